@@ -61,6 +61,8 @@ FLOORS = {
         "footprint",
         "method",
         "methods",
+        "stage",
+        "stages",
         "training",
         "program",
         "environment",

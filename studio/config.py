@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from studio import yaml_text
 from studio.base.source import ModelOrder
@@ -21,9 +21,16 @@ from studio.evaluation.order import EvaluationOrder
 from studio.methods import METHODS, AnyMethod
 from studio.places import PLACES, AnyPlace
 from studio.places.here import Here
+from studio.stages import STAGES, AnyStage
+from studio.stages.sft import SFT
 from studio.training import Training
 
 DEFAULT_METHOD = "lora"
+TAGGED: dict[str, tuple[str, Mapping[str, Any]]] = {  # sections of several kinds: the key that names it, and the kinds
+    "method": ("name", METHODS),
+    "stage": ("name", STAGES),
+    "place": ("kind", PLACES),
+}
 
 
 class RunConfig(BaseModel):
@@ -36,6 +43,11 @@ class RunConfig(BaseModel):
     )
     model: ModelOrder = Field(default_factory=ModelOrder)
     data: DataOrder
+    stage: AnyStage = Field(
+        default_factory=SFT,
+        title="Stage",
+        description="What is learnt from what: sft from answers, dpo and orpo from pairs, kto from verdicts.",
+    )
     method: AnyMethod = Field(default_factory=lambda: METHODS[DEFAULT_METHOD].model_validate({}))
     training: Training = Field(default_factory=Training)
     place: AnyPlace = Field(
@@ -54,10 +66,16 @@ class RunConfig(BaseModel):
         None, title="Race", description="Several settings are trained in turns over one base, the better ones on."
     )
 
+    @model_validator(mode="after")
+    def _tell_data_its_stage(self) -> RunConfig:
+        self.data.learnt_by(self.stage.examples)
+        return self
+
     @property
     def learning_rate(self) -> float:
-        """The rate ordered, or the method's own."""
-        return self.method.learning_rate if self.training.learning_rate is None else self.training.learning_rate
+        """The rate ordered, or the method's own, as is usual for the stage."""
+        usual = self.method.learning_rate * self.stage.rate_scale
+        return usual if self.training.learning_rate is None else self.training.learning_rate
 
     @property
     def virtual_tokens(self) -> int:
@@ -76,6 +94,8 @@ class RunConfig(BaseModel):
         """The order as YAML: the method in full, elsewhere only what was set or differs from the default."""
         plain = self.model_dump(mode="json", exclude_unset=True)
         plain["method"] = self.method.model_dump(mode="json")
+        if "stage" in plain:
+            plain["stage"] = self.stage.model_dump(mode="json")
         plain.setdefault("model", self.model.model_dump(mode="json", exclude_none=True))
         if plain["model"].keys() == {"source"}:
             plain["model"] = plain["model"]["source"]
@@ -153,6 +173,8 @@ def build(plain: dict[str, Any]) -> RunConfig:
         plain["method"] = {"name": plain["method"]}
     elif isinstance(plain.get("method"), dict):
         plain["method"] = {"name": DEFAULT_METHOD, **plain["method"]}
+    if isinstance(plain.get("stage"), str):
+        plain["stage"] = {"name": plain["stage"]}
     if isinstance(plain.get("evaluation"), bool):
         plain["evaluation"] = {} if plain["evaluation"] else None
     try:
@@ -175,23 +197,20 @@ def _set(plain: dict[str, Any], setting: str) -> None:
     *parents, last = key.strip().split(".")
     for parent in parents:
         inner = section.get(parent)
-        if isinstance(inner, str) and parent == "method":
-            inner = {"name": inner}
         if isinstance(inner, str) and parent == "model":
             inner = {"source": inner}
-        if isinstance(inner, str) and parent == "place":
-            inner = {"kind": inner}
+        elif isinstance(inner, str) and parent in TAGGED:
+            inner = {TAGGED[parent][0]: inner}
         section[parent] = dict(inner) if isinstance(inner, dict) else {}
         section = section[parent]
-    if parents == ["method"] and last == "name" and section.get("name") != value:
-        section.clear()  # another method has other knobs
+    if parents in (["method"], ["stage"]) and last == "name" and section.get("name") != value:
+        section.clear()  # another method or stage has other knobs
     section[last] = yaml_text.read(value, f"--set {key}")
 
 
 def _dotted(loc: tuple) -> str:
     """pydantic's location without the union tag it puts behind `method`."""
-    tagged: dict[str, Mapping[str, Any]] = {"method": METHODS, "place": PLACES}
-    tags = tagged.get(loc[0] if loc else "", {})
+    tags = TAGGED[loc[0]][1] if loc and loc[0] in TAGGED else {}
     return ".".join(str(part) for index, part in enumerate(loc) if not (index == 1 and part in tags))
 
 
@@ -213,14 +232,22 @@ def _fault(item: Mapping[str, Any]) -> tuple[str, str]:
             f"Places: {', '.join(PLACES)}.",
         )
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        name = value.get("name") if isinstance(value, dict) else value
-        near = difflib.get_close_matches(str(name), METHODS, n=1, cutoff=0.4)
-        return (
-            f"There is no method {name!r}.",
-            (f"Did you mean {near[0]}? " if near else "") + f"Methods: {', '.join(METHODS)}.",
-        )
+        return _unknown_name(where, value)
     shown = repr(value) if len(repr(value)) < 80 else repr(value)[:77] + "…"
     return f"{where} is {shown}, but {_expected(item)}.", ""
+
+
+def _unknown_name(where: str, value: Any) -> tuple[str, str]:
+    """A method or stage that does not exist, or has no name."""
+    names = TAGGED[where][1]
+    name = value.get("name") if isinstance(value, dict) else value
+    if where == "stage" and name is None:
+        return "stage has no name.", f"Write it as stage: {{name: dpo, beta: 0.1}}. Stages: {', '.join(names)}."
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
+    suggestion = f"Did you mean {near[0]}? " if near else ""
+    if where == "stage":
+        return f"There is no stage {name!r}.", f"{suggestion}Stages: {', '.join(names)}."
+    return f"There is no method {name!r}.", f"{suggestion}Methods: {', '.join(names)}."
 
 
 def _expected(item: Mapping[str, Any]) -> str:
@@ -233,14 +260,14 @@ def _known(loc: tuple) -> list[str]:
     """The keys allowed beside an unknown one."""
     kind: Any = RunConfig
     for part in loc[:-1]:
-        tagged = METHODS.get(part) or PLACES.get(part)
+        tagged = next((kinds[part] for _, kinds in TAGGED.values() if part in kinds), None)
         if tagged and not (isinstance(kind, type) and part in getattr(kind, "model_fields", {})):
             kind = tagged
             continue
         field = getattr(kind, "model_fields", {}).get(part)
         if field is None:
             return []
-        if part in ("method", "place"):
+        if part in TAGGED:
             continue
         kind = next(
             (

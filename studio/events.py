@@ -22,9 +22,10 @@ from studio import crash
 
 #  phase   {name, detail?, from_step?}  the current activity; see PHASES. `queued` carries {order, hold?}
 #  plan    {steps, epochs, rows, eval_rows, trainable, parameters, estimated_memory, …}  known before the first step
-#  step    {step, epoch, loss, learning_rate, grad_norm, tokens, tokens_per_second, memory, seconds, contestant?}
-#  eval    {step, loss, accuracy?, best?, table?}  of held-out tokens; accuracy: share that is the likeliest token;
-#          table: of a combination (worker/combine.py) or a race (race.new_row)
+#  step    {step, epoch, loss, learning_rate, grad_norm, tokens, tokens_per_second, memory, seconds, contestant?,
+#          preference?}  preference: of a stage that compares answers, by the names of stage.METRICS
+#  eval    {step, loss, accuracy?, best?, table?, preference?}  of held-out tokens; accuracy: share that is the
+#          likeliest token; table: of a combination (worker/combine.py) or a race (race.new_row)
 #  forgetting  {step, loss_rise, kl, verdict, low, high, items, kinds, final?, advice?}  against the base
 #  sample  {step, prompt, answer, reference?, cut?}  cut: by the share of time that samples may take
 #  saved   {step, path, what: "checkpoint" | "model" | "export" | "upload", bytes?}

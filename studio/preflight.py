@@ -58,6 +58,7 @@ def check(config: RunConfig) -> None:
         fit.refuse(device)
     facts = model.facts(folder) if folder else None
     config.method.refuse(facts, config.training, device)
+    config.stage.refuse(config.method, config.data, config.training)
     check_new_tokens(config, facts)
     check_settings(config, device)
     data.check(config.data, folder, num_virtual_tokens=config.virtual_tokens)

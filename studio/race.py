@@ -228,6 +228,12 @@ def check(config: RunConfig, rows: RowStatistics | Mapping[str, int] | None = No
             "training.compile",
         )
     for one in orders(config):
+        if not one.stage.is_supervised:
+            raise OrderError(
+                f"A race compares settings of supervised tuning, not of {one.stage.label}.",
+                "Leave stage out, or train the settings as runs and compare them.",
+                "stage",
+            )
         preflight.check(one)
         if one.training.keep_general and not one.method.adapter:
             raise OrderError(

@@ -85,6 +85,8 @@ class Encoded:
 
     overflow: tokens beyond max_length; with too_long="drop" the row is to be dropped, else they are gone from ids.
     left_out: kinds of problems: what the template cannot write (see Rendered).
+    second: of two answers to one prompt, where in `ids` the second one's sequence begins; 0 for one sequence.
+    good: the verdict on an answer.
     """
 
     ids: list[int]
@@ -94,6 +96,13 @@ class Encoded:
     overflow: int
     n_trained: int
     left_out: tuple[str, ...] = ()
+    second: int = 0
+    good: bool = True
+
+    @property
+    def longest(self) -> int:
+        """Tokens of its longest sequence."""
+        return max(self.second, len(self.ids) - self.second)
 
 
 class Encoder:
@@ -139,8 +148,9 @@ class Encoder:
         """
         if template is None:
             template = load(order.template, new_tokens.tokenizer_folder(model_folder, order.new_tokens))
+        train_on = order.train_on if order.examples == "answers" else "last"
         encoder = cls(
-            model_folder, template, order.max_length, order.too_long, order.train_on, order.reasoning, order.new_tokens
+            model_folder, template, order.max_length, order.too_long, train_on, order.reasoning, order.new_tokens
         )
         encoder.context_limit = encoder.context_length and encoder.context_length - num_virtual_tokens
         encoder.num_virtual_tokens = num_virtual_tokens
@@ -208,7 +218,7 @@ class Encoder:
 
     def describe_overlong(self, encoded: Encoded) -> str:
         """A sentence that says by how much a row is longer than the model can read; "" where it is not."""
-        size = len(encoded.ids)
+        size = encoded.longest
         if self.too_long != "drop" and self.max_length and size > self.max_length:
             size -= encoded.overflow  # encoded whole; it will be cut
         if self.context_limit is None or size <= self.context_limit:

@@ -12,6 +12,7 @@ from typing import Any
 
 from studio.home import PROJECT
 from studio.methods import METHODS
+from studio.stages import STAGES
 from tests import families
 
 FILE = PROJECT / "README.md"
@@ -43,6 +44,22 @@ def methods() -> str:
                 method.advice,
             ]
             for name, method in METHODS.items()
+        ],
+    )
+
+
+def stages() -> str:
+    """One row a stage: what it learns from, knobs, and when to take it."""
+    return table(
+        ["stage", "learns from", "knobs", "when"],
+        [
+            [
+                f"`{name}`",
+                stage.examples,
+                ", ".join(f"`{knob}`" for knob in stage.model_fields if knob != "name") or "—",
+                stage.advice,
+            ]
+            for name, stage in STAGES.items()
         ],
     )
 
@@ -130,6 +147,7 @@ def _results(name: str) -> list[dict[str, Any]]:
 
 TABLES: dict[str, Callable[[], str]] = {
     "methods": methods,
+    "stages": stages,
     "families": proved,
     "compared": compared,
     "speed": partial(speed, "train_lora"),

@@ -8,11 +8,13 @@ from typing import Any
 
 from studio import data, new_tokens, template
 from studio.base import source
+from studio.data import pairs
 from studio.data.formats import formats
 from studio.data.roles import display_text
 from studio.errors import DataError, ModelError
 from studio.kernels import IGNORE_INDEX
-from studio.tokens import Encoder
+from studio.stages import learning_from
+from studio.tokens import Encoded, Encoder
 
 TRAINED, CUT, DIM, END = "\x1b[30;42m", "\x1b[31;9m", "\x1b[2m", "\x1b[0m"
 
@@ -128,10 +130,12 @@ def look(args: Namespace) -> dict[str, Any]:
         "refused": found.refused, "reason": found.reason, "unsure": found.unsure, "columns": found.columns,
         "counts": found.counts, "problems": [problem.as_dict() for problem in found.problems],
     }  # fmt: skip
+    answer |= {"stages": learning_from(found.examples), "compared": (compared := pairs.describe(found))}
+    answer |= {"cautions": pairs.cautions(compared)}
     answer |= {"unused": found.unused, "notes": found.notes, "encoding": found.encoding}
     answer |= {"fingerprint": found.fingerprint, "tokens": None, "template": None}
     try:
-        encoder = _encoder(args, "all" if found.format == "text" else "assistant")
+        encoder = _encoder(args, _train_on(found, "assistant"))
     except ModelError as error:
         if args.model:
             raise
@@ -145,6 +149,13 @@ def look(args: Namespace) -> dict[str, Any]:
         "problems": [*answer["problems"], *more], "tokens": tokens,
         "template": {"name": used.name, "stop": used.stop_strings, "shows_tools": used.shows_tools},
     }  # fmt: skip
+
+
+def _train_on(dataset: data.Dataset, otherwise: str) -> str:
+    """What is learnt of a row: all of plain text, the last answer where answers are compared."""
+    if dataset.format == "text":
+        return "all"
+    return otherwise if dataset.examples == "answers" else "last"
 
 
 def row(args: Namespace) -> dict[str, Any]:
@@ -163,23 +174,39 @@ def row(args: Namespace) -> dict[str, Any]:
             )
         raise DataError(f"{args.file} has no row {args.row}.", f"Its rows are 1 to {found.rows}.", "--row")
     conversation = found.conversations[numbers.index(args.row)]
-    encoder = _encoder(args, "all" if "text" in conversation else args.train_on)
+    encoder = _encoder(args, "all" if "text" in conversation else _train_on(found, args.train_on))
     e = encoder.encode(conversation, whole=True)
-    tokens, at = [], 0
-    for n, ((_, end), label) in enumerate(zip(e.offsets, e.labels, strict=True)):
-        token = {"id": e.ids[n], "text": e.text[at : max(at, end)], "trained": label != IGNORE_INDEX}
-        tokens.append(token | ({"cut": True} if n >= args.max_length else {}))
-        at = max(at, end)
     noted = data.TemplateProblems()
     noted.check(conversation, e, encoder)
     problems = [p.as_dict() for p in (*found.problems, *noted.problems) if p.row == args.row]
     return {
         "row": args.row,
         "conversation": conversation["messages"] or [{"role": "text", "content": conversation["text"]}],
-        "text": e.text, "tokens": tokens, "stop": encoder.template.stop_strings, "template": encoder.template.name,
+        "text": e.text, "tokens": _tokens(e, args.max_length), "stop": encoder.template.stop_strings,
+        "template": encoder.template.name,
         "trained": e.n_trained, "over": e.overflow, "problems": problems,
         "caution": encoder.end_of_turn_warning(), "note": encoder.new_tokens_note(),
+        **_compared(conversation, encoder, args.max_length),
     }  # fmt: skip
+
+
+def _tokens(e: Encoded, limit: int) -> list[dict[str, Any]]:
+    """{id, text, trained}, and cut where it lies beyond the limit, of every token."""
+    tokens, at = [], 0
+    for n, ((_, end), label) in enumerate(zip(e.offsets, e.labels, strict=True)):
+        token = {"id": e.ids[n], "text": e.text[at : max(at, end)], "trained": label != IGNORE_INDEX}
+        tokens.append(token | ({"cut": True} if n >= limit else {}))
+        at = max(at, end)
+    return tokens
+
+
+def _compared(conversation: dict[str, Any], encoder: Encoder, limit: int) -> dict[str, Any]:
+    """Of a pair: its rejected side, {answer, text, tokens, trained, over}; of an answer with a verdict: {"label"}."""
+    if "rejected" not in conversation:
+        return {"label": conversation["label"]} if "label" in conversation else {}
+    e = encoder.encode(pairs.rejected_side(conversation), whole=True)
+    side = {"answer": conversation["rejected"], "text": e.text, "tokens": _tokens(e, limit)}
+    return {"rejected": side | {"trained": e.n_trained, "over": e.overflow}}
 
 
 def templates(args: Namespace) -> list[dict[str, Any]]:
@@ -238,10 +265,13 @@ def _show_look(answer: dict[str, Any]) -> None:
         _show_kind(kind, count, [p for p in answer["problems"] if p["kind"] == kind])
     if answer["stage"] != "sft":
         print(
-            "No method here learns from comparisons."
-            + (" With --format chosen the chosen answers are learnt." if answer["format"] == "preference" else "")
-            + (" With --format good the good answers are learnt." if answer["format"] == "kto" else "")
+            f"Learnt from by stage {' or '.join(answer['stages'])}."
+            + (" With data.format chosen sft learns the chosen answers." if answer["format"] == "preference" else "")
+            + (" With data.format good sft learns the good answers." if answer["format"] == "kto" else "")
         )
+        print(", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in answer["compared"].items()))
+        for caution in answer["cautions"]:
+            print(f"caution: {caution}")
     if tokens is None or not tokens["max"]:
         return
     print(
@@ -276,22 +306,21 @@ def _show_kind(kind: str, count: int, problems: list[dict[str, Any]]) -> None:
 
 
 def _show_row(answer: dict[str, Any]) -> None:
-    colour = sys.stdout.isatty()
     for message in answer["conversation"]:
         print(f"[{message['role']}] {display_text(message)}")
-    print()
-    stops, line = answer["stop"], []
-    for token in answer["tokens"]:
-        text = token["text"]
-        if any(stop in text for stop in stops) or not text.strip(" "):
-            text = text.replace("\n", "⏎\n")
-        if colour:
-            line.append(f"{CUT if token.get('cut') else TRAINED if token['trained'] else DIM}{text}{END}")
-        else:
-            line.append(f"⟦{text}⟧" if token["trained"] and not token.get("cut") else text)
-    print("".join(line))
+    stops, rejected = answer["stop"], answer.get("rejected")
+    if "label" in answer:
+        print(f"verdict: {'good' if answer['label'] else 'bad'}")
+    print("\nchosen:" if rejected else "")
+    _show_tokens(answer["tokens"], stops)
+    if rejected:
+        print("\nrejected:")
+        _show_tokens(rejected["tokens"], stops)
+    trained = f"{answer['trained']} and {rejected['trained']}" if rejected else answer["trained"]
+    count = f"{len(answer['tokens'])} and {len(rejected['tokens'])}" if rejected else len(answer["tokens"])
     print(
-        f"\n{len(answer['tokens'])} tokens, {answer['trained']} trained, {answer['over']} beyond the limit; "
+        f"\n{count} tokens, {trained} {'compared' if rejected else 'trained'}, "
+        f"{answer['over'] + (rejected['over'] if rejected else 0)} beyond the limit; "
         f"a turn ends with {', '.join(stops) or 'nothing'}"
     )
     if answer["caution"]:
@@ -300,3 +329,17 @@ def _show_row(answer: dict[str, Any]) -> None:
         print(f"note: {answer['note']}")
     for p in answer["problems"]:
         print(f"{p['kind']}: {p['reason']} {p['hint']}")
+
+
+def _show_tokens(tokens: list[dict[str, Any]], stops: list[str]) -> None:
+    """The tokens in one text: coloured, or the trained ones in brackets."""
+    colour, line = sys.stdout.isatty(), []
+    for token in tokens:
+        text = token["text"]
+        if any(stop in text for stop in stops) or not text.strip(" "):
+            text = text.replace("\n", "⏎\n")
+        if colour:
+            line.append(f"{CUT if token.get('cut') else TRAINED if token['trained'] else DIM}{text}{END}")
+        else:
+            line.append(f"⟦{text}⟧" if token["trained"] and not token.get("cut") else text)
+    print("".join(line))

@@ -10,6 +10,7 @@ from studio.errors import OrderError
 from studio.method import Method
 from studio.methods import METHODS
 from studio.presets import PRESETS
+from studio.stage import Stage
 
 
 def add(parsers: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
@@ -48,8 +49,8 @@ def described(kind: type[Method]) -> dict[str, Any]:
     }
 
 
-def knobs(kind: type[Method]) -> list[dict[str, Any]]:
-    """A method's knobs: key, title, help, default, bounds and choices, and whether beginners need it."""
+def knobs(kind: type[Method] | type[Stage]) -> list[dict[str, Any]]:
+    """A method's or stage's knobs: key, title, help, default, bounds and choices, and whether beginners need it."""
     made = []
     for key, field in kind.model_json_schema()["properties"].items():
         if key == "name":
@@ -88,15 +89,20 @@ def show(answer: list[dict[str, Any]]) -> None:
         print(f"  learning rate {method['learning_rate']:g}; {merging}")
         if len(answer) == 1:
             print(f"  {method['source']}")
-        for knob in method["knobs"]:
-            limits = " | ".join(map(str, knob["choices"] or ())) or ", ".join(
-                f"{sign} {value}" for sign, value in knob["bounds"].items()
-            )
-            default = json.dumps(knob["default"], ensure_ascii=False)
-            print(
-                f"    {knob['key']:20} {default:14} {f'[{limits}]' if limits else ''}"
-                f"{' advanced' if knob['advanced'] else ''}"
-            )
-            if len(answer) == 1:
-                print(f"      {knob['help']}")
+        show_knobs(method["knobs"], len(answer) == 1)
         print()
+
+
+def show_knobs(knobs: list[dict[str, Any]], with_help: bool) -> None:
+    """A line for each knob: key, default, choices or bounds."""
+    for knob in knobs:
+        limits = " | ".join(map(str, knob["choices"] or ())) or ", ".join(
+            f"{sign} {value}" for sign, value in knob["bounds"].items()
+        )
+        default = json.dumps(knob["default"], ensure_ascii=False)
+        print(
+            f"    {knob['key']:20} {default:14} {f'[{limits}]' if limits else ''}"
+            f"{' advanced' if knob['advanced'] else ''}"
+        )
+        if with_help:
+            print(f"      {knob['help']}")

@@ -33,6 +33,7 @@ _HOME = {
     "held_out": "preparing",
     "trained_on": "preparing",
     "training_examples": "preparing",
+    "cautions": "pairs",
 }
 __all__ = sorted(_HOME)
 

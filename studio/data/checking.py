@@ -8,6 +8,7 @@ import numpy as np
 
 from studio.data.encoding import check_context_length
 from studio.data.order import DataOrder
+from studio.data.pairs import refuse_other_examples
 from studio.data.reading import read
 from studio.data.splitting import characters
 from studio.tokens import Encoded, Encoder
@@ -24,6 +25,8 @@ def check(order: DataOrder, model_folder: Path | None = None, num_virtual_tokens
     """
     datasets = [read(source.source, order.format, order.mapping, encoding=order.encoding) for source in order.sources()]
     chosen = [dataset.decide(order.problems).conversations for dataset in datasets]
+    for dataset in datasets:
+        refuse_other_examples(dataset, order.examples)
     if isinstance(order.eval, str):
         read(order.eval, order.format, order.mapping, encoding=order.encoding)
     if model_folder is None:

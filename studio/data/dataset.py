@@ -168,6 +168,11 @@ class Dataset:
         """Which kind of training can use it: "sft" or "preference"."""
         return getattr(formats()[self.format], "STAGE", "sft")
 
+    @property
+    def examples(self) -> str:
+        """What its rows are to a stage: "answers", "pairs" or "verdicts" (stage.EXAMPLES)."""
+        return getattr(formats()[self.format], "EXAMPLES", "answers")
+
     def decide(self, decisions: dict[str, str] | None = None) -> Selection:
         """Apply drop, keep or stop per kind; unnamed kinds: refused rows are dropped, the others kept.
 

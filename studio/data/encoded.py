@@ -14,11 +14,19 @@ import xxhash
 from studio.tokens import Encoded
 
 SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
-Row = dict[str, list[int]]
+SCHEMAS = {  # by what the stage learns from; second, good: as in tokens.Encoded
+    "answers": SCHEMA,
+    "pairs": SCHEMA.append(pa.field("second", pa.int32())),
+    "verdicts": SCHEMA.append(pa.field("good", pa.bool_())),
+}
+Row = dict[str, Any]
 
 
 class EncodedRows(Sequence[Row]):
-    """A sequence of {"input_ids", "labels"}. A slice gives a list. order: which rows of the table, and how often."""
+    """A sequence of {"input_ids", "labels"}, of pairs with "second", of verdicts with "good" (see tokens.Encoded).
+
+    A slice gives a list. order: which rows of the table, and how often.
+    """
 
     def __init__(self, table: pa.Table, order: np.ndarray | None = None):
         self.table, self.order = table, order
@@ -33,7 +41,12 @@ class EncodedRows(Sequence[Row]):
             raise IndexError(index)
         index = int(index) % len(self)
         row = index if self.order is None else int(self.order[index])
-        return {name: self.table.column(name)[row].values.to_numpy().tolist() for name in SCHEMA.names}
+        return {
+            name: self.table.column(name)[row].values.to_numpy().tolist()
+            if name in SCHEMA.names
+            else self.table.column(name)[row].as_py()
+            for name in self.table.column_names
+        }
 
     def __iter__(self) -> Iterator[Row]:
         return (self[n] for n in range(len(self)))
@@ -56,19 +69,21 @@ class EncodedRows(Sequence[Row]):
     def content(self) -> str:
         """A 128-bit hash of ids, labels and order: equal for equal rows, whatever version of the program made them."""
         bits = xxhash.xxh3_128(np.ascontiguousarray(self.lengths()).tobytes())
-        for name in SCHEMA.names:
+        for name in self.table.column_names:
             for chunk in self.table.column(name).chunks:
-                bits.update(np.ascontiguousarray(chunk.flatten().to_numpy()))
+                values = chunk.flatten() if name in SCHEMA.names else chunk
+                bits.update(np.ascontiguousarray(values.to_numpy(zero_copy_only=False)))
         bits.update(b"" if self.order is None else np.ascontiguousarray(self.order, np.int64))
         return bits.hexdigest()
 
 
 class Writer:
-    """Writes encoded rows to an Arrow stream, a batch at a time. Use with `with`."""
+    """Writes encoded rows to an Arrow stream, a batch at a time. Use with `with`. examples: a key of SCHEMAS."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, examples: str = "answers"):
         self.sink = pa.OSFile(str(path), "wb")
-        self.stream = pa.ipc.new_stream(self.sink, SCHEMA)
+        self.schema = SCHEMAS[examples]
+        self.stream = pa.ipc.new_stream(self.sink, self.schema)
         self.rows = 0
         self.trained: list[int] = []  # trained tokens of each row
 
@@ -81,9 +96,12 @@ class Writer:
 
     def add(self, batch: list[Encoded]) -> None:
         if batch:
-            self.stream.write_batch(
-                pa.record_batch([_lists([e.ids for e in batch]), _lists([e.labels for e in batch])], schema=SCHEMA)
-            )
+            columns: list[pa.Array] = [_lists([e.ids for e in batch]), _lists([e.labels for e in batch])]
+            if "second" in self.schema.names:
+                columns.append(pa.array(np.array([e.second for e in batch], np.int32)))
+            if "good" in self.schema.names:
+                columns.append(pa.array(np.array([e.good for e in batch])))
+            self.stream.write_batch(pa.record_batch(columns, schema=self.schema))
             self.rows += len(batch)
             self.trained += [e.n_trained for e in batch]
 

@@ -15,6 +15,7 @@ from studio.data.encoded import EncodedRows, Writer, open_rows
 from studio.data.leaks import without_leaks
 from studio.data.mixing import sample_indices
 from studio.data.order import DataOrder
+from studio.data.pairs import describe, encode_examples
 from studio.data.problem import KINDS
 from studio.data.record import PreparationRecord, describe_dropped
 from studio.data.splitting import SourceSplit
@@ -65,10 +66,10 @@ def encode(job: EncodingJob) -> None:
     total = sum(len(split.train) for split in job.splits) + sum(len(part) for _, part in job.eval_parts)
     done, counts = 0, []
     rows: list[Encoded] = []
-    with Writer(job.folder / "train.arrow") as writer:
+    with Writer(job.folder / "train.arrow", order.examples) as writer:
         for dataset, train, _ in job.splits:
             before = writer.rows
-            for batch, encoded in batches(train, encoder):
+            for batch, encoded in batches(train, encoder, order.examples):
                 for conversation, result in zip(batch, encoded, strict=True):
                     rows += training_rows(conversation, result, order, encoder, record, dataset.source)
                 writer.add(rows)
@@ -92,7 +93,7 @@ def encode(job: EncodingJob) -> None:
 
 def write_eval(job: EncodingJob, file: Path) -> int:
     """Write the evaluation rows; returns how many."""
-    with Writer(file) as writer:
+    with Writer(file, job.order.examples) as writer:
         for _, encoded in encode_eval(job.order, job.splits, job.eval_parts, job.encoder, job.record):
             writer.add(encoded)
         return writer.rows
@@ -104,7 +105,8 @@ def encode_eval(
     """(conversations, their Encoded) of what a run evaluates on, batch by batch, without rows that are trained on."""
     decision = order.problems.get("leak", "keep" if isinstance(order.eval, str) else "drop")
     for dataset, part in parts:
-        for batch, encoded in batches(without_leaks(dataset, part, splits, decision, record.eval_dropped), encoder):
+        unleaked = without_leaks(dataset, part, splits, decision, record.eval_dropped)
+        for batch, encoded in batches(unleaked, encoder, order.examples):
             conversations: list[dict[str, Any]] = []
             rows: list[Encoded] = []
             for conversation, result in zip(batch, encoded, strict=True):
@@ -137,6 +139,7 @@ def write_record(job: EncodingJob, counts: list[int], rows: EncodedRows, trained
             "kept": count,
             "weight": source.weight,
             "found": split.dataset.counts,
+            **({} if order.examples == "answers" else {"compared": describe(split.dataset)}),
         }
         for split, source, count in zip(job.splits, order.sources(), counts, strict=True)
     ]
@@ -163,11 +166,11 @@ def write_record(job: EncodingJob, counts: list[int], rows: EncodedRows, trained
     (job.folder / "record.json").write_text(json.dumps({"record": summary, "statistics": statistics}), encoding="utf-8")
 
 
-def batches(conversations: Conversations, encoder: Encoder) -> Any:
-    """(conversations, their Encoded or the TemplateError of each) batch by batch."""
+def batches(conversations: Conversations, encoder: Encoder, examples: str = "answers") -> Any:
+    """(conversations, their Encoded or the TemplateError of each) batch by batch. examples: see DataOrder."""
     for start in range(0, len(conversations), BATCH):
         batch = conversations.batch(start, BATCH)
-        yield batch, encoder.encode_each(batch)
+        yield batch, encode_examples(batch, encoder, examples)
 
 
 def training_rows(

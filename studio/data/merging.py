@@ -12,6 +12,7 @@ from studio.data.chunk import normalized_hash
 from studio.data.dataset import Conversations
 from studio.data.detect import suggest_mapping
 from studio.data.mapping import notes_of
+from studio.data.pairs import contradictions
 from studio.data.problem import KINDS, MAX_DETAILED_PER_KIND, Problem, problem
 from studio.data.repeats import repeated
 from studio.data.shard import Shard
@@ -71,6 +72,8 @@ def merge(reader: SourceReader, first: Preview, shards: list[Shard], folder: Pat
         problems.append(problem("legacy_encoding", 1, 1, None, encoding, reason))
         by_kind["legacy_encoding"] = np.array([1])
     repeat_problems, repeat_rows = _repeats(store.Parts(folder, files), hashes["exact"], hashes["endings"])
+    if first.detection.format == "preference":
+        problems += _swapped(Conversations(store.Parts(folder, files).table), by_kind)
     problems = sorted([*problems, *repeat_problems], key=lambda p: (p.row, list(KINDS).index(p.kind)))
     store.write(folder, metadata, problems, by_kind | repeat_rows, hashes)
 
@@ -103,6 +106,18 @@ def _repeats(parts: store.Parts, exact: np.ndarray, endings: np.ndarray) -> tupl
                 problem(kind, conversation["row"], conversation["line"], None, value, words.format(numbers[earlier]))
             )
     return problems, rows
+
+
+def _swapped(conversations: Conversations, by_kind: dict[str, np.ndarray]) -> list[Problem]:
+    """The problems of pairs that another row holds the other way round, whose rows are added to `by_kind`."""
+    problems, numbers = [], conversations.row_numbers
+    for index, earlier in contradictions(conversations):
+        row, reason = conversations[index], f"The same two answers stand the other way round in row {numbers[earlier]}."
+        problems.append(problem("swapped_sides", row["row"], row["line"], "rejected", row["rejected"], reason))
+    if problems:
+        rows = np.array([p.row for p in problems], np.int64)
+        by_kind["swapped_sides"] = np.union1d(by_kind.get("swapped_sides", rows[:0]), rows)
+    return problems[:MAX_DETAILED_PER_KIND]
 
 
 def _near(

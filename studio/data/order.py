@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
 from studio import new_tokens
 
@@ -137,6 +137,18 @@ class DataOrder(BaseModel):
         if not value:
             raise ValueError("name a file, a Hub id or sample")
         return value
+
+    _examples: str = PrivateAttr("answers")
+
+    @property
+    def examples(self) -> str:
+        """What the order's stage learns from: "answers", "pairs" or "verdicts" (stage.EXAMPLES)."""
+        return self._examples
+
+    def learnt_by(self, examples: str) -> DataOrder:
+        """This order, for a stage that learns from such examples. RunConfig says so to its own."""
+        self._examples = examples
+        return self
 
     def sources(self) -> list[Source]:
         """The training data as a list, also when it is one name."""

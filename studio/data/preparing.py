@@ -25,10 +25,11 @@ from studio.data.dataset import Dataset
 from studio.data.encoded import open_rows
 from studio.data.encoding import EncodingJob, EvalPart, Prepared, Report, batches, encode, encode_eval, training_rows
 from studio.data.order import DataOrder
+from studio.data.pairs import refuse_other_examples
 from studio.data.reading import read
 from studio.data.record import PreparationRecord
 from studio.data.splitting import SourceSplit, num_held_out, split
-from studio.errors import DataError, StudioError
+from studio.errors import StudioError
 from studio.events import Lock
 from studio.home import subfolder
 from studio.tokens import Encoded, Encoder
@@ -62,7 +63,7 @@ def prepare(
             step = max(1, len(part.train) // CHECKED_ROWS)
             encoder.check_template([part.train[n] for n in range(0, len(part.train), step)][:CHECKED_ROWS])
         parted = order.too_long == "split"  # then it is not known before how many rows there are
-        if ahead and sum(counts) >= large.LARGE and not parted:
+        if ahead and sum(counts) >= large.LARGE and not parted and order.examples == "answers":
             return large.start_streaming(order, encoder, seed, key, counts, record.available)
         scratch = store.new_folder(draft)
         try:
@@ -103,7 +104,7 @@ def training_examples(
     record = PreparationRecord(seed, order.problems)
     splits, _ = _split_sources(order, *_datasets(order), seed, record)
     for part in splits:
-        for conversations, encoded in batches(part.train, encoder):
+        for conversations, encoded in batches(part.train, encoder, order.examples):
             for conversation, result in zip(conversations, encoded, strict=True):
                 rows = training_rows(conversation, result, order, encoder, record, part.dataset.source)
                 if rows:
@@ -122,21 +123,8 @@ def _datasets(order: DataOrder) -> tuple[list[Dataset], Dataset | None]:
             encoding=order.encoding,
         )
     for dataset in [*datasets, *([own] if own else [])]:
-        _usable(dataset)
+        refuse_other_examples(dataset, order.examples)
     return datasets, own
-
-
-def _usable(dataset: Dataset) -> None:
-    if dataset.stage != "sft":
-        hint = "Set data.format to good to learn the good answers alone, or take other data."
-        if dataset.format == "preference":
-            hint = "Set data.format to chosen to learn the chosen answers, or take other data."
-        raise DataError(
-            f"{dataset.source} holds preference data ({dataset.reason or dataset.format}); "
-            "no method here learns from comparisons.",
-            hint,
-            "data.train",
-        )
 
 
 def _fingerprint(order: DataOrder, datasets: list[Dataset], encoder: Encoder, seed: int) -> str:
@@ -148,6 +136,7 @@ def _fingerprint(order: DataOrder, datasets: list[Dataset], encoder: Encoder, se
         *(order.eval, order.eval_rows, order.problems, encoder.template.text, encoder.template.special),
         *(encoder.max_length, encoder.too_long, order.overlap, encoder.train_on, encoder.reasoning, encoder.bos),
         *(encoder.num_embeddings, encoder.context_limit, seed, tokenizer),
+        *([] if order.examples == "answers" else [order.examples]),
     ]
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
 

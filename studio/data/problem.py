@@ -121,6 +121,16 @@ KINDS: dict[str, Kind] = {
     "same_answers": Kind(
         "suspicious", "The chosen and the rejected answer are the same.", "Drop the row: it teaches nothing."
     ),
+    "prompt_in_side": Kind(
+        "suspicious",
+        "An answer of the pair begins with the question itself: the model learns to repeat it, or not to.",
+        "Take the question off the answer.",
+    ),
+    "swapped_sides": Kind(
+        "suspicious",
+        "The pair seems to be the wrong way round: its rejected answer is the better one by score, or in another row.",
+        "Swap the two answers, or drop the row.",
+    ),
     "legacy_encoding": Kind(
         "suspicious",
         "The file is not written in UTF-8.",
@@ -134,7 +144,7 @@ KINDS: dict[str, Kind] = {
     "bad_answer": Kind(
         "refused",
         "The row's label calls its answer bad: it must not be learnt as an answer.",
-        "Such rows are left out. With --format good (data.format: good) the others of the file are learnt.",
+        "Such rows are left out. Stage kto learns from both kinds; data.format: good learns the others of the file.",
     ),
     "odd_call": Kind(
         "suspicious",

@@ -203,7 +203,7 @@ def encode(job: EncodingJob) -> None:
     trained: list[int] = []
     for number in range(epoch_order.parts):
         chunk = epoch_order.encoded[number * PART : (number + 1) * PART]
-        with Writer(folder / ".part") as writer:
+        with Writer(folder / ".part", job.order.examples) as writer:
             writer.add(_encoded(chunk, epoch_order.first, job))
         os.replace(folder / ".part", folder / f"part-{number:05}.arrow")
         trained += writer.trained
@@ -221,7 +221,8 @@ def _encoded(chunk: np.ndarray, first: np.ndarray, job: EncodingJob) -> list[Enc
     for n, part in enumerate(job.splits):
         source_rows = np.flatnonzero((chunk >= first[n]) & (chunk < first[n + 1]))
         positions = iter(source_rows.tolist())
-        for batch, encoded in encoding.batches(part.train.take((chunk[source_rows] - first[n]).tolist()), job.encoder):
+        rows_of_part = part.train.take((chunk[source_rows] - first[n]).tolist())
+        for batch, encoded in encoding.batches(rows_of_part, job.encoder, job.order.examples):
             for conversation, encoded_row in zip(batch, encoded, strict=True):
                 rows[next(positions)] = (
                     encoding.accept_row(conversation, encoded_row, job.encoder, part.dataset.source, job.record)

@@ -41,8 +41,9 @@ class RowStatistics(NamedTuple):
 
 
 def longest_row(config: RunConfig, rows: RowStatistics | None) -> int:
-    """Tokens of the longest row."""
-    return config.data.max_length if rows is None else min(config.data.max_length, rows.longest)
+    """Tokens of the longest row; of a pair of both its answers, each with the prompt."""
+    limit = config.data.max_length * config.stage.sequences
+    return limit if rows is None else min(limit, rows.longest)
 
 
 def studio_loop(

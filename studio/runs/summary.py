@@ -112,6 +112,7 @@ def _fields_of_events(all_events: list[dict[str, Any]]) -> dict[str, Any]:
     forgetting = [event for event in events if event["kind"] == "forgetting"]
     plan = latest(events, "plan")
     last: dict[str, Any] = steps[-1] if steps else {}
+    compared = [event["preference"] for event in evals if event.get("preference")]
     memory = [event.get("memory") or event.get("peak_memory") for event in events if event["kind"] in ("step", "end")]
     return {
         "phase": phase(events),
@@ -124,7 +125,9 @@ def _fields_of_events(all_events: list[dict[str, Any]]) -> dict[str, Any]:
         "eval_loss": evals[-1]["loss"] if evals else None,
         "eval_loss_before": next((event["loss"] for event in evals if event["step"] == 0), None),
         "best_eval_loss": min((event["loss"] for event in evals), default=None),
-        **_held_out_fields(evals),
+        **_held_out_fields([] if compared else evals),
+        "preference": compared[-1] if compared else None,
+        "preference_before": compared[0] if compared and evals[0]["step"] == 0 else None,
         "forgetting": general.last(forgetting),
         "learning_rate": last.get("learning_rate"),
         "tokens_per_second": _speed(steps),
@@ -173,7 +176,7 @@ def _cached_order_fields(folder: Path, kind: type[Run], changed: tuple[int, ...]
         run = kind(folder)
         config = run.config
     except (OrderError, RunError):
-        unknown = dict.fromkeys(("model", "method", "data", "combined", "race"))
+        unknown = dict.fromkeys(("model", "method", "stage", "data", "combined", "race"))
         return {"name": default_name, **unknown, "edited": []}
     data = ", ".join(dict.fromkeys(item.source for section, _ in config.data_sections() for item in section.sources()))
     combined = config.combine.model_dump(mode="json", exclude={"held_out"}) if config.combine else None
@@ -181,6 +184,7 @@ def _cached_order_fields(folder: Path, kind: type[Run], changed: tuple[int, ...]
         "name": config.name or default_name,
         "model": config.model.source,
         "method": config.method.name,
+        "stage": config.stage.name,
         "data": data,
         "combined": combined,
         "race": {"settings": len(config.race.settings), "plan": bool(config.race.plan)} if config.race else None,

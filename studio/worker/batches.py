@@ -18,7 +18,7 @@ from studio.kernels import IGNORE_INDEX, padded_width
 
 MICRO_BATCH_COST = 64  # padded tokens that one more micro-batch must save to be worth it
 
-Row = dict[str, list[int]]
+Row = dict[str, Any]
 MicroBatch = dict[str, Any]
 EMPTY_ROW: Row = {"input_ids": [0, 0], "labels": [IGNORE_INDEX] * 2}  # for an effective batch without a trainable row
 
@@ -69,13 +69,15 @@ class MicroBatchCollator:
     def __call__(self, rows: list[Row]) -> list[MicroBatch]:
         """Each micro-batch also holds
 
-        num_items_in_batch: the target tokens of the whole effective batch;
+        num_items_in_batch: the target tokens of the whole effective batch; its rows where answers are compared;
         num_tokens: on the first micro-batch, the effective batch's tokens without padding, else 0;
         target_positions: indices into labels[:, 1:].flatten() that hold a target (found on the CPU: no GPU sync).
+        Where answers are compared, those of `answers_of` too; and the micro-batches of `mismatched_batches` come first.
         """
         rows = [row for row in rows if row["input_ids"]] or [EMPTY_ROW]
-        num_items_in_batch = sum(count_target_tokens(row) for row in rows)
+        num_items_in_batch = count_items(rows)
         micro_batches = shard_micro_batches(rows, self.layout, self.rank, self.world_size)
+        micro_batches = mismatched_batches(rows, self.layout) + micro_batches
         for index, micro_batch in enumerate(micro_batches):
             micro_batch |= {
                 "num_items_in_batch": num_items_in_batch,
@@ -88,6 +90,55 @@ class MicroBatchCollator:
 def count_target_tokens(row: Row) -> int:
     """Tokens of a row that count in the loss: the first is never predicted."""
     return len(row["labels"]) - 1 - row["labels"][1:].count(IGNORE_INDEX)
+
+
+def is_compared(row: Row) -> bool:
+    """Whether the row is a pair, or an answer with a verdict."""
+    return "second" in row or "good" in row
+
+
+def count_items(rows: Sequence[Row]) -> int:
+    """What the loss of these rows is divided by: target tokens, or rows where answers are compared."""
+    return sum(1 if is_compared(row) else count_target_tokens(row) for row in rows)
+
+
+def sequences_of(row: Row) -> list[Row]:
+    """The sequences of a row: both answers of a pair, else the row itself."""
+    second = row.get("second")
+    if not second:
+        return [row]
+    parts = (slice(second), slice(second, None))
+    return [{"input_ids": row["input_ids"][part], "labels": row["labels"][part]} for part in parts]
+
+
+def row_width(row: Row) -> int:
+    """Tokens of a row's longest sequence."""
+    return max(row.get("second", 0), len(row["input_ids"]) - row.get("second", 0))
+
+
+def answers_of(rows: Sequence[Row], sequences: Sequence[Row]) -> MicroBatch:
+    """What a loss that compares answers needs beside the model's inputs, a number for each of the n sequences.
+
+    answer_lengths: int64 [n], target tokens; good: bool [n]; reference: float32 [n], where the rows have it.
+    """
+    lengths = [count_target_tokens(sequence) for sequence in sequences]
+    good = [is_good for row in rows for is_good in ((True, False) if row.get("second") else (row.get("good", True),))]
+    answers: MicroBatch = {"answer_lengths": torch.tensor(lengths), "good": torch.tensor(good)}
+    if "reference" in rows[0]:
+        answers["reference"] = torch.tensor([value for row in rows for value in row["reference"]])
+    return answers
+
+
+def mismatched_batches(rows: Sequence[Row], layout: Layout) -> list[MicroBatch]:
+    """The micro-batches of each prompt with another row's answer, for an estimate of the divergence (KTO)."""
+    mismatched = [row["mismatched"] for row in rows if "mismatched" in row]
+    groups = group_rows(mismatched, layout) if mismatched else []
+    return [
+        collate(group, layout.packed)
+        | {"mismatched": True, "sequences": len(group)}
+        | ({"reference": torch.tensor([row["reference"][0] for row in group])} if "reference" in group[0] else {})
+        for group in groups
+    ]
 
 
 def split_rows_over_ranks(rows: list[Row], world_size: int) -> list[list[Row]]:
@@ -105,10 +156,9 @@ def split_rows_over_ranks(rows: list[Row], world_size: int) -> list[list[Row]]:
 
 def group_rows(rows: list[Row], layout: Layout) -> list[list[Row]]:
     """The rows of each micro-batch: best-fit decreasing where packed, else the cheapest cut of the rows by length."""
-    longest_first = sorted(rows, key=lambda row: -len(row["input_ids"]))
     if layout.packed:
-        return _best_fit(longest_first, layout.max_tokens)
-    return _cheapest_cut(longest_first, layout.max_rows)
+        return _best_fit(sorted(rows, key=lambda row: -len(row["input_ids"])), layout.max_tokens)
+    return _cheapest_cut(sorted(rows, key=lambda row: -row_width(row)), layout.max_rows)
 
 
 def _best_fit(longest_first: list[Row], max_tokens: int) -> list[list[Row]]:
@@ -130,7 +180,7 @@ def _best_fit(longest_first: list[Row], max_tokens: int) -> list[list[Row]]:
 
 def _cheapest_cut(longest_first: list[Row], max_rows: int) -> list[list[Row]]:
     """The cut with the fewest padded tokens, MICRO_BATCH_COST counted for each micro-batch (dynamic programme)."""
-    widths = [padded_width(len(row["input_ids"])) for row in longest_first]
+    widths = [padded_width(row_width(row)) * (2 if row.get("second") else 1) for row in longest_first]
     costs = [0.0]  # of the first n rows, cut in the cheapest way
     cuts = [0]  # where the last micro-batch of the first n rows begins
     for end in range(1, len(longest_first) + 1):
@@ -149,8 +199,10 @@ def _cheapest_cut(longest_first: list[Row], max_rows: int) -> list[list[Row]]:
 
 
 def collate(rows: list[Row], packed: bool) -> MicroBatch:
-    """One micro-batch of these rows, as tensors."""
-    return _pack(rows) if packed else _pad(rows)
+    """One micro-batch of these rows, as tensors; of pairs both sequences, one after the other."""
+    sequences = [sequence for row in rows for sequence in sequences_of(row)]
+    micro_batch = _pack(sequences) if packed else _pad(sequences)
+    return micro_batch | answers_of(rows, sequences) if is_compared(rows[0]) else micro_batch
 
 
 def _pad(rows: list[Row]) -> MicroBatch:
@@ -213,16 +265,17 @@ def _without_targets(row: Row, packed: bool) -> MicroBatch:
 class EvalBatches:
     """The held-out rows of one process, grouped once for all evaluations and collated when they are iterated over.
 
-    num_target_tokens: of all processes together.
+    num_items: of all processes together (see count_items).
     """
 
     def __init__(self, rows: Sequence[Row], layout: Layout, rank: int = 0, world_size: int = 1):
         self.rows, self.layout = rows, layout
-        self.num_target_tokens = 0
+        self.num_items = 0
         lengths = []  # rows reduced to what grouping needs
         for number, row in enumerate(rows):
-            lengths.append({"input_ids": range(len(row["input_ids"])), "row": number})
-            self.num_target_tokens += count_target_tokens(row)
+            length = {"input_ids": range(len(row["input_ids"])), "row": number}
+            lengths.append(length | ({"second": row["second"]} if "second" in row else {}))
+            self.num_items += count_items([row])
         per_rank = [group_rows(rank_rows, layout) for rank_rows in split_rows_over_ranks(lengths, world_size)]
         self.micro_batches = [[row["row"] for row in group] for group in per_rank[rank]]
         self.missing = max(map(len, per_rank)) - len(self.micro_batches)  # all processes iterate over as many
@@ -231,6 +284,8 @@ class EvalBatches:
         return len(self.micro_batches) + self.missing
 
     def __iter__(self) -> Iterator[MicroBatch]:
+        if self.rows and "mismatched" in self.rows[0]:
+            yield from mismatched_batches(self.rows, self.layout)
         for numbers in self.micro_batches:
             yield collate([self.rows[number] for number in numbers], self.layout.packed)
         for _ in range(self.missing):
@@ -244,14 +299,14 @@ def packing_statistics(rows: Iterable[Row], layout: Layout, effective_batch_size
     batches = EffectiveBatchSampler(len(rows), effective_batch_size, seed)
     for numbers in batches:
         for group in group_rows([rows[number] for number in numbers], layout):
-            lengths = [len(row["input_ids"]) for row in group]
+            lengths = [len(sequence["input_ids"]) for row in group for sequence in sequences_of(row)]
             num_tokens += sum(lengths)
             num_micro_batches += 1
             if layout.packed:
                 num_padded_tokens += padded_width(sum(lengths))
                 num_packed_rows += len(group) if len(group) > 1 else 0
             else:
-                num_padded_tokens += padded_width(max(lengths)) * len(group)
+                num_padded_tokens += padded_width(max(lengths)) * len(lengths)
     return {
         "micro_batches_per_step": round(num_micro_batches / max(1, len(batches)), 2),
         "padding": round(1 - num_tokens / max(1, num_padded_tokens), 4),

@@ -6,6 +6,7 @@ so that the head is applied only once (the idea of Liger's fused linear cross en
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -56,44 +57,48 @@ def _chunked(
     target_positions: torch.Tensor | None,
     correct: list[torch.Tensor] | None,
 ) -> torch.Tensor:
-    """The loss from a pre-hook on the head, which sees its input and leaves it one position to compute.
+    """The loss from the head's input: the head is applied to a chunk of positions at a time."""
+    head_loss = HeadLoss.apply if torch.is_grad_enabled() else partial(_head_loss_value, correct)
 
-    Works for any decoder whose logits are head(hidden), under any peft method, and where the head's weight is whole
-    only while the model runs (FSDP).
+    def compute_loss(head: Any, hidden: torch.Tensor, targets: torch.Tensor, transform: LogitTransform) -> torch.Tensor:
+        weight, rows, row_values = head_weight(head)
+        return head_loss(hidden, weight, getattr(head, "bias", None), targets, transform, dtype, rows, row_values)
+
+    return at_head(model, model_inputs, labels, target_positions, compute_loss)
+
+
+def at_head(
+    model: Any,
+    model_inputs: dict[str, Any],
+    labels: torch.Tensor,
+    target_positions: torch.Tensor | None,
+    compute: Callable[[Any, torch.Tensor, torch.Tensor, LogitTransform], torch.Tensor],
+) -> torch.Tensor:
+    """compute(head, hidden [n, width], targets [n], transform) of the target positions.
+
+    Called from a pre-hook on the head, which sees its input and leaves it one position to compute. Works for any
+    decoder whose logits are head(hidden), under any peft method, and where the head's weight is whole only while the
+    model runs (FSDP).
     """
     base = unwrap(model)
-    head = base.get_output_embeddings()
-    transform = LogitTransform.of(base.config)
     targets = labels[:, 1:].flatten()
     if target_positions is None:
         target_positions = (targets != IGNORE_INDEX).nonzero().flatten()
-    losses: list[torch.Tensor] = []
+    results: list[torch.Tensor] = []
 
-    def compute_loss(head: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    def compute_at_targets(head: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         hidden = args[0][:, -labels.shape[1] :][:, :-1].flatten(0, 1)
-        head_loss = HeadLoss.apply if torch.is_grad_enabled() else partial(_head_loss_value, correct)
-        weight, rows, row_values = _head_weight(head)
         with torch.autocast(hidden.device.type, enabled=False):
-            losses.append(
-                head_loss(
-                    hidden[target_positions],
-                    weight,
-                    getattr(head, "bias", None),
-                    targets[target_positions],
-                    transform,
-                    dtype,
-                    rows,
-                    row_values,
-                )
-            )
+            chosen, transform = hidden[target_positions], LogitTransform.of(base.config)
+            results.append(compute(head, chosen, targets[target_positions], transform))
         return (args[0][:, -1:].detach(),)
 
-    hook = head.register_forward_pre_hook(compute_loss)
+    hook = base.get_output_embeddings().register_forward_pre_hook(compute_at_targets)
     try:
         model(**model_inputs)
     finally:
         hook.remove()
-    return losses[0]
+    return results[0]
 
 
 class LogitTransform(NamedTuple):
@@ -130,49 +135,12 @@ class HeadLoss(torch.autograd.Function):
         rows: torch.Tensor | None = None,
         row_values: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        count, vocabulary = len(hidden), len(weight)
-        narrow_hidden = hidden.to(dtype)
-        narrow_weight = _with_rows(weight.to(dtype), rows, row_values)
-        total = hidden.new_zeros((), dtype=torch.float32)
-        grad_hidden = torch.empty_like(narrow_hidden)
-        grad_weight = grad_bias = grad_row_values = None
-        if not count:
-            grad_weight = torch.zeros_like(narrow_weight)
-        if bias is not None and ctx.needs_input_grad[2]:
-            grad_bias = torch.zeros_like(bias, dtype=torch.float32)
-        if row_values is not None:
-            grad_row_values = torch.zeros_like(row_values, dtype=torch.float32)
-        # Logits exist for a chunk of positions; their gradients, for a block of chunks, share one product for the
-        # weight.
-        chunk = _chunk_size(hidden, vocabulary)
-        block = max(chunk, min(count, HEAD_GRAD_POSITIONS)) if ctx.needs_input_grad[1] else chunk
-        block_buffer = torch.empty(block, vocabulary, dtype=dtype, device=hidden.device)
-        chunk_buffer = torch.empty(chunk, vocabulary, dtype=torch.float32, device=hidden.device)
-        for first in range(0, count, block):
-            last = min(first + block, count)
-            for start in range(first, last, chunk):
-                end = min(start + chunk, last)
-                logits, grad_logits = block_buffer[start - first : end - first], chunk_buffer[: end - start]
-                torch.mm(narrow_hidden[start:end], narrow_weight.t(), out=logits)
-                total += _cross_entropy(logits, grad_logits, bias, targets[start:end, None], transform)
-                logits.copy_(grad_logits)
-                if grad_bias is not None:
-                    grad_bias += grad_logits.sum(0)
-            block_grad = block_buffer[: last - first]
-            if grad_row_values is not None:
-                grad_row_values += block_grad[:, rows].t() @ narrow_hidden[first:last]
-            torch.mm(block_grad, narrow_weight, out=grad_hidden[first:last])
-            if ctx.needs_input_grad[1]:
-                product = block_grad.t() @ narrow_hidden[first:last]
-                if block >= count:
-                    grad_weight = product
-                elif grad_weight is None:
-                    grad_weight = product.float()
-                else:
-                    grad_weight.add_(product)
-        ctx.save_for_backward(grad_hidden, grad_weight if ctx.needs_input_grad[1] else None, grad_bias, grad_row_values)
+        losses, grads = head_gradients(
+            hidden, weight, bias, targets, transform, dtype, rows, row_values, ctx.needs_input_grad
+        )
+        ctx.save_for_backward(*grads)
         ctx.dtypes = [None if given is None else given.dtype for given in (hidden, weight, bias, row_values)]
-        return total
+        return losses.sum()
 
     @staticmethod
     def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -181,6 +149,67 @@ class HeadLoss(torch.autograd.Function):
             for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes)
         )
         return hidden, weight, bias, None, None, None, None, row_values
+
+
+def head_gradients(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    targets: torch.Tensor,
+    transform: LogitTransform,
+    dtype: torch.dtype,
+    rows: torch.Tensor | None,
+    row_values: torch.Tensor | None,
+    needs_grad: tuple[bool, ...],
+    scales: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, tuple[torch.Tensor | None, ...]]:
+    """(-log p(target) [n], gradients of their sum by hidden, weight, bias and row_values). Parameters: see HeadLoss.
+
+    needs_grad: in HeadLoss.forward's order; scales: [n], by which each position counts in the sum, None for 1.
+    """
+    count, vocabulary = len(hidden), len(weight)
+    narrow_hidden = hidden.to(dtype)
+    narrow_weight = _with_rows(weight.to(dtype), rows, row_values)
+    losses = hidden.new_zeros(count, dtype=torch.float32)
+    grad_hidden = torch.empty_like(narrow_hidden)
+    grad_weight = grad_bias = grad_row_values = None
+    if not count:
+        grad_weight = torch.zeros_like(narrow_weight)
+    if bias is not None and needs_grad[2]:
+        grad_bias = torch.zeros_like(bias, dtype=torch.float32)
+    if row_values is not None:
+        grad_row_values = torch.zeros_like(row_values, dtype=torch.float32)
+    # Logits exist for a chunk of positions; their gradients, for a block of chunks, share one product for the
+    # weight.
+    chunk = _chunk_size(hidden, vocabulary)
+    block = max(chunk, min(count, HEAD_GRAD_POSITIONS)) if needs_grad[1] else chunk
+    block_buffer = torch.empty(block, vocabulary, dtype=dtype, device=hidden.device)
+    chunk_buffer = torch.empty(chunk, vocabulary, dtype=torch.float32, device=hidden.device)
+    for first in range(0, count, block):
+        last = min(first + block, count)
+        for start in range(first, last, chunk):
+            end = min(start + chunk, last)
+            logits, grad_logits = block_buffer[start - first : end - first], chunk_buffer[: end - start]
+            torch.mm(narrow_hidden[start:end], narrow_weight.t(), out=logits)
+            losses[start:end] = _cross_entropy(logits, grad_logits, bias, targets[start:end, None], transform)
+            if scales is not None:
+                grad_logits *= scales[start:end, None]
+            logits.copy_(grad_logits)
+            if grad_bias is not None:
+                grad_bias += grad_logits.sum(0)
+        block_grad = block_buffer[: last - first]
+        if grad_row_values is not None:
+            grad_row_values += block_grad[:, rows].t() @ narrow_hidden[first:last]
+        torch.mm(block_grad, narrow_weight, out=grad_hidden[first:last])
+        if needs_grad[1]:
+            product = block_grad.t() @ narrow_hidden[first:last]
+            if block >= count:
+                grad_weight = product
+            elif grad_weight is None:
+                grad_weight = product.float()
+            else:
+                grad_weight.add_(product)
+    return losses, (grad_hidden, grad_weight if needs_grad[1] else None, grad_bias, grad_row_values)
 
 
 def _head_loss_value(
@@ -195,9 +224,24 @@ def _head_loss_value(
     row_values: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """HeadLoss's value without the products for its gradients, for evaluation; `correct` as in `loss`."""
+    return head_losses(hidden, weight, bias, targets, transform, dtype, rows, row_values, correct).sum()
+
+
+def head_losses(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    targets: torch.Tensor,
+    transform: LogitTransform,
+    dtype: torch.dtype,
+    rows: torch.Tensor | None = None,
+    row_values: torch.Tensor | None = None,
+    correct: list[torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """-log p(target) of every position, [n] in float32, without gradients; `correct` as in `loss`."""
     narrow_hidden = hidden.to(dtype)
     narrow_weight = _with_rows(weight.to(dtype), rows, row_values)
-    total = hidden.new_zeros((), dtype=torch.float32)
+    losses = hidden.new_zeros(len(hidden), dtype=torch.float32)
     chunk = _chunk_size(hidden, len(weight))
     for start in range(0, len(hidden), chunk):
         logits = narrow_hidden[start : start + chunk] @ narrow_weight.t()
@@ -205,8 +249,9 @@ def _head_loss_value(
             scores = logits if bias is None else logits + bias
             correct.append((scores.argmax(-1) == targets[start : start + chunk]).sum())
         buffer = torch.empty_like(logits, dtype=torch.float32)
-        total += _cross_entropy(logits, buffer, bias, targets[start : start + chunk, None], transform)
-    return total
+        chunk_targets = targets[start : start + chunk, None]
+        losses[start : start + chunk] = _cross_entropy(logits, buffer, bias, chunk_targets, transform)
+    return losses
 
 
 def _with_rows(weight: torch.Tensor, rows: torch.Tensor | None, row_values: torch.Tensor | None) -> torch.Tensor:
@@ -232,7 +277,7 @@ def _cross_entropy(
     targets: torch.Tensor,
     transform: LogitTransform,
 ) -> torch.Tensor:
-    """The summed loss of a chunk; fills `grad_logits`, float32 [n, vocabulary], with its gradient by head(hidden).
+    """The losses [n] of a chunk; fills `grad_logits`, float32 [n, vocabulary], with their gradient by head(hidden).
 
     targets: [n, 1].
     """
@@ -258,10 +303,10 @@ def _cross_entropy(
         grad_logits *= 1 - (capped / transform.cap).square_()
     if transform.scale != 1.0:
         grad_logits *= transform.scale
-    return (log_sum_exp - target_logits).sum()
+    return (log_sum_exp - target_logits).flatten()
 
 
-def _head_weight(head: Any) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+def head_weight(head: Any) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
     """(weight, rows of it that peft trains alone, their values); None and None where there are no such rows."""
     adapter = getattr(head, "token_adapter", None)
     if adapter is None or not adapter.active_adapters or adapter.disable_adapters:

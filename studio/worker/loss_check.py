@@ -99,7 +99,7 @@ def _training_loss(trainer: Any, rows: list[Row]) -> float | str:
     layout = trainer.layout._replace(max_tokens=max(trainer.layout.max_tokens, 2 * sum(LENGTHS)))
     micro_batches = MicroBatchCollator(layout)(rows)
     try:
-        losses = [trainer.micro_batch_loss(trainer.model.eval(), micro_batch) for micro_batch in micro_batches]
+        losses = [trainer.token_loss(trainer.model.eval(), micro_batch) for micro_batch in micro_batches]
     except StudioError:
         raise
     except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:

@@ -42,7 +42,8 @@ class MemoryProbe(TrainerCallback):
             with without_side_effects(trainer.model_wrapped), optimizer_dry_run(trainer.optimizer) as optimizer_step:
                 self.two_passes(largest, optimizer_step, accumulates=len(micro_batches) > 1)
                 if trainer.eval_dataset is not None:
-                    largest_eval = max(trainer.get_eval_dataloader(), key=_num_tokens)
+                    batches = trainer.get_eval_dataloader()
+                    largest_eval = max((one for one in batches if "mismatched" not in one), key=_num_tokens)
                     with torch.no_grad():
                         trainer.micro_batch_loss(trainer.model_wrapped.eval(), largest_eval)
         except (RuntimeError, MemoryError) as error:
@@ -56,6 +57,8 @@ class MemoryProbe(TrainerCallback):
                 "training.batch_size",
                 "memory",
             ) from error
+        if trainer.objective is not None:
+            trainer.objective.metrics.take()
         seconds = time.monotonic() - start
         trainer.report.note(f"Probe: the largest batch ({_num_tokens(largest)} tokens) fits; {seconds:.1f} s.")
         trainer.report.phase("training")
@@ -63,7 +66,8 @@ class MemoryProbe(TrainerCallback):
     def longest_step(self) -> list[dict[str, Any]]:
         """The micro-batches of a step of the longest rows."""
         rows = self.trainer.train_dataset.longest(self.trainer.effective_batch_size)
-        return MicroBatchCollator(self.trainer.layout)(rows)
+        micro_batches = MicroBatchCollator(self.trainer.layout)(rows)
+        return [micro_batch for micro_batch in micro_batches if "mismatched" not in micro_batch]
 
     def two_passes(self, micro_batch: dict[str, Any], optimizer_step: Callable[[], None], accumulates: bool) -> None:
         """Forward and backward, the brake's beside its gradients, the optimizer's states, and both beside those.

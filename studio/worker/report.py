@@ -20,6 +20,7 @@ from studio.home import folder_size
 from studio.run import Run
 from studio.runs import checkpoints
 from studio.runs.diagnosis import DISK
+from studio.stage import METRICS
 from studio.worker import distributed, schedule, sharding
 from studio.worker.memory import peak_counters, peak_memory
 
@@ -126,6 +127,7 @@ class Report(TrainerCallback):
             memory=max(memories),
             seconds=round(now - self._started, 2),
             **({"brake": float(self.brake)} if self.brake is not None else {}),
+            **self._preference_metrics(logs),
             **({"memories": memories} if len(memories) > 1 else {}),
         )
         progress = f"step {state.global_step}/{state.max_steps}"
@@ -163,8 +165,9 @@ class Report(TrainerCallback):
         forgotten = self.forgetting(state.global_step) if self.forgetting is not None else None
         score = verdict.score(loss, forgotten if self.by_frontier else None)
         is_best = state.global_step > 0 and (state.best_metric is None or score < state.best_metric)
-        accuracy = (metrics or {}).get("eval_accuracy")
-        self.emit("eval", step=state.global_step, loss=loss, accuracy=accuracy, best=is_best)
+        compared = self._preference_metrics(metrics or {}, "eval_")
+        accuracy = None if compared else (metrics or {}).get("eval_accuracy")
+        self.emit("eval", step=state.global_step, loss=loss, accuracy=accuracy, best=is_best, **compared)
         general = f"  forgetting {forgotten['kl']:.3f}" if forgotten else ""
         self._print(f"step {state.global_step}  held-out loss {loss:.4f}{general}")
         self.check_finite(loss, state.global_step, "held-out loss")
@@ -181,6 +184,13 @@ class Report(TrainerCallback):
             self.phase("training")
         self._restart_clock()
         return control
+
+    def _preference_metrics(self, values: dict[str, float], prefix: str = "") -> dict[str, dict[str, float]]:
+        """{"preference": metrics} of a stage that compares answers, else {}."""
+        if getattr(self.trainer, "objective", None) is None:
+            return {}
+        names = [name for name in METRICS if name != "loss" and f"{prefix}{name}" in values]
+        return {"preference": {name: round(values[f"{prefix}{name}"], 6) for name in names}}
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._restart_clock()

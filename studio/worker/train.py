@@ -40,6 +40,7 @@ from studio.worker import (
     layer_compile,
     loss_check,
     memory,
+    preference,
     probe,
     sharding,
     torch_devices,
@@ -77,6 +78,7 @@ def train(run: Run, report: Report) -> None:
     folder = source.fetch(config.model, report=lambda what, done, total: print(what, done, total, flush=True))
     facts = model.facts(folder)
     config.method.refuse(facts, config.training, device)
+    config.stage.refuse(config.method, config.data, config.training)
     preflight.check_new_tokens(config, facts)
     facts = grown(facts, config)
     for caution in config.method.cautions(config.training):
@@ -90,6 +92,9 @@ def train(run: Run, report: Report) -> None:
         report.note(note)
     rows = data.prepare(config.data, encoder, config.training.seed, ahead=True)
     _note_eval_rows(rows, config, report)
+    for part in rows.record["sources"]:
+        for caution in data.cautions(part.get("compared")):
+            report.note(caution, "warning")
 
     report.phase("loading model")
     resolved = resolve(config, facts, device, rows.statistics, distributed.local_world_size())
@@ -104,6 +109,8 @@ def train(run: Run, report: Report) -> None:
         checkpoints.refuse_other_data(checkpoint, rows.train.content)
     trainer = make_trainer(run, config, resolved, tuned, rows, report, resumes=bool(checkpoint))
     resolved = loss_check.check_loss(trainer, resolved)
+    if config.stage.uses_reference and not (config.method.adapter and config.method.shares_base):
+        preference.with_reference(trainer, run.folder)
     report.emit(
         "plan",
         parameters=facts.parameters,
@@ -296,10 +303,16 @@ def make_trainer(
         optimizer_cls_and_kwargs=rounded_adamw,
         model=tuned,
         args=arguments,
-        train_dataset=rows.train,
-        eval_dataset=rows.eval if evaluates else None,
+        stage=config.stage,
+        train_dataset=_with_stage(rows.train, config),
+        eval_dataset=_with_stage(rows.eval, config) if evaluates else None,
         callbacks=[report],
     )
+
+
+def _with_stage(rows: Any, config: RunConfig) -> Any:
+    """The rows, with what the stage adds to each."""
+    return rows if config.stage.is_supervised else preference.PreferenceRows(rows, config.stage.mismatched)
 
 
 def _layout(resolved: Resolved) -> Layout:
@@ -321,6 +334,7 @@ def plan_fields(config: RunConfig, folder: Path, resolved: Resolved, tuned: Any,
         "processes": distributed.world_size(),
         **resolved.as_event(),
         **packing_statistics(first_rows, _layout(resolved), resolved.effective, config.training.seed),
+        "stage": config.stage.name,
         "data": rows.record,
         "statistics": rows.statistics,
     }
@@ -356,6 +370,7 @@ def save_result(
                 "base_fingerprint": shards.fingerprint(base),
                 "model": config.model.model_dump(),
                 "method": config.method.model_dump(mode="json"),
+                **({} if config.stage.is_supervised else {"stage": config.stage.model_dump(mode="json")}),
                 "template": encoder.template.name,
                 "stop": encoder.template.stop_strings,
                 "step": step,

@@ -17,18 +17,25 @@ import torch
 from transformers import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
 
+from studio.stage import Stage
 from studio.worker import schedule, sharding
 from studio.worker.batches import EffectiveBatchSampler, EvalBatches, Layout, MicroBatchCollator, StepLoader
 from studio.worker.checkpointing import CheckpointedTrainer
 from studio.worker.loss import loss
+from studio.worker.preference import Metrics, Objective
 from studio.worker.report import Report
 
 PREFETCHED_STEPS = 4  # that a loader process prepares ahead
-BOOKKEEPING = ("num_items_in_batch", "num_tokens", "target_positions")  # keys of a micro-batch that are no model inputs
+BOOKKEEPING = (  # keys of a micro-batch that are no model inputs
+    *("num_items_in_batch", "num_tokens", "target_positions"),
+    *("answer_lengths", "good", "reference", "mismatched", "sequences"),
+)
 
 
 class StudioTrainer(CheckpointedTrainer):
-    """layout: of the micro-batches; loss_kind: "chunked" or "full"; dtype: of the products; sharded: by sharding.py."""
+    """layout: of the micro-batches; loss_kind: "chunked" or "full"; dtype: of the products; sharded: by sharding.py;
+    stage: of a loss that compares answers.
+    """
 
     def __init__(
         self,
@@ -41,6 +48,7 @@ class StudioTrainer(CheckpointedTrainer):
         checkpoints_to_keep: int,
         dtype: torch.dtype,
         sharded: bool = False,
+        stage: Stage | None = None,
         **options: Any,
     ):
         self.sharded = sharded
@@ -50,6 +58,7 @@ class StudioTrainer(CheckpointedTrainer):
         self.loss_kind, self.dtype = loss_kind, dtype
         self.checkpoints_to_keep = checkpoints_to_keep
         self.rank, self.world_size = self.args.process_index, self.args.world_size
+        self.objective = Objective(stage, self) if stage is not None and not stage.is_supervised else None
         self.brake: Any = None  # worker/keep_general.py: the penalty of a step
         self._eval_batches: EvalBatches | None = None
         self._correct: list[torch.Tensor] | None = None  # of an evaluation: counts of targets that are the likeliest
@@ -82,6 +91,9 @@ class StudioTrainer(CheckpointedTrainer):
         if hasattr(self.optimizer, "train") and callable(self.optimizer.train):
             self.optimizer.train()  # schedule-free optimizers keep two sets of weights
         total = torch.zeros((), device=self.args.device)
+        num_tokens = micro_batches[0]["num_tokens"]
+        if self.objective is not None:
+            micro_batches = self.objective.start_step(model, micro_batches)
         for index, micro_batch in enumerate(micro_batches):
             is_last = index == len(micro_batches) - 1 and self.brake is None
             with contextlib.nullcontext() if is_last else self.accelerator.no_sync(model):
@@ -94,21 +106,27 @@ class StudioTrainer(CheckpointedTrainer):
             penalty = self.brake(model, self.state.global_step)
             self.accelerator.backward(penalty)
             self.report.brake = penalty.detach()
-        self.report.num_tokens += micro_batches[0]["num_tokens"]
+        self.report.num_tokens += num_tokens
         return total
 
     def micro_batch_loss(self, model: Any, micro_batch: dict[str, Any]) -> torch.Tensor:
-        """The loss of one micro-batch, summed over its target tokens."""
+        """The loss of one micro-batch, summed over its target tokens, or over its pairs or verdicts."""
+        return self.objective.loss(model, micro_batch) if self.objective else self.token_loss(model, micro_batch)
+
+    def token_loss(self, model: Any, micro_batch: dict[str, Any]) -> torch.Tensor:
+        """The cross entropy of one micro-batch, summed over its target tokens."""
+        if self.objective is not None:
+            return self.objective.token_loss(model, micro_batch)
         label_smoothing = self.args.label_smoothing_factor if model.training else 0.0
-        target_positions = self._to_device(micro_batch.get("target_positions"))
+        target_positions = self.to_device(micro_batch.get("target_positions"))
         inputs = self.model_inputs(micro_batch)
         return loss(model, inputs, self.loss_kind, self.dtype, label_smoothing, target_positions, self._correct)
 
     def model_inputs(self, micro_batch: dict[str, Any]) -> dict[str, Any]:
         """What the model and the loss are given of a micro-batch, on the device."""
-        return {key: self._to_device(value) for key, value in micro_batch.items() if key not in BOOKKEEPING}
+        return {key: self.to_device(value) for key, value in micro_batch.items() if key not in BOOKKEEPING}
 
-    def _to_device(self, value: Any) -> Any:
+    def to_device(self, value: Any) -> Any:
         return value.to(self.args.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
 
     def first_inputs(self, steps: int = 8) -> Iterator[dict[str, Any]]:
@@ -138,6 +156,8 @@ class StudioTrainer(CheckpointedTrainer):
         if hasattr(self.optimizer, "eval") and callable(self.optimizer.eval):
             self.optimizer.eval()
         total = torch.zeros(2, device=self.args.device, dtype=torch.float32)
+        if self.objective is not None:
+            return self._evaluate_preference(model, dataloader, metric_key_prefix)
         with torch.no_grad():
             for micro_batch in dataloader:
                 self._correct = []
@@ -148,13 +168,36 @@ class StudioTrainer(CheckpointedTrainer):
                     return EvalLoopOutput(predictions=None, label_ids=None, metrics={}, num_samples=0)
         if self.world_size > 1:
             total = self.accelerator.reduce(total, "sum")
-        mean, accuracy = (total / max(1, dataloader.num_target_tokens)).tolist()
+        mean, accuracy = (total / max(1, dataloader.num_items)).tolist()
         return EvalLoopOutput(
             predictions=None,
             label_ids=None,
             metrics={f"{metric_key_prefix}_loss": mean, f"{metric_key_prefix}_accuracy": accuracy},
             num_samples=len(self.eval_dataset),
         )
+
+    def _evaluate_preference(self, model: Any, dataloader: Any, prefix: str) -> EvalLoopOutput:
+        """The mean loss of the held-out pairs or verdicts, and their metrics."""
+        objective, training_metrics = self.objective, self.objective.metrics
+        objective.metrics = Metrics(objective.stage)
+        total = torch.zeros((), device=self.args.device)
+        metrics: dict[str, float] = {}
+        with torch.no_grad():
+            for micro_batch in objective.start_step(model, list(dataloader)):
+                total += self.micro_batch_loss(model, micro_batch)
+                if self.report.must_cut_evaluation_short():
+                    break
+            else:
+                metrics = {"loss": total.item() / max(1, dataloader.num_items), **objective.metrics.take()}
+        objective.metrics = training_metrics
+        metrics = {f"{prefix}_{name}": value for name, value in metrics.items()}
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(self.eval_dataset))
+
+    def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
+        """As the Trainer does, with the metrics of compared answers beside the loss."""
+        if self.objective is not None and "loss" in logs:
+            logs |= self.objective.metrics.take()
+        super().log(logs, *args, **options)
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: the Trainer's formula takes every weight for trained."""

@@ -101,7 +101,7 @@ def test_fifty_thousand_held_out_rows_are_divided_in_no_time() -> None:
     assert some == pieces
     real = [{"input_ids": [1, 2, 3], "labels": [-100, 2, 3]}, {"input_ids": [4, 5], "labels": [-100, 5]}]
     packed = EvalBatches(real, Layout(True, 8, 1))
-    assert (packed.num_target_tokens, len(packed), [piece["input_ids"][0, :5].tolist() for piece in packed]) == (
+    assert (packed.num_items, len(packed), [piece["input_ids"][0, :5].tolist() for piece in packed]) == (
         3,
         1,
         [[1, 2, 3, 4, 5]],

@@ -169,7 +169,7 @@ def test_the_refusal_of_verdicts_names_a_way_that_works(home: Path, tmp_path: Pa
     order = DataOrder(train=str(write(tmp_path, as_lines(lines))), eval=0.0, template="chatml")
     with pytest.raises(DataError, match="preference data") as refusal:
         prepare(order, Encoder.from_order(order, tiny_model), tmp_path / "run")
-    assert "Set data.format to good" in refusal.value.hint
+    assert "data.format to good" in refusal.value.hint
     assert len(data.read(order.train, "good").conversations) == 2
 
 

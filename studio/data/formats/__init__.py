@@ -7,6 +7,7 @@ A format is a module with
   convert(row, report)  -> conversation (a dict with "messages", or "text") or None when the row cannot be trained on;
                            what is wrong is passed to report(kind, field, value, reason)
   STAGE                 optional: "preference" where only learning from comparisons can use it
+  EXAMPLES              optional: what a row is to a stage, "pairs" or "verdicts" (stage.EXAMPLES); else "answers"
   COLUMNS               {part: names it goes by}; a mapping by hand renames a file's columns to the first name of a part
 """
 

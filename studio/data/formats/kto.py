@@ -13,6 +13,7 @@ TITLE = "KTO (answers with a verdict)"
 ABOUT = "A prompt, an answer, and a label: true for a good answer, false for a bad one."
 ORDER = 12
 STAGE = "preference"
+EXAMPLES = "verdicts"
 NUMBERED = (
     *("label", "kto_tag", "desirable", "is_desirable", "thumbs_up", "thumbs", "is_good", "good", "liked", "is_liked"),
     *("approved", "is_approved", "is_accepted", "is_chosen", "is_preferred", "is_correct", "correct"),

@@ -1,7 +1,6 @@
 """Preference data: a prompt with a chosen and a rejected answer, as columns, as messages, or the ShareGPT way.
 
-No stage of this program learns from comparisons yet; such rows are recognised and shown, and are not trained on unless
-the order says format: chosen, which learns the chosen answer and leaves the rejected one.
+Stages such as dpo learn from both answers (studio/stages/); format: chosen learns the chosen one alone, as sft does.
 """
 
 from __future__ import annotations
@@ -16,12 +15,20 @@ TITLE = "Preference pairs"
 ABOUT = "A prompt with a chosen and a rejected answer (DPO, ORPO, reward models)."
 ORDER = 10
 STAGE = "preference"
+EXAMPLES = "pairs"
 COLUMNS = {
     "prompt": ("prompt", "question", "instruction", "query", "input", *MESSAGE_COLUMNS),
     "chosen": ("chosen",),
     "rejected": ("rejected",),
     "system": ("system", "system_prompt"),
 }
+LEAKED_CHARACTERS = 20  # of a question that an answer begins with: shorter ones may well be repeated
+SCORES = (
+    ("score_chosen", "score_rejected"),
+    ("chosen_score", "rejected_score"),
+    ("chosen_rating", "rejected_rating"),
+    ("chosen-rating", "rejected-rating"),
+)
 
 
 def fits(row: Row) -> bool:
@@ -43,7 +50,21 @@ def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
     if not before:
         report("missing_field", "prompt", list(row))
         return None
+    _check_sides(row, before[-1]["content"], {"chosen": chosen, "rejected": rejected}, report)
     return {"messages": [*before, chosen[-1]], "rejected": rejected[-1]["content"]}
+
+
+def _check_sides(row: Row, question: str, sides: dict[str, list[dict[str, Any]]], report: ReportProblem) -> None:
+    """Report an answer that begins with its question, and scores that call the rejected answer the better one."""
+    question = question.strip()
+    for name, turns in sides.items():
+        answer = turns[-1]["content"].lstrip()
+        if len(question) >= LEAKED_CHARACTERS and answer.startswith(question):
+            report("prompt_in_side", name, answer)
+    for better, worse in SCORES:
+        scores = [row.get(better), row.get(worse)]
+        if all(isinstance(score, (int, float)) for score in scores) and scores[0] < scores[1]:
+            report("swapped_sides", worse, f"{better} {scores[0]}, {worse} {scores[1]}")
 
 
 def prompt_turns(row: Row, report: ReportProblem) -> list[dict[str, Any]] | None:

@@ -1,0 +1,153 @@
+"""Examples of the stages that learn from comparisons: pairs of answers to one prompt, and answers with a verdict."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from studio.data.dataset import Conversations, Dataset
+from studio.errors import DataError, TemplateError
+from studio.kernels import IGNORE_INDEX
+from studio.stages import learning_from
+from studio.tokens import Encoded, Encoder
+
+TITLES = {
+    "answers": "answers",
+    "pairs": "preference data (pairs of answers)",
+    "verdicts": "preference data (answers with a verdict)",
+}
+LOOKED_AT = 20_000  # pairs whose lengths are compared
+BIASED_SHARE = 0.65  # of pairs whose chosen answer is the longer one, from which on it is said
+
+
+def refuse_other_examples(dataset: Dataset, examples: str) -> None:
+    """Raise DataError where a data set's rows are not what the order's stage learns from, naming a stage that does."""
+    if dataset.examples == examples:
+        return
+    stages, takes = " or ".join(learning_from(dataset.examples)), " or ".join(learning_from(examples))
+    hint = f"Set stage to {stages}, or take other data."
+    if examples == "answers" and dataset.examples == "pairs":
+        hint = (
+            f"Set stage to {stages} to learn from both answers, or data.format to chosen to learn the chosen ones "
+            "alone."
+        )
+    elif examples == "answers":
+        hint = (
+            f"Set stage to {stages} to learn from both kinds, or data.format to good to learn the good answers alone."
+        )
+    raise DataError(
+        f"{dataset.source} holds {TITLES[dataset.examples]}; stage {takes} learns from {TITLES[examples]}.",
+        hint,
+        "data.train",
+    )
+
+
+def encode_examples(
+    conversations: list[dict[str, Any]], encoder: Encoder, examples: str
+) -> list[Encoded | TemplateError]:
+    """Every conversation as a row of the stage: one sequence, or both answers of a pair, one behind the other."""
+    first = encoder.encode_each(conversations)
+    if examples == "verdicts":
+        return [
+            _with_verdict(encoded, conversation.get("label", True))
+            for encoded, conversation in zip(first, conversations, strict=True)
+        ]
+    if examples != "pairs":
+        return first
+    second = encoder.encode_each(list(map(rejected_side, conversations)))
+    return [joined(chosen, rejected) for chosen, rejected in zip(first, second, strict=True)]
+
+
+def rejected_side(conversation: dict[str, Any]) -> dict[str, Any]:
+    """The conversation that ends with the rejected answer."""
+    answer = {"role": "assistant", "content": conversation["rejected"]}
+    return {**conversation, "messages": [*conversation["messages"][:-1], answer]}
+
+
+def joined(chosen: Encoded | TemplateError, rejected: Encoded | TemplateError) -> Encoded | TemplateError:
+    """Both sides of a pair as one row; nothing of it is trained where one side has no token of its answer left."""
+    for side in (chosen, rejected):
+        if isinstance(side, TemplateError):
+            return side
+    assert isinstance(chosen, Encoded)
+    assert isinstance(rejected, Encoded)
+    both = min(chosen.n_trained, rejected.n_trained) > 0
+    return Encoded(
+        chosen.ids + rejected.ids,
+        chosen.labels + [IGNORE_INDEX] + rejected.labels[1:],
+        chosen.text,
+        chosen.offsets,
+        chosen.overflow + rejected.overflow,
+        chosen.n_trained + rejected.n_trained if both else 0,
+        tuple(dict.fromkeys((*chosen.left_out, *rejected.left_out))),
+        second=len(chosen.ids),
+    )
+
+
+def _with_verdict(encoded: Encoded | TemplateError, good: bool) -> Encoded | TemplateError:
+    if isinstance(encoded, TemplateError):
+        return encoded
+    return Encoded(**{**vars(encoded), "good": bool(good)})
+
+
+def describe(dataset: Dataset) -> dict[str, Any] | None:
+    """Of pairs: {"pairs", "longer_chosen" (share), "characters_chosen", "characters_rejected" (means)}; of verdicts:
+    {"good", "bad"}; of the first LOOKED_AT rows. None for other data.
+    """
+    if dataset.examples == "answers":
+        return None
+    rows = _some(dataset.conversations)
+    if dataset.examples == "verdicts":
+        good = sum(bool(row.get("label", True)) for row in rows)
+        return {"good": good, "bad": len(rows) - good}
+    chosen = np.array([len(row["messages"][-1]["content"]) for row in rows])
+    rejected = np.array([len(row["rejected"]) for row in rows])
+    return {
+        "pairs": len(rows),
+        "longer_chosen": round(float(np.mean((chosen > rejected) + 0.5 * (chosen == rejected))), 4),
+        "characters_chosen": round(float(chosen.mean())),
+        "characters_rejected": round(float(rejected.mean())),
+    }
+
+
+def _some(conversations: Conversations) -> list[dict[str, Any]]:
+    return conversations.batch(0, LOOKED_AT)
+
+
+def cautions(figures: dict[str, Any] | None) -> list[str]:
+    """Sentences on what of pairs or verdicts a model may learn instead of what is meant. figures: as of `describe`."""
+    if figures is None:
+        return []
+    if "pairs" in figures:
+        share = figures["longer_chosen"]
+        if 1 - BIASED_SHARE < share < BIASED_SHARE:
+            return []
+        longer = "longer" if share > 0.5 else "shorter"
+        return [
+            f"The chosen answer is the {longer} one in {max(share, 1 - share):.0%} of the pairs: the model may learn "
+            f"to write {longer} answers instead of better ones. stage.loss sigmoid_norm or simpo counts per token."
+        ]
+    good, bad = figures["good"], figures["bad"]
+    if not good or not bad:
+        return ["All verdicts are the same: there is nothing to tell apart."]
+    if max(good, bad) <= 4 * min(good, bad) / 3:
+        return []
+    fewer, weight = ("desirable", bad / good) if good < bad else ("undesirable", good / bad)
+    return [
+        f"There are {good} good and {bad} bad answers: stage.{fewer}_weight {weight:.2g} would balance the two kinds."
+    ]
+
+
+def contradictions(conversations: Conversations) -> list[tuple[int, int]]:
+    """(index, index of an earlier pair) of pairs whose two answers stand the other way round in the earlier one."""
+    earlier: dict[tuple[int, int], int] = {}
+    found = []
+    for index, row in enumerate(_some(conversations)):
+        *prompt, answer = row["messages"]
+        texts = [turn["content"] for turn in prompt]
+        chosen, rejected = hash((*texts, answer["content"])), hash((*texts, row["rejected"]))
+        if chosen != rejected and (rejected, chosen) in earlier:
+            found.append((index, earlier[rejected, chosen]))
+        earlier.setdefault((chosen, rejected), index)
+    return found

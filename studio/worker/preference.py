@@ -1,0 +1,245 @@
+"""The loss of the stages that compare answers, in the training step: log-probabilities, the reference, the metrics.
+
+The reference is the model before training. Where an adapter is trained beside a base that stays as it is, the adapter
+is switched off for it; else its log-probabilities of all rows are taken once, before the first step, and kept in the
+run's folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from studio.kernels import IGNORE_INDEX
+from studio.stage import Answers, Stage
+from studio.worker.batches import Layout, MicroBatch, Row, collate, group_rows, sequences_of
+from studio.worker.log_probs import log_probs, sums_by_sequence
+from studio.worker.samples import untouched
+
+REFERENCE_FILE = "reference.npz"  # in the run's folder
+
+
+class PreferenceRows(Sequence[Row]):
+    """Rows with what a stage adds to each: "mismatched", its prompt with the answer of the row before it; "reference",
+    the log-probabilities of its sequences by the model before training, and "mismatched_reference".
+    """
+
+    def __init__(self, rows: Any, mismatched: bool, reference: np.ndarray | None = None):
+        """reference: [rows, sequences], a mismatched one last."""
+        self.rows, self.mismatched, self.reference = rows, mismatched, reference
+        self.limit = int(rows.lengths().max(initial=0)) if mismatched else 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Row:
+        row = self.rows[index]
+        if self.mismatched and row["input_ids"]:
+            mismatched = mismatch(row, self.rows[index - 1], self.limit)
+            if self.reference is not None:
+                mismatched["reference"] = [float(self.reference[index, -1])]
+            row = row | {"mismatched": mismatched}
+        if self.reference is None:
+            return row
+        values = self.reference[index, : -1 if self.mismatched else None]
+        return row | {"reference": values.tolist()}
+
+    def first(self, count: int) -> list[Row]:
+        return [self[index] for index in range(min(count, len(self)))]
+
+    def longest(self, count: int) -> list[Row]:
+        """The rows with the most tokens, the longest first."""
+        return [self[int(index)] for index in np.argsort(-self.lengths(), kind="stable")[:count]]
+
+    def lengths(self) -> np.ndarray:
+        return self.rows.lengths()
+
+    @property
+    def content(self) -> str:
+        return self.rows.content
+
+
+def mismatch(row: Row, other: Row, limit: int) -> Row:
+    """The row's prompt with the answer of another row, cut at `limit` tokens."""
+    prompt, answer = _answer_start(row), _answer_start(other)
+    return {
+        "input_ids": (row["input_ids"][:prompt] + other["input_ids"][answer:])[:limit],
+        "labels": ([IGNORE_INDEX] * prompt + other["labels"][answer:])[:limit],
+    }
+
+
+def _answer_start(row: Row) -> int:
+    return next((index for index, label in enumerate(row["labels"]) if label != IGNORE_INDEX), len(row["labels"]))
+
+
+class Objective:
+    """The loss of one stage. trainer: a StudioTrainer; the reference is asked of its model."""
+
+    def __init__(self, stage: Stage, trainer: Any):
+        self.stage, self.trainer = stage, trainer
+        self.kl: torch.Tensor | None = None  # estimate for the current effective batch
+        self.tokens_per_item = 1.0
+        self.metrics = Metrics(stage)
+
+    def start_step(self, model: Any, micro_batches: list[MicroBatch]) -> list[MicroBatch]:
+        """Estimate the divergence on the mismatched micro-batches; returns the others, which have a loss."""
+        remaining = [micro_batch for micro_batch in micro_batches if "mismatched" not in micro_batch]
+        chosen = sum(int(micro_batch["answer_lengths"][0::2].sum()) for micro_batch in remaining)
+        self.tokens_per_item = max(1, chosen) / max(1, sum(len(one["answer_lengths"]) for one in remaining) / 2)
+        if self.stage.mismatched:
+            mismatched = [micro_batch for micro_batch in micro_batches if "mismatched" in micro_batch]
+            self.kl = self._divergence(model, mismatched)
+            self.metrics.kl.append(self.kl)
+        return remaining
+
+    def loss(self, model: Any, micro_batch: MicroBatch) -> torch.Tensor:
+        """The loss of a micro-batch, summed over its items."""
+        lengths, good = (self.trainer.to_device(micro_batch[key]) for key in ("answer_lengths", "good"))
+        reference = self._reference(model, micro_batch, lengths) if self.stage.uses_reference else None
+        values = self._sums(model, micro_batch, lengths)
+        answers = Answers(values, reference, lengths, good, self.kl, self.tokens_per_item)
+        losses, rewards = self.stage.losses(answers)
+        self.metrics.add(answers, rewards)
+        return losses.sum()
+
+    def token_loss(self, model: Any, micro_batch: MicroBatch) -> torch.Tensor:
+        """-log p summed over all target tokens, by the same functions as the loss."""
+        return -self._log_probs(model, micro_batch).sum()
+
+    def cache_reference(self, rows: Any, layout: Layout) -> np.ndarray:
+        """[rows, sequences]: log-probabilities of every row by the model as it is, mismatched ones last."""
+        numbered = []
+        for number in range(len(rows)):
+            sequences = sequences_of(rows[number]) if rows[number]["input_ids"] else []
+            sequences = [*sequences, *([rows[number]["mismatched"]] if "mismatched" in rows[number] else [])]
+            numbered += [sequence | {"at": (number, place)} for place, sequence in enumerate(sequences)]
+        width = max((place for _, place in (row["at"] for row in numbered)), default=0) + 1
+        values = np.zeros((len(rows), width), np.float32)
+        model = self.trainer.model.eval()
+        with torch.no_grad(), self.trainer.accelerator.autocast():
+            for group in group_rows([_plain(row) for row in numbered], layout):
+                micro_batch = collate([row | {"good": True} for row in group], layout.packed)
+                sums = self._sums(model, micro_batch, self.trainer.to_device(micro_batch["answer_lengths"]))
+                for row, value in zip(group, sums.tolist(), strict=True):
+                    values[row["at"]] = value
+        return values
+
+    def _divergence(self, model: Any, micro_batches: list[MicroBatch]) -> torch.Tensor:
+        """max(0, mean of log p - log p by the reference) of prompts with other rows' answers (KTO, section 4.2)."""
+        total = torch.zeros((), device=self.trainer.args.device)
+        count = 0
+        with torch.no_grad():
+            for micro_batch in micro_batches:
+                values = self._log_probs(model, micro_batch).sum()
+                if "reference" in micro_batch:
+                    before = self.trainer.to_device(micro_batch["reference"]).sum()
+                else:
+                    before = self._ask_untouched(model, micro_batch).sum()
+                total += values - before
+                count += micro_batch["sequences"]
+        return (total / max(1, count)).clamp(min=0)
+
+    def _reference(self, model: Any, micro_batch: MicroBatch, lengths: torch.Tensor) -> torch.Tensor:
+        if "reference" in micro_batch:
+            return self.trainer.to_device(micro_batch["reference"])
+        return sums_by_sequence(self._ask_untouched(model, micro_batch), lengths)
+
+    def _ask_untouched(self, model: Any, micro_batch: MicroBatch) -> torch.Tensor:
+        """Log-probabilities of the targets by the model without its adapter."""
+        was_training = model.training
+        model.eval()
+        with torch.no_grad(), untouched(self.trainer.accelerator.unwrap_model(model)):
+            values = self._log_probs(model, micro_batch)
+        model.train(was_training)
+        return values
+
+    def _sums(self, model: Any, micro_batch: MicroBatch, lengths: torch.Tensor) -> torch.Tensor:
+        return sums_by_sequence(self._log_probs(model, micro_batch), lengths)
+
+    def _log_probs(self, model: Any, micro_batch: MicroBatch) -> torch.Tensor:
+        trainer = self.trainer
+        positions = trainer.to_device(micro_batch.get("target_positions"))
+        return log_probs(model, trainer.model_inputs(micro_batch), trainer.loss_kind, trainer.dtype, positions)
+
+
+def _plain(row: Row) -> Row:
+    return {key: row[key] for key in ("input_ids", "labels", "at")}
+
+
+class Metrics:
+    """Means over the answers since the last `take`, as floats."""
+
+    def __init__(self, stage: Stage):
+        self.stage = stage
+        self.answers: list[Answers] = []
+        self.rewards: list[torch.Tensor] = []
+        self.kl: list[torch.Tensor] = []
+
+    def add(self, answers: Answers, rewards: torch.Tensor) -> None:
+        self.answers.append(answers._replace(log_probs=answers.log_probs.detach()))
+        self.rewards.append(rewards)
+
+    def take(self) -> dict[str, float]:
+        """The metrics of stage.METRICS, and a new beginning. A metric of a kind of answers that did not occur: none."""
+        answers, rewards, kl = self.answers, self.rewards, self.kl
+        self.answers, self.rewards, self.kl = [], [], []
+        if not answers:
+            return {}
+        good, reward = torch.cat([one.good for one in answers]), torch.cat(rewards)
+        values = {
+            "": reward,
+            "logps_": torch.cat([one.log_probs for one in answers]),
+            "length_": torch.cat([one.lengths for one in answers]).float(),
+        }
+        figures = {
+            f"{prefix}{name}": value[chosen].mean().item()
+            for prefix, value in values.items()
+            for name, chosen in (("chosen", good), ("rejected", ~good))
+            if bool(chosen.any())
+        }
+        if "chosen" in figures and "rejected" in figures:
+            figures["margin"] = figures["chosen"] - figures["rejected"]
+            figures["accuracy"] = self._accuracy(reward, good)
+        if kl:
+            figures["kl"] = torch.stack(kl).mean().item()
+        return figures
+
+    def _accuracy(self, reward: torch.Tensor, good: torch.Tensor) -> float:
+        """Share of pairs in which the better answer has the higher reward, a tie for a half; of verdicts, of all pairs
+        of a good and a bad answer.
+        """
+        if self.stage.examples == "pairs":
+            difference = reward[0::2] - reward[1::2]
+        else:
+            difference = reward[good][:, None] - reward[~good][None, :]
+        return ((difference > 0).float() + 0.5 * (difference == 0).float()).mean().item()
+
+
+def with_reference(trainer: Any, folder: Path) -> None:
+    """Give the trainer's rows the reference's log-probabilities: from the run's folder, or asked now and kept there."""
+    stage, datasets = trainer.objective.stage, {"train": trainer.train_dataset, "eval": trainer.eval_dataset}
+    datasets = {name: rows for name, rows in datasets.items() if rows is not None}
+    content = json.dumps({name: rows.content for name, rows in datasets.items()})
+    file = folder / REFERENCE_FILE
+    stored = _stored(file, content)
+    if stored is None:
+        count = sum(map(len, datasets.values()))
+        trainer.report.note(f"The reference's log-probabilities of {count} rows are taken once, before the start.")
+        stored = {name: trainer.objective.cache_reference(rows, trainer.layout) for name, rows in datasets.items()}
+        temporary = file.with_name(f".{file.name}")
+        np.savez(temporary, content=np.array(content), **stored)
+        temporary.replace(file)
+    for name, rows in datasets.items():
+        setattr(trainer, f"{name}_dataset", PreferenceRows(rows.rows, stage.mismatched, stored[name]))
+
+
+def _stored(file: Path, content: str) -> dict[str, np.ndarray] | None:
+    if not file.is_file():
+        return None
+    with np.load(file) as arrays:
+        return dict(arrays) if str(arrays["content"]) == content else None
