@@ -23,7 +23,7 @@ The top level holds the product's nouns; a folder beside a noun holds what it is
     run        runs/      attempts, claims, checkpoints, stops, recovery, diagnosis
     (a result) talk/      models and their server, conversations, votes
                evaluation/ what answers are worth: scores, intervals, verdict; evaluating.py measures a run
-               influence: which rows taught it; side_job.py: a job beside a finished run
+               influence: which rows taught it; benchmark: tasks of lm-eval; side_job.py: a job beside a finished run
                export/    folders and their proof, card, report, the Hub
 
 Numbers are floors: a file imports only from its own floor or below, and there is no cycle (tests/test_layers.py).
@@ -79,6 +79,7 @@ FLOORS = {
         "side_job",
         "influence",
         "judge",
+        "benchmark",
         "preflight",
         "resolve",
         "doctor",

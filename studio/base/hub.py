@@ -111,12 +111,19 @@ def errors() -> tuple[type[Exception], ...]:
     return httpx2.HTTPError, OSError, HFValidationError, EntryNotFoundError
 
 
+def offline() -> bool:
+    """Whether HF_HUB_OFFLINE is set: what is on this computer is used, and the Hub is not asked."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
 def unreachable() -> str:
     """Why the Hub cannot be asked, or "". One short request: the client's own retries take half a minute."""
     import httpx2
     from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE:
+    if offline():
         return "HF_HUB_OFFLINE is set"
     try:
         httpx2.head(constants.ENDPOINT, timeout=5)

@@ -1,4 +1,4 @@
-"""eval: a run against its base on the same conversations, by loss and by answers."""
+"""eval: a run against its base, on held-out conversations or on a task of lm-eval."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from studio import evaluating, judge, queue
+from studio import benchmark, evaluating, judge, queue
 from studio.errors import OrderError
+from studio.evaluation import harness
 from studio.evaluation.order import ROWS, EvaluationOrder
 from studio.general.verdict import describe
 from studio.run import find, summary
@@ -37,6 +38,10 @@ FIGURES = {
 }
 
 
+OF_ANSWERS = ("data", "rows", "questions", "max_new_tokens", "regex", "schema", "samples", "judge", "judge_model")
+OF_BENCHMARK = ("limit", "chat", "shots")
+
+
 def add(parsers: Any, common: ArgumentParser) -> None:
     """eval."""
     one = parsers.add_parser(
@@ -56,17 +61,32 @@ def add(parsers: Any, common: ArgumentParser) -> None:
     one.add_argument("--samples", type=int, default=0, metavar="N", help="show the answers to N questions too")
     one.add_argument("--judge", metavar="URL", help="let a model behind an OpenAI-style endpoint compare the answers")
     one.add_argument("--judge-model", metavar="NAME", help="its name there")
+    one.add_argument(
+        "--benchmark",
+        metavar="TASK",
+        help="instead, a task of lm-eval: its name (arc_easy), or a YAML file, which may run Python functions",
+    )
+    one.add_argument("--limit", type=int, metavar="N", help="of the task, so many questions at most")
+    one.add_argument("--chat", action="store_true", help="ask the task in each model's chat template")
+    one.add_argument("--shots", type=int, metavar="N", help="examples before each question (as the task has them)")
     one.add_argument("--request", metavar="FILE", help="all of that as JSON, as the order's `evaluation` has it")
     one.set_defaults(run=measure, show=show)
 
 
 def measure(args: Namespace) -> dict[str, Any]:
-    """{run, base: {…}, tuned: {…}, difference, verdict, forgetting, table}; with --judge also judge: {win_rate, …}."""
+    """{run, base: {…}, tuned: {…}, difference, verdict, forgetting, table}; with --judge also judge: {win_rate, …}.
+
+    With --benchmark: {run, task, base: {…}, tuned: {…}, table}.
+    """
+    request = read_request(args.request) if args.request else {}
+    if args.benchmark or "benchmark" in request:
+        return _benchmark(args, request.get("benchmark"))
+    _refuse(args, OF_BENCHMARK, "goes with --benchmark")
     named_judge = {"url": args.judge or "", "model": args.judge_model or ""}
     judge_order = judge.order_of(named_judge) if any(named_judge.values()) else None  # refused before anything is asked
     name = reference.canonical_name(args.model)
     run = find(name.partition("@")[0])
-    answer = evaluating.evaluate(run, _order(args, run.config), name, args.data, args.rows, _tell)
+    answer = evaluating.evaluate(run, _order(args, run.config, request), name, args.data, args.rows, _tell)
     print(file=sys.stderr)
     for row in answer["table"][: args.samples]:
         print(f"\n{row['prompt']}\n  [base] {row['base']}\n  [tuned] {row['tuned']}", file=sys.stderr)
@@ -75,13 +95,33 @@ def measure(args: Namespace) -> dict[str, Any]:
     return {**answer, **verdicts, "forgetting": summary(run).get("forgetting")}
 
 
-def _order(args: Namespace, config: Any) -> EvaluationOrder:
+def _benchmark(args: Namespace, settings: dict[str, Any] | None) -> dict[str, Any]:
+    _refuse(args, OF_ANSWERS, "does not go with --benchmark")
+    given = {"task": args.benchmark, "limit": args.limit, "chat": args.chat, "shots": args.shots}
+    order = harness.order_of(settings or given)
+    name = reference.canonical_name(args.model)
+    for function in harness.check(order):
+        print(f"{order.task} runs the Python function {function}.", file=sys.stderr)
+    try:
+        return benchmark.measure(find(name.partition("@")[0]), order, name, _tell)
+    finally:
+        print(file=sys.stderr)
+        queue.advance()  # what was ordered meanwhile
+
+
+def _refuse(args: Namespace, options: tuple[str, ...], why: str) -> None:
+    """Raise OrderError where one of these options was given."""
+    for option in options:
+        if getattr(args, option):
+            name = "--" + option.replace("_", "-")
+            raise OrderError(f"{name} {why}.", "python -m studio eval --help says what can be given.", name)
+
+
+def _order(args: Namespace, config: Any, request: dict[str, Any]) -> EvaluationOrder:
     """The run's own order of an evaluation, with what is given here."""
-    settings = config.evaluation.model_dump(exclude_unset=True) if config.evaluation else {}
+    settings = (config.evaluation.model_dump(exclude_unset=True) if config.evaluation else {}) | request
     options = {"rows": args.questions, "max_new_tokens": args.max_new_tokens, "regex": args.regex}
     try:
-        if args.request:
-            settings |= read_request(args.request)
         if args.schema:
             settings["json_schema"] = json.loads(Path(args.schema).read_text(encoding="utf-8"))
         return EvaluationOrder(**settings | {key: value for key, value in options.items() if value is not None})
@@ -102,6 +142,9 @@ def _tell(progress: dict[str, Any]) -> None:
 
 def show(answer: dict[str, Any]) -> None:
     """The verdict and the figures of both sides."""
+    if "task" in answer and isinstance(answer["task"], str):
+        _show_benchmark(answer)
+        return
     if answer["verdict"]:
         print(answer["verdict"]["text"])
     tuned, base = answer["tuned"], answer["base"]
@@ -114,6 +157,16 @@ def show(answer: dict[str, Any]) -> None:
     if "judge" in answer:
         print(judge.describe(answer["judge"]))
     print(f"{tuned['rows']} rows, {tuned['answered']} answered, in {answer['seconds']:.0f} seconds.")
+    for note in answer["notes"]:
+        print(f"- {note}")
+
+
+def _show_benchmark(answer: dict[str, Any]) -> None:
+    rows = [list(benchmark.HEAD), *(benchmark.cells(row) for row in answer["table"])]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(f"lm-eval {answer['lm_eval']}, {answer['seconds']:.0f} seconds; ± is its standard error.")
     for note in answer["notes"]:
         print(f"- {note}")
 

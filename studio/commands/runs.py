@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from typing import Any
 
-from studio import config, general, preflight, queue, race, run
+from studio import benchmark, config, general, preflight, queue, race, run
 from studio.commands import Failed
 from studio.events import read
 from studio.forecast.remedies import repairs
@@ -178,6 +178,7 @@ def show(args: Namespace) -> dict[str, Any]:
     told["forgetting_curve"] = general.curve(run.current_events(one.events()))
     standing = {"table": race.table(one)} if told["race"] else {}
     measured = evaluations.metrics(one)
+    told["benchmarks"] = benchmark.results(one)
     return {**told, "metrics": measured, **standing, "changes": one.changes(), "bytes": one.sizes()}
 
 

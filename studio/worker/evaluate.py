@@ -204,15 +204,22 @@ def answered(
 
 
 def batch_size(loaded_model: LoadedModel, order: dict[str, Any]) -> int:
-    """Answers at once for which USED_SHARE of the free memory suffices, by their caches and logits."""
+    """Answers at once, by the longest question with the longest answer."""
+    return rows_at_once(loaded_model, order["prompt_tokens"] + order["max_new_tokens"])
+
+
+def rows_at_once(loaded_model: LoadedModel, length: int, logits: int = 1) -> int:
+    """Rows of `length` tokens for which USED_SHARE of the free memory suffices, by their caches and logits.
+
+    logits: tokens of a row of which logits are held at once.
+    """
     config = loaded_model.batch.base_model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     weights = next(loaded_model.batch.base_model.parameters())
     itemsize = weights.element_size() if weights.is_floating_point() else 2
-    length = order["prompt_tokens"] + order["max_new_tokens"]
     cache = 2 * config.num_hidden_layers * heads * head_dim * itemsize * length
-    each = 2 * cache + 12 * config.vocab_size  # a join copies the cache; logits in float32, three times
+    each = 2 * cache + 12 * config.vocab_size * logits  # a join copies the cache; logits in float32, three times
     size = int(USED_SHARE * device.devices()[0].free / max(1, each))
     return max(1, min(size, MOST_AT_ONCE.get(loaded_model.batch.device.type, 64)))
 
