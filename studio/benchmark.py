@@ -19,6 +19,7 @@ from studio.talk import reference
 KIND = "benchmarks"
 WORKER = "studio.worker.benchmark"
 SIDES = ("base", "tuned")
+ABOUT = "Tasks of lm-eval. ± is its standard error; a difference has its 95 % interval, where questions can be paired."
 HEAD = ("task", "metric", "base", "tuned", "difference")
 SAME_MEAN = 1e-9  # by which lm-eval's figure may differ from the mean of its questions
 ORDERED = ("task", "limit", "chat", "shots")  # what tells one measurement from another
@@ -33,11 +34,15 @@ def results(run: Run) -> list[dict[str, Any]]:
     return job(run).results().get("results", [])
 
 
-def start(run: Run, order: BenchmarkOrder) -> None:
-    """Begin a benchmark of a run's result as a process of its own. Raises StudioError where it cannot begin."""
-    harness.check(order)
+def start(run: Run, order: BenchmarkOrder) -> list[str]:
+    """Begin a benchmark of a run's result as a process of its own. Returns the Python functions that the task runs.
+
+    Raises StudioError where it cannot begin.
+    """
+    functions = harness.check(order)
     reference.resolve(run.id)
     job(run).start(["eval"], {"benchmark": order.model_dump()})
+    return functions
 
 
 def measure(

@@ -50,11 +50,13 @@ def states() -> States:
     def hover(page: Any) -> None:
         page.locator(".run-page .chart-loss .chart-stage").hover(position={"x": 500, "y": 120})
 
-    def influence(page: Any) -> None:
-        page.locator("#run-view-results").click()
-        page.wait_for_timeout(1200)
-        page.locator(".influence").scroll_into_view_if_needed()
-        page.evaluate("document.querySelector('.influence').scrollIntoView()")
+    def card(name: str) -> Callable[[Any], None]:
+        def scroll(page: Any) -> None:
+            page.locator("#run-view-results").click()
+            page.wait_for_timeout(1200)
+            page.evaluate("name => document.querySelector(name).scrollIntoView()", f".{name}")
+
+        return scroll
 
     chat, of = f"?tab=chat&model={FINISHED}", "?run={}".format
     return [
@@ -73,8 +75,10 @@ def states() -> States:
         ("run-offer", of(RESUMED), LAPTOP, press("#run-view-results")),
         ("phone-results", of(FINISHED), PHONE, press("#run-view-results")),
         ("phone-samples", of(FINISHED), PHONE, press("#run-view-samples")),
-        ("run-influence", of(FINISHED), TALL, influence),
-        ("phone-influence", of(FINISHED), PHONE, influence),
+        ("run-influence", of(FINISHED), TALL, card("influence")),
+        ("phone-influence", of(FINISHED), PHONE, card("influence")),
+        ("run-benchmark", of(FINISHED), LAPTOP, card("benchmark")),
+        ("phone-benchmark", of(FINISHED), PHONE, card("benchmark")),
         ("run-order", of(FINISHED), LAPTOP, press("#run-view-order")),
         ("run-gone", of("2026-01-01-0000-nobody"), LAPTOP, None),
         ("compare", f"?tab=runs&compare={FINISHED},{RESUMED},{FAILED}", LAPTOP, None),
@@ -103,7 +107,7 @@ def make_runs() -> Any:
         run = FakeRun(name, **options)
         run.start(alive=False)
         if name == FINISHED:
-            run.train().finish().evaluated().influenced()
+            run.train().finish().evaluated().influenced().benchmarked()
         elif name == RESUMED:
             run.train(140)
             run.start(alive=False, from_step=120)

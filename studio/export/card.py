@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from studio import data
+from studio import benchmark, data
 from studio.base.starter import REPO
 from studio.combination import TYPES
 from studio.errors import StudioError
@@ -204,6 +204,8 @@ def _evaluation(run: Run) -> list[str]:
     sections = []
     if figures:
         sections.append(f"## Evaluation\n\n{verdict}\n\n{_table(evaluation.HEAD, figures)}")
+    if rows := benchmark.rows(run):
+        sections.append(f"## Benchmarks\n\n{benchmark.ABOUT}\n\n{_table(benchmark.HEAD, rows)}")
     if leaders := evaluation.leaders(run):
         sections.append(f"## Runs on the same data\n\n{_table(evaluation.LEADERS_HEAD, leaders)}")
     return sections

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from studio import benchmark
 from studio.combination import TYPES
 from studio.events import latest
 from studio.export import evaluation, forgetting, proof, races
@@ -126,6 +127,7 @@ def _evaluation(run: Run) -> list[str]:
     """What base and tuned model were measured at, and the other runs on the same data."""
     verdict, figures = evaluation.figures(run)
     tables = [(f"Evaluation</h2><p><b>{_e(verdict)}</b></p>", evaluation.HEAD, figures)]
+    tables.append((f"Benchmarks</h2><p>{_e(benchmark.ABOUT)}</p>", benchmark.HEAD, benchmark.rows(run)))
     tables.append(("Runs on the same data</h2>", evaluation.LEADERS_HEAD, evaluation.leaders(run)))
     return [
         f"<h2>{title}<table>{_row(head, 'th')}{''.join(map(_row, rows))}</table>"

@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from studio import benchmark
 from studio.evaluation import results
 from studio.evaluation.order import EvaluationOrder
 from studio.evaluation.task import detect
@@ -199,6 +200,45 @@ class FakeRun:
             "table": table,
         }
         (self.folder / "evaluation" / "results.json").write_text(json.dumps(found))
+        return self
+
+    def benchmarked(self) -> FakeRun:
+        """Two tasks of lm-eval: one of choices, which the tuned model does better, one of free answers from a file."""
+        rows = {
+            side: [
+                {
+                    "task": "arc_easy",
+                    "metric": metric,
+                    "filter": "none",
+                    "value": right / 500,
+                    "stderr": 0.0215,
+                    "each": [1.0] * right + [0.0] * (500 - right),
+                    "higher_is_better": True,
+                    "questions": 500,
+                    "shots": 0,
+                    "version": 1.0,
+                }
+                for metric, right in (("acc", count), ("acc_norm", count - 30 if side == "base" else count - 95))
+            ]
+            for side, count in (("base", 243), ("tuned", 301))
+        }
+        common = {
+            "limit": 500,
+            "shots": None,
+            "seconds": 412.0,
+            "lm_eval": "0.4.13",
+            "notes": [],
+            "base": {},
+            "tuned": {},
+        }
+        table = benchmark.table(rows["base"], rows["tuned"])
+        own = [{**row, "task": "opposites", "metric": "exact_match", "questions": 60} for row in table[:1]]
+        named = {"task": "arc_easy", "name": "arc_easy", "chat": False, "functions": [], "at": self.now, "table": table}
+        file = {"task": "/data/opposites.yaml", "name": "opposites.yaml", "chat": True, "functions": ["words.strip"]}
+        found = [{**common, **named}, {**common, **file, "at": self.now - 900, "table": own}]
+        (self.folder / "benchmarks").mkdir()
+        text = json.dumps({"at": self.now, "state": "done", "results": found})
+        (self.folder / "benchmarks" / "results.json").write_text(text)
         return self
 
     def influenced(self) -> FakeRun:

@@ -67,6 +67,7 @@ JOBS = {
     "stop_influence",
     "train_without",
     "judge_answers",
+    "start_benchmark",
     "stop_judging",
     "start_race",
     "start_plan",

@@ -66,6 +66,8 @@ def jobs(talk: str, order: str, sample: str) -> list[tuple[Any, ...]]:
         ("train_without", RUN, [1]),
         ("judge_answers", RUN, {"url": "http://127.0.0.1:9/v1", "model": "m"}),
         ("stop_judging", RUN),
+        ("start_benchmark", RUN, {"task": "arc_easy"}),
+        ("stop_benchmark", RUN),
         ("start_race", order, ["method.rank=4,8"]),
         ("start_plan", order, 600),
         ("keep_setting", RUN, 1),

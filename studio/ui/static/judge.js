@@ -24,7 +24,7 @@
         class: "field", rows: "10", oninput: () => { settings.prompt = prompt.value; }
       });
       prompt.value = settings.prompt || card.seen.prompt;
-      return make("div", { class: "judge-form" },
+      return make("div", { class: "job-form" },
         line("Address", field("url", { placeholder: "http://127.0.0.1:8000/v1" })),
         line("Model there", field("model", { placeholder: "base" })),
         line("Questions at most", field("rows", { type: "number", min: "1", max: "1000" })),
