@@ -13,6 +13,7 @@ setup(
             "ui/strings/**/*",
             "general/items/*",
             "bench/models.json",
+            "base/catalogue.json",
         ],
         "studio.templates": ["*"],
     },

@@ -17,6 +17,7 @@ The top level holds the product's nouns; a folder beside a noun holds what it is
     template   text/      the sandbox, the assistant's spans, the check of a template before launch
     estimate   memory/    bytes, cause by cause;  forecast/  time, advice, what earlier runs teach
     auto                  the rule of each `auto` setting; resolve.py: all of them, with what the estimate says
+    choice                the models to choose from (base/catalogue.json) and whether each fits (forecast/fits.py)
     preflight             the checks before a run exists
     place      places/    here, over SSH, as a Hub Job: relay.py tells of a run there, follow.py takes it in here
     race       contest    several settings in turns over one base (worker/race.py); plan.py: over shares of the rows
@@ -80,6 +81,7 @@ FLOORS = {
         "influence",
         "judge",
         "benchmark",
+        "choice",
         "preflight",
         "resolve",
         "doctor",

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from studio.device import Device
@@ -103,12 +104,13 @@ CARDS = (
 )
 
 
-def _words(name: str) -> set[str]:
+@lru_cache(maxsize=256)
+def _words(name: str) -> frozenset[str]:
     """The words of a name that tell one card from another: with a number in them, or one of MARKS."""
     plain = re.sub(
         r"\b(rtx|gtx|titan|quadro)(?=\d)", r"\1 ", re.sub(r"(\d) ?(gb|gib)\b", r"\1gb", name.lower().replace("-", " "))
     )
-    return {word for word in re.findall(r"[a-z0-9]+", plain) if word in MARKS or re.search(r"\d", word)}
+    return frozenset(word for word in re.findall(r"[a-z0-9]+", plain) if word in MARKS or re.search(r"\d", word))
 
 
 def find(name: str, memory: int | None = None) -> Card | None:

@@ -14,12 +14,11 @@ from pydantic import BaseModel, ConfigDict
 from studio.config import RunConfig
 from studio.device import Device
 from studio.forecast import duration, remedies
-from studio.memory.architecture import ByIdentity
 from studio.memory.explain import explain
 from studio.memory.peak import Peak, grown, peak, trained
 from studio.memory.studio_loop import ASSUMED_ROWS, RowStatistics
 from studio.memory.training_loop import TrainingLoop
-from studio.model import ModelFacts
+from studio.model import ByIdentity, ModelFacts
 
 
 class Change(BaseModel):

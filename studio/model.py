@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from studio import json_text
-from studio.base import families, headers, shards, source
+from studio.base import catalogue, families, headers, shards, source
 from studio.base.source import ModelOrder
 from studio.errors import ModelError, reading_model_file
 from studio.home import PROJECT
@@ -140,17 +140,32 @@ class ModelFacts(BaseModel):
         """Module name -> (in, out) of every linear inside the layers; embeddings and head left out, as peft's
         all-linear does.
         """
-        conv1d = self.model_type in ("gpt2", "openai-gpt")  # GPT and GPT-2 store their linears transposed
-        routers = {name.partition(".experts.")[0] + ".gate" for name in self.tensors if ".experts." in name}
-        found = {}
-        for name, tensor in self.tensors.items():
-            module = name.removesuffix(".weight")
-            if module in routers or any(pattern.search(module) for pattern in (EMBEDDING, HEAD, EXPERTS)):
-                continue
-            if name.endswith(".weight") and len(tensor.shape) == 2:
-                out, inputs = tensor.shape[::-1] if conv1d else tensor.shape
-                found[module] = (inputs, out)
-        return found
+        return _linears(ByIdentity((self,)))
+
+
+class ByIdentity(tuple):
+    """A one-tuple that is equal by identity of its element: facts are frozen but hold dicts, which cannot be hashed."""
+
+    def __hash__(self) -> int:
+        return id(self[0])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ByIdentity) and self[0] is other[0]
+
+
+@lru_cache(maxsize=32)
+def _linears(key: ByIdentity) -> dict[str, tuple[int, int]]:
+    facts: ModelFacts = key[0]
+    conv1d = facts.model_type in ("gpt2", "openai-gpt")  # GPT and GPT-2 store their linears transposed
+    routers = {name.partition(".experts.")[0] + ".gate" for name in facts.tensors if ".experts." in name}
+    found = {}
+    for name, tensor in facts.tensors.items():
+        module = name.removesuffix(".weight")
+        if module == name or len(tensor.shape) != 2 or module in routers:
+            continue
+        if not any(pattern.search(module) for pattern in (EMBEDDING, HEAD, EXPERTS)):
+            found[module] = tensor.shape if conv1d else tensor.shape[::-1]
+    return found
 
 
 def facts(folder: Path) -> ModelFacts:
@@ -198,7 +213,13 @@ def facts_of(order: ModelOrder) -> ModelFacts:
         )
     if order.kind == "starter":
         return _from_config_file(STARTER, 0)
-    return _from_hub(order.source, order.revision)
+    try:
+        return _from_hub(order.source, order.revision)
+    except ModelError as error:
+        known = from_catalogue(order.source) if error.reason in ("network", "gated") and not order.revision else None
+        if known is None:
+            raise
+        return known
 
 
 STARTER = (
@@ -219,6 +240,13 @@ def _from_gguf(path: Path, stamp: int) -> ModelFacts:
 @lru_cache(maxsize=32)
 def _from_hub(repo: str, revision: str | None) -> ModelFacts:
     return _made(headers.hub(repo, revision))
+
+
+@lru_cache(maxsize=128)
+def from_catalogue(repo: str) -> ModelFacts | None:
+    """Facts of a model of the bundled catalogue, without the Hub; None for any other."""
+    known = catalogue.headers(repo)
+    return None if known is None else _made(known)
 
 
 def _made(found: headers.Headers) -> ModelFacts:

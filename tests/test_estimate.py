@@ -10,6 +10,7 @@ import pytest
 
 from studio import cards, config, estimate, model
 from studio.bench import memory
+from studio.config import RunConfig
 from studio.device import Device
 from studio.errors import DeviceError
 from studio.forecast import duration, remedies
@@ -93,9 +94,12 @@ def test_shorter_data_takes_less(small: ModelFacts) -> None:
 
 
 def test_auto_checkpointing_turns_on_where_it_must(small: ModelFacts) -> None:
-    assert not peak.needs_checkpointing(small, order(), cards.device("NVIDIA H200"))
-    assert peak.needs_checkpointing(small, order(), cards.device(memory="8GB"))
-    assert not peak.needs_checkpointing(small, order(method="prefix"), cards.device(memory="8GB"))
+    def checkpoints(order: RunConfig, device: Device) -> bool:
+        return peak.peak(small, order, device, None).loop.checkpointing
+
+    assert not checkpoints(order(), cards.device("NVIDIA H200"))
+    assert checkpoints(order(), cards.device(memory="8GB"))
+    assert not checkpoints(order(method="prefix"), cards.device(memory="8GB"))
 
 
 ORDERS = [

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from studio.errors import ModelError
 from studio.memory.traits import Traits, traits
-from studio.model import ModelFacts
+from studio.model import ByIdentity, ModelFacts
 
 LAYER = re.compile(r"(.*?\.)?(layers|h|blocks|layer)\.(\d+)\.")
 OTHER_TOWERS = re.compile(r"vision|visual|image|audio|speech")  # beside the language model
@@ -74,16 +74,6 @@ class Architecture(NamedTuple):
 def read_architecture(facts: ModelFacts) -> Architecture:
     """The architecture of a model, cached by the identity of its facts. Raises ModelError where it has no layers."""
     return _read(ByIdentity((facts,)))
-
-
-class ByIdentity(tuple):
-    """A one-tuple that is equal by identity of its element: facts are frozen but hold dicts, which cannot be hashed."""
-
-    def __hash__(self) -> int:
-        return id(self[0])
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ByIdentity) and self[0] is other[0]
 
 
 @lru_cache(maxsize=32)

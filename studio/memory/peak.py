@@ -14,14 +14,14 @@ from studio.config import RunConfig
 from studio.device import Device
 from studio.footprint import Footprint
 from studio.memory import ranks, studio_loop
-from studio.memory.architecture import ByIdentity, read_architecture
+from studio.memory.architecture import read_architecture
 from studio.memory.overhead import Overhead, overhead
 from studio.memory.states import states
 from studio.memory.step import Step, step
 from studio.memory.studio_loop import RowStatistics
 from studio.memory.training_loop import TrainingLoop
 from studio.methods import AnyMethod
-from studio.model import ModelFacts
+from studio.model import ByIdentity, ModelFacts
 
 CAUSES = ("weights", "trained", "gradients", "optimizer", "activations", "logits", "workspace", "overhead")
 
@@ -99,23 +99,22 @@ def peak(
 
     facts: as `grown` returns them. Raises OrderError where the method does not fit the model.
     """
-    checkpointing = needs_checkpointing(facts, config, device, rows, correction)
-    expected = _walk(facts, config, device, rows, correction, checkpointing)
+    expected, checkpointing = _checkpointed(facts, config, device, rows, correction)
     if config.training.optimizer != "auto" or config.training.weights == "bf16" or expected.fits:
         return expected
     optimizer = config.method.optimizer(device)
     return _walk(facts, config, device, rows, correction, checkpointing, optimizer) if optimizer else expected
 
 
-def needs_checkpointing(
-    facts: ModelFacts, config: RunConfig, device: Device, rows: RowStatistics | None = None, correction: float = 1.0
-) -> bool:
-    """`checkpointing` as ordered; auto: where the run would not fit without it, and the method allows it."""
-    if config.training.checkpointing != "auto":
-        return config.training.checkpointing
-    if not config.method.allows_checkpointing:
-        return False
-    return not _walk(facts, config, device, rows, correction, False).fits
+def _checkpointed(
+    facts: ModelFacts, config: RunConfig, device: Device, rows: RowStatistics | None, correction: float
+) -> tuple[Peak, bool]:
+    """The peak with `checkpointing` as ordered; auto: where it would not fit without, and the method allows it."""
+    ordered = config.training.checkpointing
+    expected = _walk(facts, config, device, rows, correction, ordered is True)
+    if ordered != "auto" or expected.fits or not config.method.allows_checkpointing:
+        return expected, ordered is True
+    return _walk(facts, config, device, rows, correction, True), True
 
 
 def _walk(

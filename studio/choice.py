@@ -1,0 +1,156 @@
+"""The models to choose from, each with what a device can do with it: the bundled catalogue and this computer's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from studio import model
+from studio.base import catalogue, hub
+from studio.config import RunConfig
+from studio.device import Device
+from studio.errors import StudioError
+from studio.forecast import fits, record
+from studio.forecast.fits import Fit, Past
+from studio.home import subfolder
+from studio.memory.studio_loop import RowStatistics
+from studio.model import ModelFacts
+
+Row = dict[str, Any]
+UNKNOWN: Row = {
+    "family": "",
+    "kind": "",
+    "use": "",
+    "licence": None,
+    "gated": False,
+    "languages": [],
+    "thinking": "",
+    "template": None,
+    "released": None,
+}  # of a model on this computer that the catalogue does not know
+SHOWN = ("model", *UNKNOWN, "context", "parameters")
+NO_SHAPE = ("max_position_embeddings", "architectures")  # keys of a config that change no estimate of the same rows
+
+
+class Question(NamedTuple):
+    """What is asked of every model. order: whose model and method are replaced. rows: of its data, where known."""
+
+    order: RunConfig
+    device: Device
+    rows: RowStatistics | None = None
+    here: bool = False  # whether the device is this computer's, whose finished runs count
+
+    def past(self, config: RunConfig) -> Past | None:
+        if not self.here:
+            return None
+        finished = record.finished_runs(self.device)
+        return Past(record.correction(finished, config), tuple(record.rates(finished, config)))
+
+
+class Answer(NamedTuple):
+    fits: dict[str, Fit]
+    smallest: dict[str, Any] | None
+
+
+def rows() -> list[Row]:
+    """Every model without its answers: those of this computer that the catalogue does not know, then the catalogue."""
+    own = {name: folder for name, folder in on_this_computer() if name not in catalogue.entries()}
+    known = [
+        {key: entry[key] for key in SHOWN}
+        | {"local": hub.cached(name, None) is not None if _is_cached(name) else False}
+        for name, entry in catalogue.entries().items()
+    ]
+    found = []
+    for name, folder in own.items():
+        try:
+            facts = model.facts(folder)
+        except StudioError:  # no model, or a damaged one: the order's own check tells why
+            continue
+        found.append(
+            {"model": name, **UNKNOWN, "context": facts.context, "parameters": facts.parameters, "local": True}
+        )
+    return found + known
+
+
+def on_this_computer() -> Iterator[tuple[str, Path]]:
+    """(name in an order, folder) of the models in the home and of the complete ones in the Hub's cache."""
+    from huggingface_hub import constants
+
+    for folder in sorted(subfolder("models").iterdir()):
+        if folder.name != "starter" and (folder / "config.json").is_file():
+            yield str(folder), folder
+    cache = Path(constants.HF_HUB_CACHE)
+    for folder in sorted(cache.glob("models--*")):
+        repo = folder.name.removeprefix("models--").replace("--", "/")
+        snapshot = hub.cached(repo, None)
+        if snapshot is not None and (snapshot / "config.json").is_file():
+            yield repo, snapshot
+
+
+def _is_cached(repo: str) -> bool:
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
+    return folder.is_dir() and hub.cached(repo, None) is not None
+
+
+def facts_of(name: str) -> ModelFacts:
+    """Facts of a model of `rows`, from this disk. Raises ModelError."""
+    known = model.from_catalogue(name)
+    if known is not None:
+        return known
+    return model.facts(dict(on_this_computer())[name])
+
+
+def answers(
+    names: Iterable[str], question: Question, spread: Callable[..., Iterable[Answer]] = map
+) -> dict[str, Answer]:
+    """By name. Models of one shape are answered once. spread: map, or one that shares the work among processes."""
+    shapes: dict[str, str] = {}
+    first: dict[str, str] = {}
+    for name in names:
+        entry = catalogue.entries().get(name)
+        config = {key: value for key, value in entry["config"].items() if key not in NO_SHAPE} if entry else name
+        shapes[name] = json.dumps(config, sort_keys=True)
+        if entry is None or entry["context"] > _context(first.get(shapes[name])):
+            first[shapes[name]] = name  # that with the longest context: the others' rows end earlier
+    found = dict(zip(first, spread(_Answering(question), first.values()), strict=True))
+    return {name: _within(found[shape], name) for name, shape in shapes.items()}
+
+
+class _Answering(NamedTuple):
+    """A function of a name that another process can be sent."""
+
+    question: Question
+
+    def __call__(self, name: str) -> Answer:
+        order, device, rows, _ = self.question
+        facts = facts_of(name)
+        found = fits.fits(facts, order, device, rows, self.question.past)
+        none = not any(fit.fits for fit in found.values())
+        return Answer(found, fits.smallest(found, facts, order, device) if none else None)
+
+
+def _context(name: str | None) -> int:
+    return catalogue.entries()[name]["context"] if name else 0
+
+
+def _within(answer: Answer, name: str) -> Answer:
+    """The answer with rows no longer than the model's own context."""
+    entry = catalogue.entries().get(name)
+    if entry is None:
+        return answer
+    longest = {
+        method: fit._replace(max_length=min(fit.max_length, entry["context"])) if fit.max_length else fit
+        for method, fit in answer.fits.items()
+    }
+    return Answer(longest, answer.smallest)
+
+
+def access(row: Row) -> str | None:
+    """How to get into a gated model, in a sentence; None where it is open or here already."""
+    if not row["gated"] or row["local"]:
+        return None
+    return f"Open https://huggingface.co/{row['model']}, accept its terms, and set HF_TOKEN to a token of that account."

@@ -1,0 +1,194 @@
+"""Whether a model can be tuned on a device, by full fine-tuning, LoRA and QLoRA: the choice of a model before an order.
+
+Every answer is an estimate of an order with the model and the method put in, first as it stands and then with the
+settings that save most. A search for the longest rows takes three or four walks instead of the estimate's twenty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from studio import cards
+from studio.config import RunConfig
+from studio.device import Device
+from studio.errors import OrderError
+from studio.forecast import duration, remedies
+from studio.memory.peak import Peak, peak
+from studio.memory.studio_loop import ASSUMED_ROWS, RowStatistics
+from studio.model import ModelFacts
+
+METHODS = ("full", "lora", "qlora")
+LONGEST = 131_072  # tokens; longer rows are not asked for
+STEP = 64  # tokens
+NEAR = 0.985  # of the free memory: rows that fill it so far are the longest
+TRIES = 5  # walks of that search
+
+
+class Fit(NamedTuple):
+    """total: expected bytes with `settings`, the changes that the order needs to fit (dotted keys, {} for none; where
+    it does not fit, those that save most). max_length: tokens of the longest rows that fit with all that saves memory,
+    None where none do. seconds: of the run, None where nothing is known of the data. why: what refuses the method here.
+    """
+
+    method: str
+    fits: bool
+    total: int
+    max_length: int | None
+    settings: dict[str, Any]
+    seconds: float | None = None
+    why: str = ""
+
+
+ROOMY = {"full": 22.0, "lora": 6.0, "qlora": 3.0}  # bytes a weight from which on a method mostly fits as it is
+
+
+class Past(NamedTuple):
+    """What a device's finished runs say of an order (forecast/record.py)."""
+
+    correction: float = 1.0
+    rates: Sequence[float] = ()
+
+
+def fit(
+    facts: ModelFacts, order: RunConfig, device: Device, rows: RowStatistics | None = None, past: Past | None = None
+) -> Fit:
+    """Of an order that names the method. Raises OrderError where the method does not go with the model or the device.
+
+    Evaluations are not walked: they run forwards alone, and take no more than a step (tests/forecast/test_fits.py).
+    """
+    trains = order.with_changes(data={"eval": 0})
+    held_out = rows
+    rows = rows._replace(eval_rows=0) if rows else None
+
+    def measure(config: RunConfig, rows: RowStatistics | None = rows) -> Peak:
+        return peak(facts, config, device, rows, past.correction if past else 1.0)
+
+    saving = _saving(trains, device, rows)
+    tight = remedies.apply(trains, saving)
+    bare = trains.training.checkpointing == "auto" and facts.parameters * ROOMY[order.method.name] < device.free
+    chosen, settings = measure(trains.with_changes(training={"checkpointing": False}) if bare else tight), saving
+    if bare and chosen.fits:
+        settings = {}
+    elif bare:
+        chosen = measure(tight)
+    if not chosen.fits:
+        return Fit(order.method.name, False, chosen.total, None, settings)
+    if settings and (plain := measure(trains)).fits:
+        chosen, settings = plain, {}
+    limit = min(LONGEST, facts.context or LONGEST)
+    longest = _longest_rows(tight, rows, limit, chosen, measure)
+    seconds = None
+    if held_out is not None:
+        speed = duration.speed(device, chosen.loop.weight_itemsize, past.rates if past else (), duration.kind(order))
+        pace = duration.pace(facts, remedies.apply(order, settings), held_out, chosen.loop, speed)
+        seconds = round(pace.total, 1)
+    return Fit(order.method.name, True, chosen.total, longest, settings, seconds)
+
+
+def _saving(order: RunConfig, device: Device, rows: RowStatistics | None) -> dict[str, Any]:
+    """The changes that save most memory and leave what an optimizer step sees (dotted keys)."""
+    training = order.training
+    saving: dict[str, Any] = {
+        "training.batch_size": 1,
+        "training.accumulation": training.effective_batch(rows.rows if rows else ASSUMED_ROWS),
+    }
+    if order.method.allows_checkpointing:
+        saving["training.checkpointing"] = True
+    if not order.method.adapter and training.optimizer == "auto" and training.weights == "auto":
+        half = training.precision in ("auto", "bf16") and device.bf16
+        saving |= {"training.weights": "bf16"} if half else {"training.optimizer": "adafactor"}
+    return saving
+
+
+def _longest_rows(
+    order: RunConfig,
+    rows: RowStatistics | None,
+    limit: int,
+    known: Peak,
+    measure: Callable[[RunConfig, RowStatistics | None], Peak],
+) -> int:
+    """Tokens of the longest rows, up to `limit`, with which an order that fits still fits; rather a little too low.
+
+    known: a peak of at least what the order takes as it is. Memory mostly grows with the length in a line; where it
+    does not, the search halves.
+    """
+
+    def walk(length: int) -> Peak | None:
+        long_rows = rows._replace(longest=length) if rows else None
+        try:
+            return measure(remedies.apply(order, {"data.max_length": length}), long_rows)
+        except OrderError:  # not every setting goes with a longer row
+            return None
+
+    low, fitting = min(order.data.max_length, limit), known
+    if low >= limit:
+        return low
+    high, beyond = limit, walk(limit)
+    if beyond is not None and beyond.fits:
+        return limit
+    line = True
+    for _ in range(TRIES):
+        length = int((low * high) ** 0.5)
+        if line and beyond is not None and beyond.needed > fitting.needed:
+            share = (fitting.device.free - fitting.needed) / (beyond.needed - fitting.needed)
+            length = low + int(share * (high - low))
+        length = min(high - 1, max(low + STEP, length)) // STEP * STEP
+        if length <= low:
+            break
+        walked = walk(length)
+        line = walked is not None and walked.fits
+        if not line:
+            high, beyond = length, walked
+            continue
+        low, fitting = length, walked
+        if fitting.needed >= NEAR * fitting.device.free:
+            break
+    return low
+
+
+def fits(
+    facts: ModelFacts,
+    order: RunConfig,
+    device: Device,
+    rows: RowStatistics | None = None,
+    past: Callable[[RunConfig], Past | None] = lambda config: None,
+) -> dict[str, Fit]:
+    """By method."""
+    answers: dict[str, Fit] = {}
+    for method in METHODS:
+        config = with_method(order, method)
+        try:
+            answers[method] = fit(facts, config, device, rows, past(config))
+        except OrderError as error:
+            answers[method] = Fit(method, False, 0, None, {}, why=str(error))
+    return answers
+
+
+def with_method(order: RunConfig, name: str) -> RunConfig:
+    """The order by another method; its own knobs stay where it names that method already."""
+    return order if order.method.name == name else order.with_changes(method=name)
+
+
+def smallest(answers: Mapping[str, Fit], facts: ModelFacts, order: RunConfig, device: Device) -> dict[str, Any] | None:
+    """{device, memory, method} of the smallest known card on which a model fits at all; None where none will do.
+
+    answers: on `device`, which is too small; they tell where to begin.
+    """
+    totals = {name: answer.total for name, answer in answers.items() if answer.total}
+    if not totals:
+        return None
+    method = min(totals, key=lambda name: totals[name])
+    least = totals[method] * (1.0 if device.bf16 else 0.5)  # a card holds in 16 bits what a CPU may hold in 32
+    config = with_method(order, method).with_changes(data={"eval": 0})
+    for card in sorted(cards.CARDS, key=lambda card: (card.memory, card.name)):
+        if card.memory < least:
+            continue
+        other = cards.device(card.name)
+        try:
+            saving = _saving(config, other, None)
+            if peak(facts, remedies.apply(config, saving), other, None).fits:
+                return {"device": card.name, "memory": card.memory, "method": method}
+        except OrderError:
+            continue
+    return None
