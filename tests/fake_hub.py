@@ -9,16 +9,27 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+import yaml
+
 from tests.loopback import answering
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
+def _front_matter(readme: Path) -> dict[str, object]:
+    parts = readme.read_text().split("---\n") if readme.is_file() else []
+    return yaml.safe_load(parts[1]) if len(parts) > 2 else {}
+
+
 @contextmanager
-def serving(repos: dict[str, Path], gated: tuple[str, ...] = ()) -> Iterator[tuple[str, list[str]]]:
+def serving(
+    repos: dict[str, Path], gated: tuple[str, ...] = (), closed: tuple[str, ...] = ()
+) -> Iterator[tuple[str, list[str]]]:
     """repos: "owner/name" (a data set: "datasets/owner/name") -> folder.
 
-    Yields the endpoint (for HF_ENDPOINT) and the list of "METHOD path" seen so far.
+    gated: those that refuse everything; closed: those that say they are gated, and let this caller in. A repository's
+    card is the front matter of its README.md. Yields the endpoint (for HF_ENDPOINT) and the list of "METHOD path" seen
+    so far.
     """
     seen: list[str] = []
 
@@ -101,6 +112,8 @@ def serving(repos: dict[str, Path], gated: tuple[str, ...] = ()) -> Iterator[tup
                 "sha": COMMIT,
                 "private": False,
                 "siblings": [{"rfilename": name} for name in files],
+                "gated": repo in closed,
+                "cardData": _front_matter(folder / "README.md"),
             }
 
         def _send(self, data: bytes, headers: dict[str, str], body: bool, code: int = 200) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ from studio import model, template
 from studio.base import catalogue
 from studio.base.source import ModelOrder
 from studio.home import PROJECT
+from tests import fake_hub
 
 ENTRIES = catalogue.entries()
 # parameters as others count them: keras-hub's presets, and the models' cards
@@ -88,3 +91,23 @@ def test_models_of_the_terminal(home: Path) -> None:
     assert large["smallest"]["memory"] > 40 * 2**30
     assert "HF_TOKEN" in gated["access"]
     assert small["access"] is None
+
+
+def test_refreshed_from_a_hub(tmp_path: Path, tiny_model: Path) -> None:
+    """In a process of its own: the endpoint is read when huggingface_hub is imported."""
+    folder = tmp_path / "tiny"
+    shutil.copytree(tiny_model, folder)
+    (folder / "README.md").write_text("---\nlicense: other\nlicense_name: mine\n---\nA model.\n")
+    config = json.loads((folder / "config.json").read_text())
+    entry = {"model": "owner/tiny", "licence": "mit", "gated": False, "context": 1, "parameters": 1}
+    entry["config"] = {"hidden_size": 1, "model_type": "none"}
+    file = tmp_path / "catalogue.json"
+    file.write_text(json.dumps({"sources": {}, "models": [entry]}))
+    code = "import sys; from pathlib import Path; from tests import catalogue; catalogue.refresh(Path(sys.argv[1]))"
+    with fake_hub.serving({"owner/tiny": folder}, closed=("owner/tiny",)) as (endpoint, _):
+        variables = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0"}
+        subprocess.run([sys.executable, "-c", code, str(file)], cwd=PROJECT, env=os.environ | variables, check=True)
+    fresh = json.loads(file.read_text())["models"][0]
+    assert (fresh["licence"], fresh["gated"]) == ("mine", True)
+    assert fresh["parameters"] == model.facts(folder).parameters
+    assert fresh["config"] == {key: config[key] for key in ("hidden_size", "model_type")}
