@@ -117,7 +117,7 @@ class RunConfig(BaseModel):
             plain["model"]["source"] = _absolute(self.model.source)
         return build(plain)
 
-    def with_changes(self, **sections: dict[str, Any]) -> RunConfig:
+    def with_changes(self, **sections: dict[str, Any] | str) -> RunConfig:
         """A copy with some keys of some sections set: config.with_changes(training={"batch_size": 2})."""
         plain = self.model_dump(mode="json", exclude_unset=True)
         for section, values in sections.items():

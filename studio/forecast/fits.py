@@ -137,11 +137,10 @@ def _longest_rows(
         if length <= low:
             break
         walked = walk(length)
-        line = walked is not None and walked.fits
-        if not line:
-            high, beyond = length, walked
+        if walked is None or not walked.fits:
+            high, beyond, line = length, walked, False
             continue
-        low, fitting = length, walked
+        low, fitting, line = length, walked, True
         if fitting.needed >= NEAR * fitting.device.free:
             break
     return low
