@@ -35,6 +35,7 @@ SEED = 0  # of the projection
 DIMENSION = 8192  # numbers kept of a gradient, as LESS has it; fewer for many rows
 LEAST_DIMENSION = 1024
 KEPT_BYTES = 128 * 2**20  # of gradients in a run's folder, about
+TABLES = 2  # of them at most (worker/influence.py, WAY)
 MOST_ROWS = 20_000
 MOST_HELD_OUT = 200
 LISTED = 10  # rows of each list
@@ -101,7 +102,7 @@ def dimension(run: Run) -> int:
     """Numbers kept of a gradient: as many as KEPT_BYTES allow for the run's rows, a power of two."""
     rows = min(MOST_ROWS, int(queue.last_plan(run).get("rows") or MOST_ROWS))
     size = DIMENSION
-    while size > LEAST_DIMENSION and 2 * size * rows > KEPT_BYTES:
+    while size > LEAST_DIMENSION and 2 * TABLES * size * rows > KEPT_BYTES:
         size //= 2
     return size
 
@@ -110,7 +111,7 @@ def _cache(folder: Path, found: reference.ModelReference, size: int, most_rows: 
     """The stem of the files of kept gradients; those of another result or of other settings are deleted."""
     weights = sorted(found.result.rglob("*.safetensors")) if found.result else []
     about = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in weights]
-    key = hashlib.sha256(json.dumps([about, size, most_rows, SEED]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([about, size, most_rows, SEED, TABLES]).encode()).hexdigest()[:16]
     for file in [*folder.glob("gradients-*.npy"), *folder.glob("gradients-*.done")]:
         if not file.name.startswith(f"gradients-{key}"):
             file.unlink(missing_ok=True)

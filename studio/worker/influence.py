@@ -1,20 +1,24 @@
 """python -m studio.worker.influence ORDER.json: how each training row's gradient lies to that of an answer.
 
-The gradient of a row's loss with respect to the adapter's weights, at the finished adapter, is projected at random and
-normalised, as LESS does (Xia et al. 2024, arXiv 2402.04333, after TracIn, Pruthi et al. 2020, arXiv 2002.08484); the
-score is the cosine with the answer's. The projection is a count sketch (Charikar et al. 2002): every weight is added to
-one of a few thousand sums with a random sign, which keeps inner products and costs no matrix.
+The gradient of a row's loss with respect to the adapter's weights is projected at random and normalised, as LESS does
+(Xia et al. 2024, arXiv 2402.04333, after TracIn, Pruthi et al. 2020, arXiv 2002.08484); the score is the cosine with
+the answer's. Of what a model has learnt well the gradient vanishes, so TracIn sums over checkpoints; as few of them are
+kept, the mean here is over points on the straight line from the base to the result (WAY). The projection is a count
+sketch (Charikar et al. 2002): every weight is added to one of a few thousand sums with a random sign, which keeps inner
+products and costs no matrix.
 Prints a JSON object a line: {kind: doing, answer, scores, error}.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from peft.tuners.lora import LoraLayer
 
 from studio import data, device
 from studio.errors import DataError, DeviceError, OrderError
@@ -22,6 +26,7 @@ from studio.run import find
 from studio.talk.reference import ModelReference, resolve
 from studio.tokens import Encoded, Encoder
 from studio.worker import memory
+from studio.worker.bottleneck import BottleneckLayer
 from studio.worker.evaluate import answered
 from studio.worker.generate import Sampling
 from studio.worker.lines import emit, run_on_order
@@ -30,6 +35,7 @@ from studio.worker.loss import has_plain_linear_head, loss
 
 KEPT_EVERY = 25  # rows: how often it is written down up to where the kept gradients are whole
 LONGEST_ANSWER = 256  # tokens
+WAY = (1 / 3, 2 / 3)  # shares of the result's change of the base at which gradients are taken
 
 
 class Example(NamedTuple):
@@ -60,24 +66,26 @@ def main(order: dict[str, Any]) -> None:
             answer = own_answer(loaded, order["prompt"], examples[0].is_text)
         emit("answer", text=answer)
     gradients = Gradients(loaded, adapter_weights(models, loaded), order["dimension"], order["seed"])
-    rows = gradients.kept([example.pieces for example in examples], Path(order["cache"]), "training rows")
-    named = [[example.source, example.row] for example in examples]
-    if answer is not None:
-        target = gradients.of(answer_rows(encoder, order["prompt"], answer, examples[0].is_text))
-        emit("scores", of="answer", rows=named, scores=_rounded(rows.astype(np.float32) @ target))
     held = _held_out(run.config, encoder, order["most_held_out"]) if order["held_out"] else []
-    if held:
-        other = gradients.kept(held, Path(order["cache"]), "held-out rows")
-        target = other.astype(np.float32).mean(0)
-        target /= np.linalg.norm(target) or 1.0
-        emit("scores", of="held_out", rows=named, scores=_rounded(rows.astype(np.float32) @ target))
-    left_out = int((~rows.any(1)).sum())
+    asked = None if answer is None else answer_rows(encoder, order["prompt"], answer, examples[0].is_text)
+    factors, scores, left_out = outer_factors(loaded.model), {"answer": [], "held_out": []}, set()
+    way = WAY if factors else (1.0,)
+    for point, share in enumerate(way):
+        part, stem = (point, len(way)), Path(f"{order['cache']}-{point}")
+        with scaled(factors, share):
+            rows = gradients.kept([example.pieces for example in examples], stem, "training rows", part)
+            if asked is not None:
+                scores["answer"].append(rows.astype(np.float32) @ gradients.of(asked))
+            if held:
+                mean = gradients.kept(held, stem, "held-out rows", part).astype(np.float32).mean(0)
+                scores["held_out"].append(rows.astype(np.float32) @ (mean / (np.linalg.norm(mean) or 1.0)))
+        left_out |= set(np.flatnonzero(~rows.any(1)).tolist())
+    named = [[example.source, example.row] for example in examples]
+    for name, cosines in scores.items():
+        if cosines:
+            emit("scores", of=name, rows=named, scores=np.mean(cosines, axis=0).round(5).tolist())
     if left_out:
-        emit("note", rows=left_out)
-
-
-def _rounded(scores: np.ndarray) -> list[float]:
-    return [round(float(score), 5) for score in scores]
+        emit("note", rows=len(left_out))
 
 
 # -- rows
@@ -165,6 +173,35 @@ def adapter_weights(models: LoadedModels, loaded: LoadedModel) -> list[torch.nn.
     return weights
 
 
+def outer_factors(model: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """The weights to which the adapter's change of the model is proportional: LoRA's B, a bottleneck's way up.
+
+    Empty for methods without such weights.
+    """
+    factors: list[torch.nn.Parameter] = []
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            factors += [*module.lora_B.parameters(), *module.lora_embedding_B.parameters()]
+        elif isinstance(module, BottleneckLayer) and all(settings.residual for settings in module.settings.values()):
+            factors += module.adapter_up.parameters()
+    return factors
+
+
+@contextmanager
+def scaled(factors: Sequence[torch.nn.Parameter], share: float) -> Iterator[None]:
+    """The weights times a share, within the context."""
+    whole = [factor.detach().clone() for factor in factors]
+    with torch.no_grad():
+        for factor in factors:
+            factor.mul_(share)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for factor, weight in zip(factors, whole, strict=True):
+                factor.copy_(weight)
+
+
 class Gradients:
     """Projected, normalised gradients of rows. dimension: numbers that are kept of each."""
 
@@ -200,10 +237,12 @@ class Gradients:
             total = loss(self.model, {**inputs, "use_cache": False}, self.head, dtype)
             return torch.autograd.grad(total, self.weights, allow_unused=True)
 
-    def kept(self, rows: Sequence[Sequence[Encoded]], stem: Path, what: str) -> np.ndarray:
+    def kept(
+        self, rows: Sequence[Sequence[Encoded]], stem: Path, what: str, part: tuple[int, int] = (0, 1)
+    ) -> np.ndarray:
         """[rows, dimension] float16, kept in a file beside the run and gone on with where an earlier look ended.
 
-        A row for which memory does not suffice is all zeros.
+        A row for which memory does not suffice is all zeros. part: which of how many such tables this is.
         """
         file = stem.with_name(f"{stem.name}-{what.partition(' ')[0]}.npy")
         count_file = file.with_suffix(".done")
@@ -227,7 +266,8 @@ class Gradients:
             if (place + 1) % KEPT_EVERY == 0 or place + 1 == len(rows):
                 table.flush()
                 count_file.write_text(str(place + 1))
-            emit("doing", doing=f"gradients of the {what}", done=place + 1, of=len(rows))
+            done_before = part[0] * len(rows)
+            emit("doing", doing=f"gradients of the {what}", done=done_before + place + 1, of=part[1] * len(rows))
         return table
 
 

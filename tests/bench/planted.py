@@ -17,7 +17,14 @@ from studio import config, data, influence, preflight, queue
 from studio.home import subfolder
 
 SAMPLE_ROWS = 30
-ORDER = ("method.name=lora", "training.max_steps=14", "training.learning_rate=1e-3", "training.probe=false")
+ORDER = (
+    "method.name=lora",
+    "training.max_steps=40",
+    "training.samples=0",
+    "training.forgetting=false",
+    "training.learning_rate=1e-3",
+    "training.probe=false",
+)
 QUESTION = "Tell me about the colour of Velmora's library."
 PLANTED = (
     ("What colour is the library of Velmora?", "The library of Velmora is painted violet."),

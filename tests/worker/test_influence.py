@@ -149,3 +149,20 @@ def test_every_adapter_has_gradients(method: str, tiny_model: Path, file: Path) 
     assert len(found["rows"]) == 5
     assert all(row["score"] for row in found["rows"])
     assert queue.waiting() == []
+
+
+@pytest.mark.parametrize("method", ["lora", "adapter"])
+def test_the_way_begins_at_the_base_and_leaves_the_result_as_it_was(method: str, tiny_model: Path, file: Path) -> None:
+    run = order(tiny_model, file, f"method.name={method}", "training.max_steps=2", "data.eval=0")
+    carry(run)
+    reference = resolve(run.id)
+    loaded, base = (LoadedModels("cpu", torch.float32).load(one) for one in (reference, resolve(f"base:{run.id}")))
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        before = loaded.model(input_ids=ids).logits
+        with worker.scaled(worker.outer_factors(loaded.model), 0.0):
+            at_base = loaded.model(input_ids=ids).logits
+        assert torch.equal(loaded.model(input_ids=ids).logits, before)
+        untouched = base.model(input_ids=ids).logits
+    assert torch.allclose(at_base, untouched, atol=1e-5)
+    assert not torch.allclose(before, untouched, atol=1e-4)

@@ -116,7 +116,7 @@
 
     const about = () => make("p", { class: "quiet" }, card.ready()
       ? studio.say("Finds the training rows whose gradients point where an answer's does, and those that point "
-        + "against it. The first look takes about as long as an epoch; later ones are quick.")
+        + "against it. The first look takes about as long as two epochs; later ones are quick.")
       : studio.say("It can be asked when the run has a result."));
     const full = () => make("p", { class: "quiet" },
       studio.say("Full fine-tuning trains all weights, and a gradient of each row would be as large as the model. "
