@@ -25,6 +25,7 @@ The top level holds the product's nouns; a folder beside a noun holds what it is
     (a result) talk/      models and their server, conversations, votes
                evaluation/ what answers are worth: scores, intervals, verdict; evaluating.py measures a run
                influence: which rows taught it; benchmark: tasks of lm-eval; side_job.py: a job beside a finished run
+               scoring: a reward model's scores of a file
                export/    folders and their proof, card, report, the Hub
 
 Numbers are floors: a file imports only from its own floor or below, and there is no cycle (tests/test_layers.py).
@@ -82,6 +83,7 @@ FLOORS = {
         "judge",
         "benchmark",
         "choice",
+        "scoring",
         "preflight",
         "resolve",
         "doctor",

@@ -21,3 +21,6 @@ SAMPLE_MAX_NEW_TOKENS = 96  # of an answer to a sample prompt (worker/samples.py
 def padded_width(tokens: int) -> int:
     """The width to which a row, or a micro-batch of packed rows, is padded."""
     return -(-tokens // PAD_TO_MULTIPLE_OF) * PAD_TO_MULTIPLE_OF
+
+
+SCORE_FILE = "score.safetensors"  # the head of a reward model, in its result

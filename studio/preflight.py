@@ -118,6 +118,12 @@ def check_options(config: RunConfig) -> None:
                 f"training.{key}",
             )
     if config.evaluation is not None:
+        if config.stage.scores:
+            raise OrderError(
+                "evaluation asks for answers, and a reward model writes none.",
+                "Leave it out: the accuracy on held-out pairs is measured in any case.",
+                "evaluation",
+            )
         _check_evaluation(config)
     method = config.method
     if getattr(method, "quantization", None) == "int8" and (compute := getattr(method, "compute", "auto")) != "auto":

@@ -23,10 +23,10 @@ EXAMPLES = ("answers", "pairs", "verdicts")
 class Answers(NamedTuple):
     """The answers of a micro-batch, n sequences. Of pairs the even ones are chosen, the odd ones rejected.
 
-    log_probs: [n], summed over the tokens of each answer; reference: the same by the model before training, None where
-    the stage has no reference; lengths: [n], tokens of each answer; good: [n] bool, whether it is to be preferred;
-    kl: estimate of the divergence from the reference (KTO); tokens_per_item: chosen tokens a pair, of the whole
-    effective batch (ORPO).
+    log_probs: [n], summed over the tokens of each answer, or a reward model's scores; reference: the same by the model
+    before training, None where the stage has no reference; lengths: [n], tokens of each answer; good: [n] bool, whether
+    it is to be preferred; kl: estimate of the divergence from the reference (KTO); tokens_per_item: chosen tokens a
+    pair, of the whole effective batch (ORPO).
     """
 
     log_probs: torch.Tensor
@@ -49,6 +49,7 @@ class Stage(BaseModel, ABC):
     advice: ClassVar[str]  # when to take it, what it costs
     examples: ClassVar[str] = "answers"  # of EXAMPLES: the data it learns from
     sequences: ClassVar[int] = 1  # that a row puts through the model
+    scores: ClassVar[bool] = False  # whether the result scores answers (worker/reward_head.py) and writes none
     mismatched: ClassVar[bool] = False  # whether each prompt is also given another row's answer (KTO)
     rate_scale: ClassVar[float] = 1.0  # learning rate left out: the method's own, times this
     metrics: ClassVar[tuple[str, ...]] = ()  # of METRICS: what its curves show

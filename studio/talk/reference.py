@@ -109,9 +109,24 @@ def _base_folder(parent: run.Run, manifest: dict[str, Any], report: Report) -> P
     return folder if (folder / "config.json").is_file() else source.fetch(parent.config.model, report)
 
 
-def of_run(parent: run.Run, step: str = "", report: Report = silent) -> ModelReference:
-    """A run's result, or with step ("checkpoint-50", "50" or "newest") one of its checkpoints."""
+def of_run(parent: run.Run, step: str = "", report: Report = silent, scores: bool = False) -> ModelReference:
+    """A run's result, or with step ("checkpoint-50", "50" or "newest") one of its checkpoints.
+
+    scores: a reward model is asked for; raises RunError where the run is none, or is one and text is asked for.
+    """
     config, manifest = parent.config, _manifest(parent.result)
+    if config.stage.scores and not scores:
+        raise RunError(
+            f"{parent.id} is a reward model: it scores answers and writes none.",
+            f"Score a file with it: python -m studio score {parent.id} FILE.",
+            "model",
+        )
+    if scores and not config.stage.scores:
+        raise RunError(
+            f"{parent.id} is no reward model: its stage is {config.stage.name}.",
+            "Train one on preference pairs: stage: reward.",
+            "model",
+        )
     base = _base_folder(parent, manifest, report).resolve()
     text = template.model_template(parent.result)
     if text and manifest.get("template"):

@@ -202,7 +202,11 @@ def collate(rows: list[Row], packed: bool) -> MicroBatch:
     """One micro-batch of these rows, as tensors; of pairs both sequences, one after the other."""
     sequences = [sequence for row in rows for sequence in sequences_of(row)]
     micro_batch = _pack(sequences) if packed else _pad(sequences)
-    return micro_batch | answers_of(rows, sequences) if is_compared(rows[0]) else micro_batch
+    if not is_compared(rows[0]):
+        return micro_batch
+    lengths = torch.tensor([len(sequence["input_ids"]) for sequence in sequences])
+    starts = lengths.cumsum(0) - lengths if packed else torch.arange(len(lengths)) * micro_batch["input_ids"].shape[1]
+    return micro_batch | answers_of(rows, sequences) | {"last_positions": starts + lengths - 1}
 
 
 def _pad(rows: list[Row]) -> MicroBatch:

@@ -17,6 +17,7 @@ import torch
 
 from studio.kernels import IGNORE_INDEX
 from studio.stage import Answers, Stage
+from studio.worker import reward_head
 from studio.worker.batches import Layout, MicroBatch, Row, collate, group_rows, sequences_of
 from studio.worker.log_probs import log_probs, sums_by_sequence
 from studio.worker.samples import untouched
@@ -101,7 +102,11 @@ class Objective:
         """The loss of a micro-batch, summed over its items."""
         lengths, good = (self.trainer.to_device(micro_batch[key]) for key in ("answer_lengths", "good"))
         reference = self._reference(model, micro_batch, lengths) if self.stage.uses_reference else None
-        values = self._sums(model, micro_batch, lengths)
+        if self.stage.scores:
+            positions = self.trainer.to_device(micro_batch["last_positions"])
+            values = reward_head.scores(model, self.trainer.model_inputs(micro_batch), positions)
+        else:
+            values = self._sums(model, micro_batch, lengths)
         answers = Answers(values, reference, lengths, good, self.kl, self.tokens_per_item)
         losses, rewards = self.stage.losses(answers)
         self.metrics.add(answers, rewards)
@@ -207,7 +212,7 @@ class Metrics:
             figures["accuracy"] = self._accuracy(reward, good)
         if kl:
             figures["kl"] = torch.stack(kl).mean().item()
-        return figures
+        return {name: figures[name] for name in self.stage.metrics if name in figures}
 
     def _accuracy(self, reward: torch.Tensor, good: torch.Tensor) -> float:
         """Share of pairs in which the better answer has the higher reward, a tie for a half; of verdicts, of all pairs

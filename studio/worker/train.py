@@ -42,6 +42,7 @@ from studio.worker import (
     memory,
     preference,
     probe,
+    reward_head,
     sharding,
     torch_devices,
 )
@@ -138,6 +139,8 @@ def _ask_base(
 ) -> None:
     """What the base says to the general prompts, to measure forgetting by and to hold on to."""
     training = config.training
+    if config.stage.scores:
+        return
     measures = True if training.keep_best and training.best_by == "frontier" else training.forgetting
     report.forgetting = forgetting.start(trainer, encoder, resolved, measures, rows.statistics)
     trainer.brake = keep_general.start(trainer, encoder, training.keep_general, training.keep_general_by)
@@ -147,7 +150,7 @@ def _sample_questions(config: RunConfig, encoder: Encoder, rows: data.Prepared) 
     """The sample prompts as ordered, else the first distinct questions of what is held out."""
     if config.training.sample_prompts:
         return [Question(text, [{"role": "user", "content": text}]) for text in config.training.sample_prompts]
-    count = config.training.samples if len(rows.eval) else 0
+    count = config.training.samples if len(rows.eval) and not config.stage.scores else 0
     if not count or not distributed.is_main():
         return []
     few = data.held_out(config.data, encoder, config.training.seed, LOOKED_AT_FOR_SAMPLES)
@@ -219,7 +222,7 @@ def wrap_base(config: RunConfig, resolved: Resolved, base: Any) -> Any:
     if resolved.weights == "bfloat16":
         adamw.cast_trained_to_bf16(tuned).defer_float32_cast = False
     fast_lora.speed_up_lora(tuned, resolved.autocast is not None)
-    return tuned
+    return reward_head.add(tuned) if config.stage.scores else tuned
 
 
 def _note_eval_rows(rows: data.Prepared, config: RunConfig, report: Report) -> None:
@@ -357,6 +360,8 @@ def save_result(
         added = new_tokens.assign_ids(base, config.data.new_tokens)
         with checkpoints.replacing(run.result) as result:
             config.method.save_result(full_model, result)
+            if config.stage.scores:
+                reward_head.save(full_model, result)
             hf_files.copy_tokenizer(encoder.tokenizer_folder, result, encoder.template.text)
             if not config.method.adapter:
                 hf_files.write_config(

@@ -1,4 +1,4 @@
-"""python -m tests.bench.alignment [dpo|kto|orpo…]: what each stage learns from seeded pairs, on the starter.
+"""python -m tests.bench.alignment [dpo|kto|orpo|reward…]: what each stage learns from seeded pairs, on the starter.
 
 The same questions are answered politely (chosen) and curtly (rejected), with facts, openings and closings drawn from
 lists, so that held-out pairs hold questions that were not trained on. Prints one line a stage: held-out accuracy,
@@ -18,7 +18,7 @@ from typing import Any
 from studio import config
 from studio.run import create, summary
 
-GOALS = {"dpo": 0.8, "kto": 0.7, "orpo": 0.7}
+GOALS = {"dpo": 0.8, "kto": 0.7, "orpo": 0.7, "reward": 0.8}
 PAIRS, HELD_OUT = 80, 0.25
 WORDS = ("river", "stone", "candle", "garden", "window", "letter", "engine", "bridge", "copper", "velvet", "orange",
          "harbour", "pepper", "silver", "thunder")  # fmt: skip

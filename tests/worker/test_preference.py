@@ -20,6 +20,7 @@ from studio.run import Run, create, summary
 from studio.stages import STAGES
 from studio.stages.dpo import DPO
 from studio.worker import loss as losses
+from studio.worker import reward_head
 from studio.worker.log_probs import HeadLogProbs
 from studio.worker.loss import LogitTransform
 from tests.worker.comparing import LAYOUTS, PAIRS, QUICK, VERDICTS, encoded, loss_of, objective_of
@@ -58,6 +59,7 @@ def test_every_method_learns_under_every_stage(name: str, tiny_model: Path, home
     """A gradient for what is trained; where the adapter starts as nothing, the reference is the model itself."""
     method = METHODS[name]()
     model = method.wrap(method.load(tiny_model, torch.float32))
+    reward_head.add(model)
     for stage_name in COMPARING:
         stage = STAGES[stage_name]()
         assert not stage.why_not(method)
@@ -113,13 +115,18 @@ def order(stage: Any, method: Any, model: Path, folder: Path, **training: Any) -
 
 
 def weights(run: Run) -> bytes:
-    (file,) = run.result.glob("*.safetensors")
-    return file.read_bytes()
+    return b"".join(file.read_bytes() for file in sorted(run.result.glob("*.safetensors")))
 
 
 @pytest.mark.parametrize(
     ("stage", "method"),
-    [("dpo", "lora"), ("kto", "full"), ("orpo", "lora"), ("dpo", {"name": "lora", "init": "pissa"})],
+    [
+        ("dpo", "lora"),
+        ("kto", "full"),
+        ("orpo", "lora"),
+        ("dpo", {"name": "lora", "init": "pissa"}),
+        ("reward", "lora"),
+    ],
 )
 def test_a_run_learns_and_resumes_to_the_same_bits(
     stage: str, method: Any, home: Path, tiny_model: Path, tmp_path: Path
@@ -140,12 +147,13 @@ def test_a_run_learns_and_resumes_to_the_same_bits(
     assert set(after) == set(STAGES[stage].metrics)
     assert after["accuracy"] > 0.8
     assert after["margin"] > before["margin"]
+    assert (whole.result / "score.safetensors").exists() == (stage == "reward")
     if STAGES[stage]().uses_reference:
         assert before["accuracy"] == pytest.approx(0.5)
         assert before["margin"] == pytest.approx(0, abs=1e-5)
     steps = [event for event in whole.events() if event["kind"] == "step"]
     assert all(set(event["preference"]) >= {"chosen", "rejected"} for event in steps)
-    assert (whole.folder / "reference.npz").exists() == (method not in ("lora",))
+    assert (whole.folder / "reference.npz").exists() == (method != "lora")
 
 
 def test_a_reference_lost_with_the_folder_is_taken_anew(home: Path, tiny_model: Path, tmp_path: Path) -> None:

@@ -1,0 +1,40 @@
+"""score: what a reward model thinks of the answers in a file."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from studio import scoring
+from studio.commands.data import mapping_of
+from studio.run import find
+
+
+def add(parsers: Any, common: ArgumentParser) -> None:
+    parser = parsers.add_parser(
+        "score", parents=[common], help="a reward model's score of every answer in a file, of pairs for both"
+    )
+    parser.add_argument("model", metavar="RUN", help="a run of stage reward")
+    parser.add_argument("file", metavar="FILE", help="a data file; of each row the last answer is scored")
+    parser.add_argument("--format", default="auto", metavar="F", help="auto, or one of `formats`")
+    parser.add_argument("--column", action="append", default=[], metavar="PART=COLUMN", help="name a column by hand")
+    parser.set_defaults(run=rows, show=show)
+
+
+def rows(args: Namespace) -> list[dict[str, Any]]:
+    """[{row, score, rejected?}], in the order of the file."""
+    return scoring.score(find(args.model), args.file, args.format, mapping_of(args), _tell)
+
+
+def _tell(done: int, total: int) -> None:
+    print(f"\r{done}/{total} ", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+
+def show(answer: list[dict[str, Any]]) -> None:
+    for row in answer:
+        values = [row["score"], *([row["rejected"]] if "rejected" in row else [])]
+        print(f"row {row['row']:<6} " + "  ".join("cannot be scored" if v is None else f"{v:+.4f}" for v in values))
+    share = scoring.accuracy(answer)
+    if share is not None:
+        print(f"The chosen answer has the higher score in {share:.1%} of the pairs.")

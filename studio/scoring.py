@@ -1,0 +1,54 @@
+"""Scores of a file's answers by a reward model, in a worker of its own."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from studio import data
+from studio.data.pairs import rejected_side
+from studio.errors import DataError
+from studio.export.proof import run_worker
+from studio.run import Run
+from studio.talk.reference import of_run
+
+Progress = Callable[[int, int], None]
+
+
+def score(
+    run: Run, file: str, format: str = "auto", mapping: Any = None, progress: Progress = lambda *_: None
+) -> list[dict[str, Any]]:
+    """{row, score} of every usable row's last answer; of a pair also "rejected", the other answer's score.
+
+    Raises RunError where the run is no reward model, DataError where the file holds no answers.
+    """
+    of_run(run, scores=True)
+    dataset = data.read(file, format, mapping)
+    rows = [row for row in dataset.conversations if row["messages"] and row["messages"][-1]["role"] == "assistant"]
+    if not rows:
+        raise DataError(
+            f"{file} holds no answers to score.", "Each row needs a question and an answer, or a pair of them.", file
+        )
+    conversations = [row["messages"] for row in rows]
+    conversations += [rejected_side(row)["messages"] for row in rows if "rejected" in row]
+    order = {"run": run.id, "conversations": conversations, "max_length": run.config.data.max_length}
+    with tempfile.TemporaryDirectory() as folder:
+        asked, answered = Path(folder, "order.json"), Path(folder, "answer.json")
+        asked.write_text(json.dumps(order), encoding="utf-8")
+        run_worker(["studio.worker.score", str(asked), str(answered)], progress)
+        scores = json.loads(answered.read_text())
+    second = iter(scores[len(rows) :])
+    return [
+        {"row": row["row"], "score": value, **({"rejected": next(second)} if "rejected" in row else {})}
+        for row, value in zip(rows, scores)
+    ]
+
+
+def accuracy(rows: list[dict[str, Any]]) -> float | None:
+    """Share of pairs whose chosen answer has the higher score, a tie for a half; None without pairs."""
+    pairs = [row for row in rows if row.get("rejected") is not None and row["score"] is not None]
+    wins = sum((row["score"] > row["rejected"]) + 0.5 * (row["score"] == row["rejected"]) for row in pairs)
+    return wins / len(pairs) if pairs else None
