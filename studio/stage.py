@@ -64,6 +64,15 @@ class Stage(BaseModel, ABC):
         """Whether the loss compares with the model as it was before training."""
         return False
 
+    def switches_adapter_off(self, method: Method) -> bool:
+        """Whether the reference is the model with its adapter off; else it is asked once, before the start."""
+        return self.uses_reference and method.adapter and method.shares_base
+
+    def extra_forwards(self, method: Method) -> int:
+        """Forward passes over its rows that a step makes beside its own: the reference's, and of mismatched rows."""
+        reference = int(self.switches_adapter_off(method))
+        return reference + (1 + reference if self.mismatched else 0)
+
     def losses(self, answers: Answers) -> tuple[torch.Tensor, torch.Tensor]:
         """(loss of each item, reward of each sequence). An item is a pair, or an answer with a verdict."""
         raise NotImplementedError

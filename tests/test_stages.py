@@ -88,3 +88,31 @@ def test_the_terminal_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["stages", "dpo"]) == 0
     assert "arXiv 2305.18290" in capsys.readouterr().out
     assert main(["stages", "dop"]) == 2
+
+
+def test_what_a_stage_costs() -> None:
+    """Two sequences a row and the reference's passes are in time and memory; cached, the reference costs once."""
+    from studio import cards
+    from studio.estimate import estimate
+    from studio.memory import tables
+    from studio.memory.studio_loop import RowStatistics
+
+    facts, card = tables.facts_of("Qwen/Qwen2.5-0.5B-Instruct"), cards.device("NVIDIA A10G")
+    single, pair = RowStatistics(1000, 200_000, 80_000, 512), RowStatistics(1000, 400_000, 160_000, 1024)
+
+    def costs(stage: object, method: str = "lora", **training: object) -> tuple[float, int]:
+        order = config.build({**DATA, "stage": stage, "method": method, "training": {"forgetting": False, **training}})
+        made = estimate(facts, order, card, single if order.stage.sequences == 1 else pair)
+        return made.seconds_per_step, made.total
+
+    sft, dpo, free = costs("sft"), costs("dpo"), costs({"name": "dpo", "reference_free": True})
+    assert 1.6 * sft[0] < free[0] < dpo[0] < 4 * sft[0]
+    assert dpo[1] == free[1] > sft[1]
+    assert costs("kto")[0] > 1.8 * sft[0]
+    assert costs("dpo", "full")[0] == costs({"name": "dpo", "reference_free": True}, "full")[0]
+    assert costs("reward")[1] <= free[1]
+    assert costs("dpo", packing=False)[1] > costs("sft", packing=False)[1]
+    assert (
+        estimate(facts, config.build({**DATA, "stage": "dpo"}), card).total
+        > estimate(facts, config.build(DATA), card).total
+    )

@@ -27,6 +27,7 @@ UTILISATION = 0.30
 # FLOP/s a core reaches in training, by bytes of a number; 220e9 to 290e9 were measured on 2 cores with bf16
 CORE_RATE = {2: 100e9, 4: 45e9}
 WRITE_RATE = 3.5e8  # bytes a second, to a checkpoint that is read again (measured: 1.6 GB in 4.3 to 6.4 s)
+FORWARD, FORWARD_OF_ADAPTERS = 1 / 3, 1 / 2  # share of a step's work; no gradient by frozen weights is formed
 FEW = 3  # runs up to which the calibration counts as one more
 CHECKPOINT_BYTES = 12  # of a trained number: weight and two moments
 ADAMW_BYTES = 28  # that AdamW reads and writes a trained number: weight, gradient, two moments, all in float32
@@ -98,9 +99,12 @@ def _active_experts(facts: ModelFacts) -> int:
 def pace(facts: ModelFacts, config: RunConfig, rows: RowStatistics, loop: TrainingLoop, speed: Speed) -> Pace:
     """The pace of a run whose data is known."""
     training, trainable = config.training, config.method.trainable(facts)
-    token_work = work(facts, config, rows.mean, min(1.0, rows.label_tokens / max(1, rows.tokens)), loop.checkpointing)
+    labelled = 0.0 if config.stage.scores else min(1.0, rows.label_tokens / max(1, rows.tokens))
+    token_work = work(facts, config, rows.mean, labelled, loop.checkpointing)
     if loop.batch > 1:  # padded, not packed
         token_work *= padded_width(int(rows.mean + config.method.footprint(facts).virtual)) / rows.mean
+    forwards = config.stage.extra_forwards(config.method)
+    token_work *= 1 + forwards * (FORWARD_OF_ADAPTERS if config.method.adapter else FORWARD)
     effective, steps = min(training.effective_batch(rows.rows), rows.rows), training.steps(rows.rows)
     devices = loop.world_size if loop.device == "cuda" else 1  # processes on a CPU share its cores
     tokens = effective * rows.mean
@@ -113,13 +117,15 @@ def pace(facts: ModelFacts, config: RunConfig, rows: RowStatistics, loop: Traini
     if rows.eval_rows:
         evaluations = 1 + (10 if training.eval_every == "auto" else steps // max(1, training.eval_every))
     eval_tokens = rows.eval_rows * rows.mean
-    evaluation = (eval_tokens * token_work / speed.rate + launch * -(-eval_tokens // loop.tokens)) / 3  # forward alone
+    evaluation = (eval_tokens * token_work / speed.rate + launch * -(-eval_tokens // loop.tokens)) * FORWARD
     saves = 1 + (10 if training.save_every == "auto" else steps // max(1, training.save_every))
     saving = trainable * CHECKPOINT_BYTES / WRITE_RATE
     total = speed.start + facts.parameters * loop.weight_itemsize / READ_RATE + steps * step
     total += evaluations * evaluation + saves * saving
     if general.is_measured(training.forgetting, steps * tokens):
         total += general.SHARE * steps * step
+    if config.stage.uses_reference and not config.stage.switches_adapter_off(config.method):
+        total += (rows.tokens + eval_tokens) * token_work / speed.rate * FORWARD  # asked once, before the start
     if training.probe:
         total += loop.tokens * token_work / speed.rate + launch
     return Pace(total, step, tokens / step, speed.source, worked * token_work, beside, evaluation, saving)

@@ -15,6 +15,7 @@ from studio.memory.training_loop import TrainingLoop
 from studio.model import EMBEDDING, ModelFacts
 
 LABELLED = 0.7  # share of tokens with a label where the data is not known yet
+SIDE_SHARE = 60  # per cent of the longest pair's tokens that its longer side has
 ASSUMED_ROWS = 1000  # where the data is not known yet
 
 
@@ -66,8 +67,12 @@ def studio_loop(
         if rows is not None and rows.mean > 0.9 * row:  # nearly alike: as many whole rows as fit
             length = length // row * row
         length = min(length, most)
+    elif config.stage.sequences > 1:  # both answers of a pair, one below the other; they share their prompt
+        batch *= config.stage.sequences
+        length = min(config.data.max_length, -(-SIDE_SHARE * row // 100))
     length = padded_width(length)
     share = LABELLED if rows is None else min(1.0, rows.label_tokens / max(1, rows.tokens))
+    share = 0.0 if config.stage.scores else share  # a reward model's head is one number a sequence
     narrow = config.training.weights == "bf16"
     tables = not narrow and any(EMBEDDING.search(name) for name in footprint.weights)
     windowed = not packed and auto.windowed(facts, row)

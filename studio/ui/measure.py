@@ -13,6 +13,7 @@ import numpy as np
 from studio import data, estimate, model, new_tokens, template
 from studio.base import source, starter
 from studio.config import RunConfig
+from studio.data.pairs import encode_examples
 from studio.data.splitting import num_held_out
 from studio.errors import ModelError, StudioError, TemplateError
 from studio.memory.studio_loop import RowStatistics
@@ -82,6 +83,7 @@ def lengths(run_config: RunConfig, dataset: data.Dataset) -> Lengths | None:
     folder = folder_of(run_config)
     if folder is None:
         return None
+    examples = run_config.data.examples if dataset.examples == run_config.data.examples else "answers"
     decisions = tuple(sorted(run_config.data.problems.items()))
     return _lengths(
         _Key(
@@ -90,9 +92,10 @@ def lengths(run_config: RunConfig, dataset: data.Dataset) -> Lengths | None:
             decisions,
             str(folder),
             run_config.data.template,
-            run_config.data.train_on,
+            run_config.data.train_on if examples == "answers" else "last",
             run_config.data.reasoning,
             run_config.data.new_tokens,
+            examples,
         )
     )
 
@@ -112,7 +115,7 @@ class _Key:
 
 @lru_cache(maxsize=16)
 def _lengths(key: _Key) -> Lengths:
-    _, decisions, folder, name, train_on, reasoning, added = key.rest
+    _, decisions, folder, name, train_on, reasoning, added, examples = key.rest
     conversations = key.dataset.decide(dict(decisions)).conversations
     encoder_ = Encoder(
         folder, template.load(name, new_tokens.tokenizer_folder(folder, added)), None, "cut", train_on, reasoning, added
@@ -123,7 +126,7 @@ def _lengths(key: _Key) -> Lengths:
             raise TemplateError(
                 "The template takes too long for these rows.", "Choose another template.", "data.template"
             )
-        for row, found in zip(batch, encoder_.encode_each(batch), strict=True):
+        for row, found in zip(batch, encode_examples(batch, encoder_, examples), strict=True):
             noted.check(row, found, encoder_)
             if not isinstance(found, TemplateError):
                 tokens.append(len(found.ids))
@@ -162,7 +165,7 @@ def rows_of(run_config: RunConfig) -> RowStatistics | None:
         for one, item in zip(found, run_config.data.sources(), strict=True)
     )
     held, split = held_out(run_config, usable), run_config.data.too_long == "split"
-    made = counted.rows(run_config.data.max_length, held, split)
+    made = counted.rows(run_config.data.max_length * run_config.stage.sequences, held, split)
     return made if split and counted.texts else made._replace(rows=max(1, round(usable) - held))
 
 

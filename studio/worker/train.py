@@ -110,7 +110,7 @@ def train(run: Run, report: Report) -> None:
         checkpoints.refuse_other_data(checkpoint, rows.train.content)
     trainer = make_trainer(run, config, resolved, tuned, rows, report, resumes=bool(checkpoint))
     resolved = loss_check.check_loss(trainer, resolved)
-    if config.stage.uses_reference and not (config.method.adapter and config.method.shares_base):
+    if config.stage.uses_reference and not config.stage.switches_adapter_off(config.method):
         preference.with_reference(trainer, run.folder)
     report.emit(
         "plan",

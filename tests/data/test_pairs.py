@@ -171,7 +171,7 @@ def test_the_terminal_shows_both_sides(
     path = write(tmp_path, [LAYOUTS["columns"]])
     assert main(["inspect", path, "--model", str(tiny_model), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["stages"] == ["dpo", "orpo"]
+    assert told["stages"] == ["dpo", "orpo", "reward"]
     assert told["compared"]["pairs"] == 1
     assert main(["preview", path, "--row", "1", "--model", str(tiny_model), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
