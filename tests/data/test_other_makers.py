@@ -61,6 +61,7 @@ WITH_TOOLS: dict[str, Any] = {
     "xLAM, as objects": {"query": Q, "answers": [CALL], "tools": [TOOL]},
     "Alpaca with tools": {"instruction": Q, "input": "", "output": AS_TEXT, "tools": json.dumps([TOOL])},
     "Glaive": GLAIVE,
+    "Glaive, in a line": GLAIVE | {"chat": " ".join(GLAIVE["chat"].split())},
     "OpenAI's Responses": RESPONSES,
     "Anthropic's input_schema": {
         "tools": [{"name": "get_weather", "description": "Weather", "input_schema": SCHEMA}],

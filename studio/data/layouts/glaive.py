@@ -14,7 +14,7 @@ TEXTS = True
 NAME = "chat"
 KEYS = frozenset(("chat",))
 ROLES = {"USER": "user", "ASSISTANT": "assistant", "FUNCTION RESPONSE": "tool"}
-TURN = re.compile(r"(?:\A|\n)\s*(USER|ASSISTANT|FUNCTION RESPONSE):")
+TURN = re.compile(r"(?:\A|\s)(USER|ASSISTANT|FUNCTION RESPONSE):\s")
 CALL = re.compile(r"<functioncall>\s*(\{.*\})\s*\Z", re.DOTALL)
 QUOTED = re.compile(r"""("arguments":\s*)'(.*)'(\s*\})\Z""", re.DOTALL)
 
