@@ -1,126 +1,97 @@
 """llama.cpp through its Python packages: answers and ids for an export's proof, and its quantizer.
 
-xllamacpp has llama.cpp's server with its own Jinja; llama-cpp-python is the best known binding. Both are optional and
-imported only when used.
+A file is read in a process of its own (llama_cpp_child.py): llama.cpp ends its process where it finds a fault, and it
+brings an OpenMP of its own, which in the process of torch may stand still. The packages are optional.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import importlib.metadata
 import importlib.util
 import json
-import urllib.request
+import subprocess
+import sys
+import weakref
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy
 
-from studio import device
 from studio.errors import ExportError
 from studio.export.llama_cpp import MODULES, installed, quantizer_missing
+from studio.home import PROJECT
 
 Messages = list[dict[str, Any]]
 
 
-class Reader(Protocol):
-    """A GGUF file opened by llama.cpp."""
+class Reader:
+    """A GGUF file opened by llama.cpp, in a process that ends with this object."""
 
-    name: str
+    def __init__(self, package: str, file: Path, context: int):
+        command = [
+            sys.executable,
+            "-m",
+            "studio.worker.llama_cpp_child",
+            package,
+            str(Path(file).resolve()),
+            str(context),
+        ]
+        self._file = file
+        self._child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", cwd=PROJECT
+        )
+        weakref.finalize(self, _end, self._child)
+        self.name: str = self._line()
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a text; special tokens in it are parsed, none are added."""
+        return self._ask("ids", text)
 
     def answer(self, messages: Messages, max_tokens: int) -> dict[str, Any]:
         """Answer greedily through the file's template; returns {text, ids, prompt, finish}.
 
         finish is "stop" at an end token, which ids leaves out. ids and prompt are None where a package does not return
-        them.
+        them. Raises ExportError where llama.cpp refuses the question, or has ended.
         """
+        return self._ask("answer", messages, max_tokens)
+
+    def _ask(self, *words: Any) -> Any:
+        assert self._child.stdin is not None
+        try:
+            self._child.stdin.write(json.dumps(words) + "\n")
+            self._child.stdin.flush()
+        except OSError:
+            pass  # it has ended: the next line says how
+        return self._line()
+
+    def _line(self) -> Any:
+        assert self._child.stdout is not None
+        line = self._child.stdout.readline()
+        if not line.endswith("\n"):
+            code = self._child.wait()
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            raise ExportError(f"llama.cpp ended while it read {Path(self._file).name} ({how}).", "", "model")
+        told = json.loads(line)
+        if "refused" in told:
+            raise ExportError(f"llama.cpp refuses a question: {told['refused']}.", "", "model")
+        return told["result"]
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    child.kill()
+    for pipe in (child.stdin, child.stdout):
+        if pipe is not None:
+            try:
+                pipe.close()
+            except OSError:
+                pass  # unsent words of a question
+    child.wait()
 
 
 def readers(file: Path, context: int) -> list[Reader]:
     """One reader per installed package. context: the most tokens that a question and its answer take together."""
-    kinds: dict[str, Any] = {"xllamacpp": Server, "llama-cpp-python": Python}
-    return [kinds[package](file, context) for package in installed()]
-
-
-def _named(package: str) -> str:
-    return f"llama.cpp ({package} {importlib.metadata.version(package)})"
-
-
-class Server:
-    """llama.cpp's server inside xllamacpp: the chat template is rendered by llama.cpp's own Jinja."""
-
-    def __init__(self, file: Path, context: int):
-        import xllamacpp
-
-        self.name = _named("xllamacpp")
-        params = xllamacpp.CommonParams()
-        params.model.path = str(file)
-        params.n_ctx = context
-        params.n_parallel = 1
-        params.n_gpu_layers = 0
-        params.warmup = False
-        params.verbosity = 0
-        params.use_jinja = True
-        params.cpuparams.n_threads = device.cores()
-        self.server = xllamacpp.Server(params)
-
-    def ids(self, text: str) -> list[int]:
-        body = json.dumps({"content": text, "add_special": False, "parse_special": True}).encode()
-        request = urllib.request.Request(
-            f"{self.server.listening_address}/tokenize", body, {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=60) as response:
-            return json.loads(response.read())["tokens"]
-
-    def answer(self, messages: Messages, max_tokens: int) -> dict[str, Any]:
-        response = self.server.handle_chat_completions(
-            {
-                "messages": messages,
-                "max_tokens": max_tokens,
-                "temperature": 0,
-                "repeat_penalty": 1.0,
-                "cache_prompt": False,
-                "return_tokens": True,
-                "verbose": True,
-                "reasoning_format": "none",
-            }
-        )
-        if "choices" not in response:
-            reason = response.get("message") or response
-            raise ExportError(f"llama.cpp refuses a question: {reason}.", "", "model")
-        inner = response["__verbose"]
-        stopped = inner["stop_type"] == "eos"
-        return {
-            "text": response["choices"][0]["message"]["content"] or "",
-            "ids": inner["tokens"][:-1] if stopped else inner["tokens"],
-            "prompt": self.ids(inner["prompt"]),
-            "finish": "stop" if stopped else "length",
-        }
-
-
-class Python:
-    """llama-cpp-python's Llama."""
-
-    def __init__(self, file: Path, context: int):
-        from llama_cpp import Llama
-
-        self.name = _named("llama-cpp-python")
-        self.llama = Llama(model_path=str(file), n_ctx=context, n_threads=device.cores(), verbose=False)
-
-    def ids(self, text: str) -> list[int]:
-        return list(self.llama.tokenize(text.encode(), add_bos=False, special=True))
-
-    def answer(self, messages: Messages, max_tokens: int) -> dict[str, Any]:
-        response = self.llama.create_chat_completion(
-            messages=messages, max_tokens=max_tokens, temperature=0.0, repeat_penalty=1.0
-        )
-        choice = response["choices"][0]
-        text = choice["message"]["content"] or ""
-        return {"text": text, "ids": None, "prompt": None, "finish": choice["finish_reason"]}
+    return [Reader(package, file, context) for package in installed()]
 
 
 @functools.lru_cache

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from studio import model
 from studio.export import gguf_families
+from studio.export.llama_cpp import installed
 from studio.talk.reference import of_base
 from studio.tokens import Encoder
 from studio.worker import gguf_file, gguf_types
@@ -22,7 +23,7 @@ from studio.worker.llama_cpp import readers
 from tests import families, tiny
 from tests.methods import architectures
 
-pytest.importorskip("xllamacpp")
+pytestmark = pytest.mark.skipif(not installed(), reason="no llama.cpp is installed")
 QUESTIONS = [
     "What is the capital of France?",
     "Write one line about the sea.",

@@ -1,0 +1,125 @@
+"""Child of llama_cpp.Reader: opens one GGUF file with one package, and answers questions as lines of JSON.
+
+xllamacpp has llama.cpp's server with its own Jinja; llama-cpp-python is the best known binding. Never torch.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import sys
+import urllib.request
+from typing import Any
+
+from studio import device, process
+
+Messages = list[dict[str, Any]]
+
+
+class Refused(Exception):
+    """llama.cpp does not answer a question, with its reason."""
+
+
+def _named(package: str) -> str:
+    return f"llama.cpp ({package} {importlib.metadata.version(package)})"
+
+
+class Server:
+    """llama.cpp's server inside xllamacpp: the chat template is rendered by llama.cpp's own Jinja. See Reader."""
+
+    def __init__(self, file: str, context: int):
+        import xllamacpp
+
+        self.name = _named("xllamacpp")
+        params = xllamacpp.CommonParams()
+        params.model.path = file
+        params.n_ctx = context
+        params.n_parallel = 1
+        params.n_gpu_layers = 0
+        params.warmup = False
+        params.verbosity = 0
+        params.use_jinja = True
+        params.cpuparams.n_threads = device.cores()
+        self.server = xllamacpp.Server(params)
+
+    def ids(self, text: str) -> list[int]:
+        body = json.dumps({"content": text, "add_special": False, "parse_special": True}).encode()
+        request = urllib.request.Request(
+            f"{self.server.listening_address}/tokenize", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return json.loads(response.read())["tokens"]
+
+    def answer(self, messages: Messages, max_tokens: int) -> dict[str, Any]:
+        response = self.server.handle_chat_completions(
+            {
+                "messages": messages,
+                "max_tokens": max_tokens,
+                "temperature": 0,
+                "repeat_penalty": 1.0,
+                "cache_prompt": False,
+                "return_tokens": True,
+                "verbose": True,
+                "reasoning_format": "none",
+            }
+        )
+        if "choices" not in response:
+            reason = response.get("message") or response
+            raise Refused(str(reason))
+        inner = response["__verbose"]
+        stopped = inner["stop_type"] == "eos"
+        return {
+            "text": response["choices"][0]["message"]["content"] or "",
+            "ids": inner["tokens"][:-1] if stopped else inner["tokens"],
+            "prompt": self.ids(inner["prompt"]),
+            "finish": "stop" if stopped else "length",
+        }
+
+
+class Python:
+    """llama-cpp-python's Llama. See Reader."""
+
+    def __init__(self, file: str, context: int):
+        from llama_cpp import Llama
+
+        self.name = _named("llama-cpp-python")
+        self.llama = Llama(model_path=file, n_ctx=context, n_threads=device.cores(), verbose=False)
+
+    def ids(self, text: str) -> list[int]:
+        return list(self.llama.tokenize(text.encode(), add_bos=False, special=True))
+
+    def answer(self, messages: Messages, max_tokens: int) -> dict[str, Any]:
+        response = self.llama.create_chat_completion(
+            messages=messages, max_tokens=max_tokens, temperature=0.0, repeat_penalty=1.0
+        )
+        choice = response["choices"][0]
+        text = choice["message"]["content"] or ""
+        return {"text": text, "ids": None, "prompt": None, "finish": choice["finish_reason"]}
+
+
+KINDS: dict[str, Any] = {"xllamacpp": Server, "llama-cpp-python": Python}
+
+
+def main(package: str, file: str, context: int) -> None:
+    """Write the reader's name, then {"result"} or {"refused"} for every question; end with the questions."""
+    lines = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what llama.cpp prints is no answer
+
+    def write(told: dict[str, Any]) -> None:
+        lines.write(json.dumps(told) + "\n")
+        lines.flush()
+
+    reader = KINDS[package](file, context)
+    write({"result": reader.name})
+    for line in sys.stdin:
+        question, *arguments = json.loads(line)
+        try:
+            write({"result": getattr(reader, question)(*arguments)})
+        except Refused as refused:
+            write({"refused": str(refused)})
+
+
+if __name__ == "__main__":
+    process.die_with_parent(os.getppid())
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
