@@ -205,7 +205,8 @@ class Report(TrainerCallback):
     def by_frontier(self) -> bool:
         """Whether the best checkpoint is chosen by held-out loss and forgetting together."""
         measures = self.forgetting is not None and self.forgetting.plan.at_evaluations > 0
-        return measures and self.keep_best and self.best_by != "loss"
+        per_token = getattr(self.trainer, "objective", None) is None  # as forgetting is; other losses do not add to it
+        return measures and self.keep_best and self.best_by != "loss" and (per_token or self.best_by == "frontier")
 
     def stop_request(self) -> str | None:
         """How the run is asked to stop, if it is."""

@@ -19,14 +19,14 @@ from studio import config
 from studio.run import create, summary
 
 GOALS = {"dpo": 0.8, "kto": 0.7, "orpo": 0.7, "reward": 0.8}
-PAIRS, HELD_OUT = 80, 0.25
+PAIRS, HELD_OUT = 64, 0.25
 WORDS = ("river", "stone", "candle", "garden", "window", "letter", "engine", "bridge", "copper", "velvet", "orange",
          "harbour", "pepper", "silver", "thunder")  # fmt: skip
 OPENINGS = ("Of course.", "Gladly.", "With pleasure.", "Certainly.")
 CLOSINGS = ("Do ask if you need more.", "I am happy to help further.", "Let me know if that helps.")
 CURT = ("Is that all?", "You could have counted that yourself.", "Next.", "Why ask me?")
 TRAINING = {
-    "max_steps": 10,
+    "max_steps": 8,
     "batch_size": 6,
     "accumulation": 1,
     "eval_every": 1000,

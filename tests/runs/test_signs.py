@@ -177,3 +177,19 @@ def test_every_sign_has_its_rule_and_action() -> None:
     ):
         for sign in signs(told):
             assert all((sign.text, sign.rule, sign.action))
+
+
+def compared(chosen: float, rejected: float, **lengths: float) -> list[dict[str, Any]]:
+    """A sound run that compares answers, whose log-probabilities end so; they begin at -30 and -40."""
+    told = diary(falling(40), {1: 0.69, 40: 0.4})
+    ends = ({"logps_chosen": -30.0, "logps_rejected": -40.0}, {"logps_chosen": chosen, "logps_rejected": rejected})
+    for event, values in zip([event for event in told if event["kind"] == "eval"], ends, strict=True):
+        sizes = {"length_chosen": 10.0, "length_rejected": 10.0, **lengths}
+        event["preference"] = {**values, **sizes, "accuracy": 0.95}
+    return told
+
+
+def test_what_goes_wrong_where_answers_are_compared() -> None:
+    assert kinds(compared(-28, -60)) == []
+    assert kinds(compared(-45, -60)) == ["both fall"]
+    assert kinds(compared(-28, -60, length_chosen=20.0)) == ["length"]
