@@ -36,17 +36,23 @@ from studio.home import PROJECT  # noqa: E402
 from tests import tiny  # noqa: E402
 from tests.readers import Transformers4  # noqa: E402
 
-FEW_STEPS = ["--set", "training.max_steps=16", "--set", "training.learning_rate=1e-3"]
+FEW_STEPS = [
+    word
+    for setting in ("max_steps=14", "accumulation=1", "eval_every=14", "learning_rate=2e-3")
+    for word in ("--set", f"training.{setting}")
+]
 LONGEST = (
     "e2e/test_first_run.py",
+    "faults/test_faults.py",  # beside it: the starter is prepared once, and who else wants it would wait
     "e2e/test_terminal.py",
     "e2e/test_serving.py",
-    "faults/test_faults.py",
-    "methods/test_resume.py",
+    "places/",
     "e2e/",
+    "worker/test_several.py",
+    "worker/test_pretended_accelerator.py",
+    "test_doctor.py",
+    "test_notebook.py",
     "test_estimate_trace.py",
-    "worker/test_matrix.py",
-    "worker/test_train.py",
 )  # begun first: met last, one would keep the other worker idle
 QUICK = (
     "base/test_shards.py",
@@ -183,8 +189,8 @@ def trained(
 ) -> dict[str, Any]:
     """The main job, done once for all workers through the terminal: the sample, the starter, LoRA.
 
-    Every default with --rare, as the page's first run always has it; else a few steps at a higher rate, which learn as
-    much in a third of the time. Gives the answer of `train sample --json` with `home` and `folder` added.
+    Every default with --rare; else a few short steps at a higher rate, which learn as much in a tenth of the time.
+    Gives the answer of `train sample --json` with `home` and `folder` added.
     """
     home = _shared(tmp_path_factory) / "trained"
     with FileLock(f"{home}.lock"):

@@ -92,7 +92,7 @@ def test_two_adapters_on_one_base_take_turns(
             held.append(server.status()["memory"])
         texts = {name: _answer(server, name)[0] for name in names}
         assert texts[names[0]] != texts[names[1]]
-        asked = [names[n // 2 % 2] for n in range(16)]  # each twice in a row: the first of two comes after a switch
+        asked = [names[n // 2 % 2] for n in range(10)]  # each twice in a row: the first of two comes after a switch
         first = [_answer(server, name, 1)[1] for name in asked]
         assert {name: _answer(server, name)[0] for name in names} == texts
     finally:

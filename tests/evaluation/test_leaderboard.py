@@ -15,8 +15,8 @@ from studio.run import Run
 from studio.runs import evaluations, leaderboard
 
 
-def finished(home: Path, name: str, data: str, fingerprint: str, loss: float, **figures: float) -> Run:
-    run = runs.create(config.build({"name": name, "data": {"train": data}, "method": "lora"}))
+def finished(model: Path, name: str, data: str, fingerprint: str, loss: float, **figures: float) -> Run:
+    run = runs.create(config.build({"name": name, "model": str(model), "data": {"train": data}, "method": "lora"}))
     run.append("plan", data={"sources": [{"source": data, "fingerprint": fingerprint, "rows": 9, "format": "alpaca"}]})
     run.append("eval", step=0, loss=3.0, accuracy=0.25)
     run.append("step", step=4, loss=loss, memory=figures.get("memory", 1000))
@@ -29,12 +29,12 @@ def finished(home: Path, name: str, data: str, fingerprint: str, loss: float, **
 
 
 @pytest.fixture
-def three(home: Path) -> dict[str, Run]:
+def three(home: Path, tiny_model: Path) -> dict[str, Run]:
     return {
-        "good": finished(home, "good", "sample", "aa", 1.0, memory=2000, size=10),
-        "small": finished(home, "small", "sample", "aa", 2.0, memory=1000, size=10),
-        "bad": finished(home, "bad", "sample", "aa", 2.5, memory=3000, size=500),
-        "other": finished(home, "other", "sample:three_lines_zh", "bb", 0.5),
+        "good": finished(tiny_model, "good", "sample", "aa", 1.0, memory=2000, size=10),
+        "small": finished(tiny_model, "small", "sample", "aa", 2.0, memory=1000, size=10),
+        "bad": finished(tiny_model, "bad", "sample", "aa", 2.5, memory=3000, size=500),
+        "other": finished(tiny_model, "other", "sample:three_lines_zh", "bb", 0.5),
     }
 
 

@@ -30,7 +30,7 @@ class Job:
     command.
     """
 
-    def __init__(self, number: int, spec: dict[str, Any], home: Path, endpoint: str):
+    def __init__(self, number: int, spec: dict[str, Any], home: Path, endpoint: str, extra: dict[str, str]):
         self.id, self.spec, self.lines = f"job{number}", spec, []
         words = shlex.split(spec["command"][-1].rpartition("exec ")[2])
         environment = {
@@ -39,6 +39,7 @@ class Job:
             **spec["secrets"],
             "STUDIO_HOME": str(home),
             "HF_ENDPOINT": endpoint,
+            **extra,
         }
         self.process = subprocess.Popen(
             [sys.executable, *words[1:]],
@@ -77,9 +78,10 @@ class Job:
 
 
 class Hub:
-    """What it holds and has heard. fail: answered 402 to who starts a Job."""
+    """What it holds and has heard. fail: answered 402 to who starts a Job. extra: added to the Jobs' environment."""
 
     def __init__(self, folder: Path):
+        self.extra: dict[str, str] = {}
         self.folder, self.large, self.jobs, self.bodies, self.fail = folder, {}, [], [], False
         self.address = ""
 
@@ -195,7 +197,7 @@ class Hub:
             if self.fail:
                 return self.send(handler, 402, b'{"error": "no credit"}', {"X-Error-Message": "Payment required"})
             self.jobs.append(
-                Job(len(self.jobs), json.loads(body), self.folder / f"home-{len(self.jobs)}", self.address)
+                Job(len(self.jobs), json.loads(body), self.folder / f"home-{len(self.jobs)}", self.address, self.extra)
             )
             return self.json(handler, self.jobs[-1].info())
         if len(parts) == 1:

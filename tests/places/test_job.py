@@ -12,8 +12,10 @@ import pytest
 
 from studio import config, queue, run
 from studio.places.job import Job
+from studio.run import create
+from tests.faults import stage
 from tests.places import hub as fake
-from tests.places.test_ssh import over, until
+from tests.places.test_ssh import check_result, over, until
 
 TOKEN = "hf_secretsecretsecretsecret"
 
@@ -40,7 +42,7 @@ def order(model: Path, rows: Path, **training: object) -> dict:
         "model": str(model),
         "data": {"train": str(rows), "max_length": 64},
         "method": {"name": "lora", "rank": 4},
-        "training": {"batch_size": 4, "probe": False, **training},
+        "training": {"batch_size": 4, "probe": False, "threads": 1, **training},
         "place": {"kind": "job", "flavor": "t4-small"},
     }
 
@@ -48,11 +50,13 @@ def order(model: Path, rows: Path, **training: object) -> dict:
 def test_a_job_gives_the_same_result_and_never_the_token(
     hub: fake.Hub, home: Path, tiny_model: Path, tiny_data: Path
 ) -> None:
+    from studio.worker import train as worker
+
     there = order(tiny_model, tiny_data, max_steps=6)
     rented = queue.submit(config.build(there))
     assert until(rented, over) == "finished", run.summary(rented)
-    here = queue.submit(config.build({key: value for key, value in there.items() if key != "place"}))
-    assert until(here, over) == "finished"
+    here = create(config.build({key: value for key, value in there.items() if key != "place"}))
+    assert worker.main(here) == 0
     assert (rented.result / "adapter_model.safetensors").read_bytes() == (
         here.result / "adapter_model.safetensors"
     ).read_bytes()
@@ -73,7 +77,8 @@ def test_a_job_gives_the_same_result_and_never_the_token(
 def test_a_job_that_met_its_time_limit_is_resumed_in_another(
     hub: fake.Hub, home: Path, tiny_model: Path, tiny_data: Path
 ) -> None:
-    rented = queue.submit(config.build(order(tiny_model, tiny_data, max_steps=160, save_every=20, eval_every=160)))
+    hub.extra = stage.fake(pause=0.3, save_every=10)
+    rented = queue.submit(config.build(order(tiny_model, tiny_data, max_steps=100)))
     until(rented, lambda state: any((hub.folder / "me").glob("*/runs/*/checkpoints/*/manifest.json")))
     for folder in hub.folder.glob("home-0/runs/*"):
         os.killpg(hub.jobs[0].process.pid, signal.SIGKILL)
@@ -82,11 +87,13 @@ def test_a_job_that_met_its_time_limit_is_resumed_in_another(
     told = run.summary(rented)
     assert "Job timeout" in told["cause"]
     assert "place.timeout" in told["action"]
+    hub.extra = stage.fake(save_every=10)  # the rest in a hurry
     queue.resume(rented)
     assert until(rented, over) == "finished", run.summary(rented)
     assert len(hub.jobs) == 2
     steps = [event["step"] for event in run.current_events(rented.events()) if event["kind"] == "step"]
-    assert steps == list(range(1, 161))
+    assert steps == list(range(1, 101))
+    check_result(rented, 100)
     first = next(event["step"] for event in rented.events() if event["kind"] == "step" and event["attempt"] == 2)
     assert first > 1, "the second Job goes on from the copied checkpoint"
 
@@ -99,13 +106,12 @@ def _end_all(folder: Path) -> None:
 
 
 def test_a_stop_goes_through(hub: fake.Hub, home: Path, tiny_model: Path, tiny_data: Path) -> None:
-    rented = queue.submit(
-        config.build(order(tiny_model, tiny_data, max_steps=100_000, save_every=1000, eval_every=100_000))
-    )
+    hub.extra = stage.fake(pause=0.2)
+    rented = queue.submit(config.build(order(tiny_model, tiny_data, max_steps=100_000)))
     until(rented, lambda state: run.summary(rented)["step"] >= 3)
     queue.stop(rented)
     assert until(rented, over) == "stopped"
-    assert (rented.result / "adapter_model.safetensors").is_file()
+    check_result(rented, run.summary(rented)["step"])
     assert hub.jobs[0].process.wait(30) == 0  # nobody pays for a Job whose run has ended
 
 

@@ -22,7 +22,7 @@ from studio.places.ssh_trouble import RSYNC_LOST, trouble
 from studio.run import Run
 from studio.runs import remote
 from tests.places import sshd
-from tests.places.test_ssh import order, over, until, wire  # noqa: F401 - a fixture
+from tests.places.test_ssh import check_result, faked, order, over, until, wire  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.skipif(not sshd.ABLE, reason="no sshd, ssh or rsync on this computer")
 
@@ -110,9 +110,7 @@ def test_one_that_restarts_in_the_middle(
     tiny_data: Path,
 ) -> None:
     """Every process there is gone at once. The run says so here, and goes on from its checkpoint there."""
-    one = queue.submit(
-        config.build(order(tmp_path, tiny_model, tiny_data, max_steps=80, save_every=20, eval_every=1000))
-    )
+    one = queue.submit(config.build(faked(tmp_path, tiny_model, tiny_data, max_steps=40)))
     there = until_saved(one, tmp_path / "there")
     for process in psutil.process_iter(["cmdline"]):
         if any(str(tmp_path / "there") in word for word in process.info["cmdline"] or []):
@@ -122,8 +120,9 @@ def test_one_that_restarts_in_the_middle(
     queue.resume(one)
     assert until(one, over) == "finished", run.summary(one)
     assert [event["step"] for event in run.current_events(one.events()) if event["kind"] == "step"] == list(
-        range(1, 81)
+        range(1, 41)
     )
+    check_result(one, 40)
     assert remote.remove(one) == ""
     assert not there.exists()
 

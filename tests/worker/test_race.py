@@ -16,6 +16,7 @@ from studio.errors import OrderError, RunError
 from studio.run import Run, create
 from studio.worker import race as racer
 from studio.worker import train
+from studio.worker.trainer import StudioTrainer
 
 BASE: dict[str, Any] = {
     "data": {"eval": 0.2},
@@ -203,22 +204,28 @@ def test_stopped_by_the_user(
     assert weights(kept.result) == weights(own.result)
 
 
-def test_a_setting_that_fails_ends_alone(home: Path, tiny_model: Path, tiny_data: Path) -> None:
-    """A rate at which the loss is soon no number: the others go on, and the table says why."""
+def test_a_setting_that_fails_ends_alone(
+    home: Path, tiny_model: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss that becomes no number: the table says why, and the other setting ends as a run by itself does."""
+    sound = StudioTrainer.micro_batch_loss
+
+    def blown_up(self: StudioTrainer, model: Any, micro_batch: dict[str, Any]) -> Any:
+        loss = sound(self, model, micro_batch)
+        return loss * float("nan") if self.method.rank == 8 and model.training else loss
+
+    monkeypatch.setattr(StudioTrainer, "micro_batch_loss", blown_up)
     order = race.order(
-        base(tiny_model, tiny_data, max_grad_norm=0.0),
-        [
-            ("training.learning_rate=1e-3",),
-            ("training.learning_rate=1.0", "training.optimizer=sgd", "method.alpha=4096"),
-        ],
-        halving=False,
+        base(tiny_model, tiny_data, max_steps=4), [("method.rank=4",), ("method.rank=8",)], halving=False
     )
     one = raced(order)
     rows = {row["contestant"]: row for row in race.table(one)}
-    assert rows[1]["state"] == "finished"
-    if rows[2]["state"] == "failed":
-        assert "not a number" in rows[2]["cause"]
-        assert rows[2]["place"] is None
+    assert (rows[1]["state"], rows[1]["place"]) == ("finished", 1)
+    assert (rows[2]["state"], rows[2]["place"]) == ("failed", None)
+    assert "not a number" in rows[2]["cause"]
+    own = create(race.orders(order)[0])
+    assert train.main(own) == 0
+    assert weights(race.contestant(one, 1).result) == weights(own.result)
 
 
 def test_settings_of_the_terminal() -> None:
