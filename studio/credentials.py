@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 
 PASSWORDS = ("STUDIO_PASSWORD", "STUDIO_WATCH_PASSWORD")
-SECRETS = (*PASSWORDS, "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OAUTH_CLIENT_SECRET", "STUDIO_API_KEY", "STUDIO_WEBHOOK")
+# HF_TOKEN, STUDIO_JUDGE_KEY, OAUTH_CLIENT_SECRET, WANDB_API_KEY, AWS_SECRET_ACCESS_KEY, STUDIO_WEBHOOK, …
+SECRET = re.compile(r"(^|_)(PASSWORD|PASSWD|TOKEN|SECRET|KEY|WEBHOOK)$", re.IGNORECASE)
 SECRETS_DESCRIPTOR = "STUDIO_SECRETS_FROM"  # the file descriptor to read them from
 LARGEST = 60_000  # bytes; a pipe buffers 65,536
 
@@ -35,7 +37,7 @@ def _read_handed_over() -> dict[str, str]:
 
 def _restart_without_secrets() -> dict[str, str]:
     """Replace this process if there are secrets. Returns them only if that is not needed or not possible."""
-    secrets = {name: os.environ.pop(name) for name in SECRETS if name in os.environ}
+    secrets = {name: os.environ.pop(name) for name in list(os.environ) if SECRET.search(name)}
     data = json.dumps(secrets).encode()
     if not secrets or not sys.orig_argv[1:] or len(data) > LARGEST:
         return secrets

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Literal
 
-import regex
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from studio.evaluation import schema
+from studio.text.patterns import compile_pattern
 
 ROWS = 200
 AUTO = "auto"
@@ -41,20 +42,17 @@ class EvaluationOrder(BaseModel):
     @classmethod
     def _check_regex(cls, value: str | None) -> str | None:
         try:
-            regex.compile(value or "")
-        except regex.error as error:
+            compile_pattern(value or "")
+        except ValueError as error:
             raise ValueError(f"regex cannot be read: {error}") from None
         return value
 
     @field_validator("json_schema")
     @classmethod
     def _check_schema(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        from jsonschema import Draft202012Validator, SchemaError  # late: only where there is a schema
-
-        if value is not None:
-            try:
-                Draft202012Validator.check_schema(value)
-                json.dumps(value)
-            except (SchemaError, TypeError, ValueError) as error:
-                raise ValueError(f"json_schema is no JSON Schema: {str(error).splitlines()[0]}") from None
+        try:
+            if value is not None:
+                schema.check(value)
+        except ValueError as error:
+            raise ValueError(f"json_schema is no JSON Schema: {error}") from None
         return value

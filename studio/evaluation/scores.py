@@ -9,6 +9,7 @@ from typing import Any
 
 import regex
 
+from studio.evaluation import schema
 from studio.evaluation.order import EvaluationOrder
 from studio.evaluation.task import Task, is_han, is_object, is_unspaced, label, parsed, same_json
 
@@ -48,7 +49,7 @@ def score(answer: Mapping[str, Any], reference: str, task: Task, order: Evaluati
         if is_object(wanted):
             scores["json_equal"] = float(is_object(text) and same_json(parsed(text), parsed(wanted)))
     if order.json_schema is not None:
-        scores["json_schema"] = float(is_object(text) and fulfils(text, order.json_schema))
+        scores["json_schema"] = float(is_object(text) and schema.fulfils(parsed(text), order.json_schema))
     if order.regex:
         scores["regex"] = float(matches(order.regex, text))
     scores["chrf"] = chrf().sentence_score(text, [wanted]).score
@@ -62,12 +63,6 @@ def score(answer: Mapping[str, Any], reference: str, task: Task, order: Evaluati
 def _plain(text: str) -> str:
     """Without differences that are only blanks."""
     return " ".join(text.split())
-
-
-def fulfils(text: str, schema: dict[str, Any]) -> bool:
-    from jsonschema import Draft202012Validator  # late: only where there is a schema
-
-    return Draft202012Validator(schema).is_valid(parsed(text))
 
 
 def matches(pattern: str, text: str) -> bool:

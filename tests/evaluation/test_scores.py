@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from studio.evaluation import schema as schemas
 from studio.evaluation import scores, statistics, table
 from studio.evaluation.order import EvaluationOrder
 from studio.evaluation.questions import distinct, question, spread
@@ -180,8 +183,40 @@ def test_a_pattern_that_never_ends_is_no_match(monkeypatch: pytest.MonkeyPatch) 
     assert scored("a" * 40, "x", regex=r"(a+)+b|(a|aa)+c")["regex"] == 0
 
 
+def test_a_schema_is_followed_within_itself_and_within_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fulfils(value: Any, schema: dict[str, Any]) -> float:
+        task, text = detect(['{"a": 3}', '{"a": 4}'], has_schema=True), json.dumps(value)
+        EvaluationOrder(json_schema=schema)
+        return scored(text, '{"a": 1}', task, json_schema=schema)["json_schema"]
+
+    inner = {"$defs": {"word": {"type": "string", "pattern": "^a+$"}}, "properties": {"a": {"$ref": "#/$defs/word"}}}
+    assert [fulfils({"a": text}, inner) for text in ("aa", "b", 5)] == [1, 0, 0]
+    keys = {"patternProperties": {"^a": {"type": "string"}}}
+    assert [fulfils({"ab": value}, keys) for value in ("x", 5)] == [1, 0]
+    monkeypatch.setattr(schemas, "SECONDS", 0.02)
+    assert fulfils({"a": "a" * 40}, {"properties": {"a": {"pattern": "(a+)+b|(a|aa)+c"}}}) == 0
+    assert fulfils({"a": 1}, {"properties": {"a": {"$ref": "#/properties/a"}}}) == 0, "it refers to itself"
+
+
 @pytest.mark.parametrize(
-    "settings", [{"regex": "("}, {"json_schema": {"type": "nonsense"}}, {"rows": -1}, {"max_new_tokens": 0}]
+    "settings",
+    [
+        {"regex": "("},
+        {"regex": "(a{999}){999}"},  # written out: 270 MB; one level more takes all memory there is
+        {"regex": "(?x)(a{9#}\n99}){9 9 9}"},
+        {"regex": "a{999999999}"},
+        {"regex": "(" * 900 + ")" * 900},
+        {"json_schema": {"type": "nonsense"}},
+        {"json_schema": {"type": [[place] if place % 2 else place for place in range(3000)]}},
+        {"json_schema": {"enum": list(range(9000))}},
+        {"json_schema": {"$ref": "file:///etc/passwd"}},
+        {"json_schema": {"properties": {"name": {"$ref": "http://127.0.0.1:9/name"}}}},
+        {"json_schema": {"$ref": "#/nothing"}},
+        {"json_schema": {"$ref": "#"}},
+        {"json_schema": {"properties": {"name": {"pattern": "("}}}},
+        {"rows": -1},
+        {"max_new_tokens": 0},
+    ],
 )
 def test_an_order_that_cannot_work_is_refused(settings: dict) -> None:
     with pytest.raises(ValidationError):

@@ -400,7 +400,14 @@ def test_the_login_page_speaks_the_browsers_language_and_needs_no_script(gated: 
 def test_no_secret_stands_in_the_environment_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.browser import App
 
-    secret = {"STUDIO_PASSWORD": "s3cret-one", "STUDIO_WATCH_PASSWORD": "s3cret-two", "HF_TOKEN": "hf_s3cret"}
+    secret = {
+        "STUDIO_PASSWORD": "s3cret-one",
+        "STUDIO_WATCH_PASSWORD": "s3cret-two",
+        "HF_TOKEN": "hf_s3cret",
+        "STUDIO_JUDGE_KEY": "s3cret-three",
+        "WANDB_API_KEY": "s3cret-four",
+        "AWS_SECRET_ACCESS_KEY": "s3cret-five",
+    }
     for name, value in secret.items():
         monkeypatch.setenv(name, value)
     (tmp_path / "home").mkdir()

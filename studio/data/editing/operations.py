@@ -16,6 +16,7 @@ from studio.data.editing.cells import check_path, map_texts, path_text, replace_
 from studio.data.editing.fixes import TEXT_FIXES, TURN_FIXES, apply_fix
 from studio.data.problem import KINDS
 from studio.errors import DataError
+from studio.text.patterns import compile_pattern
 
 MAX_VALUE_CHARACTERS = 2_000_000  # characters of a value, as JSON
 PATTERN_SECONDS = (
@@ -125,9 +126,9 @@ class Replace(Operation):
         if not self.regex:
             return re.compile(re.escape(self.find), 0 if self.case else re.IGNORECASE)
         try:
-            compiled = regex.compile(self.find, 0 if self.case else regex.IGNORECASE)
+            compiled = compile_pattern(self.find, 0 if self.case else regex.IGNORECASE)
             empty = compiled.search("", timeout=PATTERN_SECONDS)
-        except (regex.error, RecursionError, OverflowError) as error:
+        except ValueError as error:
             raise DataError(
                 f"{self.find[:80]!r} is no pattern: {error}.",
                 r"Put a \ before signs such as ( [ * + ?, or search for plain text.",

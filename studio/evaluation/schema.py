@@ -1,0 +1,94 @@
+"""JSON Schemas of answers: checked when they are ordered, and followed without asking any other address or file.
+
+jsonschema is imported late, only where there is a schema.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import regex
+
+from studio.text.patterns import compile_pattern
+
+MOST_CHARACTERS = 20_000  # of a schema written as JSON
+TYPES = 7  # that JSON has
+SECONDS = 1.0  # for one pattern in one text
+
+
+def check(schema: dict[str, Any]) -> None:
+    """Raise ValueError, which says why, for what is no JSON Schema (draft 2020-12), or refers to what lies outside."""
+    from jsonschema import SchemaError
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012
+
+    text = json.dumps(schema)
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(f"it has more than {MOST_CHARACTERS:,} characters")
+    for node in _nodes(schema):
+        if isinstance(node.get("type"), list) and len(node["type"]) > TYPES:
+            raise ValueError("there are not so many types")
+        for key in ("$ref", "$dynamicRef"):
+            if isinstance(node.get(key), str) and not node[key].startswith("#"):
+                raise ValueError(f"{key} leads out of it ({node[key][:80]}); write what it names under $defs")
+        patterns = node.get("patternProperties")
+        for pattern in [node.get("pattern"), *(patterns if isinstance(patterns, dict) else ())]:
+            if isinstance(pattern, str):
+                compile_pattern(pattern)
+    try:
+        validator = _validator(text)
+        validator.check_schema(schema)
+        resolver = Registry().with_resource("", DRAFT202012.create_resource(schema)).resolver()
+        for node in _nodes(schema):
+            if isinstance(node.get("$ref"), str):
+                resolver.lookup(node["$ref"])
+        validator.is_valid({})
+    except (SchemaError, Unresolvable) as error:
+        raise ValueError(str(error).splitlines()[0]) from None
+    except RecursionError:
+        raise ValueError("it refers to itself without end") from None
+
+
+def fulfils(value: Any, schema: dict[str, Any]) -> bool:
+    """Whether a value is as the schema says. Not where that cannot be told within the limits of time and depth."""
+    try:
+        return _validator(json.dumps(schema)).is_valid(value)
+    except (TimeoutError, RecursionError):
+        return False
+
+
+def _nodes(value: Any) -> Iterator[dict[str, Any]]:
+    """Every object in a schema."""
+    if isinstance(value, dict):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _nodes(inner)
+
+
+@lru_cache(maxsize=8)
+def _validator(text: str) -> Any:
+    """The validator of a schema, written as JSON: no reference is fetched, and no pattern is searched for ever."""
+    from jsonschema import Draft202012Validator, ValidationError
+    from jsonschema.validators import extend
+    from referencing import Registry
+
+    def pattern(validator: Any, wanted: str, instance: Any, _: Any) -> Iterator[ValidationError]:
+        if validator.is_type(instance, "string") and not _search(wanted, instance):
+            yield ValidationError(wanted)
+
+    def pattern_properties(validator: Any, schemas: dict[str, Any], instance: Any, _: Any) -> Iterator[ValidationError]:
+        for key, value in instance.items() if validator.is_type(instance, "object") else ():
+            for wanted, inner in schemas.items():
+                if _search(wanted, key):
+                    yield from validator.descend(value, inner, path=key, schema_path=wanted)
+
+    bounded = extend(Draft202012Validator, {"pattern": pattern, "patternProperties": pattern_properties})
+    return bounded(json.loads(text), registry=Registry())
+
+
+def _search(pattern: str, text: str) -> bool:
+    return regex.search(pattern, text, timeout=SECONDS) is not None

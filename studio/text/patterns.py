@@ -1,0 +1,42 @@
+"""Regular expressions that people write: compiled without using up the memory.
+
+The `regex` library writes counted repeats out when it compiles: `((a{999}){999}){999}` takes all memory there is. Its
+searches take a limit of time; compiling takes none, so a pattern is measured first.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import regex
+
+SIZE = 250_000  # parts that a pattern may have when its counted repeats are written out; about 80 MB
+BRACES = re.compile(r"\{([^{}]*)\}?")
+VERBOSE = re.compile(r"\(\?\w*x")
+
+
+def compile_pattern(pattern: str, flags: int = 0) -> Any:
+    """The compiled pattern. Raises ValueError, which says why, for what is no pattern, or one that grows too large."""
+    if VERBOSE.search(pattern) and "#" in pattern:
+        raise ValueError("comments (?x) are not allowed in it")
+    if written_out(pattern) > SIZE:
+        raise ValueError(f"its repeats make it longer than {SIZE:,} parts")
+    try:
+        return regex.compile(pattern, flags)
+    except (regex.error, RecursionError, OverflowError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise ValueError(reason) from None
+
+
+def written_out(pattern: str) -> int:
+    """At most how many parts a pattern has when each counted repeat is written out.
+
+    Every repeat is taken to repeat all that stands before it, so that no grouping has to be understood.
+    """
+    size = end = 0
+    for braces in BRACES.finditer(pattern):
+        counts = ["".join(filter(str.isdecimal, part)) for part in braces[1].split(",")]
+        size = (size + braces.start() - end) * max(1, *(int(count or 0) for count in counts))
+        end = braces.end()
+    return size + len(pattern) - end
