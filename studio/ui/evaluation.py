@@ -60,7 +60,7 @@ def evaluation(ask: dict[str, Any]) -> Response:
     return live.json_response(answer)
 
 
-@rights.read(WATCHER)
+@rights.read(WATCHER, VISITOR)
 def evaluation_file(ask: dict[str, Any]) -> Response:
     """A run's evaluation as a file. kind: csv (the table) or json (everything)."""
     found, kind = evaluations.results(live.get_run(str(ask.get("id", "")))), ask.get("kind")

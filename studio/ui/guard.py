@@ -29,6 +29,7 @@ API = "/gradio_api"
 ASK = "/studio/ask/"  # the page's reading questions (questions.py)
 STARTED = f"{API}/startup-events"  # gradio asks itself whether it is up; tells nothing
 WATCHED = ("status", "inspect", "estimate")  # the jobs that change nothing
+SHOWN = ("download", "doctors_report", "cast_votes")  # the reads that a watcher may ask and a visitor may not
 VISITED = ("chat", "chat_ask", "chat_stop", "chat_load")  # and those a visitor of a Space may use as well
 READ_PATHS = (
     "",
@@ -188,10 +189,13 @@ class Guard:
         return WATCHED + (VISITED if role == VISITOR else ())
 
     def may(self, scope: dict[str, Any], role: str = OWNER) -> str | None:
-        """The jobs that a role may call, as a header of every answer to a reading question; "*" for all, else None."""
+        """What a role may call, as a header of every answer to a reading question; "*" for all, else None.
+
+        These are jobs, and the reads that not everybody may ask.
+        """
         if role == NOBODY or not scope["path"].startswith(ASK):
             return None
-        return "*" if role == OWNER else " ".join(self._allowed(role))
+        return "*" if role == OWNER else " ".join(self._allowed(role) + (SHOWN if role == WATCHER else ()))
 
     def _with_headers(self, send: Any, may: str | None) -> Any:
         headers = [

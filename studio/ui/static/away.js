@@ -60,7 +60,10 @@
       else if (one.state === "done" && one.answer.there) {
         if (one.answer.file)
           acts.push(make("button",
-            { type: "button", class: "button", onclick: () => fetchFile(kind, one.answer.path.split("/").pop()) },
+            {
+              type: "button", job: "download", class: "button",
+              onclick: () => fetchFile(kind, one.answer.path.split("/").pop())
+            },
             studio.say("Download")));
         else
           acts.push(make("button", {
@@ -139,8 +142,10 @@
                 make("p", { class: "quiet" },
                   studio.say("One HTML file with the order, the data's verdicts, curves, samples and numbers; needs no "
                     + "network."))),
-              make("button", { type: "button", class: "button", onclick: () => fetchFile("report", `${row.id}.html`) },
-                studio.say("Download"))));
+              make("button", {
+                type: "button", job: "download", class: "button",
+                onclick: () => fetchFile("report", `${row.id}.html`)
+              }, studio.say("Download"))));
         }
       }
       timer = setTimeout(look,
