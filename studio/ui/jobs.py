@@ -37,7 +37,7 @@ def build() -> None:
 
 
 @rights.job(waits=True)
-def import_file(file: dict[str, Any], name: str = "") -> dict[str, Any]:
+def import_file(file: Any, name: str = "") -> dict[str, Any]:
     """Keep an uploaded data file in the studio; returns {source, name, bytes}.
 
     file: what gradio_client's handle_file gives. The name is made safe; a second file of a name gets a number.

@@ -13,14 +13,15 @@ from __future__ import annotations
 import inspect
 import traceback
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import lru_cache, partial, wraps
 from typing import Any
 
 import anyio
 import anyio.to_thread
 import gradio as gr
+from pydantic import TypeAdapter, ValidationError
 
-from studio.errors import as_studio_error, internal_error
+from studio.errors import OrderError, as_studio_error, internal_error
 from studio.ui import audit, who
 from studio.ui.who import NOBODY, OWNER
 
@@ -110,6 +111,7 @@ def _call_and_audit(function: Function, name: str, requester: who.Requester, arg
     """Call the job, and write down how it went where it changes something."""
     outcome = "failed"
     try:
+        _check_types(function, args)
         answer = function(*args)
         outcome = "done"
         return answer
@@ -122,3 +124,20 @@ def _call_and_audit(function: Function, name: str, requester: who.Requester, arg
     finally:
         if getattr(function, CHANGES):
             audit.write(requester, name, args, outcome)
+
+
+def _check_types(function: Function, args: tuple[Any, ...]) -> None:
+    """Raise OrderError for a value that is not of the type that the job declares: raw calls may hold anything."""
+    for (name, adapter), value in zip(_adapters(function), args, strict=False):
+        try:
+            adapter.validate_python(value, strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, (name, *first["loc"])))
+            raise OrderError(f"{where}: {first['msg']}.", "Call it as the page does.", name) from error
+
+
+@lru_cache(maxsize=None)
+def _adapters(function: Function) -> list[tuple[str, TypeAdapter[Any]]]:
+    annotations = inspect.get_annotations(function, eval_str=True)
+    return [(name, TypeAdapter(annotations[name])) for name in inspect.signature(function).parameters]

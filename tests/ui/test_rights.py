@@ -129,6 +129,22 @@ def test_both_walls_say_the_same(page: Page) -> None:
     )
 
 
+def test_the_page_knows_which_reads_not_everybody_may_ask() -> None:
+    """So that it greys their buttons; the editor's stand behind the job data_edit."""
+    wall, scope = guard.Guard(None, HostNames()), {"path": guard.ASK}
+    few = {
+        name.partition("/")[2]: read
+        for name, read in questions.reads().items()
+        if not all(rights.allows(read, role) for role in (WATCHER, VISITOR))
+    }
+    for role, (name, read) in product((WATCHER, VISITOR), few.items()):
+        told = name in (wall.may(scope, role) or "").split()
+        assert rights.allows(read, role) == told, (role, name)
+    assert [
+        name for name, read in few.items() if not rights.allows(read, WATCHER) and not name.startswith("edit_")
+    ] == []
+
+
 @pytest.mark.parametrize("role", ROLES[:-1])
 def test_no_way_leads_to_a_job_that_a_role_may_not_call(pages: Any, role: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The jobs themselves are replaced by one that notes it was reached; the walls stand as they are."""
@@ -248,6 +264,25 @@ def test_a_visitor_sees_and_changes_only_conversations_that_visitors_began(
     assert visitors.look("studio-chat", "said", {"id": own}).json["turns"][0]["prompt"] == "Hello"
     assert owners.look("studio-chat", "said", {"id": own}, **cookie).json["turns"]
     assert len(chats.find(private).turns) == 1
+
+
+def test_every_job_that_changes_something_leaves_a_line(
+    pages: Any, page_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is called with values that it refuses: that somebody tried is written down too."""
+    from studio.forecast import calibration
+
+    monkeypatch.setattr(calibration, "calibrate", lambda *_: (_ for _ in ()).throw(OSError("not here")))
+    page, cookie = pages[OWNER]
+    log = home() / "audit.jsonl"
+    before = len(log.read_text().splitlines())
+    for one in functions(page).values():
+        page.job(one.api_name, *[None] * (len(one.inputs)), **cookie)
+    lines = [json.loads(line) for line in log.read_text().splitlines()[before:]]
+    changing = {one.api_name for one in functions(page).values() if getattr(one.fn, rights.CHANGES)}
+    assert {line["what"] for line in lines} == changing
+    assert {(line["who"], line["from"]) for line in lines} == {("owner", "127.0.0.1")}
+    assert {"evaluate", "judge_answers", "find_influence", "train_without", "start_race", "start_plan"} <= changing
 
 
 def test_what_changes_something_stands_in_the_audit_log(pages: Any, page_home: Path) -> None:

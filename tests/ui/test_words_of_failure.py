@@ -262,6 +262,40 @@ def test_no_question_is_answered_with_500(page: Page, run: FakeRun, place: str) 
     ask()
 
 
+NAMED = [job[0] for job in jobs("", "", "") if job[1:]]
+
+
+@pytest.mark.parametrize("place", range(len(NAMED)), ids=NAMED)
+def test_no_job_makes_a_mistake_over_odd_values(
+    page: Page, run: FakeRun, order_yaml: str, tiny_data: Path, place: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each value of a lawful call in turn is an odd one; whatever is not done is refused in words. Nothing is begun."""
+    from studio import queue
+    from studio.talk import chat, chats
+
+    monkeypatch.setattr(queue, "advance", lambda: None)
+    monkeypatch.setattr("subprocess.Popen", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.EAGAIN, "no", "x")))
+    monkeypatch.setattr(chat, "start", lambda: (_ for _ in ()).throw(OSError(errno.EAGAIN, "no", "x")))
+    talk = chats.new(["base"])
+    talk.write()
+    name, *lawful = [job for job in jobs(talk.id, order_yaml, str(tiny_data)) if job[1:]][place]
+
+    @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    @given(st.integers(0, len(lawful) - 1), ODD, st.booleans())
+    def call(which: int, odd: Any, inside: bool) -> None:
+        values = list(lawful)
+        key = next(iter(values[which]), None) if isinstance(values[which], dict) else None
+        values[which] = {**values[which], key: odd} if inside and key else odd
+        answer = page.job(name, *values)
+        assert answer.status in (200, 422, 500), (values, answer.status)
+        if answer.status == 500:
+            told = answer.json["error"]
+            assert told, f"{values}: a bare 500"
+            assert "made a mistake" not in told, f"{values}: {told}"
+
+    call()
+
+
 @pytest.mark.parametrize(
     "body",
     [
