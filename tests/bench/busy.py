@@ -70,7 +70,7 @@ def _rows(served: Served, place: Path, args: argparse.Namespace) -> list[dict[st
     still = idle.cost(served, args.seconds)
     print("the page alone", file=sys.stderr, flush=True)
     alone = _ask(served, None, args.seconds)
-    one = _train(place, args.data)
+    one = train(place, args.data)
     try:
         print("the page beside a training", file=sys.stderr, flush=True)
         steps = len(_steps(one))
@@ -111,9 +111,9 @@ def _watched(served: Served, one: Run, seconds: float) -> list[dict[str, Any]]:
         return []
 
 
-def _train(place: Path, data: str) -> Run:
-    """A run of the starter in `place`, started as from a terminal, when its first step is made."""
-    settings = (f"data.train={data}", "training.epochs=1000", "training.save_every=100000", *STEPS)
+def train(place: Path, data: str, *more: str) -> Run:
+    """A run of the starter in `place`, started as from a terminal, when its first step is made. more: settings."""
+    settings = (f"data.train={data}", "training.epochs=1000", "training.save_every=100000", *STEPS, *more)
     order = ["train", "sample", "--detach", "--json", *(word for setting in settings for word in ("--set", setting))]
     done = subprocess.run([sys.executable, "-m", "studio", *order], cwd=PROJECT, capture_output=True, text=True)
     if done.returncode:

@@ -26,13 +26,13 @@ PATIENCE = 180.0  # seconds until the page must answer
 class Served:
     """`python app.py` on a free port. started: seconds from the command to the first answer."""
 
-    def __init__(self, home: Path):
+    def __init__(self, home: Path, options: tuple[str, ...] = ("--no-token",)):
         self.home, self.port = home, free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         environment = {**os.environ, "STUDIO_HOME": str(home), "GRADIO_ANALYTICS_ENABLED": "False"}
         began = time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "studio.page", "--port", str(self.port), "--no-token"],
+            [sys.executable, "-m", "studio.page", "--port", str(self.port), *options],
             cwd=PROJECT,
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -15,7 +15,7 @@ from studio.errors import ModelError
 from studio.ui import measure, singleflight
 from studio.ui.singleflight import SingleFlight, Unanswered
 from studio.ui.tune_summary import summary
-from tests.ui.test_load import dead_hub
+from tests.bench.together import dead_hub
 
 
 def test_many_who_ask_the_same_share_one_flight() -> None:
