@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 import traceback
 from collections.abc import Callable
-from functools import lru_cache, partial, wraps
+from functools import cache, partial, wraps
 from typing import Any
 
 import anyio
@@ -134,10 +134,10 @@ def _check_types(function: Function, args: tuple[Any, ...]) -> None:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, (name, *first["loc"])))
-            raise OrderError(f"{where}: {first['msg']}.", "Call it as the page does.", name) from error
+            raise OrderError(f"{where}: {first['msg']}.", "Ask as the page does.", name) from error
 
 
-@lru_cache(maxsize=None)
+@cache
 def _adapters(function: Function) -> list[tuple[str, TypeAdapter[Any]]]:
     annotations = inspect.get_annotations(function, eval_str=True)
     return [(name, TypeAdapter(annotations[name])) for name in inspect.signature(function).parameters]
