@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,19 +106,39 @@ def facts_of(name: str) -> ModelFacts:
 
 
 def answers(
-    names: Iterable[str], question: Question, spread: Callable[..., Iterable[Answer]] = map
+    names: Iterable[str],
+    question: Question,
+    spread: Callable[..., Iterable[Answer]] = map,
+    known: dict[str, Answer] | None = None,
 ) -> dict[str, Answer]:
-    """By name. Models of one shape are answered once. spread: map, or one that shares the work among processes."""
-    shapes: dict[str, str] = {}
-    first: dict[str, str] = {}
-    for name in names:
-        entry = catalogue.entries().get(name)
-        config = {key: value for key, value in entry["config"].items() if key not in NO_SHAPE} if entry else name
-        shapes[name] = json.dumps(config, sort_keys=True)
-        if entry is None or entry["context"] > _context(first.get(shapes[name])):
-            first[shapes[name]] = name  # that with the longest context: the others' rows end earlier
-    found = dict(zip(first, spread(_Answering(question), first.values()), strict=True))
-    return {name: _within(found[shape], name) for name, shape in shapes.items()}
+    """By name. Models of one shape are answered once. spread: map, or one that shares the work among processes.
+
+    known: answers to the same question by the model that stands for its shape; those that are new are put in.
+    """
+    known = {} if known is None else known
+    standing = {name: _standing(name) for name in names}
+    new = [name for name in dict.fromkeys(standing.values()) if name not in known]
+    known.update(zip(new, spread(_Answering(question), new), strict=True))
+    return {name: _within(known[other], name) for name, other in standing.items()}
+
+
+@lru_cache(maxsize=1)
+def _by_shape() -> dict[str, str]:
+    """Of each shape in the catalogue, the model that reads most: the rows of the others end earlier."""
+    found: dict[str, str] = {}
+    for name, entry in sorted(catalogue.entries().items(), key=lambda item: item[1]["context"]):
+        found[_shape(entry)] = name
+    return found
+
+
+def _shape(entry: Row) -> str:
+    return json.dumps({key: value for key, value in entry["config"].items() if key not in NO_SHAPE}, sort_keys=True)
+
+
+def _standing(name: str) -> str:
+    """The model of the catalogue that stands for the shape of a model; a model that is not in it for itself."""
+    entry = catalogue.entries().get(name)
+    return _by_shape()[_shape(entry)] if entry else name
 
 
 class _Answering(NamedTuple):
@@ -131,10 +152,6 @@ class _Answering(NamedTuple):
         found = fits.fits(facts, order, device, rows, self.question.past)
         none = not any(fit.fits for fit in found.values())
         return Answer(found, fits.smallest(found, facts, order, device) if none else None)
-
-
-def _context(name: str | None) -> int:
-    return catalogue.entries()[name]["context"] if name else 0
 
 
 def _within(answer: Answer, name: str) -> Answer:

@@ -19,10 +19,10 @@ from starlette.routing import Route
 
 from studio.errors import StudioError, as_studio_error, internal_error
 from studio.json_text import NestingError, check_depth
-from studio.ui import bar, chat, data, guard, races, rights, tune, who, words
+from studio.ui import bar, chat, chooser, data, guard, races, rights, tune, who, words
 from studio.ui.live import json_response
 
-PARTS = {"studio-bar": bar, "tune": tune, "data": data, "studio-chat": chat, "races": races}
+PARTS = {"studio-bar": bar, "tune": tune, "chooser": chooser, "data": data, "studio-chat": chat, "races": races}
 MAX_BYTES = 4 << 20  # bytes of a question: an order, and a long text in it
 
 

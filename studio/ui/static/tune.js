@@ -43,6 +43,14 @@
     const summary = studio.summary(at(".summary"), server, method);
     studio.glossary(at(".glossary"), at(".glossary-open"), summary, method);
 
+    const openChooser = studio.chooser(element, (model, method, settings) => {
+      studio.order.set("model", model, undefined, "form");
+      if (method && method !== studio.order.method()) studio.order.set("method", { name: method }, undefined, "form");
+      for (const [path, value] of Object.entries(settings)) studio.order.set(path, value, undefined, "form");
+      draw();
+      form.querySelector("#source-model-list")?.focus();
+    });
+
     const some = (knobs, section, hints = {}) => knobs.filter((knob) => advanced || !knob.advanced)
       .map((knob) => studio.field(knob, `${section}.${knob.key}`, { hint: hints[knob.key] }));
 
@@ -50,6 +58,10 @@
       const input = el("input",
         { id: `source-${list}`, type: "text", value, spellcheck: "false", autocomplete: "off", list });
       input.addEventListener("change", () => change(input.value.trim()));
+      if (list === "model-list")
+        input.addEventListener("keydown", (event) => {
+          if (event.key === "ArrowDown" && event.altKey) { event.preventDefault(); openChooser(); }
+        });
       return el("div", { class: "field" },
         el("div", { class: "field-head" }, el("label", { for: `source-${list}` }, studio.say(label))), input,
         el("datalist", { id: list }, options.map((one) => el("option", { value: one.source }, one.label))),
@@ -77,6 +89,9 @@
                 : "from the Hub")
             })),
               studio.order.model(), choose),
+        el("p", { class: "card-more" },
+          el("button", { type: "button", class: "plain open-chooser", "aria-haspopup": "dialog", onclick: openChooser },
+            studio.say("All models, and what fits here →"))),
         grid(source("Another model", "A Hugging Face id, a folder with safetensors, or a .gguf file.",
           studio.order.model(), offer.models, "model-list", choose),
           ...some(offer.form.model, "model")));

@@ -1,0 +1,176 @@
+// The model chooser: a dialogue over Tune. Cards of the catalogue, this computer's models and the Hub's, each with what
+// the device can do with it for the data of the order. The catalogue needs no network, and answers fill places kept free.
+(() => {
+  const studio = window.studio, el = studio.element;
+  const METHODS = [["full", "Full"], ["lora", "LoRA"], ["qlora", "QLoRA"]];
+  const OPEN = ["apache-2.0", "mit"];
+  const SIZES = { small: [0, 1e9], medium: [1e9, 4.5e9], large: [4.5e9, 1.05e10], huge: [1.05e10, Infinity] };
+  const LANGUAGES = { en: "English", zh: "Chinese", es: "Spanish", fr: "French", de: "German", ja: "Japanese",
+    ko: "Korean", ar: "Arabic", pt: "Portuguese", ru: "Russian" };
+  const billions = (count) => (count == null ? "" : `${studio.number(count / 1e9, count < 1e10 ? 2 : 0)}B`);
+
+  // host: where in the page it lies. take(model, method or null, settings): what choosing does to the order.
+  studio.chooser = (host, take) => {
+    let rows = [], answers = {}, on = null, trained = null, hub = { rows: [], service: null }, asked = 0, later = 0;
+    let card = "";
+    const filters = { fits: "", size: "", language: "", licence: "" };
+    const dialog = el("dialog", { class: "chooser" });
+    host.append(dialog);
+    dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+
+    const search = el("input", { type: "search", class: "chooser-search", autocomplete: "off", spellcheck: "false",
+      oninput: () => { list(); clearTimeout(later); later = setTimeout(searchHub, 400); },
+      onkeydown: (event) => {
+        if (event.key === "ArrowDown") { event.preventDefault(); box.querySelector("button")?.focus(); }
+      } });
+    const where = el("p", { class: "quiet small chooser-where", role: "status" });
+    const box = el("div", { class: "chooser-list", onkeydown: (event) => move(event) });
+    const bar = el("div", { class: "chooser-filters" });
+
+    const select = (key, label, options) => el("label", {}, el("span", {}, studio.say(label)),
+      el("select", { onchange: (event) => { filters[key] = event.target.value; list(); } },
+        options.map(([value, text]) => el("option", { value, selected: filters[key] === value }, studio.say(text)))));
+    const devices = (names) => el("label", {}, el("span", {}, studio.say("Device")),
+      el("select", { onchange: (event) => { card = event.target.value; ask(); } },
+        el("option", { value: "" }, studio.say("This one")),
+        names.map((name) => el("option", { value: name, selected: name === card }, name))));
+    const frame = (names) => {
+      search.placeholder = studio.say("Search models");
+      search.setAttribute("aria-label", studio.say("Search models"));
+      bar.replaceChildren(
+        select("fits", "Fits", [["", "Any"], ["some", "By some method"], ...METHODS]),
+        select("size", "Size", [["", "Any"], ["small", "Under 1B"], ["medium", "1B to 4B"], ["large", "4B to 10B"],
+          ["huge", "Over 10B"]]),
+        select("language", "Language", [["", "Any"], ...Object.entries(LANGUAGES)]),
+        select("licence", "Licence", [["", "Any"], ["open", "Open (Apache, MIT)"], ["free", "Not gated"]]),
+        devices(names));
+      dialog.setAttribute("aria-label", studio.say("Choose a model"));
+      dialog.replaceChildren(
+        el("div", { class: "chooser-head" }, el("h2", {}, studio.say("Choose a model")),
+          el("button", { type: "button", class: "plain", "aria-label": studio.say("Close"), onclick: () => dialog.close() },
+            "✕")),
+        search, bar, where, box);
+    };
+
+    const move = (event) => {
+      const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+      if (!step) return;
+      event.preventDefault();
+      const names = [...box.querySelectorAll(".choice-name")];
+      const here = names.indexOf(event.target.closest(".choice")?.querySelector(".choice-name"));
+      if (here + step < 0) search.focus(); else names[Math.min(names.length - 1, here + step)]?.focus();
+    };
+
+    const shown = (row) => {
+      const found = answers[row.model], text = search.value.trim().toLowerCase();
+      const [low, high] = SIZES[filters.size] || [0, Infinity];
+      const some = METHODS.some(([key]) => found?.fits[key]?.fits);
+      return (!text || `${row.model} ${row.family} ${row.licence}`.toLowerCase().includes(text) || row.hub)
+        && (!filters.fits || (filters.fits === "some" ? some : found?.fits[filters.fits]?.fits))
+        && (!filters.size || (row.parameters >= low && row.parameters < high))
+        && (!filters.language || row.languages.includes(filters.language))
+        && (!filters.licence || (filters.licence === "open" ? OPEN.includes(row.licence) : !row.gated));
+    };
+
+    const facts = (row) => [billions(row.parameters), row.licence, row.context
+      && studio.say("reads {n} tokens", { n: studio.number(row.context) }),
+      row.kind === "base" && studio.say("a base: knows no chat yet"),
+      row.thinking === "always" ? studio.say("always thinks first")
+      : row.thinking === "both" && studio.say("can think first"),
+      row.use === "code" && studio.say("for code"), row.released, row.local && studio.say("on this computer")]
+      .filter(Boolean).join(" · ");
+    const pill = (row, key, label) => {
+      const fit = answers[row.model]?.fits[key];
+      return el("button", { type: "button", class: `fit ${fit ? (fit.fits ? "fit-yes" : "fit-no") : ""}`, disabled: !fit?.fits,
+        title: fit && !fit.fits ? studio.told(fit.why) : "", onclick: () => done(row, key, fit.settings) },
+        el("b", {}, studio.say(label)),
+        el("span", { class: "num" }, fit ? (fit.total ? studio.bytes(fit.total) : "–") : "…"));
+    };
+    const verdict = (row) => {
+      const found = answers[row.model];
+      if (row.hub) return studio.say("What it takes is told in the summary once it is chosen.");
+      if (!found) return " ";
+      const best = METHODS.find(([key]) => found.fits[key]?.fits);
+      if (!best)
+        return found.smallest
+          ? studio.say("Will not fit. The smallest card that would: {card}, with {method}.",
+            { card: found.smallest.device, method: studio.say(METHODS.find(([key]) => key === found.smallest.method)[1]) })
+          : studio.say("Will not fit on one card.");
+      const fit = found.fits[best[0]];
+      return [studio.say("{method} fits: rows up to {n} tokens", { method: studio.say(best[1]), n: studio.number(fit.max_length) }),
+        fit.seconds != null && `≈ ${studio.duration(fit.seconds)}`,
+        Object.keys(fit.settings).length > 0 && studio.say("with the settings that save most memory")]
+        .filter(Boolean).join(" · ");
+    };
+    const choice = (row) => el("article", { class: "choice", "data-model": row.model },
+      el("button", { type: "button", class: "choice-name", "aria-current": row.model === studio.order.model() ? "true" : null,
+        onclick: () => done(row, null, {}) },
+        el("b", {}, row.model.split("/").pop()), el("span", { class: "quiet" }, row.family || row.model.split("/")[0])),
+      el("p", { class: "quiet small" }, facts(row)),
+      el("div", { class: "fits" }, METHODS.map(([key, label]) => pill(row, key, label))),
+      el("p", { class: "small choice-verdict" }, verdict(row)),
+      row.access && el("p", { class: "small choice-access" }, studio.say("Gated."), " ", row.access));
+
+    const list = () => {
+      const found = [...rows, ...hub.rows].filter(shown);
+      box.replaceChildren(...(found.length
+        ? found.map(choice)
+        : [el("p", { class: "quiet" }, studio.say("No model is like that."))]),
+        ...(hub.service ? [el("p", { class: "quiet small" }, hub.service)] : []));
+    };
+    // Answers change the texts of the cards that stand there; only a filter by them changes which do.
+    const fill = () => {
+      if (filters.fits) { if (document.activeElement?.closest(".choice") == null) list(); return; }
+      for (const node of box.querySelectorAll(".choice")) {
+        const row = rows.find((one) => one.model === node.dataset.model);
+        if (!row) continue;
+        node.querySelector(".fits").replaceChildren(...METHODS.map(([key, label]) => pill(row, key, label)));
+        studio.write(node.querySelector(".choice-verdict"), verdict(row));
+      }
+    };
+    const told = () => studio.write(where, on
+      ? studio.say(trained ? "On {device}, {bytes}, for your {n} rows." : "On {device}, {bytes}.",
+        { device: on.name, bytes: studio.bytes(on.memory), n: studio.number(trained) })
+      : studio.say("What each takes is being worked out…"));
+
+    const done = (row, method, settings) => { dialog.close(); take(row.model, method, settings); };
+    // A few models a question, those in sight first, so that the first cards are answered at once.
+    const ask = async () => {
+      const mine = (asked += 1);
+      on = null; answers = {}; told(); fill();
+      const left = rows.map((row) => row.model);
+      while (left.length && mine === asked && dialog.open) {
+        try {
+          const found = await studio.ask("chooser", "fitting", {
+            order: studio.order.value, lang: studio.language, name: card || undefined, ids: left.splice(0, 6)
+          });
+          if (mine !== asked) return;
+          Object.assign(answers, found.answers);
+          on = found.device; trained = found.rows;
+          told(); fill();
+        } catch (problem) {
+          if (mine === asked) studio.write(where, studio.trouble(problem).message);
+          return;
+        }
+      }
+    };
+    const searchHub = async () => {
+      const text = search.value.trim();
+      if (text.length < 3) { hub = { rows: [], service: null }; list(); return; }
+      const found = await studio.ask("chooser", "hub", { search: text, lang: studio.language }).catch(() => null);
+      if (found && text === search.value.trim()) { hub = { rows: found.rows || [], service: found.service }; list(); }
+    };
+
+    return async () => {
+      frame([]); told(); list(); dialog.showModal(); search.focus();
+      const found = await studio.ask("chooser", "listing", { lang: studio.language }).catch((problem) => {
+        studio.write(where, studio.trouble(problem).message);
+      });
+      if (!found) return;
+      rows = found.rows;
+      const kept = search.value;
+      frame(found.devices); search.value = kept; search.focus(); list();
+      ask();
+    };
+  };
+})();
