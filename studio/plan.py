@@ -19,6 +19,8 @@ from studio.contest import Plan
 from studio.device import devices
 from studio.errors import OrderError
 from studio.estimate import Estimate
+from studio.evaluation import statistics
+from studio.evaluation.statistics import Interval, Statistic
 from studio.events import last
 from studio.forecast import record
 from studio.model import ModelFacts
@@ -30,7 +32,6 @@ HELD_OUT_SHARE = 0.2  # at most
 TURNS = 2  # of each run, with an evaluation at the end
 USED = 0.85  # of the minutes, so that a forecast that is off by a little does not break off the last run
 LEAST_STEPS = 12  # below this many a run has hardly begun to learn
-SAMPLES = 1000  # bootstrap
 SURE = 0.99  # how sure it must be that an answer belongs to its question; asked twice
 SMALL = 0.05  # of the loss: less is no difference worth training for
 SMALL_NATS = 0.1  # and less than this a token neither: the answer is 10 % likelier a token
@@ -134,9 +135,9 @@ class Losses(NamedTuple):
     def mean(self) -> float:
         return float(self.sums.sum() / self.tokens.sum())
 
-    def sampled(self, draws: np.ndarray) -> np.ndarray:
-        """The mean of each draw of rows."""
-        return self.sums[draws].sum(1) / self.tokens[draws].sum(1)
+    @property
+    def statistic(self) -> Statistic:
+        return statistics.ratio(self.sums.tolist(), self.tokens.tolist())
 
 
 class Point(NamedTuple):
@@ -165,21 +166,15 @@ class Figures(NamedTuple):
         return min((one for one in (self.zero, self.few) if one), key=lambda one: one.mean)
 
 
-def draws(count: int, seed: int = 0) -> np.ndarray:
-    """SAMPLES draws of `count` rows with replacement."""
-    return np.random.default_rng(seed).integers(0, count, (SAMPLES, count))
+def difference(before: Losses, after: Losses, share: float = 0.95) -> Interval:
+    """By how much the loss falls, the same rows drawn for both. Without an interval where there is only one row."""
+    return statistics.compare({"loss": after.statistic}, {"loss": before.statistic}, share)["loss"].difference
 
 
-def interval(values: np.ndarray, share: float = 0.95) -> tuple[float, float]:
-    """The middle share of bootstrapped values."""
-    low, high = np.quantile(values, ((1 - share) / 2, (1 + share) / 2))
-    return float(low), float(high)
-
-
-def difference(before: Losses, after: Losses, share: float = 0.95) -> tuple[float, float, float]:
-    """(mean, low, high) by which the loss falls, the same rows drawn for both; low to high: the middle share."""
-    rows = draws(len(before.sums))
-    return before.mean - after.mean, *interval(before.sampled(rows) - after.sampled(rows), share)
+def interval(losses: Losses) -> tuple[float, float]:
+    """The 95 % interval of a mean loss; of one row, the loss itself."""
+    found = statistics.compare({"loss": losses.statistic}, {"loss": losses.statistic})["loss"].tuned
+    return (found.value, found.value) if found.low is None or found.high is None else (found.low, found.high)
 
 
 def power_law(rows: np.ndarray, losses: np.ndarray) -> tuple[float, float, float]:
@@ -215,7 +210,7 @@ def conclude(found: Figures) -> dict[str, Any]:
     verdict, needed, bound = _verdict(found)
     curve = []
     for point in found.curve:
-        low, high = interval(point.losses.sampled(draws(len(point.losses.sums))))
+        low, high = interval(point.losses)
         curve.append({"rows": point.rows, "loss": _round(point.losses.mean), "low": _round(low), "high": _round(high)})
     return {
         "verdict": verdict,
@@ -237,11 +232,11 @@ def _verdict(found: Figures) -> tuple[str, int | None, bool]:
     if not prompt_knows and not _knows(tuned, found.swapped_tuned, found.zero):
         return "nothing", None, False
     gain, low, _ = difference(prompt, tuned)
-    if low <= 0 or gain < max(SMALL * prompt.mean, SMALL_NATS):
+    if not low or low <= 0 or gain < max(SMALL * prompt.mean, SMALL_NATS):
         return ("prompting" if prompt_knows else "nothing"), None, False
     needed, bound = rows_needed(found.curve)
     grew, grew_low, _ = difference(found.curve[-2].losses, tuned) if len(found.curve) > 1 else (0.0, 0.0, 0.0)
-    if needed > found.curve[-1].rows and grew_low > 0 and grew > DOUBLING * tuned.mean:
+    if needed > found.curve[-1].rows and grew_low and grew_low > 0 and grew > DOUBLING * tuned.mean:
         return "more_rows", needed, bound
     return "enough", None, False
 
@@ -250,12 +245,12 @@ def _knows(losses: Losses, swapped: Losses | None, zero: Losses) -> bool:
     """Whether a question's own answer is likelier than other rows' answers; where that cannot be asked, whether the
     loss is below that of the untouched base.
     """
-    return difference(zero if swapped is None else swapped, losses, SURE)[1] > 0
+    return (difference(zero if swapped is None else swapped, losses, SURE).low or 0) > 0
 
 
 def _sentence(verdict: str, found: Figures, needed: int | None, bound: bool) -> str:
     prompt, tuned, rows = found.prompt.mean, found.curve[-1].losses, found.curve[-1].rows
-    low, high = interval(tuned.sampled(draws(len(tuned.sums))))
+    low, high = interval(tuned)
     asked = "with examples in the prompt" if found.few and found.prompt is found.few else "as it is"
     figures = f"loss {prompt:.2f} {asked}, {tuned.mean:.2f} ({low:.2f} to {high:.2f}) after training on {rows} rows"
     if verdict == "nothing":

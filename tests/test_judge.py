@@ -15,6 +15,7 @@ import pytest
 
 from studio import judge
 from studio.errors import ModelError, OrderError, StudioError
+from studio.judge.endpoint import Endpoint
 from studio.run import Run
 from tests.ui.fakes import FakeRun
 
@@ -97,7 +98,7 @@ def test_a_fair_judge_is_heard_kept_and_not_asked_twice(run: Run, monkeypatch: p
 
 
 def test_busy_endpoints_are_asked_again_and_refusals_end_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge.Endpoint, "_sleep", lambda *_: None)
+    monkeypatch.setattr(Endpoint, "_sleep", lambda *_: None)
     tries: Counter[str] = Counter()
 
     def busy(prompt: str, _: int) -> tuple[int, str]:
@@ -165,9 +166,3 @@ def test_empty_answers_are_not_sent(run: Run) -> None:
     order = judge.JudgeOrder(url="http://127.0.0.1:9/v1", model="m")
     with pytest.raises(StudioError, match="answered every question with nothing"):
         judge.judge(run, order, table=table)
-
-
-def test_wilson() -> None:
-    """Against the published example: 9 of 10 lies between 0.596 and 0.982."""
-    low, high = judge.wilson(0.9, 10)
-    assert (round(low, 3), round(high, 3)) == (0.596, 0.982)

@@ -6,6 +6,7 @@ a row is a vector, a sample of rows is a vector of counts, and counts @ rows is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -103,10 +104,11 @@ class Compared(NamedTuple):
     difference: Interval
 
 
-def compare(base: Mapping[str, Statistic], tuned: Mapping[str, Statistic]) -> dict[str, Compared]:
-    """All figures that both sides have, with 95 % percentile intervals (Efron 1979) over SAMPLES samples of rows.
+def compare(base: Mapping[str, Statistic], tuned: Mapping[str, Statistic], share: float = 0.95) -> dict[str, Compared]:
+    """All figures that both sides have, with percentile intervals (Efron 1979) over SAMPLES samples of rows.
 
-    The rows of both sides are the same ones, in the same order. Without intervals where there is only one row.
+    The rows of both sides are the same ones, in the same order. Without intervals where there is only one row. share:
+    of the samples that lies within an interval.
     """
     compared, draws = {}, {}
     for name in tuned:
@@ -118,7 +120,9 @@ def compare(base: Mapping[str, Statistic], tuned: Mapping[str, Statistic]) -> di
         before, after = (_sampled(side[name], draws[count]) for side in (base, tuned))
         first, second = base[name].point(), tuned[name].point()
         compared[name] = Compared(
-            _interval(first, before), _interval(second, after), _interval(second - first, after - before)
+            _interval(first, before, share),
+            _interval(second, after, share),
+            _interval(second - first, after - before, share),
         )
     return compared
 
@@ -136,8 +140,21 @@ def _sampled(statistic: Statistic, counts: np.ndarray) -> np.ndarray:
     return np.concatenate([statistic.value(sums) for sums in blocks]) if blocks else np.zeros(0)
 
 
-def _interval(value: float, sampled: np.ndarray) -> Interval:
+def _interval(value: float, sampled: np.ndarray, share: float) -> Interval:
     if not len(sampled):
         return Interval(value, None, None)
-    low, high = np.percentile(sampled, [2.5, 97.5])
+    low, high = np.quantile(sampled, [(1 - share) / 2, (1 + share) / 2])
     return Interval(value, float(low), float(high))
+
+
+def wilson(wins: float, count: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % interval of a share by Wilson's score (1927), which holds for few rows and at 0 or 100 %.
+
+    A tie may count as half a win, which makes it a little too wide.
+    """
+    if not count:
+        return 0.0, 1.0
+    share, spread = wins / count, z * z / count
+    middle = (share + spread / 2) / (1 + spread)
+    half = z * math.sqrt(share * (1 - share) / count + spread / (4 * count)) / (1 + spread)
+    return max(0.0, middle - half), min(1.0, middle + half)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Literal
 
 from studio import run
 from studio.errors import RunError
+from studio.evaluation.statistics import wilson
 from studio.home import changing, slug, subfolder
 
 Choice = Literal["left", "right", "tie"]
@@ -79,16 +79,6 @@ def tally(about: str, other: str | None = None) -> dict[str, Any]:
         "low": low,
         "high": high,
     }
-
-
-def wilson(wins: float, count: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95 % interval of a share by Wilson's score (1927), which holds for few votes and at 0 or 100 %."""
-    if not count:
-        return 0.0, 1.0
-    share, spread = wins / count, z * z / count
-    middle = (share + spread / 2) / (1 + spread)
-    half = z * math.sqrt(share * (1 - share) / count + spread / (4 * count)) / (1 + spread)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def file(about: str) -> Path:

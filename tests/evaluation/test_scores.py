@@ -334,3 +334,9 @@ def test_the_csv_reads_back_as_it_was() -> None:
     (read,) = csv.DictReader(io.StringIO(text[1:]))
     assert (read["prompt"], read["reference"], read["tuned"]) == (row["prompt"], "你好", "=1+1")
     assert (read["tuned_exact_match"], read["base_finish"]) == ("1.0", "stop")
+
+
+def test_wilson() -> None:
+    """Against the published example: 9 of 10 lies between 0.596 and 0.982."""
+    low, high = statistics.wilson(9, 10)
+    assert (round(low, 3), round(high, 3)) == (0.596, 0.982)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from studio import device
 from studio.errors import DataError, DeviceError, ModelError, RunError, StudioError
+from studio.evaluation import statistics
 from studio.talk import chat, chats, reference, room, votes
 from tests.faults.refusing import refusing
 
@@ -98,7 +99,7 @@ def test_votes_are_counted_for_the_right_side(home: Path) -> None:
 @given(st.integers(1, 200), st.floats(0, 1))
 def test_interval_holds_the_share(count: int, share: float) -> None:
     wins = round(count * share)
-    low, high = votes.wilson(wins, count)
+    low, high = statistics.wilson(wins, count)
     assert 0 <= low <= wins / count + 1e-9
     assert wins / count - 1e-9 <= high <= 1
 
@@ -106,7 +107,7 @@ def test_interval_holds_the_share(count: int, share: float) -> None:
 def test_interval_against_simulation() -> None:
     """Of 95 % intervals about nineteen in twenty hold the true share."""
     draw = random.Random(1)
-    held = [votes.wilson(sum(draw.random() < 0.7 for _ in range(20)), 20) for _ in range(4000)]
+    held = [statistics.wilson(sum(draw.random() < 0.7 for _ in range(20)), 20) for _ in range(4000)]
     assert 0.93 < sum(low <= 0.7 <= high for low, high in held) / 4000 < 0.98
 
 

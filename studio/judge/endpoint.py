@@ -1,0 +1,111 @@
+"""An OpenAI-style chat endpoint that is asked for verdicts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx2
+
+from studio.errors import ModelError, RunError
+from studio.judge.order import KEY, JudgeOrder
+
+TRIES = 4  # of a request that meets a busy or failing endpoint
+LONGEST_WAIT = 60.0  # seconds between two tries
+REPLY_TOKENS = 512
+
+
+class Endpoint:
+    """An OpenAI-style chat endpoint: no faster than ordered, asked again when busy, each reply kept."""
+
+    def __init__(self, order: JudgeOrder, cache: Path, is_stopped: Callable[[], bool]):
+        self.order, self.cache, self.is_stopped = order, cache, is_stopped
+        self.refused = False  # by the endpoint, in a way that asking again does not change
+        self._lock, self._next = threading.Lock(), 0.0
+        self._known = self._cached()
+        key = os.environ.get(KEY)
+        self._client = httpx2.Client(
+            timeout=order.timeout, follow_redirects=False, headers={"Authorization": f"Bearer {key}"} if key else {}
+        )
+
+    def _cached(self) -> dict[str, str]:
+        try:
+            lines = self.cache.read_text(encoding="utf-8").splitlines()
+        except OSError:
+            return {}
+        known = {}
+        for line in lines:
+            try:
+                known |= json.loads(line)
+            except ValueError:  # cut off
+                continue
+        return known
+
+    def ask(self, prompt: str) -> str:
+        """The reply. Raises ModelError where the endpoint gives none, RunError where the job was stopped."""
+        digest = hashlib.sha256("\0".join((self.order.url, self.order.model, prompt)).encode()).hexdigest()
+        if digest in self._known:
+            return self._known[digest]
+        reply = self._asked(prompt)
+        with self._lock, open(self.cache, "a", encoding="utf-8") as file:
+            self._known[digest] = reply
+            file.write(json.dumps({digest: reply}, ensure_ascii=False) + "\n")
+        return reply
+
+    def _asked(self, prompt: str) -> str:
+        body = {
+            "model": self.order.model,
+            "messages": [{"role": "user", "content": prompt}],
+            "temperature": 0,
+            "max_tokens": REPLY_TOKENS,
+        }
+        why = ""
+        for attempt in range(TRIES):
+            self._wait_for_turn()
+            pause = 2.0**attempt
+            try:
+                answer = self._client.post(f"{self.order.url.rstrip('/')}/chat/completions", json=body)
+            except httpx2.HTTPError as error:
+                why = f"{type(error).__name__}: {error}"
+            else:
+                if answer.status_code == 200:
+                    return self._content(answer)
+                why = f"status {answer.status_code}: {answer.text[:200]}"
+                if answer.status_code not in (408, 409, 425, 429) and answer.status_code < 500:
+                    self.refused = True
+                    break
+                after = answer.headers.get("Retry-After", "")
+                pause = float(after) if after.replace(".", "", 1).isdigit() else pause
+            if attempt < TRIES - 1:
+                self._sleep(min(pause, LONGEST_WAIT))
+        raise ModelError(f"The judge does not answer: {why}", f"Check its address, its model and {KEY}.", "judge.url")
+
+    def _content(self, answer: httpx2.Response) -> str:
+        try:
+            return str(answer.json()["choices"][0]["message"]["content"] or "")
+        except (ValueError, LookupError, TypeError) as error:
+            self.refused = True
+            raise ModelError(
+                "The judge's answer is not one of an OpenAI-style endpoint.",
+                "The address mostly ends in /v1.",
+                "judge.url",
+            ) from error
+
+    def _wait_for_turn(self) -> None:
+        with self._lock:
+            now = time.monotonic()
+            turn = max(now, self._next)
+            self._next = turn + 60 / self.order.per_minute
+        self._sleep(turn - now)
+
+    def _sleep(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if self.is_stopped():
+                raise RunError("The judging was stopped as asked.", "Start it again when you like.", "run")
+            time.sleep(min(left, 0.2))
