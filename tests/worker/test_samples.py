@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 from studio.kernels import SAMPLE_MAX_NEW_TOKENS
 from studio.talk.reference import resolve
 from studio.tokens import Encoder
+from studio.training import Training
 from studio.worker import samples
 from studio.worker.samples import LEAST_TOKENS, SHARE, budget
 from tests.worker.carrying import carry, order, rows
@@ -29,7 +30,8 @@ def test_three_held_out_questions_by_default(
 ) -> None:
     """The first round is of the base as transformers loads it, whatever the method puts before or beside it."""
     monkeypatch.setattr(samples, "SHARE", 1e6)  # however slow this machine is just now
-    run = order(tiny_model, data, "data.eval=0.3", "training.eval_every=5", f"method.name={method}")
+    ordered = ("data.eval=0.3", "training.eval_every=5", f"training.samples={Training().samples}")
+    run = order(tiny_model, data, *ordered, f"method.name={method}")
     found = [event for event in carry(run) if event["kind"] == "sample"]
     assert {event["step"] for event in found} == {0, 5, 10}
     assert len({event["prompt"] for event in found}) == 3
@@ -73,7 +75,7 @@ def test_quick_answers_are_whole() -> None:
 
 def test_slow_rounds_are_left_out_and_said(tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers that take a hundred times as long as the steps: the ends are cut, what lies between is left out."""
-    run = order(tiny_model, data, "data.eval=0.3", "training.eval_every=2")
+    run = order(tiny_model, data, "data.eval=0.3", "training.eval_every=2", "training.samples=3")
     events = carry(run)
     found = {event["step"] for event in events if event["kind"] == "sample"}
     assert {0, 10} <= found
