@@ -58,14 +58,15 @@ def fitting(question: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@rights.read(waits=True)
+@rights.read(WATCHER, VISITOR, waits=True)
 def hub(question: dict[str, Any]) -> dict[str, Any]:
     """{rows, service}: models of the Hub by a word, the most downloaded first; service: who has not answered.
 
-    Waits two seconds at most; the search goes on in the background. {search, lang}.
+    Waits two seconds at most; the search goes on in the background. For the owner alone, who may fetch one. {search,
+    lang}.
     """
     lang, text = words.language(question.get("lang")), str(question.get("search") or "").strip()[:MAX_SEARCH_CHARS]
-    if not text:
+    if not text or not who.owns():
         return {"rows": [], "service": None}
     try:
         rows = single_flight.ask(("models", text), lambda: _search(text), measure.hub(), wait=2)

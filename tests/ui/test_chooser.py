@@ -51,9 +51,11 @@ def test_the_data_gives_a_time(with_small_starter: Path) -> None:
 
 
 def test_the_hub_is_searched_by_the_owner_and_waited_for_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert rights.roles_of(questions.reads()["chooser/hub"]) == {OWNER}
-    assert rights.roles_of(questions.reads()["chooser/fitting"]) == {OWNER, WATCHER, VISITOR}
+    for read in chooser.READS:
+        assert rights.roles_of(questions.reads()[f"chooser/{read.__name__}"]) == {OWNER, WATCHER, VISITOR}
     monkeypatch.setattr(chooser, "unreachable", lambda: "no network")
+    with who.acting_as(who.Requester(WATCHER)):
+        assert chooser.hub({"search": "a model that nobody has"}) == {"rows": [], "service": None}
     found = chooser.hub({"search": "a model that nobody has", "lang": "zh"})
     assert found["rows"] == []
     assert "no network" in found["service"]
