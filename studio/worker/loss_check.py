@@ -98,8 +98,9 @@ def _training_loss(trainer: Any, rows: list[Row]) -> float | str:
     """The mean loss per token of the rows in one micro-batch as training computes it, or the error that it raises."""
     layout = trainer.layout._replace(max_tokens=max(trainer.layout.max_tokens, 2 * sum(LENGTHS)))
     micro_batches = MicroBatchCollator(layout)(rows)
+    token_loss = trainer.micro_batch_loss if trainer.objective is None else trainer.token_loss
     try:
-        losses = [trainer.token_loss(trainer.model.eval(), micro_batch) for micro_batch in micro_batches]
+        losses = [token_loss(trainer.model.eval(), micro_batch) for micro_batch in micro_batches]
     except StudioError:
         raise
     except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:

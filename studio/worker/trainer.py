@@ -37,6 +37,8 @@ class StudioTrainer(CheckpointedTrainer):
     stage: of a loss that compares answers.
     """
 
+    objective: Objective | None = None  # of a stage that compares answers
+
     def __init__(
         self,
         *,
@@ -58,7 +60,8 @@ class StudioTrainer(CheckpointedTrainer):
         self.loss_kind, self.dtype = loss_kind, dtype
         self.checkpoints_to_keep = checkpoints_to_keep
         self.rank, self.world_size = self.args.process_index, self.args.world_size
-        self.objective = Objective(stage, self) if stage is not None and not stage.is_supervised else None
+        if stage is not None and not stage.is_supervised:
+            self.objective = Objective(stage, self)
         self.brake: Any = None  # worker/keep_general.py: the penalty of a step
         self._eval_batches: EvalBatches | None = None
         self._correct: list[torch.Tensor] | None = None  # of an evaluation: counts of targets that are the likeliest
