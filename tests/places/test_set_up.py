@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from studio import config, environment, follow, program, queue, run
+from studio.home import PROJECT
 from studio.runs import remote
+from tests.faults import fake_trainer
 from tests.places import sshd
 from tests.places.test_ssh import order, over, until
 
@@ -124,17 +126,22 @@ def test_a_bare_home_is_set_up_with_progress_and_trains(
 ) -> None:
     bare = tmp_path / "bare home"
     bare.mkdir()
-    (tmp_path / "ssh").mkdir()
+    for name in ("ssh", "again"):
+        (tmp_path / name).mkdir()
     monkeypatch.setenv("STUDIO_SSH_CONFIG", str(tmp_path / "ssh" / "ssh_config"))
     monkeypatch.setattr(program, "requirements", lambda: f"{libraries}\n")
     bin_there = shim(tmp_path / "bin", ":")
-    with sshd.serving(tmp_path / "ssh", HOME=f'"{bare}"', PATH=f"{bin_there}:/usr/bin:/bin"):
+    there = {"HOME": f'"{bare}"', "PATH": f"{bin_there}:/usr/bin:/bin"}
+    with sshd.serving(tmp_path / "ssh", **there):
         plain = {**order(tmp_path, tiny_model, tiny_data, max_steps=2), "place": "ssh:there"}
         first, second = (run.create(config.build(plain)) for _ in range(2))
         assert follow.main(str(first.folder)) == 0, run.summary(first)
         phases = [event["name"] for event in first.events() if event["kind"] == "phase"]
         assert phases.index("sending") < phases.index("setting up") < phases.index("training")
         assert "Installing the program's packages" in capsys.readouterr().out
+    monkeypatch.setenv("STUDIO_SSH_CONFIG", str(tmp_path / "again" / "ssh_config"))
+    without_torch = {"STUDIO_TRAINER": fake_trainer.__name__, "PYTHONPATH": str(PROJECT)}  # the first trained for real
+    with sshd.serving(tmp_path / "again", **there, **without_torch):
         assert follow.main(str(second.folder)) == 0
         assert "setting up" not in [event.get("name") for event in second.events()]
         assert remote.remove(first) == ""

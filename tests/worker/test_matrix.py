@@ -14,6 +14,7 @@ from studio.export import folders as export
 from studio.methods import METHODS
 from studio.run import Run
 from studio.talk import chat
+from studio.worker import export as exporter
 from tests.worker.carrying import carry, order, rows
 
 QUESTION = [{"role": "user", "content": "Say the number 3."}]
@@ -76,8 +77,11 @@ def test_export_of_the_adapter(trained: dict[str, Run], name: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_merged_or_refused(trained: dict[str, Run], name: str, tmp_path: Path) -> None:
+def test_merged_or_refused(trained: dict[str, Run], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LoRA's by the exporter's process, the others' by the same lines inside this one."""
     out = tmp_path / "merged"
+    if name != "lora":
+        monkeypatch.setattr(export, "run_worker", lambda words, tell: exporter.main(words[1], words[2], Path(words[3])))
     if METHODS[name].mergeable or not METHODS[name].adapter:
         assert (Path(export.export(trained[name].id, "merged", out, proven=False)["path"]) / "config.json").is_file()
         return
