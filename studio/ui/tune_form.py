@@ -8,13 +8,14 @@ from pydantic import BaseModel
 
 from studio.base.source import ModelOrder
 from studio.data.order import DataOrder
+from studio.evaluation.order import EvaluationOrder
 from studio.methods import METHODS
 from studio.places import PLACES
 from studio.training import Training
 
 Knob = dict[str, Any]
-# fields that the cards themselves or the Data tab draw
-HIDDEN = {"data": ("train", "problems", "mapping"), "model": ("source",)}
+# fields that the cards themselves or the Data tab draw, and those that only the YAML has
+HIDDEN = {"data": ("train", "problems", "mapping"), "model": ("source",), "evaluation": ("json_schema",)}
 
 
 def form() -> dict[str, Any]:
@@ -23,6 +24,7 @@ def form() -> dict[str, Any]:
         "model": knobs(ModelOrder, HIDDEN["model"]),
         "data": knobs(DataOrder, HIDDEN["data"]),
         "training": knobs(Training),
+        "evaluation": knobs(EvaluationOrder, HIDDEN["evaluation"]),
         "methods": [
             {
                 "name": name,

@@ -57,6 +57,7 @@ def knob_strings() -> set[str]:
         made["model"],
         made["data"],
         made["training"],
+        made["evaluation"],
         *(method["knobs"] for method in made["methods"]),
         *(place["knobs"] for place in made["places"]),
     ]

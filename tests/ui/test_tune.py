@@ -9,6 +9,7 @@ import pytest
 from studio import config, preflight
 from studio.config import RunConfig
 from studio.data.order import DataOrder
+from studio.evaluation.order import EvaluationOrder
 from studio.methods import METHODS
 from studio.training import Training
 from studio.ui import tune, tune_form
@@ -19,13 +20,14 @@ def test_every_field_has_its_knob() -> None:
     made = tune_form.form()
     assert [knob["key"] for knob in made["training"]] == list(Training.model_fields)
     assert {knob["key"] for knob in made["data"]} == set(DataOrder.model_fields) - set(tune_form.HIDDEN["data"])
+    assert {knob["key"] for knob in made["evaluation"]} == set(EvaluationOrder.model_fields) - {"json_schema"}
     for method in made["methods"]:
         assert [knob["key"] for knob in method["knobs"]] == [
             key for key in METHODS[method["name"]].model_fields if key != "name"
         ]
 
 
-@pytest.mark.parametrize("model", [Training, DataOrder, *METHODS.values()])
+@pytest.mark.parametrize("model", [Training, DataOrder, EvaluationOrder, *METHODS.values()])
 def test_every_knob_has_a_title_and_a_sentence(model: type) -> None:
     for knob in tune_form.knobs(model, ("name",)):
         assert knob["title"] != knob["key"]

@@ -149,7 +149,21 @@
     };
     const drawTraining = () => card("training", "Settings", "How long, how fast.",
       grid(some(offer.form.training, "training",
-        { learning_rate: studio.say("{rate} (this method's own)", { rate: method().rate }) })));
+        { learning_rate: studio.say("{rate} (this method's own)", { rate: method().rate }) })),
+      grid(drawEvaluation()));
+    // `evaluation` is there or not: a switch, and its knobs where it is on.
+    const drawEvaluation = () => {
+      const isOn = Boolean(studio.order.get("evaluation"));
+      const control = el("button", { id: "knob-evaluation", type: "button", class: "switch", role: "switch",
+        "aria-checked": String(isOn), "aria-describedby": "knob-evaluation-help",
+        onclick: () => { studio.order.set("evaluation", isOn ? undefined : {}, undefined, "form"); draw(); } });
+      return [el("div", { class: `field field-switch ${isOn ? "changed" : ""}`, "data-path": "evaluation" },
+        el("div", { class: "field-head" },
+          el("label", { for: "knob-evaluation" }, studio.say("Evaluate by answers after training"))), control,
+        el("p", { class: "help", id: "knob-evaluation-help" }, studio.say("Base and tuned model answer held-out questions, "
+          + "and the answers are scored. It adds to the run's time; later it can be done from the run's page."))),
+      ...(isOn ? some(offer.form.evaluation, "evaluation") : [])];
+    };
 
     const place = () => offer.form.places.find((one) => one.kind === studio.order.place()) || offer.form.places[0];
     const drawPlace = () => {
