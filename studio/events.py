@@ -14,7 +14,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +161,11 @@ def read(path: Path, cursor: int = 0, limit: int | None = None) -> tuple[list[di
         return [], cursor
     end = data.rfind(b"\n") + 1
     return [event for line in data[:end].split(b"\n") if (event := _event(line)) is not None], cursor + end
+
+
+def perplexity(event: Mapping[str, Any]) -> float | None:
+    """exp(loss per token) of an "eval" event; None where the loss is one of compared answers."""
+    return None if "preference" in event else math.exp(min(event["loss"], 50))
 
 
 def latest(events: Sequence[dict[str, Any]], *kinds: str) -> dict[str, Any]:

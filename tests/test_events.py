@@ -194,3 +194,8 @@ def test_an_heir_keeps_the_lock(tmp_path: Path) -> None:
     heir.kill()
     heir.wait()
     assert not events.is_locked(path)
+
+
+def test_compared_answers_have_no_perplexity() -> None:
+    assert events.perplexity({"loss": 1.0}) == pytest.approx(2.718281828)
+    assert events.perplexity({"loss": 1.0, "preference": {"accuracy": 0.5}}) is None

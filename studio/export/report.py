@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Iterable
 from typing import Any
 
 from studio import benchmark
 from studio.combination import TYPES
-from studio.events import latest
+from studio.events import latest, perplexity
 from studio.export import evaluation, forgetting, proof, races
 from studio.export.card import cells, portable, short, versions
 from studio.export.curve import curve, svg
@@ -114,7 +113,7 @@ def _data(plan: dict[str, Any], run: Run) -> str:
 
 def _evaluations(events: list[dict[str, Any]]) -> str:
     rows = "".join(
-        f"<tr><td>{event['step']}</td><td>{event['loss']:.4f}</td><td>{math.exp(min(event['loss'], 50)):.2f}</td>"
+        f"<tr><td>{event['step']}</td><td>{event['loss']:.4f}</td><td>{figure(perplexity(event), 2, 1)}</td>"
         f"<td>{figure(event.get('accuracy'), 1, 100)}</td></tr>"
         for event in events
         if event["kind"] == "eval" and event.get("loss") is not None

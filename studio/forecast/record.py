@@ -191,8 +191,9 @@ def accuracy(runs: list[FinishedRun]) -> dict[str, Any]:
     if not errors:
         return {"runs": 0, "median_error": None, "text": "No finished run on this device yet."}
     middle = statistics.median(errors)
+    text = f"Last {len(errors)} runs: off by {middle:.0%} in the median."
     return {
         "runs": len(errors),
         "median_error": round(middle, 4),
-        "text": f"Last {len(errors)} runs: off by {middle:.0%} in the median.",
+        "text": text if len(errors) > 1 else f"The last run: off by {middle:.0%}.",
     }

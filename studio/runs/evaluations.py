@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 from studio import json_text
-from studio.events import latest
+from studio.events import latest, perplexity
 from studio.run import Run, current_events
 
 KIND = "evaluation"  # the folder in the run's, and the side job's
@@ -35,8 +34,4 @@ def metrics(run: Run) -> dict[str, Any]:
 
 
 def _figures(event: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "loss": event["loss"],
-        "perplexity": math.exp(min(event["loss"], 50)),
-        "token_accuracy": event.get("accuracy"),
-    }
+    return {"loss": event["loss"], "perplexity": perplexity(event), "token_accuracy": event.get("accuracy")}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from studio import general
 from studio.errors import OrderError, RunError
-from studio.events import latest, read, seconds
+from studio.events import latest, perplexity, read, seconds
 from studio.runs.diagnosis import diagnose_lost
 
 if TYPE_CHECKING:
@@ -148,7 +147,7 @@ def _held_out_fields(evals: list[dict[str, Any]]) -> dict[str, Any]:
     ends = {"_before": next((event for event in evals if event["step"] == 0), None), "": evals[-1] if evals else None}
     fields: dict[str, Any] = {}
     for name, event in ends.items():
-        fields[f"eval_perplexity{name}"] = math.exp(min(event["loss"], 50)) if event else None
+        fields[f"eval_perplexity{name}"] = perplexity(event) if event else None
         fields[f"eval_accuracy{name}"] = event.get("accuracy") if event else None
     return fields
 

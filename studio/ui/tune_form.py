@@ -11,6 +11,8 @@ from studio.data.order import DataOrder
 from studio.evaluation.order import EvaluationOrder
 from studio.methods import METHODS
 from studio.places import PLACES
+from studio.stage import METRICS
+from studio.stages import STAGES
 from studio.training import Training
 
 Knob = dict[str, Any]
@@ -19,12 +21,24 @@ HIDDEN = {"data": ("train", "problems", "mapping"), "model": ("source",), "evalu
 
 
 def form() -> dict[str, Any]:
-    """Every knob of every section, and the methods with theirs."""
+    """Every knob of every section; the stages, methods and places with theirs; what a stage's metrics mean."""
     return {
         "model": knobs(ModelOrder, HIDDEN["model"]),
         "data": knobs(DataOrder, HIDDEN["data"]),
         "training": knobs(Training),
         "evaluation": knobs(EvaluationOrder, HIDDEN["evaluation"]),
+        "stages": [
+            {
+                "name": name,
+                "label": kind.label,
+                "about": kind.about,
+                "advice": kind.advice,
+                "rate_scale": kind.rate_scale,
+                "knobs": knobs(kind, ("name",)),
+            }
+            for name, kind in STAGES.items()
+        ],
+        "metrics": METRICS,
         "methods": [
             {
                 "name": name,

@@ -51,18 +51,19 @@ def script_strings() -> set[str]:
 
 
 def knob_strings() -> set[str]:
-    """Titles and help of every knob, names and advice of every method, presets, samples, problems."""
+    """Titles and help of every knob, names and advice of every method and stage, presets, samples, problems."""
     made = form()
     groups = [
         made["model"],
         made["data"],
         made["training"],
         made["evaluation"],
-        *(method["knobs"] for method in made["methods"]),
+        *(kind["knobs"] for kind in [*made["methods"], *made["stages"]]),
         *(place["knobs"] for place in made["places"]),
     ]
     found = {knob[key] for knobs in groups for knob in knobs for key in ("title", "help") if knob[key]}
-    found |= {method[key] for method in made["methods"] for key in ("label", "about", "advice")}
+    found |= {kind[key] for kind in [*made["methods"], *made["stages"]] for key in ("label", "about", "advice")}
+    found |= set(made["metrics"].values())
     found |= {place[key] for place in made["places"] for key in ("label", "about")}
     found |= {text for preset in PRESETS.values() for text in (preset.label, preset.about)}
     found |= {sample[key] for sample in samples() for key in ("title", "description")}

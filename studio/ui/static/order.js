@@ -35,6 +35,7 @@
     replace(wanted, from) { value = wanted; tell(from); },
     model() { return typeof value.model === "object" && value.model ? value.model.source : value.model || "starter"; },
     method() { return typeof value.method === "object" && value.method ? value.method.name : value.method || "lora"; },
+    stage() { return typeof value.stage === "object" && value.stage ? value.stage.name : value.stage || "sft"; },
     place() {
       return typeof value.place === "object" && value.place ? value.place.kind : (value.place || "here").split(":")[0];
     },

@@ -11,6 +11,7 @@
   const ICONS = { model: '<path d="M12 3 4 7.5v9L12 21l8-4.5v-9L12 3Z"/><path d="M4 7.5 12 12l8-4.5M12 12v9"/>',
     data: '<ellipse cx="12" cy="6" rx="7" ry="3"/>'
       + '<path d="M5 6v12c0 1.7 3.1 3 7 3s7-1.3 7-3V6M5 12c0 1.7 3.1 3 7 3s7-1.3 7-3"/>',
+    stage: '<path d="M12 4v16M8 20h8M6 7h12M6 7l-3 6h6L6 7ZM18 7l-3 6h6l-3-6Z"/>',
     method: '<path d="M4 20 14 10M13 5l6 6M16 3l5 5-4 4-5-5 4-4Z"/>',
     training: '<path d="M4 7h10M18 7h2M4 17h2M10 17h10"/><circle cx="16" cy="7" r="2"/><circle cx="8" cy="17" r="2"/>',
     place: '<rect x="3" y="4" width="18" height="12" rx="2"/><path d="M8 20h8M12 16v4"/>' };
@@ -122,6 +123,22 @@
       : knob.key === "format"
       ? { ...knob, suggestions: offer.formats }
       : knob));
+    const stage = () => offer.form.stages.find((one) => one.name === studio.order.stage()) || offer.form.stages[0];
+    const drawStage = () => {
+      const choose = (name) => {
+        if (name === studio.order.stage()) return;
+        studio.order.set("stage", name === offer.form.stages[0].name ? undefined : { name }, undefined, "form");
+        draw();
+      };
+      return card("stage", "Stage", "What is learnt from what.",
+        chips("Stage",
+          offer.form.stages.map((one) => ({
+            source: one.name, label: studio.say(one.label), title: studio.say(one.about)
+          })),
+          stage().name, choose),
+        el("p", { class: "advice" }, studio.say(stage().about), " ", studio.say(stage().advice)),
+        grid(some(stage().knobs, "stage")));
+    };
     const drawMethod = () => {
       const pick = (name) => {
         if (name !== studio.order.method()) {
@@ -149,7 +166,8 @@
     };
     const drawTraining = () => card("training", "Settings", "How long, how fast.",
       grid(some(offer.form.training, "training",
-        { learning_rate: studio.say("{rate} (this method's own)", { rate: method().rate }) })),
+        { learning_rate: studio.say("{rate} (this method's own)",
+          { rate: Number((method().rate * stage().rate_scale).toPrecision(3)) }) })),
       grid(drawEvaluation()));
     // `evaluation` is there or not: a switch, and its knobs where it is on.
     const drawEvaluation = () => {
@@ -183,7 +201,8 @@
         place().kind !== "here" && grid(some(place().knobs, "place", { namespace: studio.say("you") })));
     };
 
-    const sections = () => [["model", offer.form.model], ["data", offer.form.data], ["method", method().knobs],
+    const sections = () => [["model", offer.form.model], ["data", offer.form.data], ["stage", stage().knobs],
+      ["method", method().knobs],
       ["training", offer.form.training], ["place", place().knobs]];
     const drawSwitch = () => {
       const count = sections().reduce((sum, [section, knobs]) => sum + studio.changed(knobs, section), 0);
@@ -224,7 +243,7 @@
 
     function draw() {
       const focused = document.activeElement?.id;
-      form.replaceChildren(drawSwitch(), drawModel(), drawData(), drawMethod(), drawTraining(), drawPlace());
+      form.replaceChildren(drawSwitch(), drawModel(), drawData(), drawStage(), drawMethod(), drawTraining(), drawPlace());
       at(".lead").textContent =
         studio.say("Everything is set for a first run: a small model, sample data and LoRA. Press Start, or change "
           + "what you like.");

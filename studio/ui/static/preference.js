@@ -1,0 +1,42 @@
+// What a run of a stage that compares answers has learnt to prefer: its held-out metrics, at the start and now.
+(() => {
+  const studio = window.studio, make = studio.element;
+  const NAMES = { accuracy: "Chosen answer preferred", margin: "Margin of the rewards", chosen: "Reward, chosen",
+    rejected: "Reward, rejected", logps_chosen: "Log-probability, chosen", logps_rejected: "Log-probability, rejected",
+    length_chosen: "Tokens, chosen", length_rejected: "Tokens, rejected", kl: "Divergence (KL)" };
+  const figure = (name, value) => (value == null
+    ? "–"
+    : name === "accuracy" ? `${studio.number(100 * value)} %` : studio.number(value, name.startsWith("length") ? 0 : 3));
+
+  const verdict = (before, now) => (now.accuracy == null
+    ? null
+    : make("p", { class: `verdict ${now.accuracy > 0.5 ? "good" : "bad"}` }, make("b", {}, before.accuracy == null
+      ? studio.say("Of the held-out answers it prefers the better one in {share}.", { share: figure("accuracy", now.accuracy) })
+      : studio.say("Of the held-out answers it prefers the better one in {share}; it was {before}.",
+        { share: figure("accuracy", now.accuracy), before: figure("accuracy", before.accuracy) }))));
+  const table = (before, now, about) => make("div", { class: "scroll" }, make("table", { class: "simple" },
+    make("thead", {}, make("tr", {}, ["Figure", "At the start", "Now"].map((name) =>
+      make("th", { scope: "col" }, studio.say(name))))),
+    make("tbody", {}, Object.entries(NAMES).filter(([name]) => now[name] != null).map(([name, label]) =>
+      make("tr", {}, make("th", { scope: "row" }, studio.say(label),
+        make("small", { class: "quiet" }, about[name] ? studio.say(about[name]) : "")),
+      make("td", { class: "num" }, figure(name, before[name])), make("td", { class: "num" }, figure(name, now[name])))))));
+
+  const card = () => {
+    const node = make("section", { class: "card evaluation preference", hidden: true });
+    let key = null;
+    const show = (row) => {
+      const others = row ? studio.live.tracks.get(row.id)?.others || [] : [];
+      const measures = others.filter((event) => event.kind === "eval" && event.preference);
+      node.hidden = !measures.length;
+      const now = JSON.stringify([row?.id, measures.length, studio.language]);
+      if (node.hidden || now === key) return;
+      key = now;
+      const before = measures[0].step === 0 ? measures[0].preference : {}, last = measures.at(-1).preference;
+      node.replaceChildren(...[make("h3", {}, studio.say("Which answers does it prefer?")), verdict(before, last),
+        table(before, last, studio.offer?.form.metrics || {})].filter(Boolean));
+    };
+    return { node, show };
+  };
+  studio.resultCards.push(card);
+})();
