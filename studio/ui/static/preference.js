@@ -19,7 +19,7 @@
       make("th", { scope: "col" }, studio.say(name))))),
     make("tbody", {}, Object.entries(NAMES).filter(([name]) => now[name] != null).map(([name, label]) =>
       make("tr", {}, make("th", { scope: "row" }, studio.say(label),
-        make("small", { class: "quiet" }, about[name] ? studio.say(about[name]) : "")),
+        make("small", { class: "quiet about" }, about[name] ? studio.say(about[name]) : "")),
       make("td", { class: "num" }, figure(name, before[name])), make("td", { class: "num" }, figure(name, now[name])))))));
 
   const card = () => {
