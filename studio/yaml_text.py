@@ -40,11 +40,11 @@ class Loader(FAST):  # type: ignore[misc, valid-type]
         return super().construct_mapping(node, deep)
 
 
-def read(text: str, where: str = "the order", loader: type[Loader] = Loader) -> Any:
+def read(text: str, where: str = "the order", loader: type[Loader] | None = None) -> Any:
     """The values in a YAML text. Raises OrderError: no YAML, a key twice, nested too deeply."""
     try:
         _check_depth(text, FAST, where)
-        return yaml.load(text, Loader=loader)
+        return yaml.load(text, Loader=loader or Loader)
     except yaml.YAMLError as error:
         raise _refused(_python_error(text, where) or error, where) from error
     except RecursionError:

@@ -33,7 +33,7 @@ def waits(milliseconds: float) -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's timer slack is Linux's")
 def test_waits_that_are_in_no_hurry_end_together() -> None:
-    assert waits(20) <= 30 < waits(0.05), "twenty milliseconds each at most"
+    assert 4 * waits(20) < waits(0.05), "about twenty milliseconds each, where nothing else wakes it"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's timer slack is Linux's")

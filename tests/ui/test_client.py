@@ -68,6 +68,7 @@ JOBS = {
     "train_without",
     "judge_answers",
     "start_benchmark",
+    "stop_benchmark",
     "stop_judging",
     "start_race",
     "start_plan",
