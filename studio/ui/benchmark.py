@@ -35,9 +35,7 @@ def start_benchmark(name: str, settings: dict[str, Any]) -> dict[str, Any]:
 @rights.job()
 def stop_benchmark(name: str) -> dict[str, Any]:
     """End a benchmark; the figures of earlier ones stay. Returns {run, state}."""
-    task = benchmark.job(live.get_run(name))
-    task.request_stop()
-    return {"run": task.run.id, "state": task.status()["state"]}
+    return live.stop_side_job(benchmark.job(live.get_run(name)))
 
 
 @rights.read(WATCHER, VISITOR)

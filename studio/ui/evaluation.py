@@ -36,10 +36,7 @@ def evaluate(name: str, settings: dict[str, Any]) -> dict[str, Any]:
 @rights.job()
 def stop_evaluation(name: str) -> dict[str, Any]:
     """End an evaluation; what both models have answered so far is its result. Returns {run, state}."""
-    chosen = live.get_run(name)
-    task = evaluating.job(chosen)
-    task.request_stop()
-    return {"run": chosen.id, "state": task.status()["state"]}
+    return live.stop_side_job(evaluating.job(live.get_run(name)))
 
 
 @rights.read(WATCHER, VISITOR)

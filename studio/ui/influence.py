@@ -50,9 +50,7 @@ def _is_turn(turn: Any) -> bool:
 @rights.job()
 def stop_influence(name: str) -> dict[str, Any]:
     """End a search; the gradients taken so far are kept. Returns {run, state}."""
-    task = influence.job(live.get_run(name))
-    task.request_stop()
-    return {"run": task.run.id, "state": task.status()["state"]}
+    return live.stop_side_job(influence.job(live.get_run(name)))
 
 
 @rights.job(waits=True)

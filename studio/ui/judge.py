@@ -33,9 +33,7 @@ def judge_answers(name: str, settings: dict[str, Any]) -> dict[str, Any]:
 @rights.job()
 def stop_judging(name: str) -> dict[str, Any]:
     """End a judging; what was judged so far is its result. Returns {run, state}."""
-    task = judge.job(live.get_run(name))
-    task.request_stop()
-    return {"run": task.run.id, "state": task.status()["state"]}
+    return live.stop_side_job(judge.job(live.get_run(name)))
 
 
 @rights.read(WATCHER, VISITOR)

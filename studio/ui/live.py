@@ -22,6 +22,7 @@ from studio.forecast import duration, remedies
 from studio.home import folder_size, inside, subfolder
 from studio.run import ALIVE, Run
 from studio.runs import checkpoints, compare
+from studio.side_job import SideJob
 from studio.ui import device, log_window, rights
 from studio.ui.tail import COLUMNS, Tail, Tails
 from studio.ui.who import VISITOR, WATCHER
@@ -206,6 +207,12 @@ def get_run(name: str) -> Run:
     if run_.id != name or name.startswith(".") or not run.is_run(run_.folder):
         raise RunError(f"There is no run {name!r}.", "It may have been deleted. All runs stand in the list.", "run")
     return run_
+
+
+def stop_side_job(task: SideJob) -> dict[str, Any]:
+    """Ask a job beside a run to end. Returns {run, state}."""
+    task.request_stop()
+    return {"run": task.run.id, "state": task.status()["state"]}
 
 
 @rights.read(WATCHER, VISITOR, waits=True)
