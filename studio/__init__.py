@@ -20,6 +20,7 @@ The top level holds the product's nouns; a folder beside a noun holds what it is
     choice                the models to choose from (base/catalogue.json) and whether each fits (forecast/fits.py)
     preflight             the checks before a run exists
     place      places/    here, over SSH, as a Hub Job: relay.py tells of a run there, follow.py takes it in here
+    origin                the run that an order starts from: SFT, then DPO (`start`)
     race       contest    several settings in turns over one base (worker/race.py); plan.py: over shares of the rows
     run        runs/      attempts, claims, checkpoints, stops, recovery, diagnosis
     (a result) talk/      models and their server, conversations, votes
@@ -76,6 +77,7 @@ FLOORS = {
     5: (
         "combining",
         "evaluating",
+        "origin",
         "race",
         "plan",
         "side_job",

@@ -48,6 +48,13 @@ class RunConfig(BaseModel):
         title="Stage",
         description="What is learnt from what: sft from answers, dpo and orpo from pairs, kto from verdicts.",
     )
+    start: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        title="Start from",
+        description="A finished run whose adapter goes on: SFT first, then dpo. Left out: a new adapter.",
+    )
     method: AnyMethod = Field(default_factory=lambda: METHODS[DEFAULT_METHOD].model_validate({}))
     training: Training = Field(default_factory=Training)
     place: AnyPlace = Field(
@@ -81,6 +88,11 @@ class RunConfig(BaseModel):
     def virtual_tokens(self) -> int:
         """Tokens that the method puts before every row."""
         return getattr(self.method, "virtual_tokens", 0)
+
+    @property
+    def switches_adapter_off(self) -> bool:
+        """Whether the stage's reference is the model with its adapter off; else it is asked once, before the start."""
+        return self.start is None and self.stage.switches_adapter_off(self.method)
 
     def data_sections(self) -> list[tuple[DataOrder, int]]:
         """(data, seed) of what was learnt from: its own, or that of each run that a combination is made of."""

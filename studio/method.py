@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Shapes = dict[str, tuple[int, ...]]  # tensor name -> shape
 ADVANCED: dict[str, Any] = {"advanced": True}
+TRAINING_KNOBS = {"dropout", "plus_ratio", "init"}  # of methods: how weights are trained, not what they are
 TRAINED_WEIGHTS = "trained.safetensors"  # file of a checkpoint
 
 
@@ -45,6 +46,7 @@ class Method(BaseModel, ABC):
     mergeable: ClassVar[bool] = False
     cannot_merge: ClassVar[str] = ""  # why not, in words, where mergeable is False
     trains_tokens: ClassVar[bool] = False  # whether rows for new tokens are trained and come with the result
+    goes_on: ClassVar[bool] = False  # whether another run can train its result further (start)
     adapter: ClassVar[bool] = True  # the result is an adapter beside a base; False: whole weights
 
     # -- arithmetic, without torch
@@ -156,6 +158,31 @@ class Method(BaseModel, ABC):
     def save_result(self, model: Any, folder: Path) -> None:
         """Write the result (adapter or weights) into folder."""
         model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+
+    def same_weights(self, other: Method) -> bool:
+        """Whether a result of the other method fits into what this one trains: equal but for how it is trained."""
+        mine, theirs = self.model_dump(exclude=TRAINING_KNOBS), other.model_dump(exclude=TRAINING_KNOBS)
+        return mine == theirs
+
+    def load_result(self, model: Any, folder: Path) -> None:
+        """Load an adapter that save_result wrote into a wrapped model, to train it further.
+
+        Raises RunError where weights are missing or have other shapes.
+        """
+        from peft import set_peft_model_state_dict
+        from safetensors.torch import load_file
+
+        stored = load_file(folder / "adapter_model.safetensors")
+        try:
+            unknown = set_peft_model_state_dict(model, stored).unexpected_keys
+        except (RuntimeError, KeyError) as error:
+            unknown = [str(error)]
+        if unknown:
+            raise RunError(
+                f"The adapter in {folder} does not fit into what this order trains: {unknown[0][:200]}.",
+                "Give method the settings of the run that made it.",
+                "method",
+            )
 
     def attach(self, model: Any, folder: Path, name: str = "default") -> Any:
         """The base with a result that save_result wrote attached and activated, in eval mode.

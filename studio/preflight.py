@@ -13,7 +13,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from studio import auto, data, model, places
+from studio import auto, data, model, origin, places
 from studio.base import source
 from studio.config import RunConfig
 from studio.device import Device, devices
@@ -61,6 +61,7 @@ def check(config: RunConfig) -> None:
     config.stage.refuse(config.method, config.data, config.training)
     check_new_tokens(config, facts)
     check_settings(config, device)
+    origin.check(config)
     data.check(config.data, folder, num_virtual_tokens=config.virtual_tokens)
 
 

@@ -85,6 +85,11 @@ class Run:
         return self.folder / "checkpoints"
 
     @property
+    def start(self) -> Path:
+        """A copy of the adapter that the order goes on from, where it names one."""
+        return self.folder / "start"
+
+    @property
     def result(self) -> Path:
         return self.folder / "model"
 
@@ -280,6 +285,9 @@ def create(
     current time by default. begun: a folder whose events, checkpoints and result are copied first; with queued False
     nothing is added to its events.
     """
+    origin = find(config.start) if config.start else None
+    if origin:
+        config = config.with_changes(start=origin.id)
     label = model_label or Path(config.model.source).stem.lower()
     name = slug(config.name or f"{config.method.name}-{label}", "run")
     stamp = datetime.now().strftime("%Y-%m-%d-%H%M")
@@ -290,6 +298,8 @@ def create(
         else:
             temporary.mkdir()
         (temporary / "config.yaml").write_text(config.with_absolute_paths().to_yaml())
+        if origin:
+            shutil.copytree(origin.result, temporary / "start", dirs_exist_ok=True)
         if edited := _edited(config):
             (temporary / "edited.json").write_text(json.dumps(edited), encoding="utf-8")
         if queued:

@@ -65,12 +65,14 @@ class Stage(BaseModel, ABC):
         return False
 
     def switches_adapter_off(self, method: Method) -> bool:
-        """Whether the reference is the model with its adapter off; else it is asked once, before the start."""
+        """Whether a new adapter switched off gives the reference."""
         return self.uses_reference and method.adapter and method.shares_base
 
-    def extra_forwards(self, method: Method) -> int:
-        """Forward passes over its rows that a step makes beside its own: the reference's, and of mismatched rows."""
-        reference = int(self.switches_adapter_off(method))
+    def extra_forwards(self, asks_reference: bool) -> int:
+        """Forward passes over its rows that a step makes beside its own: the reference's where each step asks it, and
+        of mismatched rows.
+        """
+        reference = int(asks_reference)
         return reference + (1 + reference if self.mismatched else 0)
 
     def losses(self, answers: Answers) -> tuple[torch.Tensor, torch.Tensor]:
@@ -105,8 +107,12 @@ class Stage(BaseModel, ABC):
                 "Leave it out; stage.label_smoothing of dpo is for labels of pairs.",
                 "training.label_smoothing",
             )
-        if training.devices not in ("auto", 1):
-            raise OrderError(f"{self.label} trains on one device.", "Set training.devices to auto.", "training.devices")
+        if training.sharding == "fsdp":
+            raise OrderError(
+                f"{self.label} trains a copy of the model on each device, and fsdp would split it over them.",
+                "Set training.sharding to ddp.",
+                "training.sharding",
+            )
 
 
 METRICS = {

@@ -6,6 +6,7 @@ With --readme instead of a folder: those of the README, in tests/pictures.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -23,6 +24,7 @@ FINISHED, RESUMED, FAILED = (
     "2026-11-21-0910-resumed-lora",
     "2026-11-21-1430-qlora-out-of-memory",
 )
+COMPARED = "2026-11-21-1900-dpo-first-lora"
 LOST, LIVE, WAITING = "2026-11-21-1800-lost-power", "2026-11-22-1200-persona-lora", "2026-11-22-1201-next-full"
 PHONE, LAPTOP, TALL, WIDE = (375, 812), (1280, 860), (1280, 1200), (2560, 1300)
 LOOKS = {"light": ("light", "en"), "dark": ("dark", "en"), "zh": ("light", "zh"), "zh-dark": ("dark", "zh")}
@@ -58,6 +60,11 @@ def states() -> States:
 
         return scroll
 
+    def pairs(page: Any) -> None:
+        page.locator(".source", has_text="pairs.json").click()
+        page.wait_for_selector(".row-sides")
+        page.evaluate("document.querySelector('.card.rows').scrollIntoView({block: 'center'})")
+
     chat, of = f"?tab=chat&model={FINISHED}", "?run={}".format
     return [
         ("data", "?tab=data", TALL, None),
@@ -65,6 +72,10 @@ def states() -> States:
         ("runs", "?tab=runs", LAPTOP, None),
         ("run-live", of(LIVE), LAPTOP, hover),
         ("run-finished", of(FINISHED), LAPTOP, None),
+        ("run-compared", of(COMPARED), TALL, None),
+        ("phone-compared", of(COMPARED), PHONE, None),
+        ("data-pairs", "?tab=data", TALL, pairs),
+        ("phone-pairs", "?tab=data", PHONE, pairs),
         ("run-resumed", of(RESUMED), LAPTOP, None),
         ("run-failed", of(FAILED), LAPTOP, None),
         ("run-lost", of(LOST), LAPTOP, None),
@@ -116,11 +127,30 @@ def make_runs() -> Any:
             run.train(130).fail()
         else:
             run.train(77)
+    compared = FakeRun(COMPARED, seed=7, age=40_000, stage="dpo")
+    compared.start(alive=False)
+    compared.train().finish()
+    _make_pairs()
     alive = FakeRun(LIVE, seed=6, steps=600, age=400)
     alive.start()
     alive.train(330)
     FakeRun(WAITING, method="full", age=5, hold=True)
     return alive
+
+
+def _make_pairs() -> None:
+    """Preference data among the uploads, and a result that an adapter can go on from."""
+    uploads, result = (Path(os.environ["STUDIO_HOME"], *parts) for parts in (("uploads",), ("runs", FINISHED, "model")))
+    for folder in (uploads, result):
+        folder.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {"prompt": f"How many legs have {n} spiders?", "chosen": f"{n} spiders have {8 * n} legs. Do ask if you need "
+         "more.", "rejected": f"{8 * n}. Next."}
+        for n in range(2, 60)
+    ]  # fmt: skip
+    (uploads / "pairs.json").write_text(json.dumps(rows))
+    manifest = {"model": {"source": "starter"}, "template": "auto", "step": 300}
+    (result / "manifest.json").write_text(json.dumps(manifest))
 
 
 def keep_alive(run: Any) -> None:

@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from typing import Any
 
-from studio import benchmark, config, general, preflight, queue, race, run
+from studio import benchmark, config, general, origin, preflight, queue, race, run
 from studio.commands import Failed
 from studio.events import read
 from studio.forecast.remedies import repairs
@@ -72,6 +72,7 @@ def start(args: Namespace) -> dict[str, Any]:
         if sample
         else config.load(args.config, args.settings)
     )
+    order = origin.completed(order)
     preflight.check(order)
     answer = submit_and_follow(lambda: queue.submit(order), args.detach)
     return answer if args.detach else {key: answer[key] for key in SUMMARY_KEYS if key in answer}

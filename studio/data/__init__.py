@@ -24,6 +24,7 @@ _HOME = {
     "locate": "reading",
     "classification_mapping": "detect",
     "columns": "reading",
+    "first_rows": "reading",
     "read": "reading",
     "samples": "sample",
     "split": "splitting",

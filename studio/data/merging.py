@@ -21,6 +21,10 @@ from studio.data.source_reader import Preview, SourceReader, no_rows_error
 # where more than STYLE_SHARE of the answers have one of these kinds, it is the style of the data and no problem
 STYLE_KINDS = ("unfinished", "too_short")
 STYLE_SHARE = 0.3
+CONTRADICTING = {  # format -> kind of problem, what is said of the earlier row
+    "preference": ("swapped_sides", "The same two answers stand the other way round in row {}."),
+    "kto": ("both_verdicts", "The same answer has the opposite verdict in row {}."),
+}
 NEAR_DUPLICATE_REASON = "But for case, spaces and punctuation the same stands in row {}."
 
 
@@ -72,8 +76,10 @@ def merge(reader: SourceReader, first: Preview, shards: list[Shard], folder: Pat
         problems.append(problem("legacy_encoding", 1, 1, None, encoding, reason))
         by_kind["legacy_encoding"] = np.array([1])
     repeat_problems, repeat_rows = _repeats(store.Parts(folder, files), hashes["exact"], hashes["endings"])
-    if first.detection.format == "preference":
-        problems += _swapped(Conversations(store.Parts(folder, files).table), by_kind)
+    if first.detection.format in CONTRADICTING:
+        problems += _contradicting(
+            Conversations(store.Parts(folder, files).table), by_kind, *CONTRADICTING[first.detection.format]
+        )
     problems = sorted([*problems, *repeat_problems], key=lambda p: (p.row, list(KINDS).index(p.kind)))
     store.write(folder, metadata, problems, by_kind | repeat_rows, hashes)
 
@@ -108,15 +114,20 @@ def _repeats(parts: store.Parts, exact: np.ndarray, endings: np.ndarray) -> tupl
     return problems, rows
 
 
-def _swapped(conversations: Conversations, by_kind: dict[str, np.ndarray]) -> list[Problem]:
-    """The problems of pairs that another row holds the other way round, whose rows are added to `by_kind`."""
+def _contradicting(
+    conversations: Conversations, by_kind: dict[str, np.ndarray], kind: str, words: str
+) -> list[Problem]:
+    """The problems of rows that an earlier row contradicts, which are added to `by_kind`. words: with {} for its
+    number.
+    """
     problems, numbers = [], conversations.row_numbers
     for index, earlier in contradictions(conversations):
-        row, reason = conversations[index], f"The same two answers stand the other way round in row {numbers[earlier]}."
-        problems.append(problem("swapped_sides", row["row"], row["line"], "rejected", row["rejected"], reason))
+        row = conversations[index]
+        field, value = ("rejected", row["rejected"]) if "rejected" in row else ("label", row["messages"][-1]["content"])
+        problems.append(problem(kind, row["row"], row["line"], field, value, words.format(numbers[earlier])))
     if problems:
         rows = np.array([p.row for p in problems], np.int64)
-        by_kind["swapped_sides"] = np.union1d(by_kind.get("swapped_sides", rows[:0]), rows)
+        by_kind[kind] = np.union1d(by_kind.get(kind, rows[:0]), rows)
     return problems[:MAX_DETAILED_PER_KIND]
 
 

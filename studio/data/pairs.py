@@ -140,14 +140,21 @@ def cautions(figures: dict[str, Any] | None) -> list[str]:
 
 
 def contradictions(conversations: Conversations) -> list[tuple[int, int]]:
-    """(index, index of an earlier pair) of pairs whose two answers stand the other way round in the earlier one."""
-    earlier: dict[tuple[int, int], int] = {}
+    """(index, index of an earlier row) of pairs whose two answers stand the other way round in the earlier one, and of
+    answers whose verdict is the opposite there.
+    """
+    earlier: dict[tuple[Any, ...], int] = {}
     found = []
     for index, row in enumerate(_some(conversations)):
         *prompt, answer = row["messages"]
         texts = [turn["content"] for turn in prompt]
-        chosen, rejected = hash((*texts, answer["content"])), hash((*texts, row["rejected"]))
-        if chosen != rejected and (rejected, chosen) in earlier:
-            found.append((index, earlier[rejected, chosen]))
-        earlier.setdefault((chosen, rejected), index)
+        told, opposite = (hash((*texts, answer["content"])), row.get("label")), None
+        if "rejected" in row:
+            told = (told[0], hash((*texts, row["rejected"])))
+            opposite = told[::-1] if told[0] != told[1] else None
+        elif "label" in row:
+            opposite = (told[0], not row["label"])
+        if opposite in earlier:
+            found.append((index, earlier[opposite]))
+        earlier.setdefault(told, index)
     return found

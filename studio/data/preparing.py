@@ -28,7 +28,7 @@ from studio.data.order import DataOrder
 from studio.data.pairs import refuse_other_examples
 from studio.data.reading import read
 from studio.data.record import PreparationRecord
-from studio.data.splitting import SourceSplit, num_held_out, split
+from studio.data.splitting import SourceSplit, num_held_out, prompt_groups, split
 from studio.errors import StudioError
 from studio.events import Lock
 from studio.home import subfolder
@@ -136,7 +136,7 @@ def _fingerprint(order: DataOrder, datasets: list[Dataset], encoder: Encoder, se
         *(order.eval, order.eval_rows, order.problems, encoder.template.text, encoder.template.special),
         *(encoder.max_length, encoder.too_long, order.overlap, encoder.train_on, encoder.reasoning, encoder.bos),
         *(encoder.num_embeddings, encoder.context_limit, seed, tokenizer),
-        *([] if order.examples == "answers" else [order.examples]),
+        *([] if order.examples == "answers" else [order.examples, "by prompt"]),
     ]
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -156,7 +156,8 @@ def _split_sources(
     record.available = sum(counts)
     for dataset, conversations, count in zip(datasets, chosen, counts, strict=True):
         most = count if record.available <= order.eval_rows else round(count * order.eval_rows / record.available)
-        splits.append(SourceSplit(dataset, *split(conversations, share, seed, most)))
+        groups = None if order.examples == "answers" else prompt_groups(conversations)
+        splits.append(SourceSplit(dataset, *split(conversations, share, seed, most, groups)))
     if own is None:
         return splits, [(part.dataset, part.eval) for part in splits]
     selection = own.decide(order.problems)

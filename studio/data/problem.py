@@ -123,13 +123,16 @@ KINDS: dict[str, Kind] = {
     ),
     "prompt_in_side": Kind(
         "suspicious",
-        "An answer of the pair begins with the question itself: the model learns to repeat it, or not to.",
+        "The answer begins with the question itself: the model learns to repeat it, or not to.",
         "Take the question off the answer.",
     ),
     "swapped_sides": Kind(
         "suspicious",
         "The pair seems to be the wrong way round: its rejected answer is the better one by score, or in another row.",
         "Swap the two answers, or drop the row.",
+    ),
+    "both_verdicts": Kind(
+        "suspicious", "The same answer is called good in one row and bad in another.", "Drop one of the two."
     ),
     "legacy_encoding": Kind(
         "suspicious",

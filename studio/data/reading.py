@@ -6,6 +6,7 @@ import glob
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +113,18 @@ def _read_into(folder: Path, reader: SourceReader, report: Report) -> None:
     merge(reader, first, shards, folder)
 
 
+def raw_rows(source: str | Path, encoding: str = "auto") -> Iterator[Any]:
+    """The rows of a source as they stand there, whatever their layout; None for one that is no data."""
+    with Files(locate(source)) as files:
+        for block in SourceReader(files, "auto", None, encoding).blocks():
+            yield from block.rows
+
+
+def first_rows(source: str | Path, encoding: str = "auto") -> list[Any]:
+    """The first rows of a source as they stand there. Raises DataError where it has none."""
+    return list(islice(raw_rows(source, encoding), SAMPLE_ROWS))
+
+
 def columns(source: str | Path, encoding: str = "auto") -> list[str]:
     """The columns of a file's first rows, to be named by hand. Raises DataError where it has no rows."""
-    with Files(locate(source)) as files:
-        first = next(SourceReader(files, "auto", None, encoding).blocks(), None)
-    return columns_of(list(map(as_row, first.rows[:SAMPLE_ROWS]))) if first else []
+    return columns_of(list(map(as_row, first_rows(source, encoding))))

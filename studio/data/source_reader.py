@@ -22,7 +22,7 @@ from studio.data.threads import ThreadColumns, detect_thread, group_turns
 from studio.data.tracked_row import TrackedRow, names_of
 from studio.errors import DataError
 
-VERSION = 10  # of stored data sets; raise it when a check or a format changes
+VERSION = 11  # of stored data sets; raise it when a check or a format changes
 SAMPLE_ROWS = 200  # rows by which columns are judged to be used or not
 
 

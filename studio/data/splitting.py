@@ -27,24 +27,60 @@ def num_held_out(rows: int, share: float, most: int | None = None) -> int:
 
 
 def split(
-    conversations: Conversations, share: float, seed: int = 42, most: int | None = None
+    conversations: Conversations,
+    share: float,
+    seed: int = 42,
+    most: int | None = None,
+    groups: np.ndarray | None = None,
 ) -> tuple[Conversations, Conversations]:
     """(train, eval). Stratified by length: of every run of neighbours in length one row goes to eval.
 
     Deterministic in rows, share and seed. Both have at least one row where there are two rows and share > 0.
-    most: rows of eval.
+    most: rows of eval. groups: a number for each row; rows of the same number stay on one side, so that eval may have
+    fewer rows, and none where all are of one group.
     """
     count = len(conversations)
     num_held_out_rows = num_held_out(count, share, most)
     if not num_held_out_rows:
         return conversations, conversations.take([])
-    order = np.argsort(conversations.sizes(characters), kind="stable").tolist()
-    draw, eval_indices = random.Random(seed), set()
-    for k in range(num_held_out_rows):
-        a, b = k * count // num_held_out_rows, (k + 1) * count // num_held_out_rows
-        eval_indices.add(order[draw.randrange(a, b)])
-    chosen = np.array(sorted(eval_indices))
+    sizes = conversations.sizes(characters)
+    if groups is not None and len(np.unique(groups)) < count:
+        chosen = _whole_groups(groups, sizes, num_held_out_rows, seed)
+    else:
+        chosen = np.array(sorted(_stratified(sizes, num_held_out_rows, seed)))
     return conversations.take(np.delete(np.arange(count), chosen)), conversations.take(chosen)
+
+
+def _stratified(sizes: np.ndarray, num: int, seed: int) -> list[int]:
+    """`num` different indices, one of every run of neighbours in size."""
+    order, draw, count = np.argsort(sizes, kind="stable").tolist(), random.Random(seed), len(sizes)
+    return [order[draw.randrange(k * count // num, (k + 1) * count // num)] for k in range(num)]
+
+
+def _whole_groups(groups: np.ndarray, sizes: np.ndarray, num: int, seed: int) -> np.ndarray:
+    """Sorted indices of at most `num` rows in whole groups, or of the smallest group where each has more."""
+    _, first, group_of, members = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
+    if len(first) == 1:
+        return np.empty(0, np.int64)
+    wanted = min(len(first) - 1, max(1, round(num * len(first) / len(groups))))
+    chosen, room = [], num
+    for group in _stratified(sizes[first], wanted, seed):
+        if members[group] <= room:
+            chosen.append(group)
+            room -= members[group]
+    return np.flatnonzero(np.isin(group_of, chosen or [int(members.argmin())]))
+
+
+def prompt_groups(conversations: Conversations) -> np.ndarray:
+    """A number for each row that is the same for rows with the same turns before the last."""
+    numbers: dict[tuple[str, ...], int] = {}
+    return np.array(
+        [
+            numbers.setdefault(tuple(turn["content"] for turn in row["messages"][:-1]), len(numbers))
+            for row in conversations
+        ],
+        np.int64,
+    )
 
 
 def characters(messages: pa.ListArray) -> np.ndarray:

@@ -112,7 +112,9 @@ def _opening(config: Any, base: str, summary: dict[str, Any]) -> str:
     share = ""
     if summary.get("trainable") and summary.get("parameters"):
         share = f" ({summary['trainable']:,} of {summary['parameters']:,} parameters trained)"
-    return f"{_link(base)} fine-tuned with {config.method.label}{share} by Fine-Tuning Studio.\n"
+    stage = "" if config.stage.is_supervised else f", stage {config.stage.label}"
+    start = f" It goes on from the adapter of the run `{config.start}`." if config.start else ""
+    return f"{_link(base)} fine-tuned with {config.method.label}{share}{stage} by Fine-Tuning Studio.{start}\n"
 
 
 def _combined(config: Any, base: str, run: Run) -> list[str]:
@@ -186,6 +188,7 @@ def _results(run: Run, summary: dict[str, Any]) -> str:
         ("held-out loss before", summary.get("eval_loss_before")),
         ("held-out loss after", summary.get("eval_loss")),
         ("training loss", summary.get("train_loss")),
+        *preferred(summary),
     ]
     lines = [f"| {name} | {value:.4f} |" for name, value in rows if value is not None]
     if summary.get("seconds"):
@@ -196,6 +199,13 @@ def _results(run: Run, summary: dict[str, Any]) -> str:
         lines.append(f"| blind votes won | {tally['rate']:.0%} of {tally['votes']} ({interval}) |")
     table = "| figure | value |\n|---|---|\n" + "\n".join(lines) + "\n" if lines else ""
     return f"## Results\n\n![Loss by step]({PICTURE})\n\n{table}"
+
+
+def preferred(summary: dict[str, Any]) -> list[tuple[str, float | None]]:
+    """Of a run that compares answers: the share of held-out pairs it tells apart and their margin, before and after."""
+    names = {"accuracy": "share of held-out pairs told apart", "margin": "margin of the rewards"}
+    ends = {"before": summary.get("preference_before") or {}, "after": summary.get("preference") or {}}
+    return [(f"{text} {end}", values.get(key)) for key, text in names.items() for end, values in ends.items() if values]
 
 
 def _evaluation(run: Run) -> list[str]:

@@ -10,7 +10,7 @@ from studio import benchmark
 from studio.combination import TYPES
 from studio.events import latest, perplexity
 from studio.export import evaluation, forgetting, proof, races
-from studio.export.card import cells, portable, short, versions
+from studio.export.card import cells, portable, preferred, short, versions
 from studio.export.curve import curve, svg
 from studio.export.evaluation import figure
 from studio.run import Run, summary
@@ -79,6 +79,7 @@ def _figures(summary: dict[str, Any]) -> str:
         ("held-out loss before", summary["eval_loss_before"]),
         ("held-out loss after", summary["eval_loss"]),
         ("training loss", summary["train_loss"]),
+        *preferred(summary),
         ("steps", f"{summary['step']} of {summary['steps']}" if summary["steps"] else summary["step"]),
         ("minutes", f"{summary['seconds'] / 60:.1f}"),
         ("tokens a second", summary["tokens_per_second"]),

@@ -103,7 +103,7 @@ def pace(facts: ModelFacts, config: RunConfig, rows: RowStatistics, loop: Traini
     token_work = work(facts, config, rows.mean, labelled, loop.checkpointing)
     if loop.batch > 1:  # padded, not packed
         token_work *= padded_width(int(rows.mean + config.method.footprint(facts).virtual)) / rows.mean
-    forwards = config.stage.extra_forwards(config.method)
+    forwards = config.stage.extra_forwards(config.switches_adapter_off)
     token_work *= 1 + forwards * (FORWARD_OF_ADAPTERS if config.method.adapter else FORWARD)
     effective, steps = min(training.effective_batch(rows.rows), rows.rows), training.steps(rows.rows)
     devices = loop.world_size if loop.device == "cuda" else 1  # processes on a CPU share its cores
@@ -124,7 +124,7 @@ def pace(facts: ModelFacts, config: RunConfig, rows: RowStatistics, loop: Traini
     total += evaluations * evaluation + saves * saving
     if general.is_measured(training.forgetting, steps * tokens):
         total += general.SHARE * steps * step
-    if config.stage.uses_reference and not config.stage.switches_adapter_off(config.method):
+    if config.stage.uses_reference and not config.switches_adapter_off:
         total += (rows.tokens + eval_tokens) * token_work / speed.rate * FORWARD  # asked once, before the start
     if training.probe:
         total += loop.tokens * token_work / speed.rate + launch

@@ -38,7 +38,7 @@ def split(config: RunConfig, device: Device, states: States, numbers: int) -> bo
 
     auto: where a copy with its states would fill two thirds of one, as in worker/sharding.py. numbers: trained ones.
     """
-    if processes(config) == 1 or config.data.new_tokens:
+    if processes(config) == 1 or config.data.new_tokens or not config.stage.is_supervised:
         return False
     if config.training.sharding != "auto":
         return config.training.sharding == "fsdp"

@@ -34,6 +34,7 @@ class Adapter(Method):
         "It costs one to five percent of trained parameters and, unlike LoRA, a little time at every answer: it "
         "cannot be merged."
     )
+    goes_on: ClassVar[bool] = True
     learning_rate: ClassVar[float] = 1e-3
     mergeable: ClassVar[bool] = False
     cannot_merge: ClassVar[str] = "Its networks bend between their two matrices, so no single weight can do the same."

@@ -26,6 +26,7 @@ class IA3(Method):
         "the model. It costs almost nothing and merges away, but cannot teach much that is new."
     )
     learning_rate: ClassVar[float] = 3e-3
+    goes_on: ClassVar[bool] = True
     mergeable: ClassVar[bool] = True
 
     target_modules: str | tuple[str, ...] = Field(

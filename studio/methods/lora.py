@@ -43,6 +43,7 @@ class LoRA(Method):
         "It costs the model's own memory plus about one percent of trained parameters, and nothing more once merged."
     )
     learning_rate: ClassVar[float] = 2e-4
+    goes_on: ClassVar[bool] = True
     mergeable: ClassVar[bool] = True
     trains_tokens: ClassVar[bool] = True
 

@@ -4,32 +4,19 @@ from __future__ import annotations
 
 from math import exp, log
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 from studio.events import latest
+from studio.runs.preference_signs import answers_grow, both_fall, longer_wins, pairs_by_heart, reward_hacked
+from studio.runs.sign import Sign
 from studio.runs.summary import current_events
 
-
-class Sign(NamedTuple):
-    """A warning.
-
-    kind: a short name for programs; level: warning or error; text: the observation; rule: why it matters; action: one
-    thing to do; step: where.
-    """
-
-    kind: str
-    level: str
-    text: str
-    rule: str
-    action: str
-    step: int
+__all__ = ["Sign", "signs"]
 
 
 RECENT = 20  # steps for which a spike is reported
 MIN_STEPS = 20  # steps before the course of the loss is judged
 Z_SCORE = 3.0  # standard errors by which a change must exceed the noise to be reported
-FALL_PER_TOKEN = 0.1  # nats
-LONGER = 1.5  # times as many tokens
 MIN_LOSS = 1e-6  # losses are clamped to this before their logarithm is taken
 
 
@@ -50,6 +37,9 @@ def signs(events: list[dict[str, Any]]) -> list[Sign]:
         spike(steps),
         both_fall(evals),
         longer_wins(evals),
+        reward_hacked(evals),
+        pairs_by_heart(steps, evals),
+        answers_grow(events, plan),
     ]
     kinds = {sign.kind for sign in candidates if sign}
     hidden_by = {
@@ -138,42 +128,6 @@ def rate_too_high(steps: list[dict[str, Any]], evals: list[dict[str, Any]]) -> S
         "too long.",
         "Stop, and start again with a third of the learning rate.",
         steps[-1]["step"],
-    )
-
-
-def both_fall(evals: list[dict[str, Any]]) -> Sign | None:
-    """Held-out chosen answers have become less likely, by a tenth of a nat a token and more, and rejected ones too."""
-    values = [event["preference"] for event in evals if "logps_chosen" in event.get("preference", {})]
-    if len(values) < 2 or "logps_rejected" not in values[0] or "logps_rejected" not in values[-1]:
-        return None
-    before, now = values[0], values[-1]
-    fall = (before["logps_chosen"] - now["logps_chosen"]) / max(1.0, now.get("length_chosen", 1.0))
-    if fall < FALL_PER_TOKEN or now["logps_rejected"] >= before["logps_rejected"]:
-        return None
-    return Sign(
-        "both fall",
-        "warning",
-        f"Chosen answers become less likely too: log-probability {before['logps_chosen']:.1f} at the start, "
-        f"{now['logps_chosen']:.1f} now.",
-        "Comparing widens the gap between two answers; where both fall, what the model writes instead is in neither.",
-        "Read the samples; if they get worse, start again with a higher stage.beta, a lower learning rate, or orpo.",
-        evals[-1]["step"],
-    )
-
-
-def longer_wins(evals: list[dict[str, Any]]) -> Sign | None:
-    """Held-out chosen answers are far longer than rejected ones, and a loss that sums over tokens tells them apart."""
-    last = evals[-1].get("preference", {}) if evals else {}
-    longer, shorter = last.get("length_chosen", 0.0), last.get("length_rejected", 0.0)
-    if not shorter or longer < LONGER * shorter or last.get("accuracy", 0.0) < 0.9:
-        return None
-    return Sign(
-        "length",
-        "warning",
-        f"Chosen answers have {longer:.0f} tokens, rejected ones {shorter:.0f}: length alone may tell them apart.",
-        "A model that has learnt to write more is no better; its rewards rise all the same.",
-        "Look at the length of the samples; stage.loss sigmoid_norm or simpo counts per token.",
-        evals[-1]["step"],
     )
 
 

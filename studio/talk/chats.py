@@ -271,6 +271,22 @@ def row(messages: list[Message]) -> dict[str, Any]:
     return {"messages": trained}
 
 
+def new_file(rows: Iterable[dict[str, Any]], name: str) -> Path:
+    """Write rows as a data file of their own, uploads/NAME.jsonl or NAME-2.jsonl, …; one that is there and says the
+    same is returned.
+    """
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    folder = subfolder("uploads")
+    with changing(folder / name):
+        for number in range(1, 10_000):
+            file = folder / f"{name if number == 1 else f'{name}-{number}'}.jsonl"
+            if not file.exists():
+                write_atomic(file, text)
+            if file.read_text(encoding="utf-8") == text:
+                return file
+    raise DataError(f"There are too many files named {name}.jsonl.", "Remove some of them.", "name")
+
+
 def to_rows(rows: Iterable[dict[str, Any]], name: str = "from-chat") -> Path:
     """Append training rows to the data file uploads/NAME.jsonl and return its path."""
     file = inside(subfolder("uploads"), slug(name, "from-chat").removesuffix(".jsonl") + ".jsonl")

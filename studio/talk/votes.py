@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from studio import run
-from studio.errors import RunError
+from studio.errors import DataError, RunError
 from studio.evaluation.statistics import wilson
 from studio.home import changing, slug, subfolder
 
@@ -23,10 +23,18 @@ def shuffled(first: str, second: str, generator: random.Random | None = None) ->
     return names[0], names[1]
 
 
-def vote(left: dict[str, str], right: dict[str, str], choice: Choice, question: str, about: str) -> dict[str, Any]:
+def vote(
+    left: dict[str, str],
+    right: dict[str, str],
+    choice: Choice,
+    question: str,
+    about: str,
+    messages: list[dict[str, str]] | None = None,
+) -> dict[str, Any]:
     """Append a vote to the file of the run it is about and return it.
 
-    left, right: {"model", "answer"}. Raises RunError.
+    left, right: {"model", "answer"}. messages: the conversation up to the question, None where each side had another.
+    Raises RunError.
     """
     if choice not in ("left", "right", "tie"):
         raise RunError(f"{choice!r} is no vote.", "Vote left, right or tie.", "choice")
@@ -38,6 +46,7 @@ def vote(left: dict[str, str], right: dict[str, str], choice: Choice, question: 
         "right": right,
         "choice": choice,
         "winner": winner,
+        "messages": messages,
     }
     path = file(about)
     with changing(path), open(path, "ab") as lines:
@@ -47,8 +56,41 @@ def vote(left: dict[str, str], right: dict[str, str], choice: Choice, question: 
 
 def votes(about: str) -> list[dict[str, Any]]:
     """All votes about a run, in order."""
+    return _read(file(about))
+
+
+def pairs() -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """(rows, left out) of all votes: {prompt (the conversation), chosen, rejected}, of two votes on the same answers
+    the later one; {why: count}.
+
+    Raises DataError where there are none.
+    """
+    files = [*subfolder("runs").glob("*/votes.jsonl"), *subfolder("chats").glob("*.votes")]
+    cast = sorted((vote for path in files for vote in _read(path)), key=lambda vote: vote.get("at", 0), reverse=True)
+    rows: dict[str, dict[str, Any]] = {}
+    left_out = {"ties": 0, "votes whose sides had other conversations": 0, "votes on equal answers": 0}
+    for vote in cast:
+        sides = {"left": vote["left"]["answer"].strip(), "right": vote["right"]["answer"].strip()}
+        if vote["choice"] not in sides:
+            left_out["ties"] += 1
+        elif not vote.get("messages"):
+            left_out["votes whose sides had other conversations"] += 1
+        elif sides["left"] == sides["right"] or not all(sides.values()):
+            left_out["votes on equal answers"] += 1
+        else:
+            other = "right" if vote["choice"] == "left" else "left"
+            row = {"prompt": vote["messages"], "chosen": sides[vote["choice"]], "rejected": sides[other]}
+            rows.setdefault(json.dumps([vote["messages"], sorted(sides.values())]), row)
+    if not rows:
+        raise DataError(
+            "There are no votes to make pairs of.", "Compare two models blind in Chat, and vote for the better answer."
+        )
+    return list(rows.values())[::-1], {why: count for why, count in left_out.items() if count}
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
     try:
-        lines = file(about).read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return []
     parsed = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from studio.ui import assets, benchmark, doctor, evaluation, exports, influence, judge, live
+from studio.ui import aligning, assets, benchmark, doctor, evaluation, exports, influence, judge, live
 
 READS = (
     live.poll,
@@ -21,6 +21,8 @@ READS = (
     evaluation.leaders,
     influence.influences,
     judge.judgement,
+    aligning.preferences,
+    aligning.alignment,
     benchmark.benchmarks,
 )
 

@@ -38,7 +38,7 @@ def build(page: gr.Blocks) -> None:
     gr.HTML(
         html_template="<div></div>", js_on_load=assets.mount("chat"), apply_default_css=False, elem_id="studio-chat"
     )
-    for job in (chat_ask, chat_stop, chat_vote, chat_delete, chat_load, chat_unload, chat_keep):
+    for job in (chat_ask, chat_stop, chat_vote, chat_delete, chat_load, chat_unload, chat_keep, chat_pairs):
         rights.register(job)
 
 
@@ -255,8 +255,18 @@ def chat_vote(id: str, turn: int, choice: str) -> dict[str, Any]:
                 {"model": side, "answer": answer["text"]}
                 for side, answer in zip(turn_record["sides"], turn_record["answers"], strict=True)
             )
-            votes.vote(left, right, choice, turn_record["prompt"], _pair(turn_record["sides"])[0])
+            asked = [talk.messages(turn_record, side) for side in turn_record["sides"]]
+            before = asked[0] if asked[0] == asked[1] else None  # else the sides went on from other answers
+            votes.vote(left, right, choice, turn_record["prompt"], _pair(turn_record["sides"])[0], before)
     return {"id": id}
+
+
+@rights.job(waits=True)
+def chat_pairs() -> dict[str, Any]:
+    """A data set of preference pairs made of all blind votes. Returns {source, name, pairs, left_out}."""
+    rows, left_out = votes.pairs()
+    path = chats.new_file(rows, "pairs-from-votes")
+    return {"source": str(path), "name": path.name, "pairs": len(rows), "left_out": left_out}
 
 
 @rights.job()

@@ -9,12 +9,17 @@ import gradio as gr
 
 from studio import config, data
 from studio.config import RunConfig
+from studio.data import pairs
 from studio.data.editing import scan
 from studio.data.editing.fixes import FIX_LABELS
 from studio.data.editing.log import pending
 from studio.data.editing.record import edit_summary, record_of
 from studio.data.lengths import suggested
+from studio.data.ratings import has_ratings, pairs_of
 from studio.errors import StudioError
+from studio.home import slug
+from studio.stages import learning_from
+from studio.talk import chats
 from studio.text import sandbox
 from studio.ui import assets, data_edit, guard, measure, rights, who, words
 from studio.ui.data_rows import page_of, preview_of
@@ -28,7 +33,10 @@ Question = dict[str, Any]
 def inspect(question: Question) -> Question:
     """{order, lang} -> format with its reason, rows, kinds of problem with counts and rows; or {error, columns}."""
     found = answer_of(_inspect, question)
-    return found | {"columns": answer_of(_columns, question).get("columns", [])} if "error" in found else found
+    if "error" not in found:
+        return found
+    known = answer_of(_columns, question)
+    return found | {"columns": known.get("columns", []), "rated": known.get("rated", False)}
 
 
 @rights.read(WATCHER, VISITOR, waits=True)
@@ -117,6 +125,10 @@ def _inspect(run_config: RunConfig, lang: str) -> Question:
         "others": left,
         "stopped": stopped,
         "fingerprint": found.fingerprint,
+        "stages": learning_from(found.examples),
+        "compared": (compared := pairs.describe(found)),
+        "cautions": [words.translate(caution, lang) for caution in pairs.cautions(compared)],
+        "rated": compared is None and has_ratings(data.first_rows(found.source, run_config.data.encoding)),
     }
 
 
@@ -138,7 +150,8 @@ def _kind(kind: str, count: int, rows: Any, run_config: RunConfig) -> Question:
 
 
 def _columns(run_config: RunConfig, lang: str) -> Question:
-    return {"columns": data.columns(run_config.data.sources()[0].source, run_config.data.encoding)}
+    source, encoding = run_config.data.sources()[0].source, run_config.data.encoding
+    return {"columns": data.columns(source, encoding), "rated": has_ratings(data.first_rows(source, encoding))}
 
 
 def _lengths(run_config: RunConfig, lang: str) -> Question:
@@ -194,12 +207,25 @@ def _number(value: Any) -> int:
     return value if isinstance(value, int) and 0 <= value < 2**53 else 0
 
 
+@rights.job(waits=True)
+def rated_pairs(source: str) -> dict[str, Any]:
+    """A new data set of preference pairs made of a file of ratings, best and worst answer to each prompt.
+
+    Returns {source, name, pairs, left_out}.
+    """
+    guard.allow(config.build({"data": {"train": source}}))
+    rows, left_out = pairs_of(source)
+    path = chats.new_file(rows, f"pairs-from-{slug(Path(source).stem)}"[:60])
+    return {"source": str(path), "name": path.name, "pairs": len(rows), "left_out": left_out}
+
+
 READS = (inspect, rows, preview, lengths, *data_edit.READS)
 
 
 def build(page: gr.Blocks) -> None:
     """The tab's one part, and the jobs of its editor."""
     data_edit.build()
+    rights.register(rated_pairs)
     gr.HTML(
         html_template=assets.read("data.html"), js_on_load=assets.mount("data"), apply_default_css=False, elem_id="data"
     )

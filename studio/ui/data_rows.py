@@ -11,9 +11,11 @@ import pyarrow.compute as pc
 
 from studio import data
 from studio.config import RunConfig
+from studio.data.pairs import rejected_side
 from studio.data.roles import display_text
 from studio.errors import StudioError
 from studio.kernels import IGNORE_INDEX
+from studio.tokens import Encoder
 from studio.ui import measure, words
 
 PAGE = 20  # rows in an answer
@@ -100,28 +102,46 @@ def preview_of(run_config: RunConfig, dataset: data.Dataset, row: int, lang: str
     conversation = dataset.conversations[place]
     answer |= {"line": conversation.get("line"), **conversation_of(conversation)}
     try:
-        return answer | tokens_of(run_config, conversation)
+        return answer | tokens_of(run_config, conversation, dataset.examples)
     except StudioError as error:
         return answer | {"fault": words.explain(error, lang)}
 
 
 def conversation_of(conversation: dict[str, Any]) -> dict[str, Any]:
-    """{"text_only", "conversation"}: the turns with their words and calls; a plain text is one turn."""
+    """{"text_only", "conversation"}: the turns with their words and calls; a plain text is one turn. "other": the
+    rejected answer of a pair; "good": the verdict of an answer.
+    """
     messages = measure.text_of(conversation)
-    return {
-        "text_only": isinstance(messages, str),
-        "conversation": [{"role": "text", "content": messages}]
-        if isinstance(messages, str)
-        else [{"role": one["role"], "content": display_text(one)} for one in messages],
-    }
+    compared = {"other": conversation["rejected"]} if "rejected" in conversation else {}
+    return (
+        compared
+        | ({"good": bool(conversation["label"])} if "label" in conversation else {})
+        | {
+            "text_only": isinstance(messages, str),
+            "conversation": [{"role": "text", "content": messages}]
+            if isinstance(messages, str)
+            else [{"role": one["role"], "content": display_text(one)} for one in messages],
+        }
+    )
 
 
-def tokens_of(run_config: RunConfig, conversation: dict[str, Any]) -> dict[str, Any]:
-    """The tokens as [text, trained], those that end a turn, and where the cut falls."""
+def tokens_of(run_config: RunConfig, conversation: dict[str, Any], examples: str = "answers") -> dict[str, Any]:
+    """The tokens as [text, trained], those that end a turn, and where the cut falls; of a pair also "rejected", the
+    same of its other side. examples: as Dataset.examples.
+    """
     folder = measure.folder_of(run_config)
     if folder is None:
         return {"tokens": None}
     encoder = measure.encoder(run_config, folder)
+    if examples != "answers":
+        encoder.train_on = "last"  # as the stages that compare answers do
+    shown = _encoded(encoder, run_config, conversation)
+    if "rejected" in conversation:
+        shown["rejected"] = _encoded(encoder, run_config, rejected_side(conversation))
+    return shown
+
+
+def _encoded(encoder: Encoder, run_config: RunConfig, conversation: dict[str, Any]) -> dict[str, Any]:
     found = encoder.encode(conversation)
     shown_tokens, ends, at = [], [], 0
     stops = [

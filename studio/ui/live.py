@@ -24,7 +24,7 @@ from studio.run import ALIVE, Run
 from studio.runs import checkpoints, compare
 from studio.side_job import SideJob
 from studio.ui import device, log_window, rights
-from studio.ui.tail import COLUMNS, Tail, Tails
+from studio.ui.tail import Tail, Tails
 from studio.ui.who import VISITOR, WATCHER
 
 POINTS_PER_ANSWER = 2000  # rows in an answer
@@ -184,7 +184,7 @@ def _part(ask: dict[str, Any], seen: RunsSnapshot) -> dict[str, Any]:
         "start": start,
         "points": stop,
         "stride": stride,
-        "names": COLUMNS,
+        "names": list(tail.columns),
         "columns": tail.rows(start, stop, stride),
         "others": tail.others[other : other + MAX_EVENTS],
         "next": min(len(tail.others), other + MAX_EVENTS),

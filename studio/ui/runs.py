@@ -11,7 +11,7 @@ from studio.errors import RunError
 from studio.forecast import remedies
 from studio.run import Run
 from studio.runs import goal, remote
-from studio.ui import assets, benchmark, doctor, evaluation, exports, influence, judge, live, races, rights
+from studio.ui import aligning, assets, benchmark, doctor, evaluation, exports, influence, judge, live, races, rights
 
 LABELS = {"name": str, "note": str, "star": bool}
 MAX_NOTE_CHARS = 2000  # characters of a note
@@ -43,6 +43,7 @@ def build(page: gr.Blocks) -> None:
         influence.find_influence,
         influence.stop_influence,
         influence.train_without,
+        aligning.align,
         judge.judge_answers,
         judge.stop_judging,
         benchmark.start_benchmark,

@@ -12,8 +12,10 @@ from typing import Any
 from studio import events
 from studio.run import Run
 from studio.runs import signs
+from studio.stage import METRICS
 
 COLUMNS = ("step", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "tokens_per_second", "memory", "time")
+COMPARED = tuple(name for name in METRICS if name != "loss")  # more columns, of a run that compares answers
 READ = 4_000_000  # bytes parsed at a time
 KEPT = 24  # runs whose columns stay in memory
 WHOLE, THIN = 60, 400  # steps that signs are told from: so many at the end, about so many of the rest
@@ -94,7 +96,7 @@ class Tail:
     def rows(self, start: int, stop: int, stride: int = 1) -> list[list[float]]:
         """One list a column, of the points from start to stop."""
         with self._lock:
-            return [self.columns[name][start:stop:stride].tolist() for name in COLUMNS]
+            return [column[start:stop:stride].tolist() for column in self.columns.values()]
 
     def signs(self) -> list[dict[str, Any]]:
         """Signs of trouble that hold now (studio/runs/signs.py), from the last steps and a sample of earlier ones."""
@@ -109,7 +111,11 @@ class Tail:
                     {"kind": "step", "step": int(step[at]), "loss": _known(loss[at]), "grad_norm": _known(norm[at])}
                     for at in places
                 ]
-                history = [event for event in self.others if event["kind"] in ("plan", "eval")] + steps
+                if "accuracy" in self.columns:
+                    for at, event in zip(places, steps, strict=True):
+                        accuracy = _known(self.columns["accuracy"][at])
+                        event |= {} if accuracy is None else {"preference": {"accuracy": accuracy}}
+                history = [event for event in self.others if event["kind"] in ("plan", "eval", "sample")] + steps
                 self._signs = (mark, [sign._asdict() for sign in signs.signs(history)])
             return self._signs[1]
 
@@ -155,10 +161,13 @@ class Tail:
             if self._offset is None:  # a trainer may count on, or begin again at zero
                 self._offset = self._tokens if tokens < self._tokens else 0.0
             tokens += self._offset
-        values = {**event, "tokens": tokens, "time": round(now, 2)}
-        for name in COLUMNS:
+        compared = event.get("preference", {})
+        if compared and not self.points:
+            columns |= {name: array("d") for name in COMPARED}
+        values = {**event, **compared, "tokens": tokens, "time": round(now, 2)}
+        for name, column in columns.items():
             value = values.get(name)
-            columns[name].append(NAN if value is None else float(value))
+            column.append(NAN if value is None else float(value))
         self.recent = [*self.recent[-11:], (self._count, event)]
         if event.get("memory") and (self.peak is None or event["memory"] > self.peak[1]["memory"]):
             self.peak = self._count, event

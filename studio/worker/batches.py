@@ -77,7 +77,7 @@ class MicroBatchCollator:
         rows = [row for row in rows if row["input_ids"]] or [EMPTY_ROW]
         num_items_in_batch = count_items(rows)
         micro_batches = shard_micro_batches(rows, self.layout, self.rank, self.world_size)
-        micro_batches = mismatched_batches(rows, self.layout) + micro_batches
+        micro_batches = mismatched_batches(rows, self.layout, self.rank, self.world_size) + micro_batches
         for index, micro_batch in enumerate(micro_batches):
             micro_batch |= {
                 "num_items_in_batch": num_items_in_batch,
@@ -129,10 +129,10 @@ def answers_of(rows: Sequence[Row], sequences: Sequence[Row]) -> MicroBatch:
     return answers
 
 
-def mismatched_batches(rows: Sequence[Row], layout: Layout) -> list[MicroBatch]:
-    """The micro-batches of each prompt with another row's answer, for an estimate of the divergence (KTO)."""
+def mismatched_batches(rows: Sequence[Row], layout: Layout, rank: int = 0, world_size: int = 1) -> list[MicroBatch]:
+    """One process's micro-batches of each prompt with another row's answer, for an estimate of the divergence (KTO)."""
     mismatched = [row["mismatched"] for row in rows if "mismatched" in row]
-    groups = group_rows(mismatched, layout) if mismatched else []
+    groups = group_rows(split_rows_over_ranks(mismatched, world_size)[rank], layout) if mismatched else []
     return [
         collate(group, layout.packed)
         | {"mismatched": True, "sequences": len(group)}
@@ -273,7 +273,7 @@ class EvalBatches:
     """
 
     def __init__(self, rows: Sequence[Row], layout: Layout, rank: int = 0, world_size: int = 1):
-        self.rows, self.layout = rows, layout
+        self.rows, self.layout, self.rank, self.world_size = rows, layout, rank, world_size
         self.num_items = 0
         lengths = []  # rows reduced to what grouping needs
         for number, row in enumerate(rows):
@@ -289,7 +289,7 @@ class EvalBatches:
 
     def __iter__(self) -> Iterator[MicroBatch]:
         if self.rows and "mismatched" in self.rows[0]:
-            yield from mismatched_batches(self.rows, self.layout)
+            yield from mismatched_batches(self.rows, self.layout, self.rank, self.world_size)
         for numbers in self.micro_batches:
             yield collate([self.rows[number] for number in numbers], self.layout.packed)
         for _ in range(self.missing):

@@ -17,7 +17,7 @@ import torch
 
 from studio.kernels import IGNORE_INDEX
 from studio.stage import Answers, Stage
-from studio.worker import reward_head
+from studio.worker import distributed, reward_head
 from studio.worker.batches import Layout, MicroBatch, Row, collate, group_rows, sequences_of
 from studio.worker.log_probs import log_probs, sums_by_sequence
 from studio.worker.samples import untouched
@@ -90,8 +90,11 @@ class Objective:
     def start_step(self, model: Any, micro_batches: list[MicroBatch]) -> list[MicroBatch]:
         """Estimate the divergence on the mismatched micro-batches; returns the others, which have a loss."""
         remaining = [micro_batch for micro_batch in micro_batches if "mismatched" not in micro_batch]
-        chosen = sum(int(micro_batch["answer_lengths"][0::2].sum()) for micro_batch in remaining)
-        self.tokens_per_item = max(1, chosen) / max(1, sum(len(one["answer_lengths"]) for one in remaining) / 2)
+        if self.stage.examples == "pairs":
+            lengths = [micro_batch["answer_lengths"] for micro_batch in remaining if "answer_lengths" in micro_batch]
+            totals = [sum(int(one[0::2].sum()) for one in lengths), sum(len(one) // 2 for one in lengths)]
+            tokens, items = map(sum, zip(*distributed.gather(totals)))
+            self.tokens_per_item = max(1, tokens) / max(1, items)
         if self.stage.mismatched:
             mismatched = [micro_batch for micro_batch in micro_batches if "mismatched" in micro_batch]
             self.kl = self._divergence(model, mismatched)
@@ -99,45 +102,54 @@ class Objective:
         return remaining
 
     def loss(self, model: Any, micro_batch: MicroBatch) -> torch.Tensor:
-        """The loss of a micro-batch, summed over its items."""
+        """The loss of a micro-batch, summed over its items; of one without items zero, with a gradient of zero."""
+        if "answer_lengths" not in micro_batch:
+            return 0.0 * self._values(model, micro_batch).sum()
         lengths, good = (self.trainer.to_device(micro_batch[key]) for key in ("answer_lengths", "good"))
         reference = self._reference(model, micro_batch, lengths) if self.stage.uses_reference else None
-        if self.stage.scores:
-            positions = self.trainer.to_device(micro_batch["last_positions"])
-            values = reward_head.scores(model, self.trainer.model_inputs(micro_batch), positions)
-        else:
-            values = self._sums(model, micro_batch, lengths)
+        values = self._values(model, micro_batch)
+        if not self.stage.scores:
+            values = sums_by_sequence(values, lengths)
         answers = Answers(values, reference, lengths, good, self.kl, self.tokens_per_item)
         losses, rewards = self.stage.losses(answers)
         self.metrics.add(answers, rewards)
         return losses.sum()
+
+    def _values(self, model: Any, micro_batch: MicroBatch) -> torch.Tensor:
+        """The score of each sequence, or the log-probability of each target."""
+        if not self.stage.scores:
+            return self._log_probs(model, micro_batch)
+        positions = self.trainer.to_device(micro_batch.get("last_positions", torch.zeros(1, dtype=torch.int64)))
+        return reward_head.scores(model, self.trainer.model_inputs(micro_batch), positions)
 
     def token_loss(self, model: Any, micro_batch: MicroBatch) -> torch.Tensor:
         """-log p summed over all target tokens, by the same functions as the loss."""
         return -self._log_probs(model, micro_batch).sum()
 
     def cache_reference(self, rows: Any, layout: Layout) -> np.ndarray:
-        """[rows, sequences]: log-probabilities of every row by the model as it is, mismatched ones last."""
+        """[rows, sequences]: log-probabilities of every row by the model as it is, mismatched ones last. Every process
+        asks for a share of them.
+        """
         numbered = []
         for number in range(len(rows)):
             sequences = sequences_of(rows[number]) if rows[number]["input_ids"] else []
             sequences = [*sequences, *([rows[number]["mismatched"]] if "mismatched" in rows[number] else [])]
-            numbered += [sequence | {"at": (number, place)} for place, sequence in enumerate(sequences)]
+            numbered += [_plain(sequence) | {"at": (number, place)} for place, sequence in enumerate(sequences)]
         width = max((place for _, place in (row["at"] for row in numbered)), default=0) + 1
         values = np.zeros((len(rows), width), np.float32)
         model = self.trainer.model.eval()
         with torch.no_grad(), self.trainer.accelerator.autocast():
-            for group in group_rows([_plain(row) for row in numbered], layout):
-                micro_batch = collate([row | {"good": True} for row in group], layout.packed)
+            for group in group_rows(numbered[distributed.rank() :: distributed.world_size()], layout):
+                micro_batch = collate([_plain(row) for row in group], layout.packed)
                 sums = self._sums(model, micro_batch, self.trainer.to_device(micro_batch["answer_lengths"]))
                 for row, value in zip(group, sums.tolist(), strict=True):
                     values[row["at"]] = value
-        return values
+        return np.sum(distributed.gather(values), axis=0)
 
     def _divergence(self, model: Any, micro_batches: list[MicroBatch]) -> torch.Tensor:
         """max(0, mean of log p - log p by the reference) of prompts with other rows' answers (KTO, section 4.2)."""
-        total = torch.zeros((), device=self.trainer.args.device)
-        count = 0
+        total, count = torch.zeros((), device=self.trainer.args.device), 0
+        model = self.trainer.accelerator.unwrap_model(model)  # processes may have different numbers of these
         with torch.no_grad():
             for micro_batch in micro_batches:
                 values = self._log_probs(model, micro_batch).sum()
@@ -147,6 +159,9 @@ class Objective:
                     before = self._ask_untouched(model, micro_batch).sum()
                 total += values - before
                 count += micro_batch["sequences"]
+        if distributed.world_size() > 1:
+            totals, counts = zip(*distributed.gather((total.item(), count)))
+            total, count = total.new_tensor(sum(totals)), sum(counts)
         return (total / max(1, count)).clamp(min=0)
 
     def _reference(self, model: Any, micro_batch: MicroBatch, lengths: torch.Tensor) -> torch.Tensor:
@@ -156,9 +171,10 @@ class Objective:
 
     def _ask_untouched(self, model: Any, micro_batch: MicroBatch) -> torch.Tensor:
         """Log-probabilities of the targets by the model without its adapter."""
+        model = self.trainer.accelerator.unwrap_model(model)
         was_training = model.training
         model.eval()
-        with torch.no_grad(), untouched(self.trainer.accelerator.unwrap_model(model)):
+        with torch.no_grad(), untouched(model):
             values = self._log_probs(model, micro_batch)
         model.train(was_training)
         return values
@@ -173,7 +189,8 @@ class Objective:
 
 
 def _plain(row: Row) -> Row:
-    return {key: row[key] for key in ("input_ids", "labels", "at")}
+    """The row as one answer, whose log-probability is asked for."""
+    return {"input_ids": row["input_ids"], "labels": row["labels"], "good": True}
 
 
 class Metrics:
@@ -190,17 +207,19 @@ class Metrics:
         self.rewards.append(rewards)
 
     def take(self) -> dict[str, float]:
-        """The metrics of stage.METRICS, and a new beginning. A metric of a kind of answers that did not occur: none."""
-        answers, rewards, kl = self.answers, self.rewards, self.kl
+        """The metrics of stage.METRICS over all processes, and a new beginning. A metric of a kind of answers that did
+        not occur: none.
+        """
+        kl, taken = self.kl, zip(self.answers, self.rewards)
+        parts = [(one.good, reward, one.log_probs, one.lengths) for one, reward in taken]
         self.answers, self.rewards, self.kl = [], [], []
-        if not answers:
+        if distributed.world_size() > 1:
+            mine = [tuple(value.cpu() for value in part) for part in parts]
+            parts = [part for others in distributed.gather(mine) for part in others]
+        if not parts:
             return {}
-        good, reward = torch.cat([one.good for one in answers]), torch.cat(rewards)
-        values = {
-            "": reward,
-            "logps_": torch.cat([one.log_probs for one in answers]),
-            "length_": torch.cat([one.lengths for one in answers]).float(),
-        }
+        good, reward, log_probs, lengths = (torch.cat(part) for part in zip(*parts))
+        values = {"": reward, "logps_": log_probs, "length_": lengths.float()}
         figures = {
             f"{prefix}{name}": value[chosen].mean().item()
             for prefix, value in values.items()
@@ -231,14 +250,15 @@ def with_reference(trainer: Any, folder: Path) -> None:
     datasets = {name: rows for name, rows in datasets.items() if rows is not None}
     content = json.dumps({name: rows.content for name, rows in datasets.items()})
     file = folder / REFERENCE_FILE
-    stored = _stored(file, content)
+    stored = distributed.broadcast(_stored(file, content))
     if stored is None:
         count = sum(map(len, datasets.values()))
         trainer.report.note(f"The reference's log-probabilities of {count} rows are taken once, before the start.")
         stored = {name: trainer.objective.cache_reference(rows, trainer.layout) for name, rows in datasets.items()}
-        temporary = file.with_name(f".{file.name}")
-        np.savez(temporary, content=np.array(content), **stored)
-        temporary.replace(file)
+        if distributed.is_main():
+            temporary = file.with_name(f".{file.name}")
+            np.savez(temporary, content=np.array(content), **stored)
+            temporary.replace(file)
     for name, rows in datasets.items():
         setattr(trainer, f"{name}_dataset", PreferenceRows(rows.rows, stage.mismatched, stored[name]))
 

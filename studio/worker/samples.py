@@ -56,9 +56,18 @@ class Samples:
     """Called with a step, emits the answer to every prompt. Decoding is greedy: no random number is drawn."""
 
     def __init__(
-        self, questions: Sequence[Question], encoder: Encoder, trainer: Any, seconds: float | None, rounds: int
+        self,
+        questions: Sequence[Question],
+        encoder: Encoder,
+        trainer: Any,
+        seconds: float | None,
+        rounds: int,
+        has_start: bool = False,
     ):
-        """seconds: that the run is expected to take; rounds: of samples in it."""
+        """seconds: that the run is expected to take; rounds: of samples in it; has_start: its adapter was trained by
+        another run, so that the answers before the first step are those with the adapter.
+        """
+        self.has_start = has_start
         self.questions, self.encoder, self.trainer = tuple(questions), encoder, trainer
         self.expected, self.rounds = seconds or 0.0, rounds
         self.spent, self.asked, self.token_seconds = 0.0, 0, 0.0
@@ -119,7 +128,7 @@ class Samples:
         was_training, generated = model.training, 0
         model.eval()
         try:
-            with untouched(model) if step == 0 else contextlib.nullcontext():
+            with untouched(model) if step == 0 and not self.has_start else contextlib.nullcontext():
                 for question in questions:
                     ids = self._generate(model, question, allowed.tokens, seconds)
                     generated += len(ids)

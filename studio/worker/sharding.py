@@ -26,7 +26,7 @@ from studio.worker.loss import has_plain_linear_head, unwrap
 
 def strategy(config: RunConfig, model: Any) -> str:
     """ddp or fsdp. auto: fsdp only where a copy with its training state would fill more than two thirds of a device."""
-    if config.data.new_tokens:  # an embedding with trained rows of its own is not proved under FSDP
+    if not _is_proved(config):
         return "ddp"
     if config.training.sharding != "auto":
         return config.training.sharding
@@ -42,7 +42,14 @@ def strategy(config: RunConfig, model: Any) -> str:
 
 def may_shard(config: RunConfig) -> bool:
     """Whether `strategy` may come to fsdp once the model is there."""
-    return distributed.world_size() > 1 and config.training.sharding != "ddp" and not config.data.new_tokens
+    return distributed.world_size() > 1 and config.training.sharding != "ddp" and _is_proved(config)
+
+
+def _is_proved(config: RunConfig) -> bool:
+    """Whether FSDP is proved for an order: not with an embedding whose rows of new tokens are trained alone, nor for
+    losses that compare answers.
+    """
+    return not config.data.new_tokens and config.stage.is_supervised
 
 
 class ShardedTrainingArguments(TrainingArguments):

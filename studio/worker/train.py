@@ -40,6 +40,7 @@ from studio.worker import (
     layer_compile,
     loss_check,
     memory,
+    origin,
     preference,
     probe,
     reward_head,
@@ -102,6 +103,8 @@ def train(run: Run, report: Report) -> None:
     torch.set_num_threads(resolved.threads)
     torch.set_flush_denormal(True)  # denormal numbers are many times slower on a CPU, and add nothing
     resolved, base, tuned = _load_in_finite_precision(config, resolved, folder, rows, report)
+    if config.start:
+        origin.go_on(config, run, tuned, folder, encoder, report)
     if base.config._attn_implementation == "eager":
         resolved = resolved._replace(attention="eager")
 
@@ -110,7 +113,7 @@ def train(run: Run, report: Report) -> None:
         checkpoints.refuse_other_data(checkpoint, rows.train.content)
     trainer = make_trainer(run, config, resolved, tuned, rows, report, resumes=bool(checkpoint))
     resolved = loss_check.check_loss(trainer, resolved)
-    if config.stage.uses_reference and not config.stage.switches_adapter_off(config.method):
+    if config.stage.uses_reference and not config.switches_adapter_off:
         preference.with_reference(trainer, run.folder)
     report.emit(
         "plan",
@@ -121,8 +124,9 @@ def train(run: Run, report: Report) -> None:
     _ask_base(trainer, encoder, config, resolved, rows, report)
     if questions := _sample_questions(config, encoder, rows):
         rounds = 1 + -(-resolved.steps // resolved.eval_every)
-        report.samples = Samples(questions, encoder, trainer, resolved.expected.get("seconds"), rounds)
-    if not checkpoint:
+        seconds, has_start = resolved.expected.get("seconds"), config.start is not None
+        report.samples = Samples(questions, encoder, trainer, seconds, rounds, has_start)
+    if not checkpoint and not config.start:
         config.method.initialize(tuned, trainer.first_inputs)
     if resolved.compile:
         trainer.add_callback(layer_compile.CompileCallback(base, report))
@@ -376,6 +380,7 @@ def save_result(
                 "model": config.model.model_dump(),
                 "method": config.method.model_dump(mode="json"),
                 **({} if config.stage.is_supervised else {"stage": config.stage.model_dump(mode="json")}),
+                **({"start": config.start} if config.start else {}),
                 "template": encoder.template.name,
                 "stop": encoder.template.stop_strings,
                 "step": step,

@@ -191,6 +191,7 @@ class StudioTrainer(CheckpointedTrainer):
                 if self.report.must_cut_evaluation_short():
                     break
             else:
+                total = self.accelerator.reduce(total, "sum") if self.world_size > 1 else total
                 metrics = {"loss": total.item() / max(1, dataloader.num_items), **objective.metrics.take()}
         objective.metrics = training_metrics
         metrics = {f"{prefix}_{name}": value for name, value in metrics.items()}

@@ -11,6 +11,7 @@ import pytest
 from studio import data, template
 from studio.__main__ import main
 from studio.data import DataOrder, pairs
+from studio.data.splitting import prompt_groups
 from studio.kernels import IGNORE_INDEX
 from studio.tokens import Encoder
 
@@ -143,13 +144,44 @@ def test_two_rows_that_contradict_each_other_are_named(home: Path, tmp_path: Pat
     assert found.decide({"swapped_sides": "drop"}).counts == {"swapped_sides": 1}
 
 
-def test_the_same_pair_on_both_sides_of_the_split_is_left_out(home: Path, tiny_model: Path, tmp_path: Path) -> None:
-    path = write(tmp_path, [{"prompt": f"Q {n % 5}?", "chosen": f"A {n % 5}.", "rejected": "No."} for n in range(30)])
+@pytest.mark.parametrize("examples", ["pairs", "verdicts"])
+@pytest.mark.parametrize("prompts", [1, 2, 5, 12, 30])
+def test_answers_to_one_prompt_stay_on_one_side_of_the_split(
+    prompts: int, examples: str, home: Path, tmp_path: Path
+) -> None:
+    rows = [{"prompt": f"Q {n % prompts}?", "chosen": f"A {n}.", "rejected": "No."} for n in range(30)]
+    if examples == "verdicts":
+        rows = [{"prompt": row["prompt"], "completion": row["chosen"], "label": n % 2} for n, row in enumerate(rows)]
+    conversations = data.read(write(tmp_path, rows)).conversations
+    train, held_out = data.split(conversations, 0.3, 42, None, prompt_groups(conversations))
+    asked, measured = ({row["messages"][0]["content"] for row in part} for part in (train, held_out))
+    assert not asked & measured
+    assert len(train) + len(held_out) == 30
+    few, many = {1: (0, 0), 2: (15, 15), 5: (6, 6), 12: (5, 9), 30: (9, 9)}[prompts]
+    assert few <= len(held_out) <= many
+
+
+def test_a_run_measures_on_other_prompts_than_it_trains_on(home: Path, tiny_model: Path, tmp_path: Path) -> None:
+    path = write(tmp_path, [{"prompt": f"Q {n % 9}?", "chosen": f"A {n}.", "rejected": "No."} for n in range(36)])
     order = DataOrder(train=path, eval=0.3).learnt_by("pairs")
-    made = data.prepare(order, Encoder.from_order(order, tiny_model, template.load("model", tiny_model)))
-    trained = {tuple(row["input_ids"]) for row in made.train}
-    assert not [row for row in made.eval if tuple(row["input_ids"]) in trained]
-    assert made.record["eval"]["dropped"]["leak"]["count"] == 9 - len(made.eval)
+    encoder = Encoder.from_order(order, tiny_model, template.load("model", tiny_model))
+    measured = {row["messages"][0]["content"] for row in data.held_out(order, encoder)}
+    trained = {row["messages"][0]["content"] for row in data.trained_on(order, count=99)}
+    assert measured
+    assert not measured & trained
+
+
+def test_verdicts_that_contradict_each_other_and_repeated_questions_are_named(home: Path, tmp_path: Path) -> None:
+    rows = [
+        {"prompt": QUESTION, "completion": "The first.", "label": True},
+        {"prompt": QUESTION, "completion": "Neither.", "label": False},
+        {"prompt": QUESTION, "completion": "The first.", "label": False},
+        {"prompt": QUESTION, "completion": f"{QUESTION} The second.", "label": True},
+    ]
+    found = data.read(write(tmp_path, rows))
+    told = {(problem.kind, problem.row): problem.reason for problem in found.problems if problem.kind != "duplicate"}
+    assert set(told) == {("both_verdicts", 3), ("prompt_in_side", 4)}
+    assert "row 1" in told["both_verdicts", 3]
 
 
 def test_length_and_balance_are_told(home: Path, tmp_path: Path) -> None:

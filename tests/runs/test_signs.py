@@ -193,3 +193,39 @@ def test_what_goes_wrong_where_answers_are_compared() -> None:
     assert kinds(compared(-28, -60)) == []
     assert kinds(compared(-45, -60)) == ["both fall"]
     assert kinds(compared(-28, -60, length_chosen=20.0)) == ["length"]
+
+
+def judged(*held_out: tuple[float, float], trained: float = 0.8) -> list[dict[str, Any]]:
+    """A sound run with such a (accuracy, margin) at each evaluation, the first before the first step."""
+    losses = {1 + place * 10: 0.69 - 0.01 * place for place in range(len(held_out))}
+    told = diary(falling(40), losses)
+    for event, (accuracy, margin) in zip([one for one in told if one["kind"] == "eval"], held_out, strict=True):
+        event["preference"] = {"accuracy": accuracy, "margin": margin}
+    for event in told:
+        if event["kind"] == "step":
+            event["preference"] = {"accuracy": trained}
+    return told
+
+
+def test_a_reward_that_rises_without_judgement() -> None:
+    assert kinds(judged((0.5, 0.0), (0.8, 0.4), (0.85, 0.9))) == []
+    assert kinds(judged((0.5, 0.0), (0.8, 0.4), (0.7, 0.9))) == ["reward hacked"]
+    assert kinds(judged((0.5, 0.0), (0.8, 0.4), (0.7, 0.3))) == []  # both fall: it unlearns
+
+
+def test_pairs_that_are_known_by_heart() -> None:
+    assert kinds(judged((0.5, 0.0), (0.55, 0.1), trained=1.0)) == ["pairs by heart"]
+    assert kinds(judged((0.5, 0.0), (0.9, 0.1), trained=1.0)) == []
+    assert kinds(judged((0.5, 0.0), (0.55, 0.1), trained=0.7)) == []
+
+
+def test_answers_that_grow_under_preference_training() -> None:
+    def told(stage: str, factor: int) -> list[dict[str, Any]]:
+        events = judged((0.5, 0.0), (0.9, 0.5))
+        next(event for event in events if event["kind"] == "plan")["stage"] = stage
+        answers = [(0, "A sentence of some length, as asked for."), (20, "A sentence of some length. " * factor)]
+        return events + [{"at": 1, "kind": "sample", "step": n, "prompt": "p", "answer": text} for n, text in answers]
+
+    assert kinds(told("dpo", 1)) == []
+    assert kinds(told("dpo", 4)) == ["answers grow"]
+    assert kinds(told("sft", 4)) == []

@@ -40,17 +40,19 @@ class FakeRun:
         model: str = "starter",
         data: str = "sample",
         hold: bool = False,
+        stage: str = "sft",
     ):
         self.folder = subfolder("runs") / name
         (self.folder / "checkpoints").mkdir(parents=True)
         knobs = "  rank: 16\n  alpha: 32\n" if "lora" in method else ""
         (self.folder / "config.yaml").write_text(
-            f"name: {name[16:]}\nmodel: {model}\ndata:\n  train: {data}\nmethod:\n  name: {method}\n{knobs}"
+            f"name: {name[16:]}\nmodel: {model}\ndata:\n  train: {data}\n"
+            f"{'' if stage == 'sft' else f'stage: {stage}'}\nmethod:\n  name: {method}\n{knobs}"
             f"training:\n  epochs: 3\n  seed: {seed}\n"
         )
         self.events_file, self.log, self.lock = self.folder / "events.jsonl", self.folder / "log.txt", None
         self.steps, self.attempt, self.tokens, self.best, self.chance = steps, 0, 0, math.inf, random.Random(seed)
-        self.now, self.data = time.time() - age, data
+        self.now, self.data, self.stage = time.time() - age, data, stage
         self.say("phase", name="queued", hold=hold)  # on hold: a page that starts does not start it
 
     def say(self, kind: str, **fields: Any) -> None:
@@ -89,17 +91,34 @@ class FakeRun:
             parameters=134_515_008,
             estimated_memory=1_450_000_000,
             effective_batch=16,
+            stage=self.stage,
             data={
                 "sources": [{"source": self.data, "fingerprint": f"of {self.data}", "rows": 128, "format": "alpaca"}]
             },
         )
         if not from_step:
             self.say("phase", name="evaluating")
-            self.say("eval", step=0, loss=3.1, accuracy=0.41, best=True)
+            self.say("eval", step=0, loss=3.1, accuracy=0.41, best=True, **self.preference(0.0))
             self.forget(0)
             for prompt in PROMPTS:
                 self.say("sample", step=0, prompt=prompt, answer=f"Sure! {prompt}", reference="In short: the answer.")
         self.say("phase", name="training", from_step=from_step)
+
+    def preference(self, share: float) -> dict[str, Any]:
+        """What a run that compares answers has learnt to prefer, after this share of it."""
+        if self.stage == "sft":
+            return {}
+        grown, noise = 1 - math.exp(-4 * share), self.chance.gauss(0, 0.03)
+        values = {
+            "accuracy": min(1.0, 0.5 + 0.42 * grown + noise),
+            "chosen": 0.4 * grown + noise,
+            "rejected": -1.3 * grown + noise,
+            "logps_chosen": -62.0 + 4 * grown + 20 * noise,
+            "logps_rejected": -70.0 - 13 * grown + 20 * noise,
+            "length_chosen": 41.0 + 30 * noise,
+            "length_rejected": 33.0 + 30 * noise,
+        }
+        return {"preference": values | {"margin": values["chosen"] - values["rejected"]}}
 
     def step(self, at: int) -> None:
         """One step's line, and every tenth of the run an evaluation, samples and a checkpoint."""
@@ -125,6 +144,7 @@ class FakeRun:
             tokens_per_second=round(chance.gauss(1700, 60), 1),
             memory=int(1.1e9 + 2e8 * min(1, at / 50)),
             seconds=round(at * 0.6, 2),
+            **self.preference(share),
         )
         self.print(f"step {at}/{self.steps}  loss {loss:.4f}  1700 tokens/s")
         if at % max(1, self.steps // 10) == 0:
@@ -132,7 +152,9 @@ class FakeRun:
 
     def evaluate(self, at: int, loss: float) -> None:
         self.say("phase", name="evaluating")
-        self.say("eval", step=at, loss=round(loss, 4), accuracy=round(0.9 - loss / 6, 4), best=loss < self.best)
+        compared = self.preference(at / self.steps)
+        accuracy = round(0.9 - loss / 6, 4)
+        self.say("eval", step=at, loss=round(loss, 4), accuracy=accuracy, best=loss < self.best, **compared)
         self.best = min(self.best, loss)
         self.forget(at)
         for prompt in PROMPTS:

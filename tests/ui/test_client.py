@@ -66,6 +66,7 @@ JOBS = {
     "find_influence",
     "stop_influence",
     "train_without",
+    "align",
     "judge_answers",
     "start_benchmark",
     "stop_benchmark",
@@ -74,7 +75,8 @@ JOBS = {
     "start_plan",
     "keep_setting",  # a run's page
     "data_edit",
-    "data_save",  # the Data tab
+    "data_save",
+    "rated_pairs",  # the Data tab
     "examine",  # the list of runs
     "chat_ask",
     "chat_stop",
@@ -83,6 +85,7 @@ JOBS = {
     "chat_load",
     "chat_unload",
     "chat_keep",
+    "chat_pairs",
 }  # the Chat tab
 
 

@@ -121,3 +121,38 @@ def test_a_file_that_is_no_data_is_refused_in_words(tmp_path: Path, home: Path, 
     file.write_text(text)
     found = data.inspect({"order": {"data": {"train": str(file)}}, "lang": "zh"})
     assert found["error"]["message"]
+
+
+def test_both_sides_of_a_pair_stand_beside_each_other(home: Path, tmp_path: Path, tiny_model: Path) -> None:
+    rows = [{"prompt": f"Number {n}?", "chosen": f"It is {n}." * 3, "rejected": "No."} for n in range(9)]
+    file = tmp_path / "pairs.json"
+    file.write_text(json.dumps(rows))
+    asked = {"order": {"model": str(tiny_model), "data": {"train": str(file)}}, "lang": "zh"}
+    found = data.inspect(asked)
+    assert found["stages"] == ["dpo", "orpo", "reward"]
+    assert (found["compared"]["pairs"], found["compared"]["longer_chosen"]) == (9, 1)
+    assert len(found["cautions"]) == 1
+    assert not found["rated"]
+    shown = data.preview(asked | {"row": 2})
+    assert shown["other"] == "No."
+    for side, answer in ((shown, "It is 1." * 3), (shown["rejected"], "No.")):
+        assert "".join(text for text, on in side["tokens"] if on).startswith(answer)
+        assert "".join(text for text, _ in side["tokens"]) == side["text"]
+
+
+def test_verdicts_and_ratings_are_told(home: Path, tmp_path: Path, tiny_model: Path) -> None:
+    file = tmp_path / "rows.json"
+    asked = {"order": {"model": str(tiny_model), "data": {"train": str(file)}}, "lang": "en"}
+    file.write_text(json.dumps([{"prompt": "Q?", "completion": f"A {n}.", "label": n > 5} for n in range(8)]))
+    assert data.inspect(asked)["compared"] == {"good": 2, "bad": 6}
+    assert data.preview(asked | {"row": 1})["good"] is False
+    for rows in (
+        [{"prompt": f"Q {n % 3}?", "response": f"A {n}.", "rating": n} for n in range(8)],
+        [{"prompt": f"Q {n}?", "completions": [{"text": "A.", "score": 1}, {"text": "B.", "score": 2}]} for n in "ab"],
+    ):
+        file.write_text(json.dumps(rows))
+        assert data.inspect(asked)["rated"]
+    made = data.rated_pairs(str(file))
+    assert (made["pairs"], made["name"]) == (2, "pairs-from-rows.jsonl")
+    assert data.rated_pairs(str(file))["source"] == made["source"]
+    assert data.inspect({"order": {"data": {"train": made["source"]}}, "lang": "en"})["compared"]["pairs"] == 2

@@ -246,3 +246,16 @@ def test_a_tail_forgets_a_replaced_diary() -> None:
     assert tail.points == 10
     fake.events_file.write_text(json.dumps({"at": 1, "kind": "phase", "name": "queued"}) + "\n")
     assert tail.refresh().points == 0
+
+
+def test_a_run_that_compares_answers_has_more_columns() -> None:
+    fake = FakeRun(NAME, steps=50)
+    fake.start(alive=False)
+    first = asked(run={"id": NAME})["run"]
+    assert first["names"] == list(COLUMNS)
+    for step in (1, 2):
+        fake.say("step", step=step, loss=0.6, preference={"accuracy": 0.5 + step / 10, "margin": 0.1})
+    part = asked(run=place(first))["run"]
+    columns = dict(zip(part["names"], part["columns"], strict=True))
+    assert columns["accuracy"] == pytest.approx([0.6, 0.7])
+    assert columns["kl"] == [None, None]

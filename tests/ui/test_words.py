@@ -20,7 +20,9 @@ GATHERED = {
     "glossary": spoken.glossary_strings,
     "errors": spoken.error_strings,
     "remedies": spoken.remedy_strings,
-    "causes": lambda: spoken.constant_strings("runs/diagnosis.py", "runs/signs.py", "ui/space.py", "runs/end_hooks.py"),
+    "causes": lambda: spoken.constant_strings(
+        "runs/diagnosis.py", "runs/signs.py", "runs/preference_signs.py", "ui/space.py", "runs/end_hooks.py"
+    ),
     "devices": lambda: spoken.constant_strings(
         "device.py",
         "driver/nvidia.py",

@@ -64,6 +64,7 @@ def jobs(talk: str, order: str, sample: str) -> list[tuple[Any, ...]]:
         ("find_influence", RUN, "Hello?", "Hi."),
         ("stop_influence", RUN),
         ("train_without", RUN, [1]),
+        ("align", RUN, sample),
         ("judge_answers", RUN, {"url": "http://127.0.0.1:9/v1", "model": "m"}),
         ("stop_judging", RUN),
         ("start_benchmark", RUN, {"task": "arc_easy"}),
@@ -77,12 +78,14 @@ def jobs(talk: str, order: str, sample: str) -> list[tuple[Any, ...]]:
         ("chat_stop", talk),
         ("chat_vote", talk, 0, "left"),
         ("chat_keep", {"id": talk, "turn": 0, "side": 0, "text": "An answer.", "name": "kept"}),
+        ("chat_pairs",),
         ("chat_delete", talk),
         ("chat_load", ["base"]),
         ("chat_unload",),
         ("examine", True),
         ("data_edit", {"order": order, "revision": 0, "change": {"op": "undo"}}),
         ("data_save", {"order": order, "revision": 0}),
+        ("rated_pairs", sample),
     ]
 
 

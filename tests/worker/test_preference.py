@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
-from studio import config
+from studio import config, crash
 from studio.errors import StudioError
 from studio.methods import METHODS
 from studio.run import Run, create, summary
@@ -118,6 +120,22 @@ def weights(run: Run) -> bytes:
     return b"".join(file.read_bytes() for file in sorted(run.result.glob("*.safetensors")))
 
 
+def killed_at_step(run: Run, step: int) -> int:
+    """The exit code of a process of its own that trains until SIGKILL ends it in the middle of a step's event."""
+    from studio.worker.train import main
+
+    child = os.fork()
+    if child == 0:
+        try:
+            torch.set_num_threads(1)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            crash._AT, crash._left[0] = "events.step", step
+            main(run)
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 @pytest.mark.parametrize(
     ("stage", "method"),
     [
@@ -135,10 +153,12 @@ def test_a_run_learns_and_resumes_to_the_same_bits(
 
     whole, cut = (create(order(stage, method, tiny_model, tmp_path)) for _ in range(2))
     assert main(whole) == 0
-    shutil.copytree(whole.checkpoints / "checkpoint-3", cut.checkpoints / "checkpoint-3")
-    if (whole.folder / "reference.npz").exists():
-        shutil.copy(whole.folder / "reference.npz", cut.folder / "reference.npz")
+    assert killed_at_step(cut, 5) == -signal.SIGKILL
+    assert not cut.result.exists()
     assert main(cut) == 0
+    assert [event["from_step"] for event in cut.events() if event.get("name") == "training" and "from_step" in event][
+        -1
+    ] == 3
     assert weights(cut) == weights(whole)
     figures = summary(whole)
     assert (figures["stage"], figures["state"]) == (stage, "finished")
@@ -188,7 +208,7 @@ def test_micro_batches_change_nothing(home: Path, tiny_model: Path, tmp_path: Pa
         ("dpo", {"data": {"too_long": "split"}}, "whole answers"),
         ("orpo", {"training": {"label_smoothing": 0.1}}, "compares answers"),
         ("kto", {"training": {"batch_size": 1, "accumulation": 1}}, "step of one row"),
-        ("dpo", {"training": {"devices": 2}}, "one device"),
+        ("dpo", {"training": {"devices": 2, "sharding": "fsdp"}}, "copy of the model on each device"),
         ("dpo", {"race": {"settings": [["method.rank=8"], ["method.rank=4"]]}}, "race"),
     ],
 )

@@ -23,11 +23,12 @@ from studio.device import devices
 from studio.errors import RunError
 from studio.home import PROJECT
 from studio.resolve import resolve
-from studio.run import Run, summary
+from studio.run import Run, create, summary
 from studio.runs import goal, launch, sequence
 from studio.worker import distributed, sharding, train
 from tests.conftest import terminal
 from tests.worker.carrying import carry, evals, order, result, rows, steps
+from tests.worker.test_preference import COMPARING
 
 FIXED = ("training.learning_rate=0.001", "training.save_every=4", "training.schedule=constant", "training.max_steps=10")
 WITHOUT_DROPOUT = ("method.dropout=0", *FIXED)
@@ -120,6 +121,31 @@ def test_a_split_model_under_its_supervisor(home: Path, tiny_model: Path, tmp_pa
     _, alive = psutil.wait_procs(left, timeout=20)
     assert not alive, "no process outlives the supervisor"
     assert queue.reconcile(run) == "lost"
+
+
+@pytest.mark.parametrize(
+    "stage", [pytest.param(name, marks=() if name == "kto" else pytest.mark.rare) for name in COMPARING]
+)
+def test_answers_are_compared_over_two_processes(stage: str, home: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """Copies of the model with an odd number of rows in a step: losses, metrics and divergence of one process."""
+    from tests.worker.test_preference import order as compared
+
+    method, fixed = {"name": "lora", "dropout": 0}, {"batch_size": 5, "accumulation": 1, "max_steps": 4}
+    alone, both = (
+        create(compared(stage, method, tiny_model, tmp_path, **fixed, devices=devices)) for devices in ("auto", 2)
+    )
+    expected = carry(alone)
+    assert start(both).wait(timeout=180) == 0, both.log.read_text()[-2000:]
+    found = both.events()
+    assert steps(found) == pytest.approx(steps(expected), abs=1e-3)
+    assert evals(found) == pytest.approx(evals(expected), abs=1e-3)
+    for kind in ("step", "eval"):
+        for mine, theirs in zip(
+            *([event["preference"] for event in told if event["kind"] == kind] for told in (found, expected)),
+            strict=True,
+        ):
+            assert mine == pytest.approx(theirs, abs=2e-3)
+    same_result(both, alone)
 
 
 def test_a_base_in_4_bits_is_split_too(home: Path, tiny_model: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from studio.data.formats import ReportProblem, Row, alpaca, named
 from studio.data.formats import prompt as two_columns
 from studio.data.formats.fields import kind
 from studio.data.formats.messages import MESSAGE_COLUMNS, gather
+from studio.data.formats.preference import begins_with
 
 TITLE = "KTO (answers with a verdict)"
 ABOUT = "A prompt, an answer, and a label: true for a good answer, false for a bad one."
@@ -81,4 +82,9 @@ def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
         conversation = gather(row, report, *(("from", "value") if share else ("role", "content")))
     else:
         conversation = (alpaca if alpaca.fits(row) else two_columns).convert(row, report)
-    return None if conversation is None else conversation | {"label": verdict}
+    if conversation is None:
+        return None
+    answer, question = conversation["messages"][-1]["content"], conversation["messages"][-2:-1]
+    if question and begins_with(answer, question[0]["content"]):
+        report("prompt_in_side", "completion" if "completion" in row else None, answer)
+    return conversation | {"label": verdict}

@@ -54,13 +54,16 @@ def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
     return {"messages": [*before, chosen[-1]], "rejected": rejected[-1]["content"]}
 
 
+def begins_with(answer: str, question: str) -> bool:
+    """Whether an answer begins with its question, one of some length."""
+    return len(question.strip()) >= LEAKED_CHARACTERS and answer.lstrip().startswith(question.strip())
+
+
 def _check_sides(row: Row, question: str, sides: dict[str, list[dict[str, Any]]], report: ReportProblem) -> None:
     """Report an answer that begins with its question, and scores that call the rejected answer the better one."""
-    question = question.strip()
     for name, turns in sides.items():
-        answer = turns[-1]["content"].lstrip()
-        if len(question) >= LEAKED_CHARACTERS and answer.startswith(question):
-            report("prompt_in_side", name, answer)
+        if begins_with(turns[-1]["content"], question):
+            report("prompt_in_side", name, turns[-1]["content"])
     for better, worse in SCORES:
         scores = [row.get(better), row.get(worse)]
         if all(isinstance(score, (int, float)) for score in scores) and scores[0] < scores[1]:

@@ -124,7 +124,10 @@
         const { name, rate, low, high, votes } = turn.rate, percent = (value) => studio.number(100 * value);
         this.vote.replaceChildren(make("p", { class: "quiet" },
           studio.say("{name} is preferred in {share} % of {n} votes (95 % interval: {low}–{high} %).",
-            { name: this.chat.nameOf(name), share: percent(rate), n: votes, low: percent(low), high: percent(high) })));
+            { name: this.chat.nameOf(name), share: percent(rate), n: votes, low: percent(low), high: percent(high) }),
+          " ", make("button", { type: "button", job: "chat_pairs", class: "plain",
+            title: studio.say("A data set of the better and the worse answers of all votes, to train with DPO."),
+            onclick: () => this.chat.pairs() }, studio.say("Make preference pairs of all votes"))));
       } else this.vote.replaceChildren();
     }
   }

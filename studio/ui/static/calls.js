@@ -27,6 +27,39 @@
     return list;
   };
 
+  // SFT, then DPO: one click where preference data was uploaded.
+  const aligning = (row) => {
+    const box = make("div", { class: "call info", hidden: true });
+    const start = async (one) => {
+      const made = await studio.call("align", row.id, one.source).catch((problem) => studio.tell(problem));
+      if (made?.run) studio.open("runs", { run: made.run });
+    };
+    const look = async (one) => {
+      const answer = await studio.ask("studio-bar", "alignment", { id: row.id, name: one.source }).catch(studio.tell);
+      if (!answer?.order) return;
+      studio.order.replace(answer.order, "run");
+      studio.open("tune", { run: null });
+    };
+    studio.ask("studio-bar", "preferences", { id: row.id, lang: studio.language }).then(({ sources, fault }) => {
+      if (!sources.length) { box.remove(); return; }
+      const about = fault
+        ? `${fault.message} ${fault.hint}`
+        : studio.say("It goes on from here: what it learnt stays, and is what it is compared with.");
+      box.append(make("div", {}, make("b", {}, studio.say("Teach it which answers to prefer.")), make("p", {}, about)),
+        ...(fault
+          ? []
+          : sources.map((one) => make("button",
+            { type: "button", job: "align", class: "button", onclick: () => start(one) },
+            studio.say("{stage} on {name}", { stage: one.label, name: one.name })))),
+        fault
+          ? ""
+          : make("button", { type: "button", class: "plain", onclick: () => look(sources[0]) },
+            studio.say("Look at the settings first")));
+      box.hidden = false;
+    }).catch(() => box.remove());
+    return box;
+  };
+
   studio.runNotes = (track) => (track?.others || []).filter((event) => event.kind === "note" && event.level !== "info")
     .slice(-3);
   studio.runCalls = (row, track, toLog) => {
@@ -69,6 +102,7 @@
           type: "button", job: "chat_ask", class: "button primary",
           onclick: () => studio.open("chat", { model: row.id, run: null })
         }, studio.say("Chat with it")));
+    if (row.state === "finished" && !row.race && !row.combined && row.stage !== "reward") calls.push(aligning(row));
     return calls;
   };
 })();

@@ -7,7 +7,8 @@
   const { place, quantile, widened } = studio.axis;
 
   class Chart {
-    // spec: {key, title, column, smooth, evals, marks, level, format, empty}; board: what all charts of a page share.
+    // spec: {key, title, columns, smooth, evals, marks, level, format, empty}; columns: [column, its name] of each line;
+    // board: what all charts of a page share.
     constructor(board, spec) {
       this.board = board; this.spec = spec; this.dirty = true;
       const make = studio.element;
@@ -18,8 +19,9 @@
       this.stage = make("div", { class: "chart-stage", tabindex: "0", role: "img" }, this.canvas, this.over,
         this.empty);
       this.title = make("h4", {});
+      this.about = make("p", { class: "chart-about quiet small", hidden: true });
       this.node = make("figure", { class: `chart chart-${spec.key}` }, make("figcaption", {}, this.title, this.readout),
-        this.stage);
+        this.stage, this.about);
       new ResizeObserver(([seen]) => {
         this.box = seen.contentRect;
         this.dirty = true;
@@ -87,24 +89,33 @@
 
     // What is drawn of each run: its places in sight, raw and smoothed.
     lines() {
-      const { board, spec } = this, range = board.range();
-      return board.shown().map((entry) => {
-        const { track } = entry, x = track.columns[board.axis], raw = track.columns[spec.column];
-        if (!x || !raw || !track.n) return { ...entry, n: 0, evals: spec.evals ? this.evals(track, range) : [] };
-        const first = Math.max(0, place(x, track.n, range[0]) - 1);
-        const last = Math.min(track.n, place(x, track.n, range[1]) + 1);
-        const weight = spec.smooth ? board.smoothing : 0, strong = track.smooth(spec.column, weight);
-        return { ...entry, x, raw, strong, weight: track.weight(weight), soft: weight > 0, first, last, n: last - first,
-          evals: spec.evals ? this.evals(track, range) : [] };
-      });
+      const { board, spec } = this, entries = board.shown(), ink = board.ink().series;
+      return entries.flatMap((entry) => spec.columns.map(([column, name], at) => {
+        if (spec.columns.length === 1) return this.line(entry, column);
+        const alone = entries.length === 1, colour = alone ? ink[at] : entry.colour;
+        const label = alone ? studio.say(name) : `${entry.label} · ${studio.say(name)}`;
+        return this.line({ ...entry, label, colour, evalColour: colour }, column);
+      }));
+    }
+    line(entry, column) {
+      const { board, spec } = this, range = board.range(), { track } = entry;
+      const x = track.columns[board.axis], raw = track.columns[column];
+      const evals = spec.evals ? this.evals(track, range, column) : [];
+      if (!x || !raw || !track.n) return { ...entry, n: 0, evals };
+      const first = Math.max(0, place(x, track.n, range[0]) - 1);
+      const last = Math.min(track.n, place(x, track.n, range[1]) + 1);
+      const weight = spec.smooth ? board.smoothing : 0, strong = track.smooth(column, weight);
+      return { ...entry, x, raw, strong, weight: track.weight(weight), soft: weight > 0, first, last, n: last - first,
+        evals };
     }
 
-    evals(track, range) {
+    evals(track, range, column) {
       const axis = this.board.axis, found = [];
       for (const event of track.others) {
-        if (event.kind !== "eval" || event.loss == null) continue;
+        const y = event.kind !== "eval" ? null : column === "loss" ? event.loss : event.preference?.[column];
+        if (y == null) continue;
         const x = axis === "step" ? event.step : axis === "tokens" ? event.total : event.time;
-        if (range && x >= range[0] && x <= range[1]) found.push({ x, y: event.loss, step: event.step });
+        if (range && x >= range[0] && x <= range[1]) found.push({ x, y, step: event.step });
       }
       return found;
     }
@@ -223,6 +234,9 @@
 
     tell() {
       studio.write(this.title, studio.say(this.spec.title));
+      const about = this.spec.about && studio.offer?.form.metrics[this.spec.about];
+      this.about.hidden = !about;
+      if (about) studio.write(this.about, studio.say(about));
       const said = this.values(), key = JSON.stringify(said);
       if (key === this.told) return;
       this.told = key;

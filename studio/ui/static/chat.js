@@ -224,6 +224,10 @@
       } catch (problem) { studio.tell(problem); }
       this.look();
     }
+    async pairs() {
+      const made = await studio.call("chat_pairs").catch((problem) => studio.tell(problem));
+      if (made?.source) studio.usePairs(made);
+    }
     // The button that finds the rows behind an answer of a run with an adapter; null where there is none to ask.
     taught(place, side) {
       const turn = this.turns[place], voice = turn.sides[side];

@@ -23,31 +23,44 @@
   studio.figure = figure;
 
   const SPECS = [
-    { key: "loss", title: "Loss", column: "loss", smooth: true, evals: true, marks: true, log: true, format: figure,
+    { key: "loss", title: "Loss", columns: [["loss"]], smooth: true, evals: true, marks: true, log: true, format: figure,
       empty: "The curve begins with the first step." },
     {
-      key: "rate", title: "Learning rate", column: "learning_rate", zero: true,
+      key: "rate", title: "Learning rate", columns: [["learning_rate"]], zero: true,
       format: (value) => (value === 0 ? "0" : short(value)), empty: "Shown from the first step on."
     },
     {
-      key: "gradient", title: "Gradient norm", column: "grad_norm", smooth: true, log: true,
+      key: "gradient", title: "Gradient norm", columns: [["grad_norm"]], smooth: true, log: true,
       format: (value, axis, digits) => (axis ? figure(value, true, digits) : short(value)),
       empty: "Shown from the first step on."
     },
     {
-      key: "speed", title: "Tokens per second", column: "tokens_per_second", smooth: true, zero: true, format: whole,
+      key: "speed", title: "Tokens per second", columns: [["tokens_per_second"]], smooth: true, zero: true, format: whole,
       empty: "Shown from the first step on."
     },
     {
-      key: "memory", title: "Memory", column: "memory", level: "estimated_memory", zero: true,
+      key: "memory", title: "Memory", columns: [["memory"]], level: "estimated_memory", zero: true,
       format: (value) => studio.bytes(value), empty: "Shown from the first step on.", hidden: true
     },
   ];
+  // Of runs that compare answers. about: the metric whose meaning is told below.
+  const sides = (prefix) => [[`${prefix}chosen`, "chosen"], [`${prefix}rejected`, "rejected"]];
+  const COMPARED = [
+    { key: "accuracy", title: "Chosen answer preferred", columns: [["accuracy"]], about: "accuracy" },
+    { key: "rewards", title: "Rewards", columns: sides(""), about: "chosen" },
+    { key: "logps", title: "Log-probabilities", columns: sides("logps_"), about: "logps_chosen" },
+    { key: "margin", title: "Margin of the rewards", columns: [["margin"]], about: "margin", hidden: true },
+    { key: "kl", title: "Divergence (KL)", columns: [["kl"]], about: "kl", hidden: true },
+    { key: "lengths", title: "Length of answers", columns: sides("length_"), about: "length_chosen", hidden: true },
+  ].map((spec) => ({ smooth: true, evals: true, format: figure, empty: "Shown from the first step on.",
+    compared: true, ...spec }));
   const ALIVE = ["starting", "running", "stopping"];
   const AXES = [["step", "Step"], ["tokens", "Tokens"], ["time", "Time"]];
   const FIRST = {
     smoothing: 0.8, log: false, clip: false, axis: "step",
-    hidden: SPECS.filter((spec) => spec.hidden).map((spec) => spec.key)
+    hidden: SPECS.filter((spec) => spec.hidden).map((spec) => spec.key),
+    // four at first sight: loss, and what is preferred
+    hiddenCompared: [...SPECS.slice(1), ...COMPARED.filter((spec) => spec.hidden)].map((spec) => spec.key)
   };
 
   class Curves {
@@ -57,7 +70,7 @@
       let kept = {};
       try { kept = JSON.parse(studio.stored("studio-curves") || "{}"); } catch { /* an older page's settings */ }
       Object.assign(this, FIRST, kept, { cursor: null, view: null, brush: null, entries: [], off: new Set() });
-      this.charts = SPECS.map((spec) => new studio.Chart(this, spec));
+      this.charts = [...SPECS, ...COMPARED].map((spec) => new studio.Chart(this, spec));
       this.tools = make("div", { class: "curve-tools" });
       this.legend = make("div", { class: "curve-legend" });
       this.table = make("div", { class: "curve-table" });
@@ -78,6 +91,19 @@
       this.drawLegend();
       this.all();
     }
+    // Whether one of the runs has a column with values.
+    has(column) {
+      return this.entries.some(({ track }) => {
+        const values = track.columns[column];
+        for (let i = 0; values && i < Math.min(track.n, 50); i += 1) if (Number.isFinite(values[i])) return true;
+        return false;
+      });
+    }
+    // The charts there are for these runs, and those of them that are hidden.
+    offered() { return this.charts.filter(({ spec }) => !spec.compared || this.has(spec.columns[0][0])); }
+    get hiding() { return this.offered().some(({ spec }) => spec.compared) ? "hiddenCompared" : "hidden"; }
+    isHidden(chart) { return this[this.hiding].includes(chart.spec.key) || !this.offered().includes(chart); }
+
     shown() {
       const many = this.entries.length > 1;
       return this.entries.filter((entry) => !this.off.has(entry.track.id)).map((entry) => {
@@ -88,7 +114,8 @@
     keep() {
       studio.store("studio-curves",
         JSON.stringify({
-          smoothing: this.smoothing, log: this.log, clip: this.clip, axis: this.axis, hidden: this.hidden
+          smoothing: this.smoothing, log: this.log, clip: this.clip, axis: this.axis, hidden: this.hidden,
+          hiddenCompared: this.hiddenCompared
         }));
     }
 
@@ -159,8 +186,9 @@
         this.planned = null;
         if (!this.node.isConnected || !this.node.offsetParent) return;
         this.span = this.full();
+        if (this.drawn !== String(this.offered().map(({ spec }) => spec.key))) this.drawTools();
         for (const chart of this.charts) {
-          if (this.hidden.includes(chart.spec.key) || !chart.inSight) continue;
+          if (chart.node.hidden || !chart.inSight) continue;
           if (this.base && chart.dirty) chart.draw(); else chart.drawOver();
         }
         if (this.base) this.fillTable();
@@ -196,11 +224,12 @@
         },
           studio.say(name))));
       const chips = make("div", { class: "chip-row", role: "group", "aria-label": studio.say("Charts shown") },
-        SPECS.slice(1).map((spec) => make("button", { type: "button", class: "chip",
-          "aria-pressed": String(!this.hidden.includes(spec.key)), onclick: () => {
-            this.hidden = this.hidden.includes(spec.key)
-              ? this.hidden.filter((key) => key !== spec.key)
-              : [...this.hidden, spec.key];
+        this.offered().slice(1).map(({ spec }) => make("button", { type: "button", class: "chip",
+          "aria-pressed": String(!this[this.hiding].includes(spec.key)), onclick: () => {
+            const hidden = this[this.hiding];
+            this[this.hiding] = hidden.includes(spec.key)
+              ? hidden.filter((key) => key !== spec.key)
+              : [...hidden, spec.key];
             this.keep(); this.drawTools(); this.all();
           } }, studio.say(spec.title))));
       const row = (...parts) => make("div", { class: "tool-row" }, parts.filter(Boolean));
@@ -220,7 +249,8 @@
             make("button", { type: "button", class: "chip", onclick: () => this.picture() }, studio.say("Save PNG")),
             make("button", { type: "button", class: "chip", onclick: () => this.numbers() }, studio.say("Save CSV")))),
         row(chips, gap(), this.beside));
-      this.charts.forEach((chart) => { chart.node.hidden = this.hidden.includes(chart.spec.key); });
+      this.charts.forEach((chart) => { chart.node.hidden = this.isHidden(chart); });
+      this.drawn = String(this.offered().map(({ spec }) => spec.key));
       this.details.firstChild.textContent = studio.say("Last values as a table");
       this.drawLegend();
     }
@@ -252,7 +282,7 @@
     }
 
     picture() {
-      const charts = this.charts.filter((chart) => !this.hidden.includes(chart.spec.key));
+      const charts = this.charts.filter((chart) => !this.isHidden(chart));
       const width = 1200;
       const height = 340;
       const scale = 2;
@@ -283,15 +313,17 @@
 
     // Spreadsheets take cells that begin with = + - @ for formulas: text is quoted and gets an apostrophe in front.
     numbers() {
+      const compared = COMPARED.flatMap((spec) => spec.columns.map(([column]) => column)).filter((one) => this.has(one));
       const names = ["run", "step", "epoch", "loss", "held_out_loss", "learning_rate", "grad_norm", "tokens",
-        "tokens_per_second", "memory", "time"];
+        "tokens_per_second", "memory", "time", ...compared];
       const lines = [names.join(",")];
       const text = (value) => `"${(/^[=+\-@\t\r]/.test(value) ? `'${value}` : value).replaceAll('"', '""')}"`;
       for (const { track } of this.entries) {
         const evals = new Map(track.others.filter((event) => event.kind === "eval")
           .map((event) => [event.step, event.loss]));
         const cell = (name, i) => (Number.isFinite(track.columns[name]?.[i]) ? track.columns[name][i] : "");
-        if (evals.has(0)) lines.push([text(track.id), 0, 0, "", evals.get(0), "", "", "", "", "", 0].join(","));
+        if (evals.has(0))
+          lines.push([text(track.id), 0, 0, "", evals.get(0), "", "", "", "", "", 0, ...compared.map(() => "")].join(","));
         for (let i = 0; i < track.n; i += 1) {
           lines.push([text(track.id),
             ...names.slice(1)

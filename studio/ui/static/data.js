@@ -4,6 +4,18 @@
   const DECISIONS = [["drop", "Drop"], ["keep", "Keep"], ["stop", "Stop"]];
   const SEVERITY = { refused: "cannot be trained on", cut: "too long", suspicious: "worth a look" };
 
+  // A data set of pairs that was just made becomes the order's, under a stage that learns from it.
+  studio.usePairs = (made) => {
+    const left = Object.entries(made.left_out).map(([why, count]) => `${studio.number(count)} ${studio.say(why)}`);
+    studio.tell({ message: studio.say("{name}: {n} pairs.", { name: made.name, n: studio.number(made.pairs) })
+      + (left.length ? " " + studio.say("Left out: {what}.", { what: left.join(", ") }) : "") }, "good");
+    if (!["dpo", "orpo", "reward"].includes(studio.order.stage()))
+      studio.order.set("stage", { name: "dpo" }, undefined, "data");
+    studio.order.use(made.source);
+    window.dispatchEvent(new CustomEvent("studio:uploads"));
+    studio.open("data");
+  };
+
   studio.parts.data = (element, upload) => {
     const server = studio.asking("data", "inspect", "rows", "preview", "lengths");
     const at = (selector) => element.querySelector(selector);
@@ -117,7 +129,7 @@
       if (found.error) {
         about.replaceChildren(el("p", { class: "fault", role: "alert" }, el("b", {}, found.error.message), " ",
           found.error.hint),
-          ...encoded(found.error.where === "data.encoding"), ...naming(true));
+          ...rated(), ...encoded(found.error.where === "data.encoding"), ...naming(true));
         return;
       }
       const figure = (value, label, tone) => el("div", { class: `figure ${tone || ""}` },
@@ -151,12 +163,44 @@
               && el("span", { class: "quiet" }, " ",
                 studio.say("To learn {label} as the answer to {text}, name the columns below.",
                   { label: found.classes.answer, text: found.classes.prompt }))),
+        ...compared(), ...rated(),
         ...encoded(!found.encoding?.startsWith("utf-")), ...naming(Boolean(found.unsure || found.classes)),
         found.stopped
           && el("p", { class: "fault", role: "alert" }, el("b", {}, found.stopped.message), " ",
             found.stopped.hint)].filter(Boolean));
     }
 
+    // Of preference data: what is compared, what may be learnt instead, and the stages that learn from it.
+    function compared() {
+      const figures = found.compared, stages = studio.offer?.form.stages || [];
+      if (!figures) return [];
+      const said = figures.pairs != null
+        ? studio.say("{n} pairs; the chosen answer is the longer one in {share} % of them ({a} and {b} characters on "
+          + "average).",
+        { n: studio.number(figures.pairs), share: studio.number(100 * figures.longer_chosen),
+          a: studio.number(figures.characters_chosen), b: studio.number(figures.characters_rejected) })
+        : studio.say("{good} good and {bad} bad answers.",
+          { good: studio.number(figures.good), bad: studio.number(figures.bad) });
+      const takes = stages.filter((one) => found.stages.includes(one.name));
+      return [el("p", { class: "compared" }, said),
+        ...found.cautions.map((text) => el("p", { class: "note" }, text)),
+        el("div", { class: "chips", role: "group", "aria-label": studio.say("Stage") },
+          takes.map((one) => el("button", { type: "button", class: "chip", title: studio.say(one.about),
+            "aria-pressed": String(studio.order.stage() === one.name),
+            onclick: () => { studio.order.set("stage", { name: one.name }, undefined, "data"); drawAbout(); } },
+          el("b", {}, studio.say("Train it with {stage}", { stage: studio.say(one.label) })))))];
+    }
+    // A file of ratings: pairs are made of it with one click.
+    function rated() {
+      if (!found.rated) return [];
+      const start = async () => {
+        const made = await studio.call("rated_pairs", studio.order.train()).catch((problem) => studio.tell(problem));
+        if (made?.source) studio.usePairs(made);
+      };
+      return [el("p", { class: "note" }, studio.say("This file holds rated answers."), " ",
+        el("button", { type: "button", job: "rated_pairs", class: "plain", onclick: start },
+          studio.say("Make preference pairs of them")))];
+    }
     // The encoding of a text file, chosen by hand: where it is not UTF-8, or not sure.
     function encoded(wanted) {
       const chosen = studio.order.get("data.encoding");

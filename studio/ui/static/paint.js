@@ -113,7 +113,7 @@
       line.evals.forEach((point, i) => (i ? pen.lineTo(X(point.x), Y(point.y)) : pen.moveTo(X(point.x), Y(point.y))));
       pen.stroke();
       pen.setLineDash([]);
-      const best = line.evals.reduce((a, b) => (b.y < a.y ? b : a));
+      const best = this.spec.key === "loss" ? line.evals.reduce((a, b) => (b.y < a.y ? b : a)) : null;
       for (const point of line.evals) {
         pen.beginPath(); pen.arc(X(point.x), Y(point.y), point === best ? 4.5 : 3, 0, 7);
         pen.fillStyle = point === best ? ink.paper : colour; pen.fill(); pen.stroke();

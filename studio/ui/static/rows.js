@@ -105,9 +105,17 @@
       if (jump) element.scrollIntoView({ behavior: "smooth", block: "start" });
     }
 
-    const talk = () => el("div", { class: "talk" },
-      shown.conversation.map((one) => el("div", { class: `turn ${one.role}` },
-        el("b", {}, studio.say(ROLES[one.role] || one.role)), el("p", {}, one.content))));
+    const turnOf = (one) => el("div", { class: `turn ${one.role}` },
+      el("b", {}, studio.say(ROLES[one.role] || one.role)), el("p", {}, one.content));
+    const talk = () => (shown.other == null
+      ? el("div", { class: "talk" }, shown.conversation.map(turnOf))
+      : el("div", { class: "talk" }, shown.conversation.slice(0, -1).map(turnOf),
+        sides(turnOf(shown.conversation.at(-1)), turnOf({ role: "assistant", content: shown.other }))));
+    // Both answers of a pair beside each other.
+    const sides = (chosen, rejected) => el("div", { class: "row-sides" },
+      [["Chosen", chosen], ["Rejected", rejected]].map(([name, node]) =>
+        el("section", { class: `row-side ${name.toLowerCase()}` }, el("h3", {}, studio.say(name)), node)));
+    const both = (one) => (shown.rejected ? sides(one(shown), one(shown.rejected)) : one(shown));
     const drawView = () => {
       const change = (wanted) => { shape = wanted; studio.store("studio-row-shape", wanted); drawView(); };
       const inside = shown.refused
@@ -117,11 +125,15 @@
         : shape === "talk"
         ? talk()
         : shape === "text"
-        ? el("pre", { class: "rendered", tabindex: "0" }, shown.text ?? "")
-        : studio.tokens(shown);
+        ? both((one) => el("pre", { class: "rendered", tabindex: "0" }, one.text ?? ""))
+        : both(studio.tokens);
       view.replaceChildren(...[el("div", { class: "row-head" },
         el("b", { class: "num" }, studio.say("Row {n}", { n: studio.number(shown.row) }),
-          shown.line ? el("span", { class: "quiet" }, " · " + studio.say("line {n}", { n: shown.line })) : ""),
+          shown.line ? el("span", { class: "quiet" }, " · " + studio.say("line {n}", { n: shown.line })) : "",
+          shown.good == null
+            ? ""
+            : el("span", { class: `verdict-mark ${shown.good ? "good" : "bad"}` },
+              studio.say(shown.good ? "good answer" : "bad answer"))),
         studio.segments("Show the row as", [["tokens", "Tokens"], ["text", "Text"], ["talk", "Conversation"]], shape,
           change)),
         ...shown.problems.map((one) => el("p", { class: "note" }, one.reason, " ", one.hint,

@@ -90,6 +90,11 @@
                 : "from the Hub")
             })),
               studio.order.model(), choose),
+        studio.order.get("start") && el("p", { class: "advice start-from" },
+          studio.say("The adapter of {run} goes on: what it learnt stays.", { run: studio.order.get("start") }), " ",
+          el("button", { type: "button", class: "plain",
+            onclick: () => { studio.order.set("start", undefined, undefined, "form"); draw(); } },
+          studio.say("Begin a new adapter instead"))),
         el("p", { class: "card-more" },
           el("button", { type: "button", class: "plain open-chooser", "aria-haspopup": "dialog", onclick: openChooser },
             studio.say("All models, and what fits here →"))),

@@ -1,0 +1,46 @@
+"""pairs: preference data out of a file of ratings, or out of the blind votes cast in the chat."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from studio.data.ratings import pairs_of
+from studio.errors import DataError
+from studio.home import write_atomic
+from studio.talk import votes
+
+
+def add(parsers: Any, common: ArgumentParser) -> None:
+    parser = parsers.add_parser(
+        "pairs", parents=[common], help="preference pairs out of a file of ratings, or out of the chat's blind votes"
+    )
+    parser.add_argument("source", metavar="FILE", help="rated answers; or votes: those of this studio's chat")
+    parser.add_argument("out", metavar="OUT", help="where to: a .jsonl file that is not there yet")
+    parser.add_argument("--margin", type=float, default=0.0, help="least difference of the two ratings")
+    parser.add_argument(
+        "--every", action="store_true", help="all pairs of answers to a prompt, not only the best and the worst"
+    )
+    parser.set_defaults(run=make, show=show)
+
+
+def make(args: Namespace) -> dict[str, Any]:
+    """{path, pairs, left_out}; left_out: {why: how many}."""
+    out = Path(args.out).expanduser().absolute()
+    if out.exists():
+        raise DataError(f"{out} stands there already.", "Give another path.", "OUT")
+    rows, left_out = votes.pairs() if args.source == "votes" else pairs_of(args.source, args.margin, args.every)
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    try:
+        write_atomic(out, text)
+    except OSError as error:
+        raise DataError(f"{out} cannot be written: {error.strerror}.", "Give another path.", "OUT") from error
+    return {"path": str(out), "pairs": len(rows), "left_out": left_out}
+
+
+def show(answer: dict[str, Any]) -> None:
+    print(f"{answer['path']}: {answer['pairs']} pairs")
+    for why, count in answer["left_out"].items():
+        print(f"left out: {count} {why}")

@@ -1,0 +1,174 @@
+"""The run that an order starts from: its adapter goes on, or its whole model is the new base. SFT first, then DPO."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from studio import config as orders
+from studio import data
+from studio.base import source
+from studio.base.source import ModelOrder
+from studio.config import RunConfig
+from studio.errors import OrderError, RunError
+from studio.export import folders
+from studio.home import subfolder
+from studio.method import Method
+from studio.run import Run, find
+from studio.stages import learning_from
+
+KEPT = (  # settings of the earlier run's training that an order after it takes over
+    *("batch_size", "accumulation", "precision", "weights", "checkpointing", "packing", "optimizer", "loss"),
+    *("attention", "threads", "workers", "seed", "sample_prompts", "samples", "keep_checkpoints", "report_to"),
+)
+
+
+def check(config: RunConfig) -> None:
+    """Raise StudioError where an order's `start` cannot go on: no such run, no adapter, another base, other knobs."""
+    if config.start is None:
+        return
+    run = find(config.start)
+    manifest = _manifest(run)
+    if config.place.remote:
+        raise OrderError(
+            f"start is {run.id}, a run on this computer, and this order is for another one.",
+            f"Merge it (python -m studio merge {run.id} FOLDER), set model to the folder and leave start out.",
+            "start",
+        )
+    if config.stage.scores:
+        raise OrderError(
+            "A reward model's head starts anew, so an adapter that was trained to write does not go on under it.",
+            f"Merge {run.id} first, set model to the folder and leave start out.",
+            "start",
+        )
+    _check_base(config, run, manifest)
+    _check_method(config, run, manifest)
+
+
+def _manifest(run: Run) -> dict[str, Any]:
+    """The manifest of a run's result. Raises OrderError where it has none that writes text."""
+    if run.config.stage.scores:
+        raise OrderError(f"{run.id} is a reward model: it writes no text.", "Start from another run.", "start")
+    try:
+        return json.loads((run.result / "manifest.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise OrderError(
+            f"{run.id} has no result yet: it is {run.state()}.", "Wait until it is finished, or resume it.", "start"
+        ) from None
+
+
+def _check_base(config: RunConfig, run: Run, manifest: dict[str, Any]) -> None:
+    base = ModelOrder.model_validate(manifest["model"])
+    if config.model != base and source.local(config.model) != source.local(base):
+        raise OrderError(
+            f"{run.id} was trained on {base.source}, and this order names {config.model.source}.",
+            f"Set model to {base.source}.",
+            "model",
+        )
+    if tuple(manifest.get("new_tokens") or ()) != config.data.new_tokens:
+        tokens = json.dumps(list(manifest.get("new_tokens") or ()), ensure_ascii=False)
+        raise OrderError(
+            f"The adapter of {run.id} has rows for other new tokens than this order names.",
+            f"Set data.new_tokens to {tokens}.",
+            "data.new_tokens",
+        )
+
+
+def _check_method(config: RunConfig, run: Run, manifest: dict[str, Any]) -> None:
+    method: Method = run.config.method
+    if not method.adapter:
+        raise OrderError(
+            f"The result of {run.id} is a whole model: no adapter goes on.",
+            f"Set model to {run.result} and leave start out.",
+            "start",
+        )
+    if not method.goes_on or not method.shares_base or run.config.combine:
+        merge = f"Merge it: python -m studio merge {run.id} FOLDER; set model to the folder and leave start out."
+        raise OrderError(
+            f"The adapter of {run.id} cannot be trained further: {_why_not(method)}.",
+            merge if method.mergeable else "Leave start out: a new adapter begins at the base.",
+            "start",
+        )
+    if not config.method.same_weights(method):
+        knobs = json.dumps(method.model_dump(mode="json", exclude_defaults=True) | {"name": method.name})
+        raise OrderError(
+            f"The adapter of {run.id} is {method.label} with other settings than this order's.",
+            f"Set method to {knobs}.",
+            "method",
+        )
+
+
+def _why_not(method: Method) -> str:
+    if not method.goes_on:
+        return f"{method.label} keeps of its training only what answers need"
+    if not method.shares_base:
+        return f"with start {getattr(method, 'init', '')} it was taken out of the base's own weights"
+    return "it was combined of several"
+
+
+def completed(config: RunConfig) -> RunConfig:
+    """An order with `start` whose model, method and template, where they were left out, are those of that run."""
+    if config.start is None:
+        return config
+    run = find(config.start)
+    manifest, changes = _manifest(run), {}
+    if "model" not in config.model_fields_set:
+        changes["model"] = manifest["model"]
+    if "method" not in config.model_fields_set:
+        changes["method"] = run.config.method.model_dump(mode="json")
+    if "template" not in config.data.model_fields_set:
+        changes["data"] = {"template": manifest["template"]}
+    return config.with_changes(**changes)
+
+
+def order_after(
+    run: Run, train: str, stage: str | None = None, base: Path | None = None, name: str | None = None
+) -> RunConfig:
+    """The order that teaches a finished run what is in `train`, with its method, template and batch.
+
+    stage: left out, what suits the data. base: the run merged into a folder, on which a new adapter begins; without it
+    the run's adapter goes on, or its whole model is the base. Raises OrderError, DataError.
+    """
+    manifest, plain = _manifest(run), run.config.model_dump(mode="json", exclude_unset=True)
+    suited = learning_from(data.read(train).examples)[0]
+    order: dict[str, Any] = {
+        "name": name or f"{stage or suited}-{run.config.name or run.config.method.name}",
+        "model": manifest["model"],
+        "data": {"train": train, "template": manifest["template"]},
+        "stage": stage or suited,
+        "method": run.config.method.model_dump(mode="json"),
+        "training": {key: value for key, value in plain.get("training", {}).items() if key in KEPT},
+    }
+    if new_tokens := list(manifest.get("new_tokens") or ()):
+        order["data"]["new_tokens"] = new_tokens
+    if run.config.data.max_length != type(run.config.data).model_fields["max_length"].default:
+        order["data"]["max_length"] = run.config.data.max_length
+    if base is not None or not run.config.method.adapter:
+        order["model"] = {"source": str(base or run.result)}
+        order["data"].pop("new_tokens", None)
+        order["data"]["template"] = "auto"  # the run's, which its tokenizer carries
+    else:
+        order["start"] = run.id
+    return orders.build(order)
+
+
+def merged(run: Run, progress: folders.Progress = lambda *_: None) -> Path:
+    """The run's model merged into a folder of the home, made if need be. Raises ExportError."""
+    if not run.config.method.adapter:
+        return run.result
+    folder = subfolder("models") / f"{run.id}-merged"
+    if not (folder / "config.json").is_file():
+        folders.export(run.id, "merged", folder, progress=progress, proven=False)
+    return folder
+
+
+def copied(run: Run) -> Path:
+    """The copy of the adapter that a run goes on from. Raises RunError where it is gone."""
+    if not (run.start / "adapter_model.safetensors").is_file():
+        raise RunError(
+            f"The adapter that {run.id} goes on from is gone from its folder.",
+            f"Start the run anew, from {run.config.start}.",
+            str(run.start),
+        )
+    return run.start

@@ -1,0 +1,80 @@
+"""On a finished run's page: one click teaches it which answers to prefer, where there is data for it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from studio import data, origin, preflight, queue
+from studio.config import RunConfig
+from studio.errors import OrderError, StudioError
+from studio.home import subfolder
+from studio.stages import STAGES, learning_from
+from studio.ui import guard, live, rights, space, words
+from studio.ui.files import is_upload
+from studio.ui.who import VISITOR, WATCHER
+
+LOOKED_AT = 24  # uploads, the newest first
+LARGEST = 200_000_000  # bytes of an upload that is looked into
+
+
+@rights.job(waits=True)
+def align(name: str, file: str) -> dict[str, Any]:
+    """Queue the run that teaches a finished one what is in a file of preferences, every setting the stage's own.
+
+    Returns {run, state}.
+    """
+    order = _order(name, file)
+    reason = space.blocked_reason(space.space())
+    if reason:
+        raise OrderError("Nothing can be trained here.", reason, "device")
+    preflight.check(order)
+    run = queue.submit(order)
+    live.listing.invalidate()
+    return {"run": run.id, "state": run.state()}
+
+
+@rights.read(WATCHER, VISITOR, waits=True)
+def preferences(question: dict[str, Any]) -> dict[str, Any]:
+    """{id, lang} -> {sources: [{source, name, stage, label}], fault}: preference data among the uploads.
+
+    fault: why the run's adapter cannot go on, where it cannot.
+    """
+    run, lang = live.get_run(str(question.get("id", ""))), words.language(question.get("lang"))
+    found: list[dict[str, Any]] = []
+    files = [path for path in subfolder("uploads").iterdir() if is_upload(path) and path.stat().st_size <= LARGEST]
+    for path in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)[:LOOKED_AT]:
+        examples = _examples(path, path.stat().st_mtime_ns)
+        if examples in ("pairs", "verdicts"):
+            stage = learning_from(examples)[0]
+            found.append({"source": str(path), "name": path.name, "stage": stage, "label": STAGES[stage].label})
+    fault = None
+    if found:
+        try:
+            origin.check(_order(run.id, found[0]["source"]))
+        except StudioError as error:
+            fault = words.explain(error, lang)
+    return {"sources": found[:3], "fault": fault}
+
+
+@rights.read(WATCHER, VISITOR, waits=True)
+def alignment(question: dict[str, Any]) -> dict[str, Any]:
+    """{id, name (of the file)} -> {order}: the order of `align`, to be looked at first."""
+    order = _order(str(question.get("id", "")), str(question.get("name", "")))
+    return {"order": order.model_dump(mode="json", exclude_unset=True)}
+
+
+def _order(name: str, file: str) -> RunConfig:
+    order = origin.order_after(live.get_run(name), file)
+    guard.allow(order)
+    return order
+
+
+@lru_cache(maxsize=256)
+def _examples(path: Path, changed: int) -> str:
+    """What an upload holds, as Dataset.examples; empty where it cannot be read. changed: its time, for the cache."""
+    try:
+        return data.read(path).examples
+    except StudioError:
+        return ""

@@ -1,0 +1,39 @@
+"""The adapter of an earlier run in a new one: loaded into the wrapped model before the first step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from studio.base import shards
+from studio.config import RunConfig
+from studio.errors import ModelError
+from studio.method import cast_trained_to_float32, is_cast_deferred
+from studio.origin import copied
+from studio.run import Run
+from studio.tokens import Encoder
+from studio.worker.report import Report
+
+
+def go_on(config: RunConfig, run: Run, tuned: Any, base: Path, encoder: Encoder, report: Report) -> None:
+    """Load the adapter in the run's folder into `tuned`. Raises ModelError where the base has other weights now."""
+    folder = copied(run)
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    if manifest["base_fingerprint"] != shards.fingerprint(base):
+        raise ModelError(
+            f"The base {base} has other weights than when {config.start} was trained on it.",
+            "Put the weights of then back there, or train anew on the new ones.",
+            "model",
+        )
+    if is_cast_deferred(tuned):
+        cast_trained_to_float32(tuned)  # adapters are small: the whole is still laid out layer by layer
+    config.method.load_result(tuned, folder)
+    report.note(f"Goes on from the adapter of {config.start}, step {manifest['step']}.")
+    if manifest["template"] != encoder.template.name:
+        report.note(
+            f"{config.start} learnt in the chat template {manifest['template']}, and this run uses "
+            f"{encoder.template.name}.",
+            "warning",
+            hint=f"Set data.template to {manifest['template']}, unless the change is meant.",
+        )
