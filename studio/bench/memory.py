@@ -53,6 +53,16 @@ CASES: tuple[tuple[dict[str, Any], int, int, dict[str, Any]], ...] = (  # method
     ({"name": "adapter", "size": 128}, 256, 8, {}),
     ({"name": "prefix"}, 512, 2, {}),
 )
+STAGE_CASES: tuple[tuple[str, dict[str, Any], int, int, dict[str, Any]], ...] = (  # stage first; length of an answer
+    ("dpo", {"name": "lora"}, 256, 4, {}),
+    ("dpo", {"name": "full"}, 256, 2, {}),
+    ("dpo", {"name": "lora"}, 512, 2, {"checkpointing": True}),
+    ("kto", {"name": "lora"}, 512, 4, {}),
+    ("kto", {"name": "adapter"}, 256, 8, {"packing": False}),
+    ("orpo", {"name": "lora", "rank": 64}, 384, 2, {}),
+    ("reward", {"name": "lora"}, 256, 4, {}),
+    ("reward", {"name": "full"}, 384, 2, {}),
+)
 BLIND = (21, 22, 23, 24)  # measured after the constants of a CPU's heap had been read off the others
 
 
@@ -62,6 +72,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--published", nargs="?", const="", metavar="CSV", help="compare with published measurements instead"
     )
     parser.add_argument("--speed", action="store_true", help="how long an estimate takes instead")
+    parser.add_argument("--stages", action="store_true", help="the cases of stages that compare answers instead")
     parser.add_argument("--only", type=int, nargs="+", metavar="N", help="cases to run, from 1")
     parser.set_defaults(run=measure, show=show)
 
@@ -77,8 +88,9 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
             for name in ("HuggingFaceTB/SmolLM2-135M", "meta-llama/Llama-3.1-8B", "meta-llama/Llama-2-70b-hf")
         ]
     rows = []
-    for number in args.only or range(1, len(CASES) + 1):
-        rows.append(_case(number, *CASES[number - 1]))
+    cases = STAGE_CASES if args.stages else tuple(("sft", *case) for case in CASES)
+    for number in args.only or range(1, len(cases) + 1):
+        rows.append(_case(number, *cases[number - 1]))
         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)  # a table takes its minutes
     return rows
 
@@ -101,27 +113,41 @@ def _timed(name: str) -> dict[str, Any]:
     }
 
 
-def _case(number: int, method: dict[str, Any], length: int, batch: int, training: dict[str, Any]) -> dict[str, Any]:
+def _rows(stage: str, count: int) -> list[dict[str, Any]]:
+    """Rows that a stage learns from, each answer longer than any limit here."""
+    counted = [" ".join(map(str, range(n, n + 2000))) for n in range(2 * count)]
+    if stage == "sft":
+        return [{"instruction": "Count.", "input": "", "output": text} for text in counted[:count]]
+    if stage == "kto":
+        return [{"prompt": "Count.", "completion": text, "label": n % 2 == 0} for n, text in enumerate(counted[:count])]
+    return [{"prompt": "Count.", "chosen": a, "rejected": b} for a, b in zip(counted[::2], counted[1::2], strict=True)]
+
+
+def _case(
+    number: int, stage: str, method: dict[str, Any], length: int, batch: int, training: dict[str, Any]
+) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder, "rows.json")
-        counted = [" ".join(map(str, range(n, n + 2000))) for n in range(4 * batch)]
-        rows.write_text(json.dumps([{"instruction": "Count.", "input": "", "output": text} for text in counted]))
+        rows.write_text(json.dumps(_rows(stage, 4 * batch)))
         order = config.build(
             {
                 "data": {"train": str(rows), "eval": 0, "max_length": length},
+                **({} if stage == "sft" else {"stage": stage}),
                 "method": method,
                 "training": {"batch_size": batch, "accumulation": 2, "max_steps": 2, "probe": False, **training},
             }
         )
         here = device.cpu()
         facts = model.facts_of(order.model)
-        known = RowStatistics(4 * batch, 4 * batch * length, int(4 * batch * length * 0.97), length)
+        width = length * order.stage.sequences
+        known = RowStatistics(4 * batch, 4 * batch * width, int(4 * batch * width * 0.97), width)
         guess = estimate.estimate(facts, order, here, known)
         with isolated_home():
             measured = peak(order)
     settings = {key: value for key, value in {**method, **training}.items() if key != "name"}
     return {
         "case": number,
+        **({} if stage == "sft" else {"stage": stage}),
         "method": order.method.name,
         "settings": settings,
         "length": length,
