@@ -184,7 +184,7 @@
       const takes = stages.filter((one) => found.stages.includes(one.name));
       return [el("p", { class: "compared" }, said),
         ...found.cautions.map((text) => el("p", { class: "note" }, text)),
-        el("div", { class: "chips", role: "group", "aria-label": studio.say("Stage") },
+        el("div", { class: "compared-stages", role: "group", "aria-label": studio.say("Stage") },
           takes.map((one) => el("button", { type: "button", class: "chip", title: studio.say(one.about),
             "aria-pressed": String(studio.order.stage() === one.name),
             onclick: () => { studio.order.set("stage", { name: one.name }, undefined, "data"); drawAbout(); } },
