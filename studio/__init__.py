@@ -16,7 +16,8 @@ The top level holds the product's nouns; a folder beside a noun holds what it is
     model      base/      where a base model comes from, its headers, its linears, how it is held in few bits
     template   text/      the sandbox, the assistant's spans, the check of a template before launch
     estimate   memory/    bytes, cause by cause;  forecast/  time, advice, what earlier runs teach
-    auto                  the rule of each `auto` setting; resolve.py: all of them, with what the estimate says
+    auto                  the rule of each `auto` setting; auto_values.py: what each comes to and why, for the form;
+                          resolve.py: all of them, with what the estimate says
     choice                the models to choose from (base/catalogue.json) and whether each fits (forecast/fits.py)
     preflight             the checks before a run exists
     place      places/    here, over SSH, as a Hub Job: relay.py tells of a run there, follow.py takes it in here
@@ -35,7 +36,7 @@ Numbers are floors: a file imports only from its own floor or below, and there i
 __version__ = "0.1.0"
 
 FLOORS = {
-    0: ("errors", "json_text", "kernels"),
+    0: ("errors", "json_text", "kernels", "knob"),
     1: (
         "crash",
         "home",
@@ -72,7 +73,7 @@ FLOORS = {
         "place",
         "places",
     ),
-    3: ("config", "presets", "auto"),
+    3: ("config", "presets", "recipes", "auto"),
     4: ("memory", "estimate", "forecast", "run", "runs", "queue"),
     5: (
         "combining",
@@ -87,6 +88,7 @@ FLOORS = {
         "choice",
         "scoring",
         "preflight",
+        "auto_values",
         "resolve",
         "doctor",
         "supervise",

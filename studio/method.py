@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from studio.model import ModelFacts
 
 Shapes = dict[str, tuple[int, ...]]  # tensor name -> shape
-ADVANCED: dict[str, Any] = {"advanced": True}
 TRAINING_KNOBS = {"dropout", "plus_ratio", "init"}  # of methods: how weights are trained, not what they are
 TRAINED_WEIGHTS = "trained.safetensors"  # file of a checkpoint
 
@@ -28,9 +27,9 @@ TRAINED_WEIGHTS = "trained.safetensors"  # file of a checkpoint
 class Method(BaseModel, ABC):
     """One tuning method with its knobs set: LoRA(rank=16).
 
-    Knobs are pydantic fields, each with title, description and bounds; `json_schema_extra={"advanced": True}` puts one
-    behind the Advanced switch, "choices" names the presets of a knob that takes free text too. The page's form and
-    help, the YAML check and the README row come from the field.
+    Knobs are pydantic fields, each with title, description and bounds; `json_schema_extra=PRECISION` (knob.py) puts one
+    into a group behind the Advanced switch, "choices" names the presets of a knob that takes free text too. The page's
+    form and help, the YAML check and the README row come from the field.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,6 +74,10 @@ class Method(BaseModel, ABC):
     def optimizer(self, device: Device) -> str | None:
         """The optimizer of training.optimizer = auto where memory is short; None: fused AdamW in any case."""
         return None
+
+    def auto_values(self, facts: ModelFacts, precision: str) -> dict[str, tuple[Any, str]]:
+        """What each of its own knobs set to `auto` comes to: {knob: (value, why)}. precision: the run's."""
+        return {}
 
     def cautions(self, training: Any) -> list[str]:
         """Warnings with their advice, one sentence or two each, for an order that is allowed."""

@@ -10,9 +10,9 @@ result.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -65,11 +65,16 @@ class Place(BaseModel, ABC):
     label: ClassVar[str]
     about: ClassVar[str]
     remote: ClassVar[bool] = False
+    hardware: ClassVar[Mapping[str, Machine]] = {}  # what can be rented there, by the name after "kind:"
 
     @property
     @abstractmethod
     def address(self) -> str:
         """The name shown to users: "me@gpu-box"."""
+
+    def auto_values(self, seconds: float | None) -> dict[str, tuple[Any, str]]:
+        """What each of its own knobs set to `auto` comes to: {knob: (value, why)}. seconds: of the run, as forecast."""
+        return {}
 
     def machine(self) -> Machine | None:
         """Its hardware; None if unknown before something was sent there. Uses no network."""

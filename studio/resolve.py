@@ -4,14 +4,13 @@ says.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from studio import auto, preflight
+from studio.auto_values import eval_every, why_checkpointing, why_precision
 from studio.config import RunConfig
 from studio.device import Device
-from studio.estimate import Estimate
 from studio.forecast import record
 from studio.model import ModelFacts
 
@@ -86,7 +85,7 @@ def resolve(
     )
     packed, kernel, why = auto.layout(config, facts, device, longest)
     steps = training.steps(rows)
-    eval_every = max(1, round(steps / 10)) if training.eval_every == "auto" else training.eval_every
+    every = eval_every(training, steps)
     return Resolved(
         device=device.traits.torch,
         dtype=dtype,
@@ -101,8 +100,8 @@ def resolve(
         batch_size=training.batch_size,
         effective=training.effective_batch(rows),
         steps=steps,
-        eval_every=eval_every,
-        save_every=eval_every if training.save_every == "auto" else training.save_every,
+        eval_every=every,
+        save_every=every if training.save_every == "auto" else training.save_every,
         threads=auto.threads(config, device, processes),
         workers=auto.workers(config, device),
         compile=training.compile,
@@ -110,27 +109,8 @@ def resolve(
         expected=expected.as_event(),
         why={
             "packing": why,
-            "checkpointing": _why_checkpointing(config, expected),
-            "precision": _why_precision(config, device),
+            "checkpointing": f"{'on' if expected.checkpointing else 'off'}: {why_checkpointing(config, expected)}",
+            "precision": why_precision(config, device),
         },
         masked=auto.masked(config, facts, longest),
     )
-
-
-def _why_precision(config: RunConfig, device: Device) -> str:
-    if config.training.precision != "auto":
-        return "as ordered"
-    if device.bf16:
-        return "the device computes in bf16"
-    return (
-        "an older card: fp16 with a scaler" if device.precision == "fp16" else "the device has no fast 16-bit products"
-    )
-
-
-def _why_checkpointing(config: RunConfig, expected: Estimate) -> str:
-    if config.training.checkpointing != "auto":
-        return "as ordered"
-    spare = math.floor(100 * expected.headroom)
-    if expected.checkpointing:
-        return "on: without it the run would not fit" if expected.fits else "on, and the run may still not fit"
-    return f"off: fits with {spare} % to spare" if expected.fits else "off: the method does not allow it"

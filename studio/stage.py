@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from studio.method import Method
     from studio.training import Training
 
-ADVANCED: dict[str, Any] = {"advanced": True}
 EXAMPLES = ("answers", "pairs", "verdicts")
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-ADVANCED: dict[str, Any] = {"advanced": True}
+from studio.knob import EVALUATION, LOADING, OPTIMISATION, PRECISION, TRACKERS
+
 Auto = Literal["auto"]
 DEFAULT_ACCUMULATION = 4  # 4 rows × 4: the effective batch of 16 that the LoRA tutorials use
 MIN_STEPS = 60  # below about this many steps a LoRA at its usual rate has hardly begun to learn
@@ -30,7 +31,7 @@ class Training(BaseModel):
         ge=1,
         title="Steps",
         description="Stop after this many optimizer steps instead of after epochs.",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=OPTIMISATION,
     )
     batch_size: int = Field(
         4,
@@ -55,7 +56,10 @@ class Training(BaseModel):
     schedule: Literal[
         "cosine", "linear", "constant", "constant_with_warmup", "cosine_with_min_lr", "polynomial", "inverse_sqrt"
     ] = Field(
-        "cosine", title="Schedule", description="How the learning rate falls over the run.", json_schema_extra=ADVANCED
+        "cosine",
+        title="Schedule",
+        description="How the learning rate falls over the run.",
+        json_schema_extra=OPTIMISATION,
     )
     warmup: float = Field(
         0.03,
@@ -63,7 +67,7 @@ class Training(BaseModel):
         lt=1,
         title="Warm-up",
         description="Share of the steps over which the rate rises from zero.",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=OPTIMISATION,
     )
     weight_decay: float = Field(
         0.0,
@@ -71,7 +75,7 @@ class Training(BaseModel):
         le=1,
         title="Weight decay",
         description="Pulls trained weights towards zero; a little regularises.",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=OPTIMISATION,
     )
     max_grad_norm: float = Field(
         1.0,
@@ -79,7 +83,7 @@ class Training(BaseModel):
         le=1000,
         title="Max gradient norm",
         description="Longer gradients are shortened to this; 0 switches it off. Prevents jumps.",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=OPTIMISATION,
     )
     neftune: float | None = Field(
         None,
@@ -87,7 +91,7 @@ class Training(BaseModel):
         le=100,
         title="NEFTune noise",
         description="Noise on the embeddings (alpha, often 5) that can make answers better on small data.",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=OPTIMISATION,
     )
     label_smoothing: float = Field(
         0.0,
@@ -95,58 +99,58 @@ class Training(BaseModel):
         lt=1,
         title="Label smoothing",
         description="Takes this share of certainty off every right token. Needs full logits.",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=OPTIMISATION,
     )
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto",
         title="Precision",
         description="Number format of the base model. auto: bf16 where the device computes in it.",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=PRECISION,
     )
     weights: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
         title="Trained weights",
         description="Number format of what is trained. auto: float32. bf16 halves the memory of full fine-tuning; "
         "every step is rounded at random, so that small ones are not lost.",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=PRECISION,
     )
     checkpointing: bool | Auto = Field(
         "auto",
         title="Gradient checkpointing",
         description="Computes activations twice instead of keeping them: about a third slower, far less memory. "
         "auto: only when the estimate says it is needed.",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=PRECISION,
     )
     packing: bool | Auto = Field(
         "auto",
         title="Packing",
         description="Puts several short rows into one, without mixing them: no padding, fewer steps.",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=PRECISION,
     )
     optimizer: str = Field(
         "auto",
         pattern=r"^[a-z0-9_]+$",
         title="Optimizer",
         description="auto: fused AdamW. adamw_8bit and paged_adamw_8bit save memory on CUDA; adafactor saves more.",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=OPTIMISATION,
     )
     loss: Literal["auto", "chunked", "full"] = Field(
         "auto",
         title="Loss",
         description="chunked: the head is applied to trained tokens only, some at a time; same loss, less memory.",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=PRECISION,
     )
     attention: Literal["auto", "sdpa", "eager", "flash"] = Field(
         "auto",
         title="Attention",
         description="Which attention kernel. auto: the fastest one installed.",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=PRECISION,
     )
     compile: bool = Field(
         False,
         title="torch.compile",
         description="Compiles the model first: some minutes once, then 10-30 % faster on a GPU with equal lengths.",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=PRECISION,
     )
     seed: int = Field(
         42,
@@ -154,22 +158,22 @@ class Training(BaseModel):
         lt=2**32,
         title="Seed",
         description="Same seed, same data, same device: same result.",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=OPTIMISATION,
     )
     log_every: int = Field(
-        1, ge=1, title="Log every", description="Steps between two points of the curve.", json_schema_extra=ADVANCED
+        1, ge=1, title="Log every", description="Steps between two points of the curve.", json_schema_extra=EVALUATION
     )
     eval_every: int | Auto = Field(
         "auto",
         title="Evaluate every",
         description="Steps between two evaluations. auto: ten times in the run.",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=EVALUATION,
     )
     save_every: int | Auto = Field(
         "auto",
         title="Save every",
         description="Steps between two checkpoints. auto: as often as evaluations.",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=EVALUATION,
     )
     keep_checkpoints: int = Field(
         2,
@@ -177,21 +181,21 @@ class Training(BaseModel):
         le=1000,
         title="Checkpoints kept",
         description="Older ones are deleted once a newer one is complete.",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=EVALUATION,
     )
     early_stopping: int | None = Field(
         None,
         ge=1,
         title="Early stopping",
         description="Stop after this many evaluations without a better held-out loss.",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=EVALUATION,
     )
     keep_best: bool = Field(
         False,
         title="Keep the best",
         description="The result is the best checkpoint, not the last: that with the lowest held-out loss, or the best "
         "on the frontier of loss and forgetting (see Best by).",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=EVALUATION,
     )
     keep_general: float = Field(
         0.0,
@@ -207,28 +211,28 @@ class Training(BaseModel):
         title="Keep by",
         description="kl: the base's probabilities of every next token. replay: the answers that the base itself "
         "writes to the prompts, trained on like data.",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=OPTIMISATION,
     )
     best_by: Literal["auto", "loss", "frontier"] = Field(
         "auto",
         title="Best by",
         description="What the best checkpoint is chosen by. loss: held-out loss alone. frontier: held-out loss plus "
         "what was forgotten (KL to the base), both per token. auto: frontier where forgetting is measured.",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=EVALUATION,
     )
     forgetting: bool | Auto = Field(
         "auto",
         title="Measure forgetting",
         description="Asks general questions before, during and after, and compares with the base. auto: as many as "
         "add at most 4 % to the run's work, none in a run too short for 20.",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=EVALUATION,
     )
     sample_prompts: tuple[str, ...] = Field(
         (),
         max_length=8,
         title="Sample prompts",
         description="Asked at every evaluation, so that one can read how the answers change. Empty: held-out ones.",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=EVALUATION,
     )
     samples: int = Field(
         3,
@@ -237,40 +241,40 @@ class Training(BaseModel):
         title="Held-out samples",
         description="Where no sample prompts are given, so many questions of the held-out rows are asked. Samples take "
         "at most 3 % of the run's time.",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=EVALUATION,
     )
     probe: bool = Field(
         True,
         title="Probe",
         description="Runs the longest batch once before the start, so that a run that would die late dies at once.",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=PRECISION,
     )
     report_to: tuple[Literal["tensorboard", "trackio", "wandb", "mlflow", "swanlab"], ...] = Field(
         (),
         title="Report to",
         description="Trackers to send metrics to as well; their keys come from the environment only.",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=TRACKERS,
     )
     devices: int | Auto = Field(
-        "auto", title="Devices", description="How many devices share the run. auto: one.", json_schema_extra=ADVANCED
+        "auto", title="Devices", description="How many devices share the run. auto: one.", json_schema_extra=LOADING
     )
     sharding: Literal["auto", "ddp", "fsdp"] = Field(
         "auto",
         title="Sharding",
         description="On several devices: a copy on each (ddp) or the model split over them (fsdp).",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=LOADING,
     )
     threads: int | Auto = Field(
         "auto",
         title="CPU threads",
         description="Cores the trainer takes. auto: all but what the page needs.",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=LOADING,
     )
     workers: int | Auto = Field(
         "auto",
         title="Loader processes",
         description="Processes that prepare the next batches meanwhile. auto: one on a GPU, none on a CPU.",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=LOADING,
     )
 
     @property

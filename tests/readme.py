@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+from studio.commands.methods import SECTIONS, knobs
 from studio.home import PROJECT
+from studio.knob import GROUPS
 from studio.methods import METHODS
 from studio.stages import STAGES
 from tests import families
@@ -39,7 +41,7 @@ def methods() -> str:
             [
                 f"`{name}`",
                 f"{method.learning_rate:.0e}".replace("e-0", "e-"),
-                ", ".join(f"`{knob}`" for knob in method.model_fields if knob != "name"),
+                ", ".join(f"`{knob['key']}`" for knob in knobs(method)),
                 "yes" if method.mergeable else "no",
                 method.advice,
             ]
@@ -53,15 +55,20 @@ def stages() -> str:
     return table(
         ["stage", "learns from", "knobs", "when"],
         [
-            [
-                f"`{name}`",
-                stage.examples,
-                ", ".join(f"`{knob}`" for knob in stage.model_fields if knob != "name") or "—",
-                stage.advice,
-            ]
+            [f"`{name}`", stage.examples, ", ".join(f"`{knob['key']}`" for knob in knobs(stage)) or "—", stage.advice]
             for name, stage in STAGES.items()
         ],
     )
+
+
+def settings() -> str:
+    """One row a group: the keys of an order that belong to no method."""
+    names = {None: "at first sight", **GROUPS}
+    keys: dict[str | None, list[str]] = {group: [] for group in names}
+    for section, kind in SECTIONS.items():
+        for knob in knobs(kind):
+            keys[knob["group"]].append(f"`{section}.{knob['key']}`")
+    return table(["group", "settings"], [[names[group], ", ".join(listed)] for group, listed in keys.items()])
 
 
 def proved() -> str:
@@ -148,6 +155,7 @@ def _results(name: str) -> list[dict[str, Any]]:
 TABLES: dict[str, Callable[[], str]] = {
     "methods": methods,
     "stages": stages,
+    "settings": settings,
     "families": proved,
     "compared": compared,
     "speed": partial(speed, "train_lora"),

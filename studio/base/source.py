@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from studio.base import gguf, hub, shards, starter
 from studio.base.report import Report, silent
 from studio.errors import ModelError
+from studio.knob import LOADING
 
 
 class ModelOrder(BaseModel):
@@ -29,7 +30,7 @@ class ModelOrder(BaseModel):
         None,
         title="Revision",
         description="Branch, tag or commit on the Hub; left out: the newest.",
-        json_schema_extra={"advanced": True},
+        json_schema_extra=LOADING,
     )
 
     @model_validator(mode="before")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from studio import cards, config, data, estimate, model
+from studio import auto_values, cards, config, data, estimate, model, places
 from studio.base import source
 from studio.device import Device, devices, scan_devices
 from studio.driver import fit
 from studio.errors import OrderError, StudioError
 from studio.forecast import calibration, duration, record
 from studio.memory import tables
+from studio.memory.studio_loop import RowStatistics
 from studio.tokens import Encoder
 
 UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
@@ -57,14 +59,25 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     facts, (rows, told) = model.facts_of(order.model), statistics(order)
     if args.device or args.memory:
         other = cards.device(args.device, args.memory)
-        return estimate.estimate(facts, order, other, rows, advised=True).model_dump(mode="json") | {"data": told}
+        made = estimate.estimate(facts, order, other, rows, advised=True)
+        return made.model_dump(mode="json") | {"data": told, "auto": _autos(order, facts, other, rows, made)}
     device = devices()[0]
     made = record.forecast(facts, order, device, rows, advised=True)
-    answer = made.model_dump(mode="json") | {"data": told}
+    on = places.device_of(order.place)
+    autos = _autos(order, facts, on, rows, made) if on else {}
+    answer = made.model_dump(mode="json") | {"data": told, "auto": autos}
     if order.place.remote:
         machine = order.place.machine()
         return answer | {"price": machine.price, "cost": machine.cost(made.seconds)}
     return answer | {"record": record.accuracy(record.finished_runs(device))}
+
+
+def _autos(
+    order: config.RunConfig, facts: model.ModelFacts, on: Device, rows: dict[str, int] | None, made: estimate.Estimate
+) -> dict[str, Any]:
+    """What each auto comes to: {key: {value, why}}."""
+    found = auto_values.auto_values(order, facts, on, RowStatistics.of(rows), made)
+    return {key: value._asdict() for key, value in found.items()}
 
 
 def statistics(order: config.RunConfig) -> tuple[dict[str, int] | None, dict[str, Any] | None]:
@@ -117,6 +130,9 @@ def show(answer: dict[str, Any]) -> None:
     if answer.get("cost") is not None:
         print(f"about ${answer['cost']:.2f} at ${answer['price']:.2f} an hour, setting up not counted")
     _show_data(answer.get("data") or {})
+    for key, found in answer["auto"].items():
+        value = "" if found["value"] is None else f" {json.dumps(found['value'], ensure_ascii=False)}"
+        print(f"{key}: auto,{value} ({found['why']})")
     for key, value in answer["limits"].items():
         if value:
             print(f"largest {key} that fits: {value}")

@@ -1,4 +1,4 @@
-"""methods, presets: what can be tuned how."""
+"""methods, settings, presets, recipes: what can be tuned how."""
 
 from __future__ import annotations
 
@@ -6,22 +6,45 @@ import argparse
 import json
 from typing import Any
 
+from pydantic import BaseModel
+
+from studio import config
+from studio.base.source import ModelOrder
+from studio.data.order import DataOrder
 from studio.errors import OrderError
+from studio.evaluation.order import EvaluationOrder
+from studio.knob import GROUPS, position
 from studio.method import Method
 from studio.methods import METHODS
 from studio.presets import PRESETS
-from studio.stage import Stage
+from studio.recipes import RECIPES
+from studio.training import Training
+
+SECTIONS: dict[str, type[BaseModel]] = {
+    "training": Training,
+    "data": DataOrder,
+    "model": ModelOrder,
+    "evaluation": EvaluationOrder,
+}
 
 
 def add(parsers: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
-    """methods [NAME], presets."""
+    """methods [NAME], settings [WORD…], presets, recipes [NAME]."""
     listed = parsers.add_parser(
         "methods", parents=[common], help="the tuning methods, when to take which, and their knobs"
     )
     listed.add_argument("name", nargs="?", metavar="METHOD", help="one method's page of help")
     listed.set_defaults(run=listing, show=show)
+    found = parsers.add_parser(
+        "settings", parents=[common], help="the settings of an order that belong to no method, in groups"
+    )
+    found.add_argument("words", nargs="*", metavar="WORD", help="only those whose key, title or help has these words")
+    found.set_defaults(run=settings, show=show_settings)
     goals = parsers.add_parser("presets", parents=[common], help="settings by goal, as changes to an order")
     goals.set_defaults(run=lambda args: [preset._asdict() for preset in PRESETS.values()])
+    cooked = parsers.add_parser("recipes", parents=[common], help="complete orders with bundled data, to begin from")
+    cooked.add_argument("name", nargs="?", metavar="RECIPE", help="one recipe's order, as YAML")
+    cooked.set_defaults(run=recipes, show=show_recipes)
 
 
 def listing(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -29,6 +52,37 @@ def listing(args: argparse.Namespace) -> list[dict[str, Any]]:
     if args.name is not None and args.name not in METHODS:
         raise OrderError(f"There is no method {args.name!r}.", f"Methods: {', '.join(METHODS)}.", "method.name")
     return [described(kind) for name, kind in METHODS.items() if args.name in (None, name)]
+
+
+def settings(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The knobs of each section of an order, by group."""
+    listed = []
+    for section, kind in SECTIONS.items():
+        for knob in knobs(kind):
+            text = f"{section}.{knob['key']} {knob['title']} {knob['help']}".lower()
+            if all(word.lower() in text for word in args.words):
+                listed.append({"section": section, **knob})
+    return sorted(listed, key=lambda knob: position(knob["group"]))
+
+
+def recipes(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Every recipe, or one. Raises OrderError for an unknown name."""
+    if args.name is not None and args.name not in RECIPES:
+        raise OrderError(f"There is no recipe {args.name!r}.", f"Recipes: {', '.join(RECIPES)}.", "recipe")
+    return [
+        recipe._asdict() | {"yaml": config.build(recipe.order).to_yaml()}
+        for name, recipe in RECIPES.items()
+        if args.name in (None, name)
+    ]
+
+
+def show_recipes(answer: list[dict[str, Any]]) -> None:
+    """One: its order, to be sent into a file. Several: what each is for."""
+    if len(answer) == 1:
+        print(f"# {answer[0]['title']}. {answer[0]['about']}\n# {answer[0]['expect']}\n{answer[0]['yaml']}", end="")
+        return
+    for recipe in answer:
+        print(f"{recipe['name']:12} {recipe['about']}\n{'':12} {recipe['expect']}")
 
 
 def described(kind: type[Method]) -> dict[str, Any]:
@@ -49,8 +103,10 @@ def described(kind: type[Method]) -> dict[str, Any]:
     }
 
 
-def knobs(kind: type[Method] | type[Stage]) -> list[dict[str, Any]]:
-    """A method's or stage's knobs: key, title, help, default, bounds and choices, and whether beginners need it."""
+def knobs(kind: type[BaseModel]) -> list[dict[str, Any]]:
+    """The knobs of a method, a stage or a section, those without a group first: key, title, help, default, bounds,
+    choices and group.
+    """
     made = []
     for key, field in kind.model_json_schema()["properties"].items():
         if key == "name":
@@ -67,9 +123,10 @@ def knobs(kind: type[Method] | type[Stage]) -> list[dict[str, Any]]:
                 "bounds": bounds,
                 "choices": choices,
                 "advanced": bool(field.get("advanced")),
+                "group": field.get("group"),
             }
         )
-    return made
+    return sorted(made, key=lambda knob: position(knob["group"]))
 
 
 SIGNS = {
@@ -93,16 +150,21 @@ def show(answer: list[dict[str, Any]]) -> None:
         print()
 
 
+def show_settings(answer: list[dict[str, Any]]) -> None:
+    show_knobs([knob | {"key": f"{knob['section']}.{knob['key']}"} for knob in answer], True)
+
+
 def show_knobs(knobs: list[dict[str, Any]], with_help: bool) -> None:
-    """A line for each knob: key, default, choices or bounds."""
+    """A line for each knob: key, default, choices or bounds; the groups of the advanced ones under their titles."""
+    group = None
     for knob in knobs:
+        if knob["group"] != group:
+            group = knob["group"]
+            print(f"   {GROUPS[group]}, advanced:")
         limits = " | ".join(map(str, knob["choices"] or ())) or ", ".join(
             f"{sign} {value}" for sign, value in knob["bounds"].items()
         )
         default = json.dumps(knob["default"], ensure_ascii=False)
-        print(
-            f"    {knob['key']:20} {default:14} {f'[{limits}]' if limits else ''}"
-            f"{' advanced' if knob['advanced'] else ''}"
-        )
+        print(f"    {knob['key']:28} {default:14} {f'[{limits}]' if limits else ''}".rstrip())
         if with_help:
             print(f"      {knob['help']}")

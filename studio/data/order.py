@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
 from studio import new_tokens
+from studio.knob import EVALUATION, LOADING
 
 Decision = Literal["drop", "keep", "stop"]
-ADVANCED: dict[str, Any] = {"advanced": True}
 
 
 class Source(BaseModel):
@@ -50,20 +50,20 @@ class DataOrder(BaseModel):
         2000,
         ge=1,
         title="Held-out rows at most",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=EVALUATION,
         description="Of a larger share so many are kept apart, spread over short and long rows, and the rest is "
         "trained on: measuring takes time too.",
     )
     format: str = Field(
         "auto",
         title="Format",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=LOADING,
         description="How the rows are laid out; auto recognises it from their content.",
     )
     encoding: str = Field(
         "auto",
         title="Encoding",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=LOADING,
         description="In which encoding text files are written, such as cp1251, shift_jis or big5; auto stops "
         "where it is not sure.",
     )
@@ -75,7 +75,7 @@ class DataOrder(BaseModel):
     template: str = Field(
         "auto",
         title="Chat template",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=LOADING,
         description="How a conversation becomes text; auto takes the model's own if it has one, else one whose "
         "marks are tokens of the model.",
     )
@@ -83,7 +83,7 @@ class DataOrder(BaseModel):
         (),
         max_length=1000,
         title="New tokens",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=LOADING,
         description="Special tokens that the model gets, such as <tool>; their rows of embedding and head are "
         "trained, by LoRA, QLoRA or full "
         "fine-tuning. What is one token already stays as it is.",
@@ -98,7 +98,7 @@ class DataOrder(BaseModel):
     too_long: Literal["cut", "drop", "split"] = Field(
         "cut",
         title="Rows that are too long",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=LOADING,
         description="Cut them at the limit (the end is not learnt), drop them whole, or split plain text into "
         "pieces (conversations are cut).",
     )
@@ -107,20 +107,20 @@ class DataOrder(BaseModel):
         ge=0,
         le=100_000,
         title="Overlap of pieces",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=LOADING,
         description="Tokens that a piece of a split text begins with again, read but not learnt twice; at most "
         "half of the longest row.",
     )
     train_on: Literal["assistant", "last", "all"] = Field(
         "assistant",
         title="Train on",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=LOADING,
         description="All answers, the last answer of each row, or everything (for plain text).",
     )
     reasoning: Literal["auto", "keep", "drop", "mask_empty"] = Field(
         "auto",
         title="Reasoning",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=LOADING,
         description="Thinking before an answer: keep trains it in every row, drop leaves it out. "
         "mask_empty and auto keep it where there is some, and do not train the empty block that templates such "
         "as qwen3's write where there is none.",

@@ -31,8 +31,8 @@ svg{width:100%;height:auto}
 .note{color:#b35900}"""
 
 
-def report(run: Run) -> str:
-    """The page. Everything from data, names or a model is escaped."""
+def report(run: Run, alone: bool = False) -> str:
+    """The page. Everything from data, names or a model is escaped. alone: no other run is named beside it."""
     run_summary, events, config = summary(run), run.events(), run.config
     plan = latest(events, "plan")
     cause = f" {_e(run_summary['cause'])}" if run_summary["cause"] else ""
@@ -47,7 +47,7 @@ def report(run: Run) -> str:
             _data(plan, run),
             _evaluations(events),
             forgetting.section(run),
-            *_evaluation(run),
+            *_evaluation(run, alone),
         ]
     parts = [
         f"<h1>{_e(run_summary['name'])}</h1><p>{_e(config.method.label)} on {_e(config.model.source)}, "
@@ -123,12 +123,13 @@ def _evaluations(events: list[dict[str, Any]]) -> str:
     return f"<h2>Held-out loss</h2><table>{head}{rows}</table>" if rows else ""
 
 
-def _evaluation(run: Run) -> list[str]:
+def _evaluation(run: Run, alone: bool) -> list[str]:
     """What base and tuned model were measured at, and the other runs on the same data."""
     verdict, figures = evaluation.figures(run)
     tables = [(f"Evaluation</h2><p><b>{_e(verdict)}</b></p>", evaluation.HEAD, figures)]
     tables.append((f"Benchmarks</h2><p>{_e(benchmark.ABOUT)}</p>", benchmark.HEAD, benchmark.rows(run)))
-    tables.append(("Runs on the same data</h2>", evaluation.LEADERS_HEAD, evaluation.leaders(run)))
+    if not alone:
+        tables.append(("Runs on the same data</h2>", evaluation.LEADERS_HEAD, evaluation.leaders(run)))
     return [
         f"<h2>{title}<table>{_row(head, 'th')}{''.join(map(_row, rows))}</table>"
         for title, head, rows in tables

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from studio.footprint import Footprint
 from studio.memory.architecture import LAYER, Architecture, Layer
@@ -22,14 +23,8 @@ class Operations:
         self.copies: list[Storage] = []  # of trained weights, which autocast keeps until it ends
         self.copied_bytes = 0
         self.kept_output: FakeTensor | None = None  # the model's output, which the caller may keep until after backward
-        tables = [name for name in footprint.weights if EMBEDDING.search(name)]
-        self.trains_embedding = bool(tables)
-        self.trains_head = (
-            any(HEAD.search(name) for name in footprint.weights) or architecture.tied and self.trains_embedding
-        )
-        self.trains_final_norm = any(
-            "norm" in name and not LAYER.match(name) or "ln_f" in name for name in footprint.weights
-        )
+        self.trains_embedding, head, self.trains_final_norm = _trained_parts(footprint.weights)
+        self.trains_head = head or architecture.tied and self.trains_embedding
 
     # -- small things
 
@@ -97,9 +92,7 @@ class Operations:
 
     def trains_norms(self, layer: Layer) -> bool:
         """Whether a layer's norms are trained."""
-        return any(
-            name.startswith(layer.prefix) and ("norm" in name or ".ln_" in name) for name in self.footprint.weights
-        )
+        return _trains_norms(self.footprint.weights, layer.prefix)
 
     def norm(self, value: FakeTensor, width: int, trained: bool) -> FakeTensor:
         """RMSNorm as transformers writes it (float32 inside), or torch's layer norm, or a fused one that keeps its
@@ -147,3 +140,18 @@ class Operations:
         )
         tape.delete(narrow)
         return self.convert(result, value.itemsize) if float32_weight else result
+
+
+@lru_cache(maxsize=64)
+def _trained_parts(weights: frozenset[str]) -> tuple[bool, bool, bool]:
+    """Whether embedding, head and final norm are among these names."""
+    return (
+        any(EMBEDDING.search(name) for name in weights),
+        any(HEAD.search(name) for name in weights),
+        any("norm" in name and not LAYER.match(name) or "ln_f" in name for name in weights),
+    )
+
+
+@lru_cache(maxsize=1024)
+def _trains_norms(weights: frozenset[str], prefix: str) -> bool:
+    return any(name.startswith(prefix) and ("norm" in name or ".ln_" in name) for name in weights)

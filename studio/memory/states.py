@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
 from studio.footprint import Footprint
 from studio.kernels import ADAMW_CHUNK_SIZE
 from studio.memory.training_loop import TrainingLoop
-from studio.model import ModelFacts
+from studio.model import ByIdentity, ModelFacts
 
 PAGED = (
     100_000  # elements from which on a paged optimizer's state is in managed memory (bitsandbytes' get_state_buffer)
@@ -39,37 +40,64 @@ def states(
     facts: ModelFacts, footprint: Footprint, shapes: Mapping[str, tuple[int, ...]], loop: TrainingLoop
 ) -> States:
     """For a model, a method's footprint and trained shapes, and a loop."""
-    itemsize = footprint.trained_itemsize
-    numbers = sum(prod(shape) for shape in shapes.values())
-    packed, scales, rest, largest = weight_bytes(facts, footprint, loop)
-    paged = paged_bytes(shapes, loop.optimizer) if loop.device == "cuda" else 0
+    return _states(
+        ByIdentity((facts,)),
+        footprint.weights,
+        footprint.copies,
+        footprint.quantized,
+        ByIdentity((shapes,)),
+        footprint.trained_itemsize,
+        4 if loop.kbit else loop.weight_itemsize,
+        loop.optimizer,
+        loop.device,
+    )
+
+
+@lru_cache(maxsize=64)  # they stay the same while batch and length are moved
+def _states(
+    facts: ByIdentity,
+    trained: frozenset[str],
+    copies: frozenset[str],
+    quantized: tuple[str, bool] | None,
+    shapes: ByIdentity,
+    trained_itemsize: int,
+    itemsize: int,
+    optimizer: str,
+    device: str,
+) -> States:
+    numbers = sum(prod(shape) for shape in shapes[0].values())
+    packed, scales, rest, largest = weight_bytes(facts[0], trained - copies, quantized, itemsize)
+    paged = paged_bytes(shapes[0], optimizer) if device == "cuda" else 0
     return States(
         weights=packed + rest,
-        trained=numbers * itemsize,
-        gradients=numbers * itemsize,
-        optimizer=optimizer_bytes(shapes, itemsize, loop.optimizer) - paged,
-        step=step_bytes(shapes, itemsize, loop),
+        trained=numbers * trained_itemsize,
+        gradients=numbers * trained_itemsize,
+        optimizer=optimizer_bytes(shapes[0], trained_itemsize, optimizer) - paged,
+        step=step_bytes(shapes[0], trained_itemsize, optimizer, device),
         paged=paged,
         scales=scales,
         loading=2 * largest,
     )
 
 
-def weight_bytes(facts: ModelFacts, footprint: Footprint, loop: TrainingLoop) -> tuple[int, int, int, int]:
+def weight_bytes(
+    facts: ModelFacts, trained: frozenset[str], quantized: tuple[str, bool] | None, itemsize: int
+) -> tuple[int, int, int, int]:
     """The frozen weights as loaded, a tied head once, as it is stored once: (bytes of those in 4 or 8 bits, of them the
     scales, bytes of the rest, numbers of the largest packed one).
+
+    trained: names of those that are not frozen. itemsize: bytes of a number that is not packed.
     """
-    linears = facts.linears() if footprint.quantized else {}
-    itemsize = 4 if loop.kbit else loop.weight_itemsize
+    linears = facts.linears() if quantized else {}
     packed = scales = rest = largest = 0
     for name, tensor in facts.tensors.items():
-        if name in footprint.weights and name not in footprint.copies:
+        if name in trained:
             continue
         module = name.removesuffix(".weight")
-        if footprint.quantized and module in linears and module != name:
-            nbytes = quantized_bytes(tensor.shape, *footprint.quantized)
+        if quantized and module in linears and module != name:
+            nbytes = quantized_bytes(tensor.shape, *quantized)
             packed += nbytes
-            scales += nbytes - (tensor.size if footprint.quantized[0] == "int8" else -(-tensor.size // 2))
+            scales += nbytes - (tensor.size if quantized[0] == "int8" else -(-tensor.size // 2))
             largest = max(largest, tensor.size)
         else:
             rest += tensor.size * itemsize
@@ -121,10 +149,10 @@ def paged_bytes(shapes: Mapping[str, tuple[int, ...]], name: str) -> int:
     return (1 if "lion" in name else 2) * numel * (1 if "8bit" in name else 4)
 
 
-def step_bytes(shapes: Mapping[str, tuple[int, ...]], itemsize: int, loop: TrainingLoop) -> int:
+def step_bytes(shapes: Mapping[str, tuple[int, ...]], itemsize: int, name: str, device: str) -> int:
     """Temporaries of a step: of a foreach optimizer (torch's choice on CUDA) as many as all trained numbers."""
-    sizes, name = [prod(shape) for shape in shapes.values()], loop.optimizer
-    if "foreach" in name or loop.device == "cuda" and name in FOREACH:
+    sizes = [prod(shape) for shape in shapes.values()]
+    if "foreach" in name or device == "cuda" and name in FOREACH:
         return sum(sizes) * itemsize
     if "rounding" in name:
         return 6 * 4 * min(ADAMW_CHUNK_SIZE, max(sizes, default=0))

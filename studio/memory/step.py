@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from studio.footprint import Footprint
@@ -15,6 +16,7 @@ from studio.memory.operations import Operations
 from studio.memory.ranks import NOTHING, Gathered, buckets
 from studio.memory.states import States
 from studio.memory.training_loop import TrainingLoop
+from studio.model import ByIdentity
 
 PROMPT_TOKENS = 160  # of a sample prompt
 PHASES = ("load", "forward", "loss", "backward", "optimizer", "evaluation", "saving")
@@ -134,12 +136,21 @@ def _inputs(ops: Operations) -> list[FakeTensor | None]:
 
 def _plan(layers: tuple[Layer, ...], footprint: Footprint) -> list[tuple[Layer, int]]:
     """(layer, number of equal layers that it stands for). The first and the last layer stand for themselves alone."""
+    low_rank, bottleneck, scaled = footprint.low_rank, footprint.bottleneck, footprint.scaled
+    added = ByIdentity((low_rank,)), ByIdentity((bottleneck,)), ByIdentity((scaled,))
+    return _planned(ByIdentity((layers,)), *added, footprint.weights)
+
+
+@lru_cache(maxsize=64)
+def _planned(
+    layers: ByIdentity, low_rank: ByIdentity, bottleneck: ByIdentity, scaled: ByIdentity, weights: frozenset[str]
+) -> list[tuple[Layer, int]]:
     plan: list[tuple[Layer, int]] = []
     last_shape: tuple | None = None
-    for index, layer in enumerate(layers):
+    for index, layer in enumerate(layers[0]):
         shape = (
             index == 0,
-            index == len(layers) - 1,
+            index == len(layers[0]) - 1,
             layer.norms,
             layer.qk_norms,
             layer.other_numel,
@@ -148,10 +159,10 @@ def _plan(layers: tuple[Layer, ...], footprint: Footprint) -> list[tuple[Layer, 
                     linear.role,
                     linear.in_features,
                     linear.out_features,
-                    footprint.low_rank.get(linear.name),
-                    footprint.bottleneck.get(linear.name),
-                    footprint.scaled.get(linear.name),
-                    f"{linear.name}.weight" in footprint.weights,
+                    low_rank[0].get(linear.name),
+                    bottleneck[0].get(linear.name),
+                    scaled[0].get(linear.name),
+                    f"{linear.name}.weight" in weights,
                 )
                 for linear in layer.linears
             ),

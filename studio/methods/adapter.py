@@ -13,7 +13,8 @@ from pydantic import Field
 from studio.base import targets
 from studio.base.quantization import Quantization
 from studio.errors import OrderError
-from studio.method import ADVANCED, Method, Shapes, in_float32
+from studio.knob import OPTIMISATION, PRECISION
+from studio.method import Method, Shapes, in_float32
 from studio.model import ModelFacts
 
 PARTS = {"houlsby": ("attention", "feed-forward"), "pfeiffer": ("feed-forward",)}
@@ -55,21 +56,21 @@ class Adapter(Method):
     activation: Literal["relu", "gelu", "silu", "tanh"] = Field(
         "gelu",
         title="Activation",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=OPTIMISATION,
         description="The bend between the two matrices; without it they would be one. gelu is as modern models have "
         "it.",
     )
     residual: bool = Field(
         True,
         title="Residual",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=OPTIMISATION,
         description="Adds the input to what the adapter makes. Switched off, it must learn to pass everything "
         "through: seldom good.",
     )
     init: Literal["identity", "near"] = Field(
         "identity",
         title="Start",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=OPTIMISATION,
         description="identity: changes nothing before the first step. near: tiny random numbers, as in the paper; "
         "training starts a trifle faster.",
     )
@@ -78,14 +79,14 @@ class Adapter(Method):
         ge=0,
         lt=1,
         title="Dropout",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=OPTIMISATION,
         description="Share of the bottleneck switched off at random while training; a little hinders learning by "
         "heart.",
     )
     quantization: Literal["none", "nf4", "fp4", "int8"] = Field(
         "none",
         title="Bits of the base",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=PRECISION,
         description="Holds the base in 4 or 8 bits, as QLoRA does: a third to a half of its memory, a little slower.",
     )
 

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from studio.base import targets
 from studio.errors import OrderError
-from studio.method import ADVANCED, Method, Shapes, in_float32
+from studio.knob import PRECISION
+from studio.method import Method, Shapes, in_float32
 from studio.model import EMBEDDING, ModelFacts
 
 BUFFER = re.compile(
@@ -47,7 +48,7 @@ class Full(Method):
     freeze_embeddings: bool = Field(
         False,
         title="Freeze embeddings",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=PRECISION,
         description="Leaves the table of word vectors as it is (and the head, where it is the same table): saves "
         "memory; words keep their meaning.",
     )

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from studio.base import targets
-from studio.method import ADVANCED, Method, Shapes, in_float32
+from studio.knob import OPTIMISATION
+from studio.method import Method, Shapes, in_float32
 from studio.model import ModelFacts
 
 KEY_VALUE = re.compile(r"(?:^|\.)(?:k|k_proj|k_lin|key|wk|v|v_proj|v_lin|value|wv|kv_b_proj)$")
@@ -38,7 +39,7 @@ class IA3(Method):
     feedforward_modules: str | tuple[str, ...] = Field(
         "auto",
         title="Feed-forward modules",
-        json_schema_extra={"choices": ["auto", "none"], **ADVANCED},
+        json_schema_extra={"choices": ["auto", "none"], **OPTIMISATION},
         description="Layers whose input is scaled. auto: the last linear of the feed-forward, as in the paper; none; "
         "or names of your own.",
     )
@@ -77,6 +78,14 @@ class IA3(Method):
         by_output, by_input = self._choose(facts.linears())
         return {f"{name}.ia3_l": (out,) for name, (_, out) in by_output.items()} | {
             f"{name}.ia3_l": (inputs,) for name, (inputs, _) in by_input.items()
+        }
+
+    def auto_values(self, facts: ModelFacts, precision: str) -> dict[str, tuple[Any, str]]:
+        chosen = self._choose(facts.linears())
+        by_output, by_input = (", ".join(sorted({name.rsplit(".", 1)[-1] for name in names})) for names in chosen)
+        return {
+            "target_modules": (by_output, "keys and values of this model"),
+            "feedforward_modules": (by_input, "the last linear of its feed-forward"),
         }
 
     def wrap(self, model: Any) -> Any:

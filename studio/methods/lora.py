@@ -13,7 +13,8 @@ from pydantic import Field, field_validator
 from studio import token_rows
 from studio.base import targets
 from studio.errors import OrderError
-from studio.method import ADVANCED, Method, Shapes, in_float32, trained_weights
+from studio.knob import OPTIMISATION
+from studio.method import Method, Shapes, in_float32, trained_weights
 from studio.model import TABLES, ModelFacts
 
 HEAD_BIAS = re.compile(r"(^|\.)(lm_head|embed_out)\.bias$")
@@ -81,21 +82,21 @@ class LoRA(Method):
     rslora: bool = Field(
         False,
         title="Rank-stabilised scaling",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=OPTIMISATION,
         description="Scales by alpha / √rank instead of alpha / rank, so that ranks of 64 and more really learn more "
         "(rsLoRA).",
     )
     dora: bool = Field(
         False,
         title="DoRA",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=OPTIMISATION,
         description="Learns the length of each weight row apart from its direction: often better at low rank, slower "
         "to train.",
     )
     init: Literal["kaiming", "gaussian", "pissa", "olora", "eva"] = Field(
         "kaiming",
         title="Start",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=OPTIMISATION,
         description="What the matrices hold at the start. kaiming and gaussian: no change yet. pissa and olora start "
         "from the weight's own main directions, eva from those of your data: fewer steps, a longer start.",
     )
@@ -104,14 +105,14 @@ class LoRA(Method):
         ge=1,
         le=64,
         title="LoRA+ ratio",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=OPTIMISATION,
         description="How many times faster B learns than A; 16 is the paper's advice (LoRA+), 1 switches it off.",
     )
     modules_to_save: tuple[str, ...] = Field(
         (),
         max_length=16,
         title="Modules trained in full",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=OPTIMISATION,
         description="Parts trained and saved whole beside the matrices, such as lm_head or embed_tokens for new "
         "words. Costs their full size in memory.",
     )

@@ -6,7 +6,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from studio.method import ADVANCED, Shapes
+from studio.knob import OPTIMISATION
+from studio.method import Shapes
 from studio.methods.virtual_tokens import VirtualTokens
 from studio.model import ModelFacts
 
@@ -41,7 +42,7 @@ class PTuning(VirtualTokens):
         ge=1,
         le=8,
         title="LSTM layers",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=OPTIMISATION,
         description="Layers of the LSTM; an mlp always has three linears.",
     )
     dropout: float = Field(
@@ -49,7 +50,7 @@ class PTuning(VirtualTokens):
         ge=0,
         lt=1,
         title="LSTM dropout",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=OPTIMISATION,
         description="Share switched off between LSTM layers while training; needs two layers.",
     )
 

@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from studio.errors import OrderError
 from studio.footprint import Footprint
-from studio.method import ADVANCED, Shapes
+from studio.knob import OPTIMISATION
+from studio.method import Shapes
 from studio.methods.virtual_tokens import VirtualTokens
 from studio.model import ModelFacts
 
@@ -38,13 +39,13 @@ class Prefix(VirtualTokens):
         ge=1,
         le=16384,
         title="Projection width",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=OPTIMISATION,
         description="Width of the projection network; only used with projection. Left out: as wide as a layer's keys.",
     )
     init: Literal["text", "random", "zero"] = Field(
         "text",
         title="Start",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=OPTIMISATION,
         description="text: what the model itself keeps of the words below, so that it starts undisturbed. random: "
         "noise, which first must be unlearnt. zero: keys and values of nought. A projection always "
         "starts at random.",

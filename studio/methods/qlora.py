@@ -8,7 +8,7 @@ from pydantic import Field
 
 from studio.base.quantization import Quantization
 from studio.errors import OrderError
-from studio.method import ADVANCED
+from studio.knob import OPTIMISATION, PRECISION
 from studio.methods.lora import LoRA
 from studio.model import ModelFacts
 
@@ -35,26 +35,29 @@ class QLoRA(LoRA):
     double_quant: bool = Field(
         True,
         title="Double quantization",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=PRECISION,
         description="Quantizes the scales of the 4-bit blocks too: saves 0.37 bit a weight, about 0.3 GB at 7 billion.",
     )
     compute: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto",
         title="Compute type",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=PRECISION,
         description="The number format that 4-bit weights are unpacked to for multiplying. auto: as the run's "
         "precision.",
     )
     init: Literal["kaiming", "gaussian", "eva"] = Field(
         "kaiming",
         title="Start",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=OPTIMISATION,
         description="What the matrices hold at the start. kaiming and gaussian: no change yet. eva: the main "
         "directions of your data; fewer steps, a longer start.",
     )
 
     def quantized(self) -> Quantization:
         return Quantization(self.quantization, self.double_quant, self.compute)
+
+    def auto_values(self, facts: ModelFacts, precision: str) -> dict[str, tuple[Any, str]]:
+        return {"compute": (precision, "as the run's precision")}
 
     def optimizer(self, device: Any) -> str | None:
         """Paged 8-bit AdamW on CUDA (paper, section 3), whose states spill to RAM where memory is short.

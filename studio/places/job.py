@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -19,6 +19,7 @@ from pydantic import Field, StringConstraints
 from studio import program
 from studio.errors import DeviceError
 from studio.home import write_atomic
+from studio.knob import LOADING
 from studio.place import Bundle, Machine, RemotePlace, Unreachable
 
 GIB = 2**30
@@ -63,6 +64,7 @@ class Job(RemotePlace):
         "A GPU of the Hub for as long as the run takes, paid by the minute. Needs HF_TOKEN of an account "
         "that may run Jobs."
     )
+    hardware: ClassVar[Mapping[str, Machine]] = FLAVOURS
     kind: Literal["job"] = Field("job", title="Place", description="A Hugging Face Job.")
     flavor: Literal[tuple(FLAVOURS)] = Field(
         "l4x1", title="Hardware", description="What the Hub calls it; memory and price stand in the summary."
@@ -77,7 +79,7 @@ class Job(RemotePlace):
         None,
         pattern=r"^[\w.-]+$",
         title="Account",
-        json_schema_extra={"advanced": True},
+        json_schema_extra=LOADING,
         description="Who pays: you, or an organisation of yours. Left out: you.",
     )
 
@@ -87,6 +89,10 @@ class Job(RemotePlace):
 
     def machine(self) -> Machine:
         return FLAVOURS[self.flavor]
+
+    def auto_values(self, seconds: float | None) -> dict[str, tuple[Any, str]]:
+        why = "half as long again as the forecast, and a quarter of an hour to set up"
+        return {"timeout": (f"{round(self.limit(seconds) / 60)}m", why)}
 
     def limit(self, seconds: float | None) -> float:
         """Seconds after which the Hub ends the Job; seconds: the forecast or None."""

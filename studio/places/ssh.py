@@ -20,13 +20,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from studio import program
 from studio.errors import DeviceError, RunError
 from studio.home import slug, subfolder, write_atomic
+from studio.knob import LOADING
 from studio.place import Bundle, Machine, RemotePlace, Unreachable
 from studio.places.ssh_trouble import RSYNC_LOST, SSH_LOST, trouble
 
@@ -54,7 +55,7 @@ class Ssh(RemotePlace):
         min_length=1,
         max_length=500,
         title="Python there",
-        json_schema_extra={"advanced": True},
+        json_schema_extra=LOADING,
         description="A Python that has the studio's packages. auto: one is set up there the first time (some minutes).",
     )
     folder: str = Field(
@@ -62,7 +63,7 @@ class Ssh(RemotePlace):
         min_length=1,
         max_length=500,
         title="Folder there",
-        json_schema_extra={"advanced": True},
+        json_schema_extra=LOADING,
         description="Where the program, its runs and its models live there.",
     )
 
@@ -83,6 +84,9 @@ class Ssh(RemotePlace):
     @property
     def address(self) -> str:
         return self.host if self.port is None else f"{self.host}:{self.port}"
+
+    def auto_values(self, seconds: float | None) -> dict[str, tuple[Any, str]]:
+        return {"python": (None, "one is set up there the first time")}
 
     def machine(self) -> Machine | None:
         """As reported when something was last sent there."""

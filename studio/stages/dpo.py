@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from studio.stage import ADVANCED, PAIRED, Answers, Stage
+from studio.knob import OPTIMISATION
+from studio.stage import PAIRED, Answers, Stage
 
 if TYPE_CHECKING:
     import torch
@@ -51,13 +52,13 @@ class DPO(Stage):
         ge=0,
         lt=0.5,
         title="Wrong labels",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=OPTIMISATION,
         description="Share of pairs taken to be the wrong way round: for sigmoid, robust and simpo.",
     )
     reference_free: bool = Field(
         False,
         title="Without a reference",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=OPTIMISATION,
         description="Compares the answers alone, not with the model before training: a third faster, and nothing "
         "holds the model back.",
     )
@@ -66,7 +67,7 @@ class DPO(Stage):
         ge=0,
         le=100,
         title="Margin",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=OPTIMISATION,
         description="Of simpo: by how much the chosen answer's reward must be the higher one.",
     )
 

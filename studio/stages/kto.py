@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from studio.errors import OrderError
-from studio.stage import ADVANCED, PAIRED, Answers, Stage
+from studio.knob import OPTIMISATION
+from studio.stage import PAIRED, Answers, Stage
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +45,7 @@ class KTO(Stage):
     loss: Literal["kto", "apo_zero_unpaired"] = Field(
         "kto",
         title="Loss of an answer",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=OPTIMISATION,
         description="kto: measured from the divergence of the batch. apo_zero_unpaired: from zero, for good answers "
         "that are better than the model's own.",
     )

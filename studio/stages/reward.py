@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from studio.errors import OrderError
-from studio.stage import ADVANCED, Answers, Stage
+from studio.knob import OPTIMISATION
+from studio.stage import Answers, Stage
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +45,7 @@ class Reward(Stage):
         ge=0,
         le=10,
         title="Centring",
-        json_schema_extra=ADVANCED,
+        json_schema_extra=OPTIMISATION,
         description="Holds the scores of each pair around zero: this × the squared sum of both; 0.01 is usual, 0 off.",
     )
 

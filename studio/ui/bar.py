@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from studio.ui import aligning, assets, benchmark, doctor, evaluation, exports, influence, judge, live
+from studio.ui import aligning, assets, benchmark, doctor, evaluation, exports, influence, judge, live, shares
 
 READS = (
     live.poll,
@@ -14,6 +14,7 @@ READS = (
     live.repairs,
     exports.taken,
     exports.download,
+    shares.shares,
     doctor.examined,
     doctor.doctors_report,
     evaluation.evaluation,

@@ -27,6 +27,7 @@ __all__ = ["PUBLIC", "Guard", "allow", "allow_voice"]  # what an order may name 
 
 API = "/gradio_api"
 ASK = "/studio/ask/"  # the page's reading questions (questions.py)
+SHARED = "/studio/shared/"  # links to one run (shares.py), which carry their own right
 STARTED = f"{API}/startup-events"  # gradio asks itself whether it is up; tells nothing
 WATCHED = ("status", "inspect", "estimate")  # the jobs that change nothing
 SHOWN = ("download", "doctors_report", "cast_votes")  # the reads that a watcher may ask and a visitor may not
@@ -159,6 +160,8 @@ class Guard:
         """What its sender has no right to, or what is not served to anybody. Logging in is for everybody."""
         reads = method in ("GET", "HEAD")
         if self.login_page and path == "/login":
+            return None
+        if reads and path.startswith(SHARED):
             return None
         if role == NOBODY:
             return None if reads and path in ("", STARTED) else (401, "Log in first.")

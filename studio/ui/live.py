@@ -110,12 +110,20 @@ def status(tail: Tail) -> dict[str, Any]:
     row["percent"] = _percent(row)
     row["left"] = _left(row, tail)
     row["bytes"] = run_.size() if row["state"] not in ALIVE else None
+    row["ended"] = _ended(row["state"], tail)
     row["loss"] = row["best_eval_loss"] if row["best_eval_loss"] is not None else row["train_loss"]
     row["points"] = tail.points
     if row["state"] == "queued":
         queued = latest(tail.others, "phase")
         row["order"] = queued.get("order") or queued.get("at", 0.0)
     return row
+
+
+def _ended(state: str, tail: Tail) -> float | None:
+    """When a run ended, in seconds, UTC; of a lost one, when it was last heard of. None of one that has not ended."""
+    if state == "queued" or state in ALIVE:
+        return None
+    return latest(tail.others, "end").get("at") or tail.run.events_file.stat().st_mtime
 
 
 def _percent(row: dict[str, Any]) -> float | None:

@@ -11,7 +11,20 @@ from studio.errors import RunError
 from studio.forecast import remedies
 from studio.run import Run
 from studio.runs import goal, remote
-from studio.ui import aligning, assets, benchmark, doctor, evaluation, exports, influence, judge, live, races, rights
+from studio.ui import (
+    aligning,
+    assets,
+    benchmark,
+    doctor,
+    evaluation,
+    exports,
+    influence,
+    judge,
+    live,
+    races,
+    rights,
+    shares,
+)
 
 LABELS = {"name": str, "note": str, "star": bool}
 MAX_NOTE_CHARS = 2000  # characters of a note
@@ -34,6 +47,8 @@ def build(page: gr.Blocks) -> None:
         move,
         delete,
         exports.take_away,
+        shares.share_run,
+        shares.end_shares,
         doctor.examine,
         evaluation.evaluate,
         evaluation.stop_evaluation,

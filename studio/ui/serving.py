@@ -11,7 +11,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from studio.home import home
-from studio.ui import assets, connections, files, guard, host_names, login, questions, space, theme, who
+from studio.ui import assets, connections, files, guard, host_names, login, questions, shares, space, theme, who
 from studio.ui.login_page import LoginPage
 
 UPLOAD = os.environ.get("STUDIO_MAX_UPLOAD", "2gb")
@@ -54,7 +54,12 @@ def launch(page: gr.Blocks, reach: Reach, wait: bool = True) -> tuple[Any, str, 
             prevent_thread_lock=True,
             app_kwargs={
                 "middleware": [_guard(reach, login_page)],
-                "routes": [questions.route(), assets.route(), *(login_page.routes() if login_page else [])],
+                "routes": [
+                    questions.route(),
+                    shares.route(),
+                    assets.route(),
+                    *(login_page.routes() if login_page else []),
+                ],
             },
             **options(),
         )

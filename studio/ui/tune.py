@@ -12,7 +12,7 @@ from studio.data.formats import formats
 from studio.errors import OrderError, StudioError
 from studio.home import subfolder
 from studio.presets import PRESETS, applied
-from studio.ui import assets, rights, words
+from studio.ui import assets, elsewhere, recipes, rights, words
 from studio.ui.files import SUGGESTED, is_upload
 from studio.ui.tune_form import form
 from studio.ui.tune_summary import summary
@@ -34,14 +34,15 @@ def offer(question: dict[str, Any]) -> dict[str, Any]:
         "presets": [one._asdict() for one in PRESETS.values()],
         "templates": ["auto", "model", *template.names()],
         "formats": ["auto", *formats()],
+        "devices": elsewhere.offer(),
         "first": first,
     }
 
 
 @rights.read(WATCHER, VISITOR, waits=True)
 def look(question: dict[str, Any]) -> dict[str, Any]:
-    """The summary of an order: {order, lang} as the page holds it."""
-    return summary(question.get("order"), words.language(question.get("lang")))
+    """The summary of an order: {order, lang, name} as the page holds it; name: another device to look at."""
+    return summary(question.get("order"), words.language(question.get("lang")), question.get("name"))
 
 
 @rights.read(WATCHER, VISITOR)
@@ -104,7 +105,7 @@ def models() -> list[dict[str, Any]]:
     ]
 
 
-READS = (offer, look, preset, write, read)
+READS = (offer, look, preset, write, read, recipes.recipes)
 
 
 def build(page: gr.Blocks) -> None:

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from studio.base.source import ModelOrder
 from studio.data.order import DataOrder
 from studio.evaluation.order import EvaluationOrder
+from studio.knob import GROUPS
 from studio.methods import METHODS
 from studio.places import PLACES
 from studio.stage import METRICS
@@ -21,8 +22,9 @@ HIDDEN = {"data": ("train", "problems", "mapping"), "model": ("source",), "evalu
 
 
 def form() -> dict[str, Any]:
-    """Every knob of every section; the stages, methods and places with theirs; what a stage's metrics mean."""
+    """The groups, every knob of every section, stages, methods and places with theirs, what a stage's metrics mean."""
     return {
+        "groups": [{"name": name, "title": title} for name, title in GROUPS.items()],
         "model": knobs(ModelOrder, HIDDEN["model"]),
         "data": knobs(DataOrder, HIDDEN["data"]),
         "training": knobs(Training),
@@ -66,7 +68,7 @@ def knobs(model: type[BaseModel], without: tuple[str, ...] = ()) -> list[Knob]:
 
 
 def knob(key: str, field: dict[str, Any], definitions: dict[str, Any]) -> Knob:
-    """One field of a JSON schema as {key, title, help, kind, default, advanced, …}.
+    """One field of a JSON schema as {key, title, help, kind, default, advanced, group, …}.
 
     kind: switch, choice, integer, number, text or list. auto: "auto" is a value too. empty: it may be left out.
     """
@@ -76,6 +78,7 @@ def knob(key: str, field: dict[str, Any], definitions: dict[str, Any]) -> Knob:
         "help": field.get("description", ""),
         "default": field.get("default"),
         "advanced": bool(field.get("advanced")),
+        "group": field.get("group"),
     }
     if "choices" in field:
         control["suggestions"] = field["choices"]

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio import config, device, places, preflight
+from studio import auto_values, config, device, places, preflight
 from studio.base import source
 from studio.config import RunConfig
+from studio.device import Device
 from studio.errors import DataError, StudioError
+from studio.estimate import Estimate
 from studio.forecast import record
 from studio.memory import tables
 from studio.text import sandbox
-from studio.ui import doctor, guard, measure, space, words
+from studio.ui import doctor, elsewhere, guard, measure, space, words
 from studio.ui.singleflight import Unanswered
 
 Summary = dict[str, Any]
 
 
-def summary(order: Any, lang: str = "en") -> Summary:
-    """Everything the card shows. For an invalid order `fault` says what is wrong, `missing` what is to be chosen."""
+def summary(order: Any, lang: str = "en", other: str | None = None) -> Summary:
+    """Everything the card shows. For an invalid order `fault` says what is wrong, `missing` what is to be chosen.
+
+    other: a device of elsewhere.offer() on which memory, time and cost are looked at; the order stays as it is.
+    """
     hosting = space.space()
     answer: Summary = {
         "device": _device(None),
+        "here": _device(None),
         "lang": lang,
         "service": None,
         "missing": None,
@@ -30,6 +36,8 @@ def summary(order: Any, lang: str = "en") -> Summary:
         "note": words.say(space.note(hosting) or "", lang) or None,
         "duplicate": hosting.duplicate if hosting else None,
         "notices": doctor.notices(lang),
+        "auto": {},
+        "elsewhere": {"name": other} if other else None,
     }
     if not measure.names_data(order):
         return answer | {"missing": "data"}
@@ -46,6 +54,7 @@ def summary(order: Any, lang: str = "en") -> Summary:
     if run_config.place.remote:
         answer |= {
             "device": _device(run_config),
+            "here": _device(run_config),
             "blocked": None,
             "notices": [],
         }  # where nothing can be trained here, it can be there
@@ -64,7 +73,10 @@ def summary(order: Any, lang: str = "en") -> Summary:
 
 def _device(run_config: RunConfig | None) -> dict[str, Any] | None:
     """What the order trains on; None where another computer has not told yet."""
-    one = places.device_of(run_config.place) if run_config else device.devices()[0]
+    return _plain_device(places.device_of(run_config.place) if run_config else device.devices()[0])
+
+
+def _plain_device(one: Device | None) -> dict[str, Any] | None:
     return one and {"kind": one.kind, "name": one.name, "memory": one.memory, "free": one.free}
 
 
@@ -122,7 +134,12 @@ def _data(run_config: RunConfig, answer: Summary) -> Summary:
         "effective": run_config.training.effective_batch(train),
         "accumulation": run_config.training.accumulation_steps(train),
         "rows": measure.rows_of(run_config),
+        "auto": _plain(auto_values.of_data(run_config, found[0])),
     }
+
+
+def _plain(values: auto_values.AutoValues) -> dict[str, dict[str, Any]]:
+    return {key: value._asdict() for key, value in values.items()}
 
 
 def _refusals(run_config: RunConfig, answer: Summary) -> Summary:
@@ -131,16 +148,31 @@ def _refusals(run_config: RunConfig, answer: Summary) -> Summary:
 
 
 def _forecast(run_config: RunConfig, answer: Summary) -> Summary:
-    """Memory, time, disk and advice, where the model is here to be asked."""
-    facts = measure.facts_of(run_config)
+    """Memory, time, disk and advice on the order's device, or on the other one that is looked at."""
+    facts, on, rows = measure.facts_of(run_config), places.device_of(run_config.place), answer.get("rows")
     if facts is None:
         return {}
-    if answer["device"] is None:
-        return {}
-    one = device.devices()[0]
-    found = record.forecast(facts, run_config, one, answer.get("rows"))
-    if not found.fits:  # what would help takes twenty estimates more
-        found = record.forecast(facts, run_config, one, answer.get("rows"), advised=True)
+    here, told = device.devices()[0], {}
+    if on is not None:
+        found = record.forecast(facts, run_config, here, rows)
+        told = {"auto": answer["auto"] | _plain(auto_values.auto_values(run_config, facts, on, rows, found))}
+        if not found.fits and not answer["elsewhere"]:  # what would help takes twenty estimates more
+            found = record.forecast(facts, run_config, here, rows, advised=True)
+    if answer["elsewhere"]:
+        try:
+            there, on = elsewhere.moved(run_config, answer["elsewhere"]["name"])
+            told |= {"device": _plain_device(on), "cost": None}
+            found = elsewhere.forecast(facts, there, on, rows)
+        except StudioError as error:
+            return told | {"elsewhere": answer["elsewhere"] | {"fault": words.explain(error, answer["lang"])}}
+        return told | _figures(found) | {"cost": _cost(there, found.seconds)}
+    if on is None:
+        return told
+    accuracy = None if run_config.place.remote else record.accuracy(record.finished_runs(here))
+    return told | _figures(found) | {"record": accuracy, "cost": _cost(run_config, found.seconds)}
+
+
+def _figures(found: Estimate) -> Summary:
     return {
         "memory": {
             "total": found.total,
@@ -154,8 +186,6 @@ def _forecast(run_config: RunConfig, answer: Summary) -> Summary:
             "processes": found.processes,
             "limits": found.limits,
         },
-        "record": None if run_config.place.remote else record.accuracy(record.finished_runs(one)),
-        "cost": _cost(run_config, found.seconds),
         "seven": tables.seven(),
         "seconds": found.seconds,
         "speed_from": found.speed_from,

@@ -29,9 +29,17 @@ def table(lang: str) -> dict[str, str]:
     return words
 
 
+@lru_cache(maxsize=1)
+def singular() -> dict[str, str]:
+    """English sentences about {n} things -> about one. Chinese has no plural."""
+    found: dict[str, str] = json.loads((FOLDER / "singular.json").read_text(encoding="utf-8"))
+    return found
+
+
 def say(text: str, lang: str = "en", **values: object) -> str:
     """The text in a language, with {name} filled in; a text that has no translation stays English."""
-    translation = table(lang).get(text, text)
+    words = singular() if lang == "en" and str(values.get("n")) == "1" else table(lang)
+    translation = words.get(text, text)
     return SLOT.sub(lambda slot: str(values.get(slot[1], slot[0])), translation) if values else translation
 
 
@@ -84,4 +92,5 @@ def missing(keys: Iterable[str], lang: str) -> list[str]:
 def script() -> str:
     """The tables for the page's script."""
     words = {lang: table(lang) for lang in LANGUAGES}
-    return f"window.studioWords = {json.dumps(words, ensure_ascii=False)};".replace("</", "<\\/")
+    tables = f"window.studioWords = {json.dumps(words, ensure_ascii=False)};"
+    return f"{tables} window.studioSingular = {json.dumps(singular())};".replace("</", "<\\/")

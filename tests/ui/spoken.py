@@ -12,6 +12,7 @@ from studio.data.problem import KINDS
 from studio.data.sample import samples
 from studio.home import PROJECT
 from studio.presets import PRESETS
+from studio.recipes import RECIPES
 from studio.ui.assets import STATIC
 from studio.ui.tune_form import form
 
@@ -63,9 +64,10 @@ def knob_strings() -> set[str]:
     ]
     found = {knob[key] for knobs in groups for knob in knobs for key in ("title", "help") if knob[key]}
     found |= {kind[key] for kind in [*made["methods"], *made["stages"]] for key in ("label", "about", "advice")}
-    found |= set(made["metrics"].values())
+    found |= set(made["metrics"].values()) | {group["title"] for group in made["groups"]}
     found |= {place[key] for place in made["places"] for key in ("label", "about")}
     found |= {text for preset in PRESETS.values() for text in (preset.label, preset.about)}
+    found |= {text for recipe in RECIPES.values() for text in (recipe.title, recipe.about, recipe.expect)}
     found |= {sample[key] for sample in samples() for key in ("title", "description")}
     return found | {text for kind in KINDS.values() for text in (kind.reason, kind.hint)}
 
@@ -113,6 +115,27 @@ def constant_strings(*modules: str) -> set[str]:
                     if re.match(r"^[A-Z{].* .*[.:)]?$", text, re.DOTALL) and text.rstrip()[-1:] in ".!?"
                 )
     return found
+
+
+def auto_strings() -> set[str]:
+    """The reasons of what each auto comes to: of the rules that give one, and of methods and places."""
+    functions = {"auto.py": ("layout", "_why_not_packed"), "auto_values.py": None}
+    for folder in ("methods", "places"):
+        functions |= {f"{folder}/{file.name}": ("auto_values",) for file in (PROJECT / "studio" / folder).glob("*.py")}
+    found: set[str] = set()
+    for module, names in functions.items():
+        for node in ast.walk(ast.parse((PROJECT / "studio" / module).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and (names is None or node.name in names):
+                found |= _reasons(node)
+    return found
+
+
+def _reasons(function: ast.AST) -> set[str]:
+    """Texts in a function that begin small and have several words, values as {0} {1} …"""
+    inner = {id(part) for node in ast.walk(function) if isinstance(node, ast.JoinedStr) for part in node.values}
+    expressions = [node for node in ast.walk(function) if isinstance(node, ast.Constant | ast.JoinedStr)]
+    said = {numbered(text) for node in expressions if id(node) not in inner for text in texts(node)}
+    return {text for text in said if re.match(r"^[a-z{]", text) and " " in text}
 
 
 def remedy_strings() -> set[str]:

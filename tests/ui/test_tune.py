@@ -6,14 +6,33 @@ from pathlib import Path
 
 import pytest
 
-from studio import config, preflight
+from studio import cards, config, data, estimate, model, places, preflight
 from studio.config import RunConfig
 from studio.data.order import DataOrder
+from studio.device import devices
 from studio.evaluation.order import EvaluationOrder
+from studio.knob import GROUPS
 from studio.methods import METHODS
+from studio.resolve import resolve
+from studio.tokens import Encoder
 from studio.training import Training
-from studio.ui import tune, tune_form
+from studio.ui import measure, tune, tune_form
 from studio.ui.tune_summary import summary
+
+KEYS = (
+    "precision",
+    "weights",
+    "checkpointing",
+    "packing",
+    "optimizer",
+    "loss",
+    "attention",
+    "eval_every",
+    "save_every",
+    "threads",
+    "workers",
+    "accumulation",
+)
 
 
 def test_every_field_has_its_knob() -> None:
@@ -25,6 +44,69 @@ def test_every_field_has_its_knob() -> None:
         assert [knob["key"] for knob in method["knobs"]] == [
             key for key in METHODS[method["name"]].model_fields if key != "name"
         ]
+
+
+def test_every_advanced_knob_is_in_a_group() -> None:
+    made = tune_form.form()
+    assert [group["name"] for group in made["groups"]] == list(GROUPS)
+    sections = [made[name] for name in ("model", "data", "training", "evaluation")]
+    sections += [kind["knobs"] for name in ("methods", "stages", "places") for kind in made[name]]
+    for knob in (knob for knobs in sections for knob in knobs):
+        assert (knob["group"] in GROUPS) == knob["advanced"], knob
+    assert {knob["group"] for knob in made["training"]} == {None, *GROUPS}
+
+
+def autos(form: dict, order: dict) -> set[str]:
+    """The keys of the knobs whose default is auto, of the sections of an order."""
+    kinds = {kind["name"]: kind["knobs"] for kind in form["methods"]}
+    sections = {key: form[key] for key in ("data", "training")} | {"method": kinds[order["method"]["name"]]}
+    sections |= {"evaluation": form["evaluation"]} if "evaluation" in order else {}
+    place = next((kind for kind in form["places"] if kind["kind"] == order.get("place", {}).get("kind")), None)
+    sections |= {"place": place["knobs"]} if place else {}
+    return {f"{key}.{knob['key']}" for key, knobs in sections.items() for knob in knobs if knob["default"] == "auto"}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_auto_tells_what_it_comes_to(home: Path, order: dict, method: str) -> None:
+    order |= {"method": {"name": method}, "evaluation": {}}
+    found = summary(order)
+    assert found["auto"].keys() == autos(tune_form.form(), order)
+    assert all(value["why"] for value in found["auto"].values())
+    assert found["auto"]["training.checkpointing"]["value"] is False
+    assert found["auto"]["data.format"]["value"] == found["data"]["format"]
+
+
+def test_what_is_told_of_an_auto_is_what_the_run_takes(home: Path, order: dict, tiny_model: Path) -> None:
+    """Against the trainer's own resolution, of which nothing is written for the page."""
+    training = {"precision": "auto", "packing": "auto"}
+    found, run_config = summary(order | {"training": training})["auto"], config.build(order | {"training": training})
+    folder, device = measure.folder_of(run_config), devices()[0]
+    prepared = data.prepare(run_config.data, Encoder.from_order(run_config.data, folder), run_config.training.seed)
+    resolved = resolve(run_config, model.facts(tiny_model), device, prepared.statistics)
+    names = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+    assert {key: found[f"training.{key}"]["value"] for key in KEYS} == {
+        "precision": names[resolved.dtype],
+        "weights": names[resolved.weights],
+        "checkpointing": resolved.checkpointing,
+        "packing": resolved.packed,
+        "optimizer": resolved.optimizer,
+        "loss": resolved.loss,
+        "attention": resolved.attention,
+        "eval_every": resolved.eval_every,
+        "save_every": resolved.save_every,
+        "threads": resolved.threads,
+        "workers": resolved.workers,
+        "accumulation": resolved.effective // resolved.batch_size,
+    }
+
+
+def test_an_auto_that_is_set_tells_nothing(home: Path, order: dict) -> None:
+    found = summary(order | {"training": {"max_steps": 2, "precision": "fp32", "packing": False}})["auto"]
+    assert not {"training.precision", "training.packing"} & found.keys()
+    assert found["training.loss"]["value"] == "chunked"
+    job = summary(order | {"place": {"kind": "job", "flavor": "t4-small"}})["auto"]
+    assert job["training.precision"]["value"] == "fp16"
+    assert job["place.timeout"]["value"] == "30m"
 
 
 @pytest.mark.parametrize("model", [Training, DataOrder, EvaluationOrder, *METHODS.values()])
@@ -136,3 +218,39 @@ def test_a_place_has_its_knobs_its_device_and_its_price(home: Path, order: dict)
     assert unknown["device"] is None
     assert "memory" not in unknown
     assert "place.host" in summary(order | {"place": {"kind": "ssh"}})["fault"]["where"]
+
+
+def test_another_device_is_looked_at_and_the_order_stays(home: Path, order: dict) -> None:
+    plain, rented = tune.offer({})["devices"].values()
+    assert {card["name"] for card in plain} == {card.name for card in cards.CARDS}
+    here = summary(order)
+    for name in ("Tesla T4", "NVIDIA H100 80GB", *(one["name"] for one in rented[::4])):
+        found = summary(order, other=name)
+        assert found["fault"] is None
+        assert found["here"]["name"] == here["device"]["name"]
+        own = {key: value["value"] for key, value in here["auto"].items()}
+        told = {key: value["value"] for key, value in found["auto"].items()}
+        assert told == own, "what the form tells is of the order's own device"
+        assert found["yaml"] == here["yaml"]
+        price = next((one["price"] for one in rented if one["name"] == name), None)
+        assert (found["cost"] or {"hour": None})["hour"] == price
+        same = config.build(order).with_changes(place=name if price else "here")
+        on = places.device_of(same.place) if price else cards.device(name)
+        facts, rows = measure.facts_of(same), measure.rows_of(same)
+        expected = estimate.estimate(facts, same, on, rows)
+        assert (found["memory"]["total"], found["seconds"]) == (expected.total, expected.seconds)
+        assert found["device"]["name"] == on.name
+
+
+@pytest.mark.parametrize("name", ["a card nobody has", "job:nothing", "ssh:box", "here:", "job:"])
+def test_a_device_that_is_not_on_offer_is_refused_in_words(home: Path, order: dict, name: str) -> None:
+    found = summary(order, "zh", name)
+    assert found["fault"] is None
+    assert found["elsewhere"]["fault"]["message"]
+    assert "memory" not in found
+
+
+def test_settings_that_another_device_cannot_run_are_told(home: Path, order: dict) -> None:
+    found = summary(order | {"method": {"name": "qlora", "quantization": "int8"}}, other="Tesla V100 16GB")
+    assert "int8" in found["elsewhere"]["fault"]["message"]
+    assert found["fault"] is None

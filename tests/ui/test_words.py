@@ -20,6 +20,7 @@ GATHERED = {
     "glossary": spoken.glossary_strings,
     "errors": spoken.error_strings,
     "remedies": spoken.remedy_strings,
+    "autos": spoken.auto_strings,
     "causes": lambda: spoken.constant_strings(
         "runs/diagnosis.py", "runs/signs.py", "runs/preference_signs.py", "ui/space.py", "runs/end_hooks.py"
     ),
@@ -60,6 +61,17 @@ def test_values_are_filled_in() -> None:
     assert words.say("{n} rows", "zh", n=3) == "3 行"
     assert words.say("{n} rows", "en", n=3) == "3 rows"
     assert words.say("never translated {n}", "zh", n=3) == "never translated 3"
+
+
+def test_one_thing_is_told_in_the_singular() -> None:
+    """Every sentence of the page about {n} things, of a kind that there can be one of."""
+    plural = re.compile(r"\{n\} (?:(?!of\b)[a-z]+ )?(?!less|as\b|this|is\b)[a-z]+s\b(?!/)")
+    said = {text for text in spoken.script_strings() if plural.search(text)}
+    assert said - words.singular().keys() == set()
+    assert all(text != one for text, one in words.singular().items())
+    assert words.say("{n} rows", "en", n=1) == words.say("{n} rows", "en", n="1") == "1 row"
+    assert words.say("{n} rows", "en", n=11) == "11 rows"
+    assert words.say("{n} rows", "zh", n=1) == "1 行"
 
 
 def test_a_message_of_the_core_is_told_in_the_language(monkeypatch: pytest.MonkeyPatch) -> None:

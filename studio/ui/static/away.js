@@ -142,10 +142,13 @@
                 make("p", { class: "quiet" },
                   studio.say("One HTML file with the order, the data's verdicts, curves, samples and numbers; needs no "
                     + "network."))),
-              make("button", {
-                type: "button", job: "download", class: "button",
-                onclick: () => fetchFile("report", `${row.id}.html`)
-              }, studio.say("Download"))));
+              make("div", { class: "acts" },
+                make("button", { type: "button", job: "share_run", class: "button", onclick: () => studio.share(row.id) },
+                  studio.say("Share by a link…")),
+                make("button", {
+                  type: "button", job: "download", class: "button",
+                  onclick: () => fetchFile("report", `${row.id}.html`)
+                }, studio.say("Download")))));
         }
       }
       timer = setTimeout(look,

@@ -4,9 +4,10 @@
     const rough = span / Math.max(1, count), power = 10 ** Math.floor(Math.log10(rough)), share = rough / power;
     return power * (share < 1.5 ? 1 : share < 3.5 ? 2 : share < 7.5 ? 5 : 10);
   };
-  const ticks = (low, high, count) => {
+  // least: the smallest step; 1 on an axis of whole numbers.
+  const ticks = (low, high, count, least = 0) => {
     if (!(high > low)) return [low];
-    const step = nice(high - low, count), found = [];
+    const step = Math.max(least, nice(high - low, count)), found = [];
     for (let at = Math.ceil(low / step - 1e-9) * step; at <= high + step * 1e-9; at += step)
       found.push(Math.abs(at) < step * 1e-9 ? 0 : at);
     return found;
@@ -28,6 +29,9 @@
     const step = nice(high - low, count);
     return [Math.floor(low / step + 1e-9) * step, Math.ceil(high / step - 1e-9) * step];
   };
+  // Marks with their texts, without those that would say what the one before says.
+  const labelled = (marks, text) => marks.map((at) => ({ at, text: text(at) }))
+    .filter(({ text: said }, place, all) => !place || said !== all[place - 1].text);
   // Digits behind the point that tell all marks of an axis apart, the same for each.
   const decimals = (values) => {
     for (let digits = 0; digits < 6; digits += 1) {
@@ -47,5 +51,5 @@
   };
   const quantile = (sorted, share) => sorted[Math.min(sorted.length - 1,
     Math.max(0, Math.round(share * (sorted.length - 1))))];
-  window.studio.axis = { ticks, logTicks, ahead, widened, decimals, place, quantile };
+  window.studio.axis = { ticks, labelled, logTicks, ahead, widened, decimals, place, quantile };
 })();

@@ -107,15 +107,7 @@
         others ? studio.say("{n} more", { n: others }) : null].filter(Boolean).join(" · "));
       meter.style.width = `${row.percent || 0}%`;
     };
-    // A page opened without a wish of its own shows the job that is running, once, before the visitor has gone
-    // anywhere.
-    let landed = false;
-    const land = () => {
-      if (!landed && live.now.length && !/[?&](tab|run|compare|talk|model)=/.test(location.search))
-        studio.open("runs", { run: live.now[0].id }, true);
-      landed = true;
-    };
-    live.listen((what) => { draw(); if (what.list) { notify(); land(); } });
+    live.listen((what) => { draw(); if (what.list) notify(); });
     window.addEventListener("studio:language", draw);
     live.start();
   };

@@ -35,7 +35,8 @@
       empty: "Shown from the first step on."
     },
     {
-      key: "speed", title: "Tokens per second", columns: [["tokens_per_second"]], smooth: true, zero: true, format: whole,
+      key: "speed", title: "Tokens per second", columns: [["tokens_per_second"]], smooth: true, zero: true, whole: true,
+      format: whole,
       empty: "Shown from the first step on."
     },
     {

@@ -115,7 +115,7 @@
         offer.uploads.length > 0 && el("h3", {}, studio.say("Yours")),
         ...offer.uploads.slice(0, 12).map((one) => pick(one.source, one.name, studio.bytes(one.bytes))),
         el("h3", {}, studio.say("Sample data")),
-        ...offer.samples.map((one) => pick(`sample:${one.name}`, studio.say(one.title), studio.say(one.description))),
+        ...offer.samples.filter((one) => !one.recipe || `sample:${one.name}` === chosen).map((one) => pick(`sample:${one.name}`, studio.say(one.title), studio.say(one.description))),
         el("h3", {}, el("label", { for: "other-source" }, studio.say("From the Hub or this computer"))),
         other].filter(Boolean));
     }

@@ -78,16 +78,41 @@
       : line(knob, id, value, change, hint);
     control.setAttribute("aria-describedby", `${id}-help`);
     const label = el("label", { for: id }, title(knob));
+    const reset = el("button", {
+      type: "button", class: "plain reset", "aria-label": studio.say("Reset {knob}", { knob: title(knob) }),
+      title: knob.default == null || knob.default.length === 0
+        ? studio.say("Leave it out again")
+        : studio.say("Back to {value}", { value: shown(knob.default) }),
+      onclick: () => { studio.order.set(path, undefined, knob.default, "reset"); document.getElementById(id)?.focus(); }
+    }, studio.say("Reset"));
+    const taken = el("p", { class: "taken small" });
     const field = el("div", { class: `field field-${knob.kind}`, "data-path": path },
-      el("div", { class: "field-head" }, label), control,
+      el("div", { class: "field-head" }, label, reset), control, taken,
       el("p", { class: "help", id: `${id}-help` }, studio.say(knob.help)));
     const mark = () => {
       const now = studio.order.get(path);
       field.classList.toggle("changed", now !== undefined && JSON.stringify(now) !== JSON.stringify(knob.default));
+      field.tell();
+    };
+    field.tell = () => {
+      const now = studio.order.get(path), found = (now ?? knob.default) === "auto" && autoValues[path];
+      taken.hidden = !found;
+      taken.replaceChildren(...(found ? told(found) : []));
     };
     mark();
     return field;
   };
+
+  // What each auto comes to for this order, as the summary was told: {path: {value, why}}.
+  let autoValues = {};
+  const told = ({ value, why }) => [studio.say("auto:"), " ",
+    value != null && el("b", { class: "num" }, shown(value)), value != null && why && ", ", studio.told(why)]
+    .filter(Boolean);
+  window.addEventListener("studio:summary", ({ detail }) => {
+    autoValues = detail?.auto || {};
+    for (const field of document.querySelectorAll("#tune .field[data-path]")) field.tell?.();
+  });
+  studio.knobTitle = title;
 
   // How many knobs behind the Advanced switch are set to something else.
   studio.changed = (knobs, section) => knobs.filter((knob) => knob.advanced

@@ -1,6 +1,6 @@
 // How a chart is painted: grid, lines, evaluations, marks, and what lies over it while one points at it.
 (() => {
-  const studio = window.studio, { ticks, logTicks, decimals } = studio.axis;
+  const studio = window.studio, { ticks, labelled, logTicks, decimals } = studio.axis;
 
   Object.assign(studio.Chart.prototype, {
     paint(pen, scene) {
@@ -47,21 +47,22 @@
       pen.textBaseline = "middle";
       pen.textAlign = "right";
       const logs = board.log && spec.log;
-      const rows = logs ? logTicks(yr[0], yr[1]) : ticks(yr[0], yr[1], Math.max(2, plot.h / 44));
-      const values = logs ? rows.map((at) => 10 ** at) : rows, digits = decimals(values);
-      for (const [place, at] of rows.entries()) {
+      const rows = logs ? logTicks(yr[0], yr[1]) : ticks(yr[0], yr[1], Math.max(2, plot.h / 44), spec.whole ? 1 : 0);
+      const valueOf = (at) => (logs ? 10 ** at : at), digits = decimals(rows.map(valueOf));
+      for (const { at, text } of labelled(rows, (mark) => spec.format(valueOf(mark), true, digits))) {
         const y = Math.round(plot.y + plot.h - ((at - yr[0]) / (yr[1] - yr[0])) * plot.h) + 0.5;
         pen.strokeStyle = ink.line;
         pen.beginPath();
         pen.moveTo(plot.x, y);
         pen.lineTo(plot.x + plot.w, y);
         pen.stroke();
-        pen.fillStyle = ink.quiet; pen.fillText(spec.format(values[place], true, digits), plot.x - 8, y);
+        pen.fillStyle = ink.quiet; pen.fillText(text, plot.x - 8, y);
       }
       pen.textBaseline = "top";
       pen.textAlign = "center";
-      for (const at of ticks(xr[0], xr[1], Math.max(2, plot.w / 90))) {
-        const x = X(at), text = board.tell(at), half = pen.measureText(text).width / 2;
+      const columns = ticks(xr[0], xr[1], Math.max(2, plot.w / 90), board.axis === "time" ? 0 : 1);
+      for (const { at, text } of labelled(columns, (mark) => board.tell(mark))) {
+        const x = X(at), half = pen.measureText(text).width / 2;
         pen.fillStyle = ink.quiet;
         pen.fillText(text, Math.min(plot.x + plot.w - half, Math.max(plot.x + half - 8, x)), plot.y + plot.h + 8);
       }

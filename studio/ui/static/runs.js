@@ -46,7 +46,8 @@
       this.device = studio.devicePanel();
       this.doctor = studio.doctorPanel();
       this.leaders = studio.leaderboard();
-      this.node = make("div", { class: "runs-list" }, this.head,
+      this.news = make("div");
+      this.node = make("div", { class: "runs-list" }, this.head, this.news,
         make("div", { class: "runs-frame" }, this.body, this.leaders.node, this.device, this.doctor.node));
       this.speak();
     }
@@ -96,6 +97,7 @@
         return;
       }
       this.leaders.draw();
+      this.drawNews();
       for (const id of this.chosen) if (!live.rows.some((row) => row.id === id)) this.chosen.delete(id);
       studio.write(this.compare, studio.say("Compare {n}", { n: this.chosen.size }));
       this.compare.hidden = this.combine.hidden = this.chosen.size < 2;
@@ -123,6 +125,12 @@
         ? make("p", { class: "quiet empty" }, studio.say("No run fits this filter."))
         : make("table", { class: "runs-table" }, this.heading(), make("tbody", {}, rows.map((row) => this.row(row)))));
       this.focus(focus);
+    }
+    drawNews() {
+      const news = studio.news(), text = news?.textContent || "";
+      if (text === this.told) return;
+      this.told = text;
+      this.news.replaceChildren(...(news ? [news] : []));
     }
     // The same runs in the same order: only the rows that changed are made anew, so a table of hundreds costs what its
     // one running run costs.

@@ -13,6 +13,7 @@
   const TAUGHT = { full: "Full fine-tuning", lora: "LoRA", qlora: "QLoRA" };
 
   studio.summary = (box, server, method) => {
+    let other = ""; // a device that is looked at instead of the order's own
     let last = null, asked = 0, starting = false, timing = false, refused = null, later = 0, again = 0;
 
     const row = (label, value, note) => el("div", { class: "row" }, el("dt", {}, studio.say(label)),
@@ -21,6 +22,39 @@
       const given = studio.order.get(`training.${key}`);
       return given === undefined ? studio.offer.form.training.find((knob) => knob.key === key)?.default : given;
     };
+
+    // The order's own device, or another one to look at: a known card, or hardware that is rented by the hour.
+    const devices = (found) => {
+      const own = [found?.place, found?.here?.name].filter(Boolean).join(": ") || studio.say("This one");
+      const option = (name, label) => el("option", { value: name, selected: name === other }, label);
+      const { cards, rented } = studio.offer.devices;
+      const brief = (name) => name.replace(/^(NVIDIA |Tesla )?(GeForce )?/, "");
+      return el("div", { class: "row device-row" }, el("dt", {}, el("label", { for: "summary-device" }, studio.say("Device"))),
+        el("dd", {}, el("select", { id: "summary-device", class: "inline-select",
+          onchange: (event) => { other = event.target.value; ask(); } },
+          option("", own),
+          el("optgroup", { label: studio.say("By the hour, on the Hub (Job or Space)") },
+            rented.map((one) => option(one.name, `${one.name.split(":")[1]}: ${one.count > 1 ? `${one.count} × ` : ""}`
+              + `${brief(one.label)}, $${one.price.toFixed(2)}`))),
+          el("optgroup", { label: studio.say("Other cards") },
+            cards.map((one) => option(one.name, `${brief(one.name)}, ${studio.bytes(one.memory)}`))))));
+    };
+    const lookedAt = (found) => {
+      if (!found?.elsewhere) return null;
+      const { name, fault } = found.elsewhere, kind = name.includes(":") && name.split(":")[0];
+      return el("div", { class: "looked-at" },
+        fault
+          ? el("p", { class: "bad" }, studio.say("Not there:"), " ", fault.message, " ", fault.hint)
+          : el("p", {}, studio.say("Only looked at: the run itself trains on {device}.",
+            { device: found.here?.name || found.place })),
+        el("div", { class: "looked-acts" },
+          kind && !fault && el("button", { type: "button", class: "plain", onclick: () => {
+            other = "";
+            studio.order.set("place", { kind, [placeKnob(kind)]: name.slice(kind.length + 1) }, undefined, "place");
+          } }, studio.say("Train there")),
+          el("button", { type: "button", class: "plain", onclick: () => { other = ""; ask(); } }, studio.say("Back"))));
+    };
+    const placeKnob = (kind) => studio.offer.form.places.find((one) => one.kind === kind).knobs[0].key;
 
     const memory = (found) => {
       const forecast = found.memory;
@@ -112,6 +146,7 @@
         el("p", { class: "eyebrow" }, studio.say("This run")),
         el("h2", { class: "summary-model", title: studio.order.model() }, name),
         el("dl", {},
+          devices(found),
           row("Data", found?.data ? studio.say("{n} rows", { n: studio.number(found.data.train) }) : "–",
             found?.data
               ? (found.data.held
@@ -127,12 +162,13 @@
           row("Learning rate", found?.rate != null ? String(found.rate) : "–"),
           row("Time", found?.seconds != null ? "≈ " + studio.duration(found.seconds) : "–",
             found?.seconds != null ? said(found.speed_from) : ""),
-          found?.speed_from === "data sheet" && !found.place && timer(),
+          found?.speed_from === "data sheet" && !found.place && !found.elsewhere && timer(),
           found?.cost
             && row("Cost",
               found.cost.run == null ? "–" : found.cost.run < 0.01 ? "< $0.01" : `≈ $${found.cost.run.toFixed(2)}`,
               studio.say("{price} an hour, setting up not counted", { price: "$" + found.cost.hour.toFixed(2) })),
           row("Disk", found?.disk != null ? studio.bytes(found.disk) : "–")),
+        lookedAt(found),
         found?.model && !found.model.local
           && el("p", { class: "quiet small" },
             found.model.bytes
@@ -167,9 +203,7 @@
                 && el("a", { class: "plain", href: found.duplicate, target: "_blank", rel: "noopener" },
                   studio.say("Duplicate this Space"))),
           ...(found?.notices || []).filter((one) => one.text !== fault?.message)
-            .map((one) => el("p", { class: "note" }, el("b", {}, one.text), one.hint ? " " + one.hint : "")),
-          el("p", { class: "quiet small device" },
-            found ? [found.place, found.device?.name].filter(Boolean).join(": ") : "")),
+            .map((one) => el("p", { class: "note" }, el("b", {}, one.text), one.hint ? " " + one.hint : ""))),
       ].filter(Boolean));
     };
 
@@ -210,7 +244,8 @@
       const mine = (asked += 1);
       box.classList.add("waiting");
       try {
-        const found = await server.look({ order: studio.order.value, lang: studio.language });
+        const found = await server.look(
+          { order: studio.order.value, lang: studio.language, name: other || undefined });
         if (mine === asked) { last = found; refused = null; }
       } catch (error) {
         if (mine === asked) refused = studio.trouble(error);

@@ -14,6 +14,8 @@
     stage: '<path d="M12 4v16M8 20h8M6 7h12M6 7l-3 6h6L6 7ZM18 7l-3 6h6l-3-6Z"/>',
     method: '<path d="M4 20 14 10M13 5l6 6M16 3l5 5-4 4-5-5 4-4Z"/>',
     training: '<path d="M4 7h10M18 7h2M4 17h2M10 17h10"/><circle cx="16" cy="7" r="2"/><circle cx="8" cy="17" r="2"/>',
+    advanced: '<path d="M6 4v6M6 14v6M12 4v2M12 10v10M18 4v9M18 17v3"/>'
+      + '<circle cx="6" cy="12" r="2"/><circle cx="12" cy="8" r="2"/><circle cx="18" cy="15" r="2"/>',
     place: '<rect x="3" y="4" width="18" height="12" rx="2"/><path d="M8 20h8M12 16v4"/>' };
   const card = (name, title, about, ...inside) => el("section",
     { class: `card card-${name}`, "aria-labelledby": `card-${name}` },
@@ -52,7 +54,12 @@
       form.querySelector("#source-model-list")?.focus();
     });
 
-    const some = (knobs, section, hints = {}) => knobs.filter((knob) => advanced || !knob.advanced)
+    at(".start-over").addEventListener("click", () => studio.order.replace(structuredClone(offer.first), "reset"));
+    at(".recipes-open").addEventListener("click", studio.recipes(element, (recipe) => {
+      studio.order.replace(structuredClone(recipe.order), "recipe");
+    }));
+
+    const some = (knobs, section, hints = {}) => knobs.filter((knob) => !knob.advanced)
       .map((knob) => studio.field(knob, `${section}.${knob.key}`, { hint: hints[knob.key] }));
 
     const source = (label, help, value, options, list, change) => {
@@ -105,7 +112,9 @@
     const drawData = () => {
       // "Three lines (Alpaca, English)"
       const parts = (title) => title.match(/^(.*?)\s*[(（](.*)[)）]$/) || [title, title, ""];
-      const options = [...offer.samples.map((one) => ({
+      // those of the recipes are shown where they are chosen
+      const samples = offer.samples.filter((one) => !one.recipe || `sample:${one.name}` === studio.order.train());
+      const options = [...samples.map((one) => ({
         source: `sample:${one.name}`, label: parts(studio.say(one.title))[1],
         note: [parts(studio.say(one.title))[2].split(/[,，]/)[0],
           studio.say("{n} rows", { n: one.rows })].filter(Boolean)
@@ -206,11 +215,29 @@
         place().kind !== "here" && grid(some(place().knobs, "place", { namespace: studio.say("you") })));
     };
 
-    const sections = () => [["model", offer.form.model], ["data", offer.form.data], ["stage", stage().knobs],
-      ["method", method().knobs],
-      ["training", offer.form.training], ["place", place().knobs]];
+    // Of a group the run's own settings come first, then those of its method, stage, data, model and place.
+    const sections = () => [{ key: "training", title: "Settings", knobs: offer.form.training },
+      { key: "method", title: method().label, knobs: method().knobs },
+      { key: "stage", title: stage().label, knobs: stage().knobs },
+      { key: "data", title: "Data", knobs: named(offer.form.data) },
+      { key: "model", title: "Model", knobs: offer.form.model },
+      { key: "place", title: place().label, knobs: place().knobs },
+      ...(studio.order.get("evaluation")
+        ? [{ key: "evaluation", title: "Evaluate by answers after training", knobs: offer.form.evaluation }]
+        : [])];
+    const drawAdvanced = () => card("advanced", "Advanced", "Everything else that can be set. What is left at auto "
+      + "tells what it comes to here.", studio.groups(offer.form.groups, sections));
+    const search = el("input", { id: "knob-search", type: "search", autocomplete: "off", spellcheck: "false",
+      oninput: () => draw(true),
+      onkeydown: (event) => {
+        if (event.key === "Escape" && search.value) { event.preventDefault(); search.value = ""; draw(true); }
+      } });
+    const drawFound = () => el("section", { class: "card card-found", "aria-label": studio.say("Search settings") },
+      studio.soughtFields(sections(), search.value));
     const drawSwitch = () => {
-      const count = sections().reduce((sum, [section, knobs]) => sum + studio.changed(knobs, section), 0);
+      const count = sections().reduce((sum, { key, knobs }) => sum + studio.changed(knobs, key), 0);
+      search.placeholder = studio.say("Search settings");
+      search.setAttribute("aria-label", search.placeholder);
       return el("div", { class: "switch-line" },
         el("div", { class: "presets" },
           (offer.presets
@@ -218,6 +245,7 @@
               type: "button", class: "chip preset", "aria-pressed": String(chosen(one)), title: studio.say(one.about),
               onclick: () => preset(one)
             }, studio.say(one.label)))),
+        search,
         el("label", { class: "advanced" }, el("span", {}, studio.say("Advanced")),
           count > 0
             && el("span", { class: "count", title: studio.say("{n} advanced values changed", { n: count }) },
@@ -227,11 +255,7 @@
               type: "button", class: "switch", role: "switch", "aria-label": studio.say("Advanced"),
               "aria-checked": String(advanced),
               onclick: () => { advanced = !advanced; studio.store("studio-advanced", advanced ? "yes" : "no"); draw(); }
-            })),
-        el("button", {
-          type: "button", class: "plain",
-          onclick: () => { studio.order.replace(structuredClone(offer.first), "reset"); }
-        }, studio.say("Start over")));
+            })));
     };
     const preset = async (one) => {
       const made = await server.preset({ order: studio.order.value, name: one.name }).catch(() => ({}));
@@ -246,9 +270,15 @@
           ?? knob?.default) === JSON.stringify(value);
       }));
 
-    function draw() {
+    // searching: the line with the search stays as it is, for what is being typed into it.
+    function draw(searching = false) {
       const focused = document.activeElement?.id;
-      form.replaceChildren(drawSwitch(), drawModel(), drawData(), drawStage(), drawMethod(), drawTraining(), drawPlace());
+      const line = searching && form.firstElementChild || drawSwitch();
+      const cards = search.value.trim()
+        ? [drawFound()]
+        : [drawModel(), drawData(), drawStage(), drawMethod(), drawTraining(), advanced && drawAdvanced(), drawPlace()];
+      while (form.lastElementChild && form.lastElementChild !== line) form.lastElementChild.remove();
+      form.append(...(line.parentNode ? [] : [line]), ...cards.filter(Boolean));
       at(".lead").textContent =
         studio.say("Everything is set for a first run: a small model, sample data and LoRA. Press Start, or change "
           + "what you like.");
@@ -292,7 +322,11 @@
 
     window.addEventListener("studio:order", ({ detail }) => {
       if (detail.from !== "yaml") { written = null; if (shape === "yaml") { shape = "form"; turn("yaml"); } }
-      if (detail.from !== "form") draw(); else form.querySelector(".switch-line")?.replaceWith(drawSwitch());
+      if (detail.from !== "form") draw();
+      else {
+        form.querySelector(".switch-line")?.replaceWith(drawSwitch());
+        for (const group of form.querySelectorAll(".group")) group.tell();
+      }
       summary.refresh();
     });
     window.addEventListener("studio:language", () => { draw(); summary.refresh(true); });

@@ -2,7 +2,7 @@
 (() => {
   const studio = (window.studio = window.studio || {});
   studio.parts = studio.parts || {};
-  const known = window.studioWords || {};
+  const known = window.studioWords || {}, singular = window.studioSingular || {};
 
   const stored = (key) => { try { return localStorage.getItem(key); } catch { return null; } };
   const store = (key, value) => {
@@ -16,9 +16,9 @@
   const start = wish.toLowerCase().split(/[-_]/)[0];
   studio.language = known[start] ? start : "en";
 
-  // say("{n} rows", {n: 3}): the text in the page's language, with its values.
+  // say("{n} rows", {n: 3}): the text in the page's language, with its values; of one thing in the singular.
   studio.say = (text, values) => {
-    const table = known[studio.language] || {};
+    const table = values && String(values.n) === "1" && studio.language === "en" ? singular : known[studio.language] || {};
     const said = Object.hasOwn(table, text) ? table[text] : text;
     return values ? said.replace(/\{(\w+)\}/g, (slot, name) => (name in values ? values[name] : slot)) : said;
   };
