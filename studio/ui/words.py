@@ -16,6 +16,7 @@ from studio.errors import StudioError
 
 LANGUAGES = {"en": "English", "zh": "中文"}
 FOLDER = Path(__file__).parent / "strings"
+PLURAL = re.compile(r"(\{n\} (?!of )(?:[a-z]+ )??[a-z]+)s\b")
 SLOT = re.compile(r"\{(\w*)\}")  # {rows}, or {0} in the patterns of messages that the core fills itself
 
 
@@ -31,15 +32,20 @@ def table(lang: str) -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def singular() -> dict[str, str]:
-    """English sentences about {n} things -> about one. Chinese has no plural."""
+    """English sentences about {n} things -> about one, where more than an s changes. Chinese has no plural."""
     found: dict[str, str] = json.loads((FOLDER / "singular.json").read_text(encoding="utf-8"))
     return found
 
 
+def of_one(text: str) -> str:
+    """An English sentence about {n} things, of one: its own where there is one, else without the plural's s."""
+    return singular().get(text) or PLURAL.sub(r"\1", text, count=1)
+
+
 def say(text: str, lang: str = "en", **values: object) -> str:
     """The text in a language, with {name} filled in; a text that has no translation stays English."""
-    words = singular() if lang == "en" and str(values.get("n")) == "1" else table(lang)
-    translation = words.get(text, text)
+    one = lang == "en" and str(values.get("n")) == "1"
+    translation = of_one(text) if one else table(lang).get(text, text)
     return SLOT.sub(lambda slot: str(values.get(slot[1], slot[0])), translation) if values else translation
 
 

@@ -16,10 +16,16 @@
   const start = wish.toLowerCase().split(/[-_]/)[0];
   studio.language = known[start] ? start : "en";
 
+  // An English sentence about {n} things, of one: its own where there is one, else without the plural's s.
+  const ofOne = (text) => (Object.hasOwn(singular, text)
+    ? singular[text]
+    : text.replace(/(\{n\} (?!of )(?:[a-z]+ )??[a-z]+)s\b/, "$1"));
   // say("{n} rows", {n: 3}): the text in the page's language, with its values; of one thing in the singular.
   studio.say = (text, values) => {
-    const table = values && String(values.n) === "1" && studio.language === "en" ? singular : known[studio.language] || {};
-    const said = Object.hasOwn(table, text) ? table[text] : text;
+    const table = known[studio.language] || {};
+    const said = values && String(values.n) === "1" && studio.language === "en"
+      ? ofOne(text)
+      : Object.hasOwn(table, text) ? table[text] : text;
     return values ? said.replace(/\{(\w+)\}/g, (slot, name) => (name in values ? values[name] : slot)) : said;
   };
 
