@@ -18,7 +18,7 @@ from transformers import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from studio.stage import Stage
-from studio.worker import schedule, sharding
+from studio.worker import fast_lora, schedule, sharding
 from studio.worker.batches import EffectiveBatchSampler, EvalBatches, Layout, MicroBatchCollator, StepLoader
 from studio.worker.checkpointing import CheckpointedTrainer
 from studio.worker.loss import loss
@@ -93,8 +93,14 @@ class StudioTrainer(CheckpointedTrainer):
         model.train()
         if hasattr(self.optimizer, "train") and callable(self.optimizer.train):
             self.optimizer.train()  # schedule-free optimizers keep two sets of weights
-        total = torch.zeros((), device=self.args.device)
         num_tokens = micro_batches[0]["num_tokens"]
+        with fast_lora.narrow_copies(model, self.dtype):
+            total = self._forward_backward(model, micro_batches)
+        self.report.num_tokens += num_tokens
+        return total
+
+    def _forward_backward(self, model: Any, micro_batches: list[dict[str, Any]]) -> torch.Tensor:
+        total = torch.zeros((), device=self.args.device)
         if self.objective is not None:
             micro_batches = self.objective.start_step(model, micro_batches)
         for index, micro_batch in enumerate(micro_batches):
@@ -109,7 +115,6 @@ class StudioTrainer(CheckpointedTrainer):
             penalty = self.brake(model, self.state.global_step)
             self.accelerator.backward(penalty)
             self.report.brake = penalty.detach()
-        self.report.num_tokens += num_tokens
         return total
 
     def micro_batch_loss(self, model: Any, micro_batch: dict[str, Any]) -> torch.Tensor:

@@ -165,10 +165,11 @@ def test_packed_rows_take_the_variable_length_kernel(
 
 
 def test_dropout_drawn_on_the_host_is_caught(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def drawn(down: torch.nn.Linear, rate: float, x: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.linear(x * torch.empty(x.shape).bernoulli_(1 - rate), down.weight)
+    def drawn(x: torch.Tensor, rate: float) -> tuple[torch.Tensor, torch.Tensor, float, float]:
+        mask = torch.empty(x.shape).bernoulli_(1 - rate)
+        return x * mask, mask, 1.0, 1.0
 
-    monkeypatch.setattr(fast_lora, "dropout_linear", drawn)
+    monkeypatch.setattr(fast_lora, "drop", drawn)
     with pytest.raises((pretended.WrongDevice, RuntimeError), match="host|device"):
         steps(folder, "lora", True, "bf16")
 
