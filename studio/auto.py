@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import importlib.util
 
+from studio import cards
 from studio.config import RunConfig
 from studio.device import Device
 from studio.errors import OrderError
+from studio.kernels import padded_width
 from studio.model import ModelFacts
 
 RULES = {  # training.KEY -> what it is when the order leaves it alone
@@ -22,27 +24,36 @@ RULES = {  # training.KEY -> what it is when the order leaves it alone
     "length to few widths.",
     "batch_size": "4 rows at once; with accumulation it makes the effective batch, and only their product is what "
     "is learnt from.",
-    "loss": "The head on trained tokens only, in chunks; full logits for label smoothing or a head that is more "
-    "than one linear.",
+    "micro_batch": "On a card between the longest row and the whole step: as many tokens as keep it busy and fit "
+    "(where the order names no batch_size); on a CPU 768 packed tokens, 1024 where every weight is trained.",
+    "loss": "The head on trained tokens only, in chunks (of a 48th of a card's memory, 64 to 512 MiB); full logits for "
+    "label smoothing or a head that is more than one linear.",
     "attention": "Over rows laid end to end our own (torch's variable-length flash kernel on Ampere and newer, "
     "small products on a CPU), else SDPA.",
     "checkpointing": "Only when the estimate says that the run does not fit without it.",
+    "checkpointed_layers": "As many, from the first on, as the estimate says are needed.",
     "optimizer": "Fused AdamW; where memory is short the method's own (QLoRA on CUDA: paged 8-bit AdamW, which "
     "waits for the device after every tensor).",
     "compile": "Off: it pays only in long runs of equal shapes.",
+    "fused_kernels": "liger-kernel's norms, rotary positions and gated feed-forwards on NVIDIA cards, where it is "
+    "installed and the family is proved.",
     "threads": "All cores on fewer than four, else all but one, divided among the processes; waiting threads soon "
     "sleep.",
     "workers": "One process that prepares batches ahead on CUDA; none on a CPU, whose cores are busy with products.",
     "devices": "One.",
     "sharding": "A copy on each device; the model split over them (FSDP2) where a copy with its states would fill "
     "two thirds of one.",
-    "probe": "The largest batch goes there and back once before the start, and leaves nothing behind.",
+    "probe": "The largest batch goes there and back once before the start, and leaves nothing behind; not on a CPU "
+    "where the estimate leaves half of the memory free.",
 }
 ROUNDING = "adamw_rounding"  # worker/adamw.py
 CPU_TOKENS = 768  # tokens laid end to end at once on a CPU: enough to keep it busy, and its memory small
 CPU_TOKENS_FULL = (
     1024  # where all weights are trained: with every piece they are cast once more, and a gradient of each is added
 )
+ROOMY = 0.5  # share of a CPU's free memory that is left, from which on a run is not probed
+BUSY = 4.0  # times as long as the host starts kernels, a micro-batch is computed on a card
+REACHED = 0.45  # of a card's dense speed, in its best layers
 WINDOWED = ("sliding_window", "attention_window_size", "attention_chunk_size")
 CAPPED = ("attn_logit_softcapping", "attn_logit_softcap")
 CHANGED_SCORES = (*CAPPED, "alibi", "attention_sinks")
@@ -87,6 +98,10 @@ PROVED = frozenset(
         "ernie4_5_moe",
         "phimoe",
     )
+)
+# families whose fused kernels were held against transformers' forward (tests/worker/fused_cases.py)
+FUSED = frozenset(
+    ("llama", "mistral", "ministral", "qwen2", "qwen3", "smollm3", "granite", "gemma", "gemma2", "gemma3_text")
 )
 PLAIN_LAYERS = {
     "full_attention",
@@ -172,6 +187,29 @@ def optimizer(config: RunConfig, device: Device) -> str:
             "training.optimizer",
         )
     return name
+
+
+def fused_kernels(config: RunConfig, facts: ModelFacts, device: Device) -> tuple[bool, str]:
+    """(liger-kernel's norms, rotary positions and feed-forwards?, why)."""
+    ordered = config.training.fused_kernels
+    if ordered is False:
+        return False, "as ordered"
+    hindrance = ""
+    if device.kind != "cuda" or (device.capability or (0, 0)) < (7, 0):
+        hindrance = f"they are written for NVIDIA cards from Volta on, and this is {device.name}"
+    elif not (installed("liger_kernel") and installed("triton")):
+        hindrance = "the package liger-kernel is not installed"
+    elif facts.model_type not in FUSED:
+        hindrance = f"they are not proved for the family {facts.model_type}"
+    elif config.training.compile:
+        hindrance = "torch.compile fuses by itself"
+    if ordered is True and hindrance:
+        raise OrderError(
+            f"Fused kernels cannot be used: {hindrance}.",
+            "Set training.fused_kernels to auto or false.",
+            "training.fused_kernels",
+        )
+    return not hindrance, hindrance or "one kernel each for norms, rotary positions and feed-forwards"
 
 
 def layout(config: RunConfig, facts: ModelFacts, device: Device, longest: int) -> tuple[bool, str, str]:
@@ -264,11 +302,48 @@ def masked(config: RunConfig, facts: ModelFacts, longest: int) -> bool:
 
 
 def packed_tokens(config: RunConfig, device: Device, longest: int) -> int:
-    """Tokens of a packed micro-batch: what a padded batch of the longest rows would hold; on a CPU, which gains little
-    from more, CPU_TOKENS or CPU_TOKENS_FULL."""
+    """Tokens of a micro-batch: as ordered, else what batch_size rows as long as the longest hold; of packed rows on a
+    CPU, which gains little from more, CPU_TOKENS or CPU_TOKENS_FULL.
+    """
+    if config.training.micro_batch != "auto":
+        return max(longest, config.training.micro_batch)
     if device.kind != "cpu":
         return config.training.batch_size * longest
     return max(longest, CPU_TOKENS if config.method.adapter else CPU_TOKENS_FULL)
+
+
+def padded_rows(config: RunConfig, longest: int, tokens: int | None = None) -> int:
+    """Rows of a padded micro-batch: as many of the longest as `tokens` or training.micro_batch hold, or batch_size."""
+    most = tokens or (0 if config.training.micro_batch == "auto" else config.training.micro_batch)
+    return max(1, most // longest) if most else config.training.batch_size
+
+
+def chooses_micro_batch(config: RunConfig, device: Device) -> bool:
+    """Whether the estimate chooses how much is worked on at once: on a card, where the order names neither tokens nor
+    rows.
+    """
+    return (
+        device.traits.cards
+        and config.training.micro_batch == "auto"
+        and "batch_size" not in config.training.model_fields_set
+    )
+
+
+def busy_tokens(facts: ModelFacts, device: Device) -> int:
+    """Tokens of a micro-batch for which a card computes some times as long as the host needs to start the kernels."""
+    card = cards.find(device.name, device.memory)
+    speed = card.speed * cards.share(device.name) if card else device.traits.speed or 0.0
+    seconds = BUSY * device.traits.launch * facts.num_hidden_layers
+    return padded_width(int(seconds * REACHED * speed / (6 * facts.parameters)))
+
+
+def probe(config: RunConfig, device: Device, headroom: float) -> bool:
+    """Whether the largest batch is tried before the start. headroom: share of the free memory that the estimate leaves.
+
+    On a CPU it takes as long as a step, and there is nothing to be found out where memory is plenty.
+    """
+    ordered = config.training.probe
+    return ordered if ordered != "auto" else device.kind != "cpu" or headroom < ROOMY
 
 
 def threads(config: RunConfig, device: Device, processes: int) -> int:

@@ -52,6 +52,8 @@ class Estimate(BaseModel):
     trainable: int
     parameters: int
     checkpointing: bool
+    checkpointed_layers: int = 0
+    micro_batch: int | None = None  # tokens at once, where they were chosen by what fits
     processes: int = 1
     optimizer: str = ""  # as resolved
     sharding: str | None = None  # ddp or fsdp where several devices share the run
@@ -125,6 +127,8 @@ def estimate(
         trainable=trained(ByIdentity((facts,)), config.method)[2],
         parameters=facts.parameters,
         checkpointing=loop.checkpointing,
+        checkpointed_layers=facts.num_hidden_layers - loop.kept_layers if loop.checkpointing else 0,
+        micro_batch=expected.tokens,
         optimizer=loop.optimizer,
         context=expected.context,
         correction=correction,

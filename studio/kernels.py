@@ -7,6 +7,7 @@ PAD_TO_MULTIPLE_OF = 64  # of a micro-batch's width: few shapes, as the CPU comp
 
 # worker/loss.py, the chunked head loss
 LOGIT_CHUNK_BYTES = {"cpu": 2**25, "cuda": 2**29}  # float32 logits at once: what fits a CPU's caches; what fills a GPU
+CHUNKS_OF_A_CARD = 48  # of a card's memory so many chunks: 128 MiB on 8 GB, 256 on 16 and 24
 HEAD_GRAD_POSITIONS = 512  # positions whose logit gradients are multiplied with the hidden states at once
 
 # worker/adamw.py, bf16 weights with stochastic rounding
@@ -16,6 +17,14 @@ ADAMW_CHUNK_SIZE = 2**22  # weights updated at once: keeps the float32 copies sm
 MATMUL_ATTENTION_MAX_TOKENS = 1024  # longest row whose whole score matrix is formed: 1024² × 2 bytes a head
 
 SAMPLE_MAX_NEW_TOKENS = 96  # of an answer to a sample prompt (worker/samples.py)
+
+
+def logit_chunk_bytes(kind: str, memory: int = 0) -> int:
+    """Bytes of float32 logits that exist at once. kind: torch's type of the device; memory: of a card, in bytes."""
+    most = LOGIT_CHUNK_BYTES.get(kind, 2**27)
+    if kind == "cpu" or not memory:
+        return most
+    return min(most, 1 << max(26, (memory // CHUNKS_OF_A_CARD).bit_length() - 1))
 
 
 def padded_width(tokens: int) -> int:

@@ -29,6 +29,7 @@ class Resolved(NamedTuple):
     weights: str
     autocast: str | None
     checkpointing: bool
+    checkpointed_layers: int
     optimizer: str
     loss: str
     attention: str
@@ -42,6 +43,8 @@ class Resolved(NamedTuple):
     threads: int
     workers: int
     compile: bool
+    fused_kernels: bool
+    probe: bool
     estimated: int | None
     expected: dict[str, Any]
     why: dict[str, str]
@@ -54,6 +57,8 @@ class Resolved(NamedTuple):
             "precision": self.dtype,
             "weights": self.weights,
             "checkpointing": self.checkpointing,
+            "checkpointed_layers": self.checkpointed_layers,
+            "micro_batch": self.micro_batch_tokens if self.packed else self.batch_size,
             "optimizer": self.optimizer,
             "loss": self.loss,
             "attention": self.attention,
@@ -61,6 +66,7 @@ class Resolved(NamedTuple):
             "threads": self.threads,
             "workers": self.workers,
             "compile": self.compile,
+            "fused_kernels": self.fused_kernels,
             "eval_every": self.eval_every,
             "save_every": self.save_every,
             "estimated_memory": self.estimated,
@@ -84,6 +90,7 @@ def resolve(
         record.forecast(facts, config, device, statistics),
     )
     packed, kernel, why = auto.layout(config, facts, device, longest)
+    fused, why_fused = auto.fused_kernels(config, facts, device)
     steps = training.steps(rows)
     every = eval_every(training, steps)
     return Resolved(
@@ -92,12 +99,13 @@ def resolve(
         weights=held,
         autocast=None if dtype == held else dtype,
         checkpointing=expected.checkpointing,
+        checkpointed_layers=expected.checkpointed_layers,
         optimizer=expected.optimizer or auto.optimizer(config, device),
         loss=auto.loss(config),
         attention=kernel,
         packed=packed,
-        micro_batch_tokens=auto.packed_tokens(config, device, longest),
-        batch_size=training.batch_size,
+        micro_batch_tokens=expected.micro_batch or auto.packed_tokens(config, device, longest),
+        batch_size=auto.padded_rows(config, longest, expected.micro_batch),
         effective=training.effective_batch(rows),
         steps=steps,
         eval_every=every,
@@ -105,10 +113,13 @@ def resolve(
         threads=auto.threads(config, device, processes),
         workers=auto.workers(config, device),
         compile=training.compile,
+        fused_kernels=fused,
+        probe=auto.probe(config, device, expected.headroom),
         estimated=expected.total,
         expected=expected.as_event(),
         why={
             "packing": why,
+            "fused_kernels": why_fused,
             "checkpointing": f"{'on' if expected.checkpointing else 'off'}: {why_checkpointing(config, expected)}",
             "precision": why_precision(config, device),
         },

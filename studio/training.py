@@ -46,6 +46,13 @@ class Training(BaseModel):
         description="Batches gathered before one optimizer step. Effective batch = batch size × accumulation; costs "
         "no memory. auto: 4, fewer on small data, so that the run has steps enough to learn.",
     )
+    micro_batch: Auto | int = Field(
+        "auto",
+        title="Tokens at once",
+        description="Tokens that go through the model in one pass, at least the longest row; the effective batch and "
+        "what is learnt stay. auto: on a GPU as many as keep it busy and fit.",
+        json_schema_extra=PRECISION,
+    )
     learning_rate: float | None = Field(
         None,
         gt=0,
@@ -121,6 +128,13 @@ class Training(BaseModel):
         "auto: only when the estimate says it is needed.",
         json_schema_extra=PRECISION,
     )
+    checkpointed_layers: Auto | int = Field(
+        "auto",
+        title="Checkpointed layers",
+        description="How many layers gradient checkpointing covers, from the first on. auto: as many as needed; all "
+        "where it is switched on.",
+        json_schema_extra=PRECISION,
+    )
     packing: bool | Auto = Field(
         "auto",
         title="Packing",
@@ -144,6 +158,13 @@ class Training(BaseModel):
         "auto",
         title="Attention",
         description="Which attention kernel. auto: the fastest one installed.",
+        json_schema_extra=PRECISION,
+    )
+    fused_kernels: bool | Auto = Field(
+        "auto",
+        title="Fused kernels",
+        description="liger-kernel's norms, rotary positions and feed-forwards: fewer passes over memory on NVIDIA "
+        "cards. auto: where the package is installed and the model's family is proved.",
         json_schema_extra=PRECISION,
     )
     compile: bool = Field(
@@ -243,10 +264,11 @@ class Training(BaseModel):
         "at most 3 % of the run's time.",
         json_schema_extra=EVALUATION,
     )
-    probe: bool = Field(
-        True,
+    probe: bool | Auto = Field(
+        "auto",
         title="Probe",
-        description="Runs the longest batch once before the start, so that a run that would die late dies at once.",
+        description="Runs the longest batch once before the start, so that a run that would die late dies at once. "
+        "auto: not on a CPU where the estimate leaves half of the memory free.",
         json_schema_extra=PRECISION,
     )
     report_to: tuple[Literal["tensorboard", "trackio", "wandb", "mlflow", "swanlab"], ...] = Field(
@@ -300,7 +322,10 @@ class Training(BaseModel):
 
     @model_validator(mode="after")
     def _check_auto_bounds(self) -> Training:
-        for key in ("accumulation", "eval_every", "save_every", "devices", "threads"):
+        for key in (
+            *("accumulation", "eval_every", "save_every", "devices", "threads"),
+            *("micro_batch", "checkpointed_layers"),
+        ):
             value = getattr(self, key)
             if isinstance(value, int) and value < 1:
                 raise ValueError(f"{key} should be auto or at least 1")

@@ -127,6 +127,49 @@ def speed(name: str) -> str:
     )
 
 
+def kernels() -> str:
+    """What tests/bench/kernels.py counted."""
+    return table(
+        ["method", "forward", "kernels forward", "backward", "bytes forward", "backward"],
+        [
+            [
+                row["method"],
+                row["way"],
+                str(row["forward"]),
+                str(row["backward"]),
+                f"{row['bytes_forward']:.0f}",
+                f"{row['bytes_backward']:.0f}",
+            ]
+            for row in _results("kernels")
+        ],
+    )
+
+
+def startup() -> str:
+    """What tests/bench/startup.py measured: seconds of processor time and by the clock."""
+    rows = _results("startup")
+    return table(
+        ["part", "seconds before", "now", "processor seconds before", "now"],
+        [[row["part"], *(f"{row[key]:.1f}" for key in ("before", "now", "cpu_before", "cpu_now"))] for row in rows],
+    )
+
+
+def reach() -> str:
+    """What `bench reach` computed."""
+    return table(
+        ["card", "method", "largest model", "its longest rows", "longest rows of Llama-3.1-8B"],
+        [
+            [
+                f"{row['card']} ({row['name']})",
+                row["method"],
+                (row["largest"] or "—").partition("/")[2] or "—",
+                *("—" if row[key] is None else f"{row[key]:,}" for key in ("rows", "rows_8b")),
+            ]
+            for row in _results("reach")
+        ],
+    )
+
+
 def watched() -> str:
     """What `bench busy` measured: answers beside a training, an idle page, and what an open page costs the run."""
     found = [row for row in _results("busy") if row["limit"] is not None or "least" in row or row["what"] in WATCHED]
@@ -160,6 +203,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "compared": compared,
     "speed": partial(speed, "train_lora"),
     "speed of full": partial(speed, "train_full"),
+    "startup": startup,
+    "kernels": kernels,
+    "reach": reach,
     "watched": watched,
 }
 

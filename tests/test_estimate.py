@@ -98,7 +98,7 @@ def test_auto_checkpointing_turns_on_where_it_must(small: ModelFacts) -> None:
         return peak.peak(small, order, device, None).loop.checkpointing
 
     assert not checkpoints(order(), cards.device("NVIDIA H200"))
-    assert checkpoints(order(), cards.device(memory="8GB"))
+    assert checkpoints(order(training={"batch_size": 4}), cards.device(memory="8GB"))
     assert not checkpoints(order(method="prefix"), cards.device(memory="8GB"))
 
 

@@ -4,6 +4,7 @@ counted, not computed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import warnings
 from pathlib import Path
@@ -143,12 +144,13 @@ def traced(config, method, checkpointing: bool, kernel: str, kind: str, autocast
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made = built(config, method, checkpointing, kernel, dtype, mode)
-        with mode, Unrolled(), count:
+        with mode, Unrolled(), count, contextlib.ExitStack() as stack:
             for weight in made.parameters():
                 count.add(weight)
             kept = [torch.empty_like(weight) for weight in made.parameters() if weight.requires_grad for _ in range(2)]
             ids = torch.zeros(BATCH, LENGTH, dtype=torch.int64)
             count.moment = "forward"
+            stack.enter_context(fast_lora.narrow_copies(made, dtype))
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
                 total = loss(
                     made,
@@ -196,7 +198,7 @@ def test_peak_and_standing(pair) -> None:
         checkpointing=checkpointing,
         head=kind,
         input_grads=checkpointing and method.adapter,
-        fused_adapters=True,
+        adapters_in_place=True,
     )
     walked = step(read_architecture(facts), loop, footprint, states(facts, footprint, method.trained(facts), loop))
     count = traced(config, method, checkpointing, "eager" if kernel == "eager" else "unmasked", kind, bool(each))
@@ -264,7 +266,7 @@ def test_on_real_tensors(small: Path, knobs: dict, kernel: str, checkpointing: b
         repeats_kv=False,
         checkpointing=checkpointing,
         input_grads=checkpointing and not whole,
-        fused_adapters=True,
+        adapters_in_place=True,
     )
     walked = step(read_architecture(facts), loop, footprint, states(facts, footprint, method.trained(facts), loop))
     count = Count(BLOCK)
@@ -274,10 +276,11 @@ def test_on_real_tensors(small: Path, knobs: dict, kernel: str, checkpointing: b
                 count.add(tensor)
         kept = [torch.empty_like(weight) for weight in made.parameters() if weight.requires_grad for _ in range(2)]
         count.moment = "forward"
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            total = loss(made, inputs, "chunked", torch.bfloat16)
-        count.moment = "backward"
-        total.backward()
+        with fast_lora.narrow_copies(made, torch.bfloat16):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                total = loss(made, inputs, "chunked", torch.bfloat16)
+            count.moment = "backward"
+            total.backward()
         assert kept is not None
     assert walked.standing == pytest.approx(count.peaks["load"], rel=2e-3)
     assert walked.peak - walked.standing == pytest.approx(max(count.peaks.values()) - count.peaks["load"], rel=0.03)

@@ -71,11 +71,13 @@ class Pace(NamedTuple):
     saving: float
 
 
-def work(facts: ModelFacts, config: RunConfig, row: float, labelled: float, checkpointing: bool) -> float:
-    """FLOP of a token that is no padding. row: mean tokens of a row; labelled: share of tokens the head is applied to.
+def work(facts: ModelFacts, config: RunConfig, row: float, labelled: float, checkpointed: float) -> float:
+    """FLOP of a token that is no padding. row: mean tokens of a row; labelled: share of tokens the head is applied to;
+    checkpointed: share of the layers.
 
     Forward 2 a weight; backward 2 for the gradient of the input, and 2 for that of a trained weight; attention
-    6·L·row·width with a causal mask (Kaplan et al. 2020, arXiv 2001.08361, table 1); checkpointing repeats forward.
+    6·L·row·width with a causal mask (Kaplan et al. 2020, arXiv 2001.08361, table 1); a checkpointed layer
+    repeats forward.
     """
     linears = facts.linears()
     body = sum(inputs * outputs for inputs, outputs in linears.values()) + _active_experts(facts)
@@ -85,7 +87,7 @@ def work(facts: ModelFacts, config: RunConfig, row: float, labelled: float, chec
     adapter = config.method.trainable(facts) if config.method.adapter else 0
     forward = 2 * (body + head)
     attention = 6 * facts.num_hidden_layers * row * facts.num_attention_heads * facts.head_dim
-    return 2 * forward + 2 * trained + 6 * adapter + attention + (2 * body + attention / 3 if checkpointing else 0)
+    return 2 * forward + 2 * trained + 6 * adapter + attention + (2 * body + attention / 3) * checkpointed
 
 
 def _active_experts(facts: ModelFacts) -> int:
@@ -100,7 +102,8 @@ def pace(facts: ModelFacts, config: RunConfig, rows: RowStatistics, loop: Traini
     """The pace of a run whose data is known."""
     training, trainable = config.training, config.method.trainable(facts)
     labelled = 0.0 if config.stage.scores else min(1.0, rows.label_tokens / max(1, rows.tokens))
-    token_work = work(facts, config, rows.mean, labelled, loop.checkpointing)
+    checkpointed = 1 - loop.kept_layers / facts.num_hidden_layers if loop.checkpointing else 0.0
+    token_work = work(facts, config, rows.mean, labelled, checkpointed)
     if loop.batch > 1:  # padded, not packed
         token_work *= padded_width(int(rows.mean + config.method.footprint(facts).virtual)) / rows.mean
     forwards = config.stage.extra_forwards(config.switches_adapter_off)
@@ -126,7 +129,7 @@ def pace(facts: ModelFacts, config: RunConfig, rows: RowStatistics, loop: Traini
         total += general.SHARE * steps * step
     if config.stage.uses_reference and not config.switches_adapter_off:
         total += (rows.tokens + eval_tokens) * token_work / speed.rate * FORWARD  # asked once, before the start
-    if training.probe:
+    if training.probe is True or training.probe == "auto" and loop.device != "cpu":
         total += loop.tokens * token_work / speed.rate + launch
     return Pace(total, step, tokens / step, speed.source, worked * token_work, beside, evaluation, saving)
 

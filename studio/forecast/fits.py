@@ -67,7 +67,7 @@ def fit(
     saving = _saving(trains, device, rows)
     tight = remedies.apply(trains, saving)
     bare = trains.training.checkpointing == "auto" and facts.parameters * ROOMY[order.method.name] < device.free
-    chosen, settings = measure(trains.with_changes(training={"checkpointing": False}) if bare else tight), saving
+    chosen, settings = measure(trains if bare else tight), saving
     if bare and chosen.fits:
         settings = {}
     elif bare:

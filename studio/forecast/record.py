@@ -151,10 +151,17 @@ def _rate(past: run.Run, plan: dict[str, Any], events: list[dict[str, Any]]) -> 
             return None  # a look at finished runs asks no service
         facts = model.facts_of(config.model)
         labelled = min(1.0, data["trained"] / max(1, data["tokens"]))
-        token_work = duration.work(facts, config, row_tokens, labelled, bool(plan.get("checkpointing")))
+        token_work = duration.work(facts, config, row_tokens, labelled, _checkpointed(plan, facts))
         return tokens_per_second * token_work
     except StudioError:  # the model is gone
         return None
+
+
+def _checkpointed(plan: Mapping[str, Any], facts: ModelFacts) -> float:
+    """The share of the layers that a run's plan says were checkpointed."""
+    if not plan.get("checkpointing"):
+        return 0.0
+    return plan.get("checkpointed_layers", facts.num_hidden_layers) / facts.num_hidden_layers
 
 
 def like(runs: list[FinishedRun], config: RunConfig, least: int) -> list[FinishedRun]:

@@ -51,6 +51,12 @@ def _weights(facts: ModelFacts, config: RunConfig, loop: TrainingLoop) -> str:
 
 def _activations(facts: ModelFacts, loop: TrainingLoop) -> str:
     tokens = f"{loop.batch} × {loop.length} = {loop.tokens:,} tokens"
+    if loop.kept_layers:
+        checkpointed = facts.num_hidden_layers - loop.kept_layers
+        return (
+            f"{tokens}; {checkpointed} of {facts.num_hidden_layers} layers keep their input alone and are walked again "
+            "in backward, the others keep what their backward reads."
+        )
     if loop.checkpointing:
         return (
             f"{tokens}; each of {facts.num_hidden_layers} layers keeps its input ({loop.hidden_itemsize} bytes × "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from studio.kernels import HEAD_GRAD_POSITIONS, LOGIT_CHUNK_BYTES
+from studio.kernels import HEAD_GRAD_POSITIONS, logit_chunk_bytes
 from studio.memory.autograd_tape import FakeTensor
 from studio.memory.operations import Operations
 
@@ -26,7 +26,7 @@ def chunked(ops: Operations, final: FakeTensor) -> FakeTensor:
     if head_itemsize != itemsize or ops.footprint.rows:
         temporary.append(tape.new(head_numel, itemsize, "logits"))
     hidden_grad = tape.new(labels * hidden_size, itemsize, "logits")
-    chunk = max(1, min(labels, LOGIT_CHUNK_BYTES[loop.device] // (4 * vocab_size)))
+    chunk = max(1, min(labels, (loop.logit_chunk or logit_chunk_bytes(loop.device)) // (4 * vocab_size)))
     block = max(chunk, min(labels, HEAD_GRAD_POSITIONS)) if trained else chunk
     several = labels > block  # the head's gradient is then summed in float32; else it exists after the softmax only
     head_grad = tape.new(head_numel, 4, "logits") if trained and several else None

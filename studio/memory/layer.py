@@ -83,6 +83,8 @@ def dense_mlp(ops: Operations, layer: Layer, hidden_states: FakeTensor) -> FakeT
         gate, up = tape.view(gate_up, gate_up.numel // 2), tape.view(gate_up, gate_up.numel // 2)
         tape.delete(gate_up)
         product = multiplied(ops, activation(ops, gate), up)
+    elif gate_proj and up_proj and ops.loop.fused_feed_forward:
+        product = multiplied(ops, linear(ops, hidden_states, gate_proj[0]), linear(ops, hidden_states, up_proj[0]))
     elif gate_proj and up_proj:
         active = activation(ops, linear(ops, hidden_states, gate_proj[0]))
         product = multiplied(ops, active, linear(ops, hidden_states, up_proj[0]))

@@ -21,10 +21,12 @@ def linear(ops: Operations, x: FakeTensor, module: Linear) -> FakeTensor:
         ops.tape.delete(wide)
         result = base_linear(ops, scaled_input, module)
         ops.tape.delete(scaled_input)
+    elif footprint.low_rank.get(name) and ops.loop.adapters_in_place and not footprint.decomposed:
+        result = low_rank_linear(ops, x, module, footprint.low_rank[name])
     else:
         result = base_linear(ops, x, module)
-    if footprint.low_rank.get(name):
-        result = low_rank(ops, x, result, module, footprint.low_rank[name])
+        if footprint.low_rank.get(name):
+            result = low_rank(ops, x, result, module, footprint.low_rank[name])
     if width == module.out_features:
         before, result = result, scaled(ops, result, module.out_features)
         ops.tape.delete(before)
@@ -60,12 +62,9 @@ def low_rank(ops: Operations, x: FakeTensor, result: FakeTensor, module: Linear,
     x_cast = tape.view(x) if autocast and loop.autocast_itemsize else ops.cast(x, itemsize)
     if footprint.decomposed:
         return decomposed(ops, result, x_cast, module, rank)
-    if footprint.dropout and loop.fused_adapters and loop.device == "cpu":
-        inner = dropout_linear(ops, x_cast, module.in_features, rank)
-    else:
-        masked = ops.dropout(x_cast) if footprint.dropout else tape.view(x_cast)
-        inner = ops.trained_linear(masked, module.in_features, rank, itemsize)
-        tape.delete(masked)
+    masked = ops.dropout(x_cast) if footprint.dropout else tape.view(x_cast)
+    inner = ops.trained_linear(masked, module.in_features, rank, itemsize)
+    tape.delete(masked)
     outer = ops.trained_linear(inner, rank, module.out_features, itemsize)
     tape.delete(inner)
     change = tape.op(outer.numel, outer.itemsize, [outer], deletes=[outer])
@@ -76,24 +75,33 @@ def low_rank(ops: Operations, x: FakeTensor, result: FakeTensor, module: Linear,
     return final
 
 
-def dropout_linear(ops: Operations, x: FakeTensor, in_features: int, rank: int) -> FakeTensor:
-    """worker/fast_lora.py's DropoutLinear: keeps its input as it is and a byte an element; 16 bits an element are
-    drawn for it.
+def low_rank_linear(ops: Operations, x: FakeTensor, module: Linear, rank: int) -> FakeTensor:
+    """worker/fast_lora.py's LowRankLinear: keeps its input as it is, a byte an element of it, and A·x.
+
+    The base's product is part of it, but for a packed weight, whose result it then adds to.
     """
-    tape, compute = ops.tape, ops.loop.autocast_itemsize or ops.footprint.trained_itemsize
-    mask = tape.new(x.numel, 1)
-    product = x.numel * (x.itemsize + (compute if compute != x.itemsize else 0))
-    inner = tape.op(
-        x.numel // in_features * rank,
-        compute,
-        [x],
-        [x, mask],
-        scratch=max(product, 2 * x.numel),
-        weights=in_features * rank * ops.footprint.trained_itemsize,
-        back_scratch=product,
-    )
-    tape.delete(mask)
-    return inner
+    tape, loop, footprint, itemsize = ops.tape, ops.loop, ops.footprint, ops.footprint.trained_itemsize
+    compute, tokens = loop.autocast_itemsize or itemsize, x.numel // module.in_features
+    weights = rank * (module.in_features + module.out_features) * itemsize
+    base = base_linear(ops, x, module) if footprint.quantized else None
+    narrow = tape.new(x.numel, compute) if x.itemsize != compute else None
+    mask = tape.new(x.numel, 1) if footprint.dropout else None
+    if mask and loop.device == "cpu":
+        tape.allocate_briefly(2 * x.numel, "workspace")  # the draws
+    dropped = tape.allocate(x.numel * compute, "workspace") if mask else None
+    inner = tape.new(tokens * rank, compute)
+    if dropped:
+        tape.release(dropped)
+    saved = [x, inner] + ([mask] if mask else [])
+    back = (tokens * rank + (x.numel if mask or narrow else 0)) * compute
+    if base is None:
+        numel = tokens * module.out_features
+        result = tape.op(numel, compute, [x], saved, weights=weights, back_scratch=back)
+    else:
+        change = tape.op(tokens, compute, [x], saved, weights=weights, back_scratch=back)
+        result = tape.op(base.numel, base.itemsize, [base, change], alias=True, deletes=[base, change])
+    tape.delete(narrow, mask, inner)
+    return result
 
 
 def decomposed(ops: Operations, result: FakeTensor, x: FakeTensor, module: Linear, rank: int) -> FakeTensor:

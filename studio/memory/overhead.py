@@ -92,7 +92,10 @@ def cpu(loop: TrainingLoop, architecture: Architecture, footprint: Footprint) ->
     layers = architecture.layers
     tokens = loop.tokens + loop.batch * footprint.virtual
     widest = max(layer.intermediate_size for layer in layers)
-    holes = tokens * widest * loop.hidden_itemsize * len(layers) * _holes(loop, footprint)
+    kept = _holes(footprint, False)
+    share = 1.0 - loop.kept_layers / len(layers) if loop.checkpointing else 0.0
+    holes_a_layer = kept + share * (_holes(footprint, True) - kept)
+    holes = tokens * widest * loop.hidden_itemsize * len(layers) * holes_a_layer
     packed = 0
     if footprint.quantized:
         numel = sum(linear.in_features * linear.out_features for layer in layers for linear in layer.linears)
@@ -101,12 +104,12 @@ def cpu(loop: TrainingLoop, architecture: Architecture, footprint: Footprint) ->
     return Overhead(low, expected, high, 0, fixed=PROCESS + packed)
 
 
-def _holes(loop: TrainingLoop, footprint: Footprint) -> float:
+def _holes(footprint: Footprint, checkpointed: bool) -> float:
     if footprint.weights:
         return WHOLE
     if footprint.virtual or footprint.prefix:
         return VIRTUAL
-    if loop.checkpointing:
+    if checkpointed:
         return AGAIN
     if footprint.scaled:
         return SCALED

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
-from studio import new_tokens
+from studio import auto, new_tokens
 from studio.base import source
 from studio.config import RunConfig
 from studio.device import Device
 from studio.footprint import Footprint
+from studio.kernels import PAD_TO_MULTIPLE_OF
 from studio.memory import ranks, studio_loop
 from studio.memory.architecture import read_architecture
 from studio.memory.overhead import Overhead, overhead
@@ -37,6 +39,7 @@ class Peak(NamedTuple):
     loop: TrainingLoop
     device: Device
     correction: float = 1.0
+    tokens: int | None = None  # of a micro-batch, where the estimate chose them
 
     @property
     def context(self) -> int:
@@ -92,53 +95,105 @@ class Peak(NamedTuple):
         }
 
 
+@dataclass(frozen=True)
+class Walk:
+    """An order on a device, walked with what `auto` leaves open."""
+
+    facts: ModelFacts
+    config: RunConfig
+    device: Device
+    rows: RowStatistics | None
+    correction: float
+
+    def __call__(self, checkpointed: int, tokens: int | None = None, optimizer: str | None = None) -> Peak:
+        """The peak with so many checkpointed layers, and tokens of a micro-batch and optimizer (None: the usual)."""
+        facts, config, device, rows = self.facts, self.config, self.device, self.rows
+        footprint, shapes, numbers = trained(ByIdentity((facts,)), config.method)
+        footprint = studio_loop.trained_footprint(config, footprint)
+        loop = studio_loop.studio_loop(config, facts, device, rows, footprint, checkpointed, tokens)
+        loop = loop._replace(optimizer=optimizer or loop.optimizer)
+        whole = states(facts, footprint, shapes, loop)
+        if ranks.split(config, device, whole, numbers):
+            loop = studio_loop.with_fsdp(loop)
+            whole = states(facts, footprint, shapes, loop)
+        architecture = read_architecture(facts)
+        share = ranks.share(whole, loop)
+        walked = step(architecture, loop, footprint, share, ranks.gathered(facts, architecture, footprint, loop))
+        around = overhead(device, walked, loop, architecture, footprint, share.paged)
+        return Peak(walked, around, loop, device, self.correction, tokens)
+
+
 def peak(
     facts: ModelFacts, config: RunConfig, device: Device, rows: RowStatistics | None, correction: float = 1.0
 ) -> Peak:
-    """The peak with `checkpointing: auto` and `optimizer: auto` resolved: what saves memory is taken where it must be.
+    """The peak with what `auto` leaves to the estimate resolved: tokens of a micro-batch, checkpointing, optimizer.
 
-    facts: as `grown` returns them. Raises OrderError where the method does not fit the model.
+    The quickest that fits is taken: what saves memory only where it must be, and no more of it. facts: as `grown`
+    returns them. Raises OrderError where the method does not fit the model.
     """
-    expected, checkpointing = _checkpointed(facts, config, device, rows, correction)
+    walk = Walk(facts, config, device, rows, correction)
+    expected, checkpointed = _quickest(walk)
     if config.training.optimizer != "auto" or config.training.weights == "bf16" or expected.fits:
         return expected
     optimizer = config.method.optimizer(device)
-    return _walk(facts, config, device, rows, correction, checkpointing, optimizer) if optimizer else expected
+    return walk(checkpointed, expected.tokens, optimizer) if optimizer else expected
 
 
-def _checkpointed(
-    facts: ModelFacts, config: RunConfig, device: Device, rows: RowStatistics | None, correction: float
-) -> tuple[Peak, bool]:
-    """The peak with `checkpointing` as ordered; auto: where it would not fit without, and the method allows it."""
-    ordered = config.training.checkpointing
-    expected = _walk(facts, config, device, rows, correction, ordered is True)
-    if ordered != "auto" or expected.fits or not config.method.allows_checkpointing:
-        return expected, ordered is True
-    return _walk(facts, config, device, rows, correction, True), True
+def _quickest(walk: Walk) -> tuple[Peak, int]:
+    """(the peak, checkpointed layers): first fewer tokens at once, down to what keeps a card busy, then checkpointed
+    layers, then fewer tokens still. Where nothing fits, what takes least.
+    """
+    training, device, layers = walk.config.training, walk.device, walk.facts.num_hidden_layers
+    ordered = layers if training.checkpointed_layers == "auto" else min(layers, training.checkpointed_layers)
+    least = ordered if training.checkpointing is True else 0
+    most = ordered if training.checkpointing is not False and walk.config.method.allows_checkpointing else 0
+    row = studio_loop.longest_row(walk.config, walk.rows)
+    usual, chooses = auto.packed_tokens(walk.config, device, row), auto.chooses_micro_batch(walk.config, device)
+    busy = min(studio_loop.step_tokens(walk.config, walk.rows), max(row, auto.busy_tokens(walk.facts, device)))
+    expected = walk(least)
+    if expected.fits:
+        return (_with_more_tokens(walk, expected, usual, busy, least) if chooses and busy > usual else expected), least
+    if chooses and busy < usual and (fewer := walk(least, busy)).fits:
+        return largest_fitting(fewer, busy, expected, usual, PAD_TO_MULTIPLE_OF, partial(walk, least)), least
+    if most > least:
+        beyond, expected = expected, walk(most)
+        if expected.fits and training.checkpointed_layers == "auto":
+            expected = largest_fitting(expected, 0, beyond, most, 1, lambda kept: walk(most - kept))
+            return expected, layers - expected.loop.kept_layers
+    if not expected.fits and chooses and row < usual:
+        beyond, expected = expected, walk(most, row)
+        if expected.fits:
+            take = partial(walk, most)
+            expected = largest_fitting(expected, row, beyond, usual, PAD_TO_MULTIPLE_OF, take)
+    return expected, most
 
 
-def _walk(
-    facts: ModelFacts,
-    config: RunConfig,
-    device: Device,
-    rows: RowStatistics | None,
-    correction: float,
-    checkpointing: bool,
-    optimizer: str | None = None,
+def _with_more_tokens(walk: Walk, expected: Peak, usual: int, busy: int, checkpointed: int) -> Peak:
+    """The peak with as many of `busy` tokens at once as fit; `expected` has the usual ones."""
+    more = walk(checkpointed, busy)
+    if more.fits:
+        return more
+    return largest_fitting(expected, usual, more, busy, PAD_TO_MULTIPLE_OF, partial(walk, checkpointed))
+
+
+def largest_fitting(
+    fitting: Peak, low: int, beyond: Peak, high: int, unit: int, measure: Callable[[int], Peak], tries: int = 2
 ) -> Peak:
-    footprint, shapes, numbers = trained(ByIdentity((facts,)), config.method)
-    footprint = studio_loop.trained_footprint(config, footprint)
-    loop = studio_loop.studio_loop(config, facts, device, rows, footprint, checkpointing)
-    loop = loop._replace(optimizer=optimizer or loop.optimizer)
-    whole = states(facts, footprint, shapes, loop)
-    if ranks.split(config, device, whole, numbers):
-        loop = studio_loop.with_fsdp(loop)
-        whole = states(facts, footprint, shapes, loop)
-    architecture = read_architecture(facts)
-    share = ranks.share(whole, loop)
-    walked = step(architecture, loop, footprint, share, ranks.gathered(facts, architecture, footprint, loop))
-    around = overhead(device, walked, loop, architecture, footprint, share.paged)
-    return Peak(walked, around, loop, device, correction)
+    """The peak at a large value, a multiple of `unit` between low, where it fits, and high, where it does not.
+
+    Memory grows about in a line, so that a few tries come near; rather a little too low.
+    """
+    for _ in range(tries):
+        share = (fitting.device.free - fitting.needed) / max(1, beyond.needed - fitting.needed)
+        value = min(high - unit, low + int(share * (high - low))) // unit * unit
+        if value <= low:
+            break
+        walked = measure(value)
+        if walked.fits:
+            low, fitting = value, walked
+        else:
+            high, beyond = value, walked
+    return fitting
 
 
 @lru_cache(maxsize=64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -69,7 +70,9 @@ def step(
         tape.add(states.gradients, "gradients")
     standing = tape.live
     beside = tape.allocate(whole.while_running, "workspace")
+    copies = tape.allocate(_narrow_copies(ops), "workspace")
     kept = _forward_backward(ops)
+    tape.release(copies)
     tape.release(beside)
     tape.delete(ops.kept_output)
     tape.enter_phase("optimizer")
@@ -88,6 +91,18 @@ def step(
     return Step(tape.peaks[phase], phase, dict(tape.peaks), tape.at_peak[phase], dict(tape.at_peak), kept, standing)
 
 
+def _narrow_copies(ops: Operations) -> int:
+    """Bytes of LoRA's matrices in the computing format (worker/fast_lora.py), which are there for a step."""
+    loop, footprint = ops.loop, ops.footprint
+    if not loop.adapters_in_place or loop.fsdp or footprint.decomposed:
+        return 0
+    if loop.autocast_itemsize in (0, footprint.trained_itemsize):
+        return 0
+    linears = [linear for layer in ops.architecture.layers for linear in layer.linears]
+    numels = [footprint.low_rank.get(linear.name, 0) * (linear.in_features + linear.out_features) for linear in linears]
+    return sum(numels) * loop.autocast_itemsize
+
+
 def _forward_backward(ops: Operations) -> int:
     """One micro-batch forwards and backwards. Returns the bytes that a layer keeps."""
     tape, architecture = ops.tape, ops.architecture
@@ -98,8 +113,8 @@ def _forward_backward(ops: Operations) -> int:
     chain: list = [tape.nodes]
     tape.nodes = []
     kept_bytes = 0
-    for layer, count in _plan(architecture.layers, ops.footprint):
-        stream, used = _block(ops, layer, count, stream, mask, chain)
+    for layer, count, walk in _plan(architecture.layers, ops.footprint, ops.loop):
+        stream, used = _block(ops, layer, count, walk, stream, mask, chain)
         kept_bytes = max(kept_bytes, used)
     final = ops.norm(stream, architecture.hidden_size, ops.trains_final_norm)
     tape.delete(
@@ -134,23 +149,36 @@ def _inputs(ops: Operations) -> list[FakeTensor | None]:
     return [tape.new(3 * loop.tokens, 8), tape.new(angles, loop.hidden_itemsize), square]
 
 
-def _plan(layers: tuple[Layer, ...], footprint: Footprint) -> list[tuple[Layer, int]]:
-    """(layer, number of equal layers that it stands for). The first and the last layer stand for themselves alone."""
+def _plan(
+    layers: tuple[Layer, ...], footprint: Footprint, loop: TrainingLoop
+) -> list[tuple[Layer, int, Callable[..., FakeTensor]]]:
+    """(layer, number of equal layers that it stands for, how it is walked).
+
+    The first and the last layer stand for themselves alone.
+    """
     low_rank, bottleneck, scaled = footprint.low_rank, footprint.bottleneck, footprint.scaled
     added = ByIdentity((low_rank,)), ByIdentity((bottleneck,)), ByIdentity((scaled,))
-    return _planned(ByIdentity((layers,)), *added, footprint.weights)
+    count = len(layers) - loop.kept_layers if loop.checkpointing else 0
+    return _planned(ByIdentity((layers,)), *added, footprint.weights, count)
 
 
 @lru_cache(maxsize=64)
 def _planned(
-    layers: ByIdentity, low_rank: ByIdentity, bottleneck: ByIdentity, scaled: ByIdentity, weights: frozenset[str]
-) -> list[tuple[Layer, int]]:
-    plan: list[tuple[Layer, int]] = []
+    layers: ByIdentity,
+    low_rank: ByIdentity,
+    bottleneck: ByIdentity,
+    scaled: ByIdentity,
+    weights: frozenset[str],
+    checkpointed_layers: int,
+) -> list[tuple[Layer, int, Callable[..., FakeTensor]]]:
+    plan: list[tuple[Layer, int, Callable[..., FakeTensor]]] = []
     last_shape: tuple | None = None
     for index, layer in enumerate(layers[0]):
+        walk = checkpointed if index < checkpointed_layers else decoder_layer
         shape = (
             index == 0,
             index == len(layers[0]) - 1,
+            walk,
             layer.norms,
             layer.qk_norms,
             layer.other_numel,
@@ -168,9 +196,9 @@ def _planned(
             ),
         )
         if shape == last_shape:
-            plan[-1] = (plan[-1][0], plan[-1][1] + 1)
+            plan[-1] = (plan[-1][0], plan[-1][1] + 1, walk)
         else:
-            plan.append((layer, 1))
+            plan.append((layer, 1, walk))
         last_shape = shape
     return plan
 
@@ -199,12 +227,18 @@ def _embedded(ops: Operations) -> FakeTensor:
 
 
 def _block(
-    ops: Operations, layer: Layer, count: int, stream: FakeTensor, mask: FakeTensor | None, chain: list
+    ops: Operations,
+    layer: Layer,
+    count: int,
+    walk: Callable[..., FakeTensor],
+    stream: FakeTensor,
+    mask: FakeTensor | None,
+    chain: list,
 ) -> tuple[FakeTensor, int]:
     """Walk one layer forwards; where it stands for several, hold what the others keep as well."""
     tape = ops.tape
     before, copies = tape.live, ops.copied_bytes
-    result = (checkpointed if ops.loop.checkpointing else decoder_layer)(ops, layer, stream, mask)
+    result = walk(ops, layer, stream, mask)
     tape.delete(stream)
     copied = ops.copied_bytes - copies
     used = tape.live - before - copied
@@ -242,7 +276,7 @@ def _evaluate(ops: Operations) -> None:
     if loop.evaluates:
         inputs = _inputs(ops)
         stream = _embedded(ops)
-        for layer, count in _plan(architecture.layers, ops.footprint):
+        for layer, count, _ in _plan(architecture.layers, ops.footprint, loop):
             before, copies = stream, ops.copied_bytes
             stream = decoder_layer(ops, layer, stream, inputs[-1])
             tape.delete(before)

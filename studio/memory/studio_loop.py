@@ -9,7 +9,7 @@ from studio import auto, general
 from studio.config import RunConfig
 from studio.device import Device
 from studio.footprint import Footprint
-from studio.kernels import padded_width
+from studio.kernels import logit_chunk_bytes, padded_width
 from studio.memory.ranks import processes
 from studio.memory.training_loop import TrainingLoop
 from studio.model import EMBEDDING, ModelFacts
@@ -53,24 +53,29 @@ def studio_loop(
     device: Device,
     rows: RowStatistics | None,
     footprint: Footprint,
-    checkpointing: bool,
+    checkpointed_layers: int,
+    tokens: int | None = None,
 ) -> TrainingLoop:
-    """The loop at the largest micro-batch of the run. Raises OrderError where a setting does not fit the device."""
+    """The loop at the largest micro-batch of the run. Raises OrderError where a setting does not fit the device.
+
+    tokens: of a micro-batch, None for what the order and the device alone say.
+    """
     training, itemsize, row = config.training, base_itemsize(config, device), longest_row(config, rows)
     packed, kernel, _ = auto.layout(config, facts, device, row)
-    batch = 1 if packed else max(1, min(training.batch_size, rows.rows if rows else training.batch_size))
+    batch = 1 if packed else max(1, min(auto.padded_rows(config, row, tokens), rows.rows if rows else ASSUMED_ROWS))
     effective, ranks = training.effective_batch(rows.rows if rows else ASSUMED_ROWS), processes(config)
-    most = -(-effective // ranks) * row  # tokens a process is given in a step
+    most = step_tokens(config, rows)
     length = row
     if packed:
-        length = auto.packed_tokens(config, device, row)
+        length = tokens or auto.packed_tokens(config, device, row)
         if rows is not None and rows.mean > 0.9 * row:  # nearly alike: as many whole rows as fit
             length = length // row * row
         length = min(length, most)
     elif config.stage.sequences > 1:  # both answers of a pair, one below the other; they share their prompt
         batch *= config.stage.sequences
         length = min(config.data.max_length, -(-SIDE_SHARE * row // 100))
-    length = padded_width(length)
+    fused, _ = auto.fused_kernels(config, facts, device)
+    length, checkpointing = padded_width(length), checkpointed_layers > 0
     share = LABELLED if rows is None else min(1.0, rows.label_tokens / max(1, rows.tokens))
     share = 0.0 if config.stage.scores else share  # a reward model's head is one number a sequence
     narrow = config.training.weights == "bf16"
@@ -82,9 +87,9 @@ def studio_loop(
     grouped = facts.num_key_value_heads < facts.num_attention_heads
     if kernel == "sdpa" and not (packed or mask or shares) and grouped and auto.masked(config, facts, row):
         kernel = "eager"  # transformers' own SDPA leaves keys shared, and torch falls back to its math kernel
-    tokens = effective * (int(rows.mean) + 1 if rows else row) // ranks  # of a step
-    micro_batches = -(-tokens // (batch * length))
-    rest = padded_width(tokens - length) if packed and micro_batches == 2 else 0
+    mean_tokens = effective * (int(rows.mean) + 1 if rows else row) // ranks  # of a step
+    micro_batches = -(-mean_tokens // (batch * length))
+    rest = padded_width(mean_tokens - length) if packed and micro_batches == 2 else 0
     evaluates = rows.eval_rows > 0 if rows else bool(config.data.eval)
     return TrainingLoop(
         device="cpu" if device.kind == "cpu" else "cuda",
@@ -98,9 +103,13 @@ def studio_loop(
         attention="flash" if "flash" in kernel else kernel,
         mask=mask,
         repeats_kv=mask or not shares,
-        fused_adapters=True,
+        adapters_in_place=not training.compile,
+        fused_norms=fused,
+        fused_feed_forward=fused,
         fp16=uses_fp16(config, device),
         checkpointing=checkpointing,
+        kept_layers=max(0, facts.num_hidden_layers - checkpointed_layers) if checkpointing else 0,
+        logit_chunk=logit_chunk_bytes(device.traits.torch, device.memory),
         head=auto.loss(config),
         accumulates=micro_batches > 1,
         last_length=rest if rest < length else 0,
@@ -111,6 +120,12 @@ def studio_loop(
         evaluates=evaluates,
         samples=bool(training.sample_prompts) or evaluates and training.samples > 0,
     )
+
+
+def step_tokens(config: RunConfig, rows: RowStatistics | None) -> int:
+    """Tokens that a process is given in a step of the longest rows."""
+    effective = config.training.effective_batch(rows.rows if rows else ASSUMED_ROWS)
+    return -(-effective // processes(config)) * longest_row(config, rows)
 
 
 def shares_keys(device: Device, itemsize: int) -> bool:

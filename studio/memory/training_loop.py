@@ -20,6 +20,8 @@ class TrainingLoop(NamedTuple):
     mask: bool = True  # an attention mask is given
     repeats_kv: bool = True  # keys and values that heads share are copied out (repeat_kv)
     checkpointing: bool = False
+    kept_layers: int = 0  # of a checkpointed model, the last ones, which keep their activations all the same
+    logit_chunk: int = 0  # bytes of float32 logits at once; 0: the device's usual
     head: str = "chunked"  # chunked (ours), fused (Liger's: chunks of the hidden size), full
     keeps_output: int = 0  # bytes a logit that the caller keeps holding during backward
     accumulates: bool = False  # gradients stay from micro-batch to micro-batch
@@ -28,7 +30,9 @@ class TrainingLoop(NamedTuple):
     kbit: bool = False  # peft's prepare_model_for_kbit_training: norms, embeddings and head in float32
     cached_keys: bool = False  # the loop forgot use_cache=False
     fused_norms: bool = False  # norms and rotary positions in kernels that keep only their inputs (Liger, fms' foak)
-    fused_adapters: bool = False  # adapters keep their input once, in the computing format (fast_lora.py, foak)
+    fused_feed_forward: bool = False  # act(gate) · up in a kernel that keeps both factors alone (Liger)
+    fused_adapters: bool = False  # adapters keep their input once, in the computing format (foak)
+    adapters_in_place: bool = False  # and their product is added inside the base's result (worker/fast_lora.py)
     shifted: bool = False  # the loss copies the logits without the last position (transformers before 4.50)
     early_upcast: bool = False  # the model gives float32 logits and forgets the others (transformers before 4.45)
     loss_in_logits_dtype: bool = False  # the loss does not lift logits to float32 itself (GPT-BigCode's own loss)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import functional
 
-from studio.kernels import HEAD_GRAD_POSITIONS, IGNORE_INDEX, LOGIT_CHUNK_BYTES
+from studio.kernels import HEAD_GRAD_POSITIONS, IGNORE_INDEX, logit_chunk_bytes
 
 
 def loss(
@@ -260,7 +260,8 @@ def _with_rows(weight: torch.Tensor, rows: torch.Tensor | None, row_values: torc
 
 def _chunk_size(hidden: torch.Tensor, vocabulary: int) -> int:
     """Positions whose float32 logits exist at once."""
-    return max(1, min(len(hidden), LOGIT_CHUNK_BYTES.get(hidden.device.type, 2**27) // (4 * vocabulary)))
+    memory = torch.cuda.get_device_properties(hidden.device).total_memory if hidden.is_cuda else 0
+    return max(1, min(len(hidden), logit_chunk_bytes(hidden.device.type, memory) // (4 * vocabulary)))
 
 
 def _scale_and_cast(grad: torch.Tensor, grad_output: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -267,7 +267,7 @@ class RaceRun:
             )
             if not checkpoint:
                 config.method.initialize(one.tuned, trainer.first_inputs)
-            if config.training.probe:
+            if one.resolved.probe:
                 trainer.add_callback(probe.MemoryProbe(trainer))
         brake = config.training.keep_general, config.training.keep_general_by
         trainer.brake = keep_general.start(trainer, one.encoder, *brake)

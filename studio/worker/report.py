@@ -133,6 +133,9 @@ class Report(TrainerCallback):
         progress = f"step {state.global_step}/{state.max_steps}"
         self._print(f"{progress}  loss {logs['loss']:.4f}  {tokens_per_second:.0f} tokens/s")
         self.check_finite(logs["loss"], state.global_step, "loss")
+        if self.samples is not None:
+            self.samples.after_step()
+            self._restart_clock()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         how_to_stop, requests = distributed.broadcast(

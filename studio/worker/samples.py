@@ -74,6 +74,7 @@ class Samples:
         self._started, self._first_step, self._first_at = time.monotonic(), 0, None
         self._said: set[str] = set()
         self._waited = 0  # rounds left out since the last
+        self.base_is_due = False
         template = encoder.template
         self.stop_tokens = end_token_ids(encoder.tokenizer, template.stop_strings, template, encoder.folder)
 
@@ -82,9 +83,20 @@ class Samples:
         return tuple(question.text for question in self.questions)
 
     def __call__(self, step: int, whole: bool = False) -> None:
-        """whole: the user asked for it."""
+        """whole: the user asked for it. What the base says under an adapter can wait until a step is done."""
         if self.trainer.sharded or not distributed.is_main():
             return  # a sharded model answers only when all processes ask at once
+        self.base_is_due = step == 0 and base_stays(self.trainer.accelerator.unwrap_model(self.trainer.model))
+        if not self.base_is_due:
+            self._round(step, whole)
+
+    def after_step(self) -> None:
+        """The round of the untouched base, where it is still due."""
+        if self.base_is_due:
+            self.base_is_due = False
+            self._round(0)
+
+    def _round(self, step: int, whole: bool = False) -> None:
         if not self.token_seconds:
             for tokens in (1, TIMED_TOKENS):  # the first answer of a process is slower than all others
                 self._answer_all(step, Budget(None, tokens), self.questions[:1], quiet=True)
@@ -105,7 +117,7 @@ class Samples:
         steps = self.trainer.state.max_steps or 1
         now = time.monotonic()
         if self._first_at is None:
-            self._first_at, self._first_step = now, step
+            self._first_at, self._first_step = now, max(step, self.trainer.state.global_step)
         done = step - self._first_step
         measured = (now - self._first_at) / done * steps if done > 0 else self.expected
         total = measured + self._first_at - self._started
@@ -169,6 +181,11 @@ class Samples:
         return ids[len(prompt_ids) :] if ids[: len(prompt_ids)] == prompt_ids else ids
 
 
+def base_stays(model: Any) -> bool:
+    """Whether the base can be asked during training. PiSSA and OLoRA have taken their start out of its weights."""
+    return hasattr(model, "disable_adapter") and not hasattr(model, "initial_lora")
+
+
 def untouched(model: Any) -> Any:
     """The base under an adapter while the block lasts: freshly made virtual tokens would change its answers."""
-    return model.disable_adapter() if hasattr(model, "disable_adapter") else contextlib.nullcontext()
+    return model.disable_adapter() if base_stays(model) else contextlib.nullcontext()

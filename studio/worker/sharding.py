@@ -23,6 +23,8 @@ from studio.worker.distributed import to_local
 from studio.worker.layer_compile import decoder_layers
 from studio.worker.loss import has_plain_linear_head, unwrap
 
+ONE_BUCKET = 2**29  # bytes of gradients up to which they are summed at once
+
 
 def strategy(config: RunConfig, model: Any) -> str:
     """ddp or fsdp. auto: fsdp only where a copy with its training state would fill more than two thirds of a device."""
@@ -60,11 +62,18 @@ class ShardedTrainingArguments(TrainingArguments):
         return False
 
 
-def distributed_arguments() -> dict[str, Any]:
-    """TrainingArguments of several processes; none where there is one."""
+def distributed_arguments(model: Any) -> dict[str, Any]:
+    """TrainingArguments of several processes; none where there is one.
+
+    Gradients of an adapter are few: they go in one all-reduce, where DDP's buckets of 25 MiB would be several.
+    """
     if distributed.world_size() == 1:
         return {}
-    return {"ddp_find_unused_parameters": False, "ddp_backend": "nccl" if torch.cuda.is_available() else "gloo"}
+    arguments = {"ddp_find_unused_parameters": False, "ddp_backend": "nccl" if torch.cuda.is_available() else "gloo"}
+    sizes = [weight.numel() * 4 for weight in trained_weights(model).values()]
+    if sum(sizes) <= ONE_BUCKET:
+        arguments["ddp_bucket_cap_mb"] = sum(sizes) // 2**20 + 1
+    return arguments
 
 
 def shard_model(model: Any, device: torch.device, dtype: torch.dtype) -> None:

@@ -31,11 +31,13 @@ from studio.run import Run
 from studio.runs import checkpoints
 from studio.tokens import Encoder
 from studio.worker import (
+    activation_checkpointing,
     adamw,
     attention,
     distributed,
     fast_lora,
     forgetting,
+    fused_kernels,
     keep_general,
     layer_compile,
     loss_check,
@@ -48,6 +50,7 @@ from studio.worker import (
     torch_devices,
 )
 from studio.worker.batches import Layout, packing_statistics
+from studio.worker.loss import unwrap
 from studio.worker.report import Report
 from studio.worker.samples import Samples
 from studio.worker.trainer import StudioTrainer
@@ -130,7 +133,7 @@ def train(run: Run, report: Report) -> None:
         config.method.initialize(tuned, trainer.first_inputs)
     if resolved.compile:
         trainer.add_callback(layer_compile.CompileCallback(base, report))
-    if config.training.probe:
+    if resolved.probe:
         trainer.add_callback(probe.MemoryProbe(trainer))
     report.phase("training", from_step=int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
     trainer.train_from(checkpoint, resolved.steps)
@@ -212,6 +215,8 @@ def load_base(config: RunConfig, resolved: Resolved, folder: Path) -> Any:
     """The base model on the device, with rows for the order's new tokens."""
     kernel = attention_kernel(config, resolved)
     base = config.method.load(folder, getattr(torch, resolved.dtype), attn_implementation=kernel)
+    if resolved.fused_kernels:
+        fused_kernels.fuse(base)
     base = token_rows.add_rows(base, new_tokens.assign_ids(folder, config.data.new_tokens))
     if sharding.may_shard(config):
         base.defer_float32_cast = True  # it need not fit on one device, nor in 32 bits on the host of all processes
@@ -225,7 +230,8 @@ def wrap_base(config: RunConfig, resolved: Resolved, base: Any) -> Any:
     tuned = config.method.wrap(base)
     if resolved.weights == "bfloat16":
         adamw.cast_trained_to_bf16(tuned).defer_float32_cast = False
-    fast_lora.speed_up_lora(tuned, resolved.autocast is not None)
+    if not resolved.compile:  # which fuses by itself, and stops at functions of our own
+        fast_lora.speed_up_lora(tuned, resolved.autocast is not None)
     return reward_head.add(tuned) if config.stage.scores else tuned
 
 
@@ -292,12 +298,15 @@ def make_trainer(
         remove_unused_columns=False,
         dataloader_pin_memory=resolved.device == "cuda",
         dataloader_num_workers=resolved.workers,
-        **sharding.distributed_arguments(),
+        **sharding.distributed_arguments(tuned),
     )
     if sharded:
         sharding.shard_model(tuned, arguments.device, getattr(torch, resolved.dtype))
     elif is_cast_deferred(tuned):
         cast_trained_to_float32(distributed.to_device(tuned, resolved.device))
+    callbacks: list[Any] = [report]
+    if resolved.checkpointing:
+        callbacks.append(activation_checkpointing.FirstLayersOnly(unwrap(tuned), resolved.checkpointed_layers))
     return StudioTrainer(
         method=config.method,
         report=report,
@@ -313,7 +322,7 @@ def make_trainer(
         stage=config.stage,
         train_dataset=_with_stage(rows.train, config),
         eval_dataset=_with_stage(rows.eval, config) if evaluates else None,
-        callbacks=[report],
+        callbacks=callbacks,
     )
 
 

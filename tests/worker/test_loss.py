@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
+from studio import kernels
 from studio.methods import METHODS
 from studio.worker import loss as losses
 from studio.worker.batches import collate
@@ -43,7 +44,7 @@ def reference_loss(model: Any, micro_batch: dict[str, Any]) -> torch.Tensor:
 def test_head_loss_and_gradients(
     room: int, deep: int, transform: LogitTransform, with_bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(losses.LOGIT_CHUNK_BYTES, "cpu", room)
+    monkeypatch.setitem(kernels.LOGIT_CHUNK_BYTES, "cpu", room)
     monkeypatch.setattr(losses, "HEAD_GRAD_POSITIONS", deep)
     torch.manual_seed(0)
     hidden, weight = torch.randn(23, 16, requires_grad=True), torch.randn(400, 16, requires_grad=True)

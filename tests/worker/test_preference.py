@@ -15,13 +15,12 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
-from studio import config, crash
+from studio import config, crash, kernels
 from studio.errors import StudioError
 from studio.methods import METHODS
 from studio.run import Run, create, summary
 from studio.stages import STAGES
 from studio.stages.dpo import DPO
-from studio.worker import loss as losses
 from studio.worker import reward_head
 from studio.worker.log_probs import HeadLogProbs
 from studio.worker.loss import LogitTransform
@@ -38,7 +37,7 @@ def test_gradients_of_each_token(
     room: int, transform: LogitTransform, trains_head: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever weight each token's log-probability has, the gradient is that of torch's log softmax."""
-    monkeypatch.setitem(losses.LOGIT_CHUNK_BYTES, "cpu", room)
+    monkeypatch.setitem(kernels.LOGIT_CHUNK_BYTES, "cpu", room)
     torch.manual_seed(0)
     hidden, weight = torch.randn(23, 16, requires_grad=True), torch.randn(400, 16, requires_grad=trains_head)
     targets, scales = torch.randint(0, 400, (23,)), torch.randn(23)

@@ -19,7 +19,9 @@ from studio.errors import OrderError
 from studio.runs import launch
 from studio.training import Training
 from studio.worker import sharding, train
+from studio.worker.activation_checkpointing import FirstLayersOnly
 from studio.worker.layer_compile import CompileCallback
+from studio.worker.loss import unwrap
 from studio.worker.probe import MemoryProbe
 from studio.worker.trainer import StudioTrainer
 from tests.worker.carrying import carry, evals, order, rows, steps
@@ -56,6 +58,7 @@ TABLE: dict[str, dict[str, SettingCase]] = {
         "one batch": SettingCase(("training.batch_size=4", "training.accumulation=1")),
         "single rows": SettingCase(("training.batch_size=1", "training.accumulation=4")),
     },
+    "micro_batch": {"few tokens at once": SettingCase(("training.micro_batch=64",))},
     "loss": {
         "full": SettingCase(("training.loss=full",)),
         "full, all weights": SettingCase(("training.loss=full",), FULL),
@@ -68,11 +71,13 @@ TABLE: dict[str, dict[str, SettingCase]] = {
         "on": SettingCase(("training.checkpointing=true",)),
         "on, all weights": SettingCase(("training.checkpointing=true",), FULL),
     },
+    "checkpointed_layers": {"one": SettingCase(("training.checkpointing=true", "training.checkpointed_layers=1"))},
     "optimizer": {
         "plain": SettingCase(("training.optimizer=adamw_torch",)),
         "8-bit states": SettingCase(("training.optimizer=adamw_8bit",), FULL, 0.02),
     },
     "compile": {},  # by itself below: half a minute of a C++ compiler
+    "fused_kernels": {},  # tests/worker/test_fused_kernels.py, under Triton's interpreter
     "threads": {"two": SettingCase(("training.threads=2",))},
     "workers": {"two": SettingCase(("training.workers=2",))},
     "probe": {"on": SettingCase(("training.probe=true",))},
@@ -177,6 +182,7 @@ REACH: dict[
     "epochs": ("2", lambda trainer, ordered: trainer.args.num_train_epochs == 2),
     "max_steps": ("7", lambda trainer, ordered: trainer.args.max_steps == 7),
     "batch_size": ("3", lambda trainer, ordered: trainer.layout.max_rows == 3 and trainer.effective_batch_size == 6),
+    "micro_batch": ("640", lambda trainer, ordered: trainer.layout.max_tokens == 640),
     "accumulation": ("5", lambda trainer, ordered: trainer.effective_batch_size == 10),
     "learning_rate": ("0.003", lambda trainer, ordered: trainer.args.learning_rate == 0.003),
     "schedule": ("linear", lambda trainer, ordered: trainer.args.lr_scheduler_type == "linear"),
@@ -197,10 +203,17 @@ REACH: dict[
         ),
     ),
     "checkpointing": ("true", lambda trainer, ordered: trainer.args.activation_checkpointing),
+    "checkpointed_layers": (
+        "1",
+        lambda trainer, ordered: any(
+            isinstance(one, FirstLayersOnly) and one.count == 1 for one in trainer.callback_handler.callbacks
+        ),
+    ),
     "packing": ("false", lambda trainer, ordered: not trainer.layout.packed),
     "optimizer": ("adafactor", lambda trainer, ordered: trainer.create_optimizer().__class__.__name__ == "Adafactor"),
     "loss": ("full", lambda trainer, ordered: trainer.loss_kind == "full"),
     "attention": ("eager", lambda trainer, ordered: trainer.model.config._attn_implementation == "eager"),
+    "fused_kernels": ("false", lambda trainer, ordered: "forward" not in vars(unwrap(trainer.model).model.norm)),
     "compile": (
         "true",
         lambda trainer, ordered: any(isinstance(one, CompileCallback) for one in trainer.callback_handler.callbacks),
@@ -237,6 +250,7 @@ REACH: dict[
 
 
 ALONGSIDE = {  # what a key needs beside it
+    "checkpointed_layers": ("training.checkpointing=true",),
     "weights": ("method.name=full", "training.precision=bf16"),
     "best_by": ("training.keep_best=true",),
     "keep_general_by": ("training.keep_general=1",),
