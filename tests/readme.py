@@ -130,7 +130,7 @@ def speed(name: str) -> str:
 def kernels() -> str:
     """What tests/bench/kernels.py counted."""
     return table(
-        ["method", "forward", "kernels forward", "backward", "bytes forward", "backward"],
+        ["method", "as", "kernels forward", "backward", "bytes forward", "backward"],
         [
             [
                 row["method"],
