@@ -84,10 +84,17 @@ def _computing(config: RunConfig, facts: ModelFacts, device: Device, longest: in
         "training.precision": AutoValue(device.precision, why_precision(config, device)),
         "training.weights": AutoValue("fp32", "small steps are not lost in it"),
         "training.checkpointing": AutoValue(expected.checkpointing, why_checkpointing(config, expected)),
+        "training.checkpointed_layers": AutoValue(
+            expected.checkpointed_layers,
+            "no more than must be" if expected.checkpointing else "gradient checkpointing is off",
+        ),
+        "training.probe": _probe(config, device, expected),
     }
     try:
         packed, kernel, why = auto.layout(config, facts, device, longest)
         values["training.packing"] = AutoValue(packed, why)
+        values["training.micro_batch"] = _tokens_at_once(config, device, longest, packed, expected)
+        values["training.fused_kernels"] = AutoValue(*auto.fused_kernels(config, facts, device))
         values["training.attention"] = AutoValue(kernel, _why_attention(packed, kernel))
         values["training.loss"] = AutoValue(auto.loss(config), _why_loss(config.training))
         usual = expected.optimizer == auto.optimizer(config, device)
@@ -96,6 +103,21 @@ def _computing(config: RunConfig, facts: ModelFacts, device: Device, longest: in
     except OrderError:
         pass
     return values
+
+
+def _tokens_at_once(config: RunConfig, device: Device, longest: int, packed: bool, expected: Estimate) -> AutoValue:
+    if expected.micro_batch:
+        return AutoValue(expected.micro_batch, "they keep the card busy, and fit")
+    if packed:
+        why = "enough to keep a CPU busy" if device.kind == "cpu" else "batch size times the longest row"
+        return AutoValue(auto.packed_tokens(config, device, longest), why)
+    return AutoValue(auto.padded_rows(config, longest) * longest, "batch size times the longest row")
+
+
+def _probe(config: RunConfig, device: Device, expected: Estimate) -> AutoValue:
+    if auto.probe(config, device, expected.headroom):
+        return AutoValue(True, "a run that would die late dies at once")
+    return AutoValue(False, "half of the memory stays free")
 
 
 def _steps(config: RunConfig, rows: RowStatistics) -> AutoValues:

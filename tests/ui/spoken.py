@@ -119,7 +119,7 @@ def constant_strings(*modules: str) -> set[str]:
 
 def auto_strings() -> set[str]:
     """The reasons of what each auto comes to: of the rules that give one, and of methods and places."""
-    functions = {"auto.py": ("layout", "_why_not_packed"), "auto_values.py": None}
+    functions = {"auto.py": ("layout", "_why_not_packed", "fused_kernels"), "auto_values.py": None}
     for folder in ("methods", "places"):
         functions |= {f"{folder}/{file.name}": ("auto_values",) for file in (PROJECT / "studio" / folder).glob("*.py")}
     found: set[str] = set()
