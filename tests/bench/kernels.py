@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import library
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -57,12 +58,12 @@ class Count(TorchDispatchMode):
         return result
 
 
-@torch.library.custom_op("counted::attention", mutates_args=())
+@library.custom_op("counted::attention", mutates_args=())
 def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     return query.transpose(1, 2).contiguous()
 
 
-@torch.library.custom_op("counted::attention_backward", mutates_args=())
+@library.custom_op("counted::attention_backward", mutates_args=())
 def _attention_backward(
     grad: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
