@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,12 +14,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from studio import judge
 from studio.errors import ModelError, OrderError, StudioError
+from studio.home import PROJECT
 from studio.judge.endpoint import Endpoint
 from studio.run import Run
+from tests.browser import free_port
 from tests.ui.fakes import FakeRun
 
 KEY = "sk-never-written-anywhere"
@@ -166,3 +172,31 @@ def test_empty_answers_are_not_sent(run: Run) -> None:
     order = judge.JudgeOrder(url="http://127.0.0.1:9/v1", model="m")
     with pytest.raises(StudioError, match="answered every question with nothing"):
         judge.judge(run, order, table=table)
+
+
+def test_our_own_server_judges(run: Run, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`serve` with the tiny model, whose random words are no verdicts: every pair is a tie, and all that was asked is
+    answered.
+    """
+    port = free_port()
+    command = [sys.executable, "-m", "studio", "serve", str(tiny_model), "--port", str(port)]
+    with open(tmp_path / "serve.log", "wb") as log:
+        server = subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        url, until = f"http://127.0.0.1:{port}/v1", time.monotonic() + 240
+        while True:
+            try:
+                models = httpx2.get(f"{url}/models", timeout=5).json()["data"]
+                break
+            except httpx2.HTTPError:
+                assert server.poll() is None, (tmp_path / "serve.log").read_text()
+                assert time.monotonic() < until
+                time.sleep(0.2)
+        found = asked(run, url, model=models[0]["id"], rows=2)
+    finally:
+        server.terminate()
+        server.wait(30)
+    assert (found["ties"], found["unreadable"], found["win_rate"], found["why"]) == (2, 2, 0.5, "")
+    replies = (run.folder / "judge" / "cache.jsonl").read_text().splitlines()
+    assert len(replies) == 4, "both orders of both pairs"
+    assert all(any(json.loads(line).values()) for line in replies), "answered with words"

@@ -68,10 +68,25 @@ def group(rows: Sequence[Row]) -> list[list[int]]:
     return groups
 
 
-def start(trainer: Any, encoder: Encoder, strength: float, by: str) -> Brake | None:
-    """Ask the base, before the first step and before a checkpoint is loaded. None where strength is 0."""
+Answers = tuple[list[Row], list[Target] | None]  # of the base: the rows of the brake, and what it makes of them
+
+
+def start(
+    trainer: Any, encoder: Encoder, strength: float, by: str, known: dict[Any, Answers] | None = None
+) -> Brake | None:
+    """Ask the base, before the first step and before a checkpoint is loaded. None where strength is 0.
+
+    known: answers of this base by (by, encoder), which are taken from there and put there.
+    """
     if not strength:
         return None
+    known, key = {} if known is None else known, (by, id(encoder))
+    if key not in known:
+        known[key] = _ask(trainer, encoder, by)
+    return Brake(trainer, strength, *known[key])
+
+
+def _ask(trainer: Any, encoder: Encoder, by: str) -> Answers:
     if by == "replay" and trainer.sharded:
         raise OrderError(
             "The base's own answers cannot be written while the model is split over several devices.",
@@ -85,7 +100,7 @@ def start(trainer: Any, encoder: Encoder, strength: float, by: str) -> Brake | N
             rows = own_answers(model, encoder, [item for item, _ in items], trainer.args.device)
         else:
             base = ask_base(model, rows, trainer.args.device)
-    return Brake(trainer, strength, rows, base)
+    return rows, base
 
 
 @torch.no_grad()

@@ -55,6 +55,7 @@ class RaceRun:
         self.done: dict[int, int] = {}  # steps by contestant
         self.folder = Path()
         self.contestants: list[Contestant] = []
+        self.braked: dict[Any, keep_general.Answers] = {}  # of the base of the group that races
 
     def run_race(self) -> None:
         """Prepare all settings, race them group by group, tell the end."""
@@ -195,6 +196,7 @@ class RaceRun:
 
     def _load_base(self, group: list[Contestant]) -> Any:
         """The base for all of the group, in float32 where fp16 cannot hold this model's numbers."""
+        self.braked.clear()
         self.report.phase("loading model")
         first = group[0]
         base = train.load_base(first.config, first.resolved, self.folder)
@@ -270,7 +272,7 @@ class RaceRun:
             if one.resolved.probe:
                 trainer.add_callback(probe.MemoryProbe(trainer))
         brake = config.training.keep_general, config.training.keep_general_by
-        trainer.brake = keep_general.start(trainer, one.encoder, *brake)
+        trainer.brake = keep_general.start(trainer, one.encoder, *brake, self.braked)
         report.phase("training", from_step=step_of(checkpoint))
         with forward_restored(one.tuned):
             trainer.train_from(checkpoint, one.resolved.steps)

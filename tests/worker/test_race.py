@@ -14,8 +14,8 @@ from studio.config import RunConfig
 from studio.contest import Contest
 from studio.errors import OrderError, RunError
 from studio.run import Run, create
+from studio.worker import keep_general, train
 from studio.worker import race as racer
-from studio.worker import train
 from studio.worker.trainer import StudioTrainer
 
 BASE: dict[str, Any] = {
@@ -302,3 +302,25 @@ def test_the_order_survives_its_file(home: Path, tiny_model: Path, tiny_data: Pa
     assert json.loads(json.dumps([row["label"] for row in race.table(one)])) == race.labels(order.race)
     assert race.winner_order(one) is None
     shutil.rmtree(one.folder)
+
+
+def test_the_brake_asks_the_base_once_a_race(
+    home: Path, tiny_model: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two settings of different strength in four turns each; a run by itself ends with the same weights."""
+    asked: list[int] = []
+    ask_base = keep_general.ask_base
+
+    def counted(model: Any, rows: Any, device: Any) -> Any:
+        asked.append(len(rows))
+        return ask_base(model, rows, device)
+
+    monkeypatch.setattr(keep_general, "ask_base", counted)
+    settings = [("training.keep_general=0.5",), ("training.keep_general=2",)]
+    order = race.order(base(tiny_model, tiny_data, keep_general=1), settings, halving=False)
+    one = raced(order)
+    assert len(asked) == 1
+    for number, alone in enumerate(race.orders(order), 1):
+        own = create(alone)
+        assert train.main(own) == 0
+        assert weights(race.contestant(one, number).result) == weights(own.result)
