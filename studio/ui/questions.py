@@ -17,8 +17,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from studio import request_body
 from studio.errors import StudioError, as_studio_error, internal_error
 from studio.json_text import NestingError, check_depth
+from studio.request_body import BodyError
 from studio.ui import bar, chat, chooser, data, guard, races, rights, tune, who, words
 from studio.ui.live import json_response
 
@@ -72,11 +74,10 @@ def route() -> Route:
             )
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             return PlainTextResponse("Ask in JSON.", 415)
-        body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_BYTES:
-                return PlainTextResponse("The question is too long.", 413)
+        try:
+            body = await request_body.gather(request.stream(), MAX_BYTES)
+        except BodyError as error:
+            return PlainTextResponse(f"The question cannot be read: {error}.", error.status)
         try:
             question = check_depth(orjson.loads(body))
         except ValueError as error:

@@ -30,13 +30,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from studio import device, json_text, process
+from studio import device, json_text, process, request_body
 from studio.errors import DeviceError, ModelError, StudioError, as_studio_error, internal_error
 from studio.talk import chat
 from studio.worker import openai_answers
 from studio.worker.batch_scheduler import BatchScheduler, PendingAnswer
 from studio.worker.request import ChatRequest, Names, Sampled, TextRequest, openapi, read
 
+MAX_BYTES = 16 << 20  # bytes of a request: no context holds more text
 DISCONNECT_CHECK = 0.5  # seconds between two checks that the client is still connected
 Event = dict[str, Any]
 Events = asyncio.Queue[Event]
@@ -243,9 +244,9 @@ async def _whole(
 
 
 async def _body(request: Request) -> Any:
-    """Parse a request's JSON. Raises ModelError where it is none."""
+    """Parse a request's JSON. Raises ModelError where it is none, too long or too slow."""
     try:
-        return json_text.read(await request.body())
+        return json_text.read(await request_body.gather(request.stream(), MAX_BYTES))
     except (ValueError, UnicodeError) as error:
         hint = "Send a JSON object with model and messages."
         raise ModelError(f"The request cannot be read: {error}.", hint, "body") from error
