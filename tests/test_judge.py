@@ -178,7 +178,9 @@ def test_our_own_server_judges(run: Run, tiny_model: Path, monkeypatch: pytest.M
     """`serve` with the tiny model, whose random words are no verdicts: every pair is a tie, and all that was asked is
     answered.
     """
-    port = free_port()
+    port, key = free_port(), "our-own-key"
+    monkeypatch.setenv("STUDIO_API_KEY", key)
+    monkeypatch.setenv("STUDIO_JUDGE_KEY", key)
     command = [sys.executable, "-m", "studio", "serve", str(tiny_model), "--port", str(port)]
     with open(tmp_path / "serve.log", "wb") as log:
         server = subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -186,7 +188,9 @@ def test_our_own_server_judges(run: Run, tiny_model: Path, monkeypatch: pytest.M
         url, until = f"http://127.0.0.1:{port}/v1", time.monotonic() + 240
         while True:
             try:
-                models = httpx2.get(f"{url}/models", timeout=5).json()["data"]
+                models = httpx2.get(f"{url}/models", headers={"Authorization": f"Bearer {key}"}, timeout=5).json()[
+                    "data"
+                ]
                 break
             except httpx2.HTTPError:
                 assert server.poll() is None, (tmp_path / "serve.log").read_text()
