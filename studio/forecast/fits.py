@@ -1,7 +1,7 @@
 """Whether a model can be tuned on a device, by full fine-tuning, LoRA and QLoRA: the choice of a model before an order.
 
 Every answer is an estimate of an order with the model and the method put in, first as it stands and then with the
-settings that save most. A search for the longest rows takes three or four walks instead of the estimate's twenty.
+settings that save most. A search for the longest rows takes two or three walks instead of the estimate's twenty.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from studio.model import ModelFacts
 METHODS = ("full", "lora", "qlora")
 LONGEST = 131_072  # tokens; longer rows are not asked for
 STEP = 64  # tokens
-NEAR = 0.985  # of the free memory: rows that fill it so far are the longest
+NEAR = 0.97  # of the free memory: rows that fill it so far are the longest
 TRIES = 5  # walks of that search
 
 
@@ -67,14 +67,12 @@ def fit(
     saving = _saving(trains, device, rows)
     tight = remedies.apply(trains, saving)
     bare = trains.training.checkpointing == "auto" and facts.parameters * ROOMY[order.method.name] < device.free
-    chosen, settings = measure(trains if bare else tight), saving
-    if bare and chosen.fits:
-        settings = {}
-    elif bare:
-        chosen = measure(tight)
+    chosen, settings = measure(trains if bare else tight), {} if bare else saving
+    if bare and not chosen.fits:
+        chosen, settings = measure(tight), saving
     if not chosen.fits:
         return Fit(order.method.name, False, chosen.total, None, settings)
-    if settings and (plain := measure(trains)).fits:
+    if settings and not bare and (plain := measure(trains)).fits:
         chosen, settings = plain, {}
     limit = min(LONGEST, facts.context or LONGEST)
     longest = _longest_rows(tight, rows, limit, chosen, measure)
@@ -122,26 +120,24 @@ def _longest_rows(
             return None
 
     low, fitting = min(order.data.max_length, limit), known
-    if low >= limit:
-        return low
-    high, beyond = limit, walk(limit)
-    if beyond is not None and beyond.fits:
-        return limit
-    line = True
+    free, high, beyond = known.device.free, limit + 1, None  # high: rows that do not fit
     for _ in range(TRIES):
-        length = int((low * high) ** 0.5)
-        if line and beyond is not None and beyond.needed > fitting.needed:
-            share = (fitting.device.free - fitting.needed) / (beyond.needed - fitting.needed)
-            length = low + int(share * (high - low))
-        length = min(high - 1, max(low + STEP, length)) // STEP * STEP
+        if beyond is not None and beyond.needed > fitting.needed:  # on the line between what fits and what does not
+            guess = low + (free - fitting.needed) / (beyond.needed - fitting.needed) * (high - low)
+        else:  # on the line through what fits, which is steeper than the truth where rows are short
+            moving = max(1.0, (fitting.needed - fitting.step.standing) / fitting.loop.tokens)
+            guess = low + (free - fitting.needed) / moving
+            guess = max(guess, (low * high) ** 0.5) if fitting is known or high <= limit else guess
+        length = min(high - 1, max(low + STEP, int(guess)))
+        length = limit if length >= limit else length // STEP * STEP
         if length <= low:
             break
         walked = walk(length)
         if walked is None or not walked.fits:
-            high, beyond, line = length, walked, False
+            high, beyond = length, walked
             continue
-        low, fitting, line = length, walked, True
-        if fitting.needed >= NEAR * fitting.device.free:
+        low, fitting = length, walked
+        if length == limit or walked.needed >= NEAR * free:
             break
     return low
 
@@ -180,14 +176,17 @@ def smallest(answers: Mapping[str, Fit], facts: ModelFacts, order: RunConfig, de
     method = min(totals, key=lambda name: totals[name])
     least = totals[method] * (1.0 if device.bf16 else 0.5)  # a card holds in 16 bits what a CPU may hold in 32
     config = with_method(order, method).with_changes(data={"eval": 0})
+    needed: dict[bool, float] = {}  # bytes, by whether a card has bf16; they hardly depend on its memory
     for card in sorted(cards.CARDS, key=lambda card: (card.memory, card.name)):
-        if card.memory < least:
+        if card.memory < max(least, NEAR * needed.get(card.bf16, 0.0)):
             continue
         other = cards.device(card.name)
         try:
             saving = _saving(config, other, None)
-            if peak(facts, remedies.apply(config, saving), other, None).fits:
-                return {"device": card.name, "memory": card.memory, "method": method}
+            walked = peak(facts, remedies.apply(config, saving), other, None)
         except OrderError:
             continue
+        if walked.fits:
+            return {"device": card.name, "memory": card.memory, "method": method}
+        needed[card.bf16] = walked.needed
     return None

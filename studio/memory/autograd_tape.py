@@ -71,26 +71,28 @@ class Tape:
         self.causes: dict[str, int] = defaultdict(int)
         self.peaks: dict[str, int] = defaultdict(int)  # phase -> highest
         self.at_peak: dict[str, dict[str, int]] = {}  # phase -> causes then
-        self.phase = "load"
+        self.phase, self.peak = "load", 0  # peak: of this phase
         self.nodes: list[Node] = []
 
     def enter_phase(self, phase: str) -> None:
-        self.phase = phase
-        self._note_peak()
+        self.phase, self.peak = phase, self.peaks[phase]
+        if self.live > self.peak:
+            self._note_peak()
 
     def _note_peak(self) -> None:
-        if self.live > self.peaks[self.phase]:
-            self.peaks[self.phase], self.at_peak[self.phase] = self.live, dict(self.causes)
+        self.peak = self.peaks[self.phase] = self.live
+        self.at_peak[self.phase] = dict(self.causes)
 
     # -- storages
 
     def allocate(self, size: int, cause: str) -> Storage:
         """A new storage of `size` bytes with one reference."""
-        storage = Storage(0 if self.stopped else -(-int(size) // self.block) * self.block, cause)
-        self.live += storage.nbytes
-        self.causes[cause] += storage.nbytes
-        self._note_peak()
-        return storage
+        nbytes = 0 if self.stopped else -(-int(size) // self.block) * self.block
+        self.live += nbytes
+        self.causes[cause] += nbytes
+        if self.live > self.peak:
+            self._note_peak()
+        return Storage(nbytes, cause)
 
     def new(self, numel: int, itemsize: int, cause: str = "activations") -> FakeTensor:
         """A new tensor without a gradient."""
@@ -163,19 +165,24 @@ class Tape:
         for parent in parents:
             if parent.grad_fn is not None:
                 passed_on = alias and parent.itemsize == itemsize and parent.numel == numel
-                edges.append((parent.grad_fn, 0 if passed_on else parent.nbytes))
+                edges.append((parent.grad_fn, 0 if passed_on else parent.numel * parent.itemsize))
         saving = bool(edges or weights) and (reads or saves_result or len(saves) > 0)
         if saving and not saves_result:
             self._count_read()
         result = self.allocate(numel * itemsize, cause)
-        self.allocate_briefly(scratch, "workspace")
+        if scratch:
+            self.allocate_briefly(scratch, "workspace")
         if saving and saves_result:
             self._count_read()
         grad_fn = None
         if edges or weights:
-            saved = [tensor.storage for tensor in saves] + ([result] if saves_result else [])
+            saved = [tensor.storage for tensor in saves] if saves else []
+            if saves_result:
+                saved.append(result)
             grad_fn = self.node(edges, saved, back_scratch, weights, reads=saving)
-        self.delete(*deletes)
+        for tensor in deletes:
+            if tensor is not None:
+                self.release(tensor.storage)
         return FakeTensor(result, numel, itemsize, grad_fn)
 
     def _count_read(self) -> None:
@@ -195,7 +202,9 @@ class Tape:
         recompute: Callable | None = None,
         reads: bool = False,
     ) -> Node:
-        retained = [self.retain(storage) for storage in saved] if self.saving or recompute else []
+        retained = saved if self.saving or recompute else []
+        for storage in retained:
+            storage.refcount += 1
         node = Node(edges, retained, workspace, weights, recompute, reads)
         self.nodes.append(node)
         return node
