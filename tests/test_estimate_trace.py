@@ -23,8 +23,9 @@ from studio.memory.training_loop import TrainingLoop
 from studio.methods import METHODS
 from studio.worker import attention as attention_of_ours
 from studio.worker import fast_lora
+from studio.worker.activation_checkpointing import FirstLayersOnly
 from studio.worker.batches import collate
-from studio.worker.loss import loss
+from studio.worker.loss import loss, unwrap
 from tests.memory_trace import Count, Unrolled
 
 BATCH, LENGTH, LAYERS, BLOCK = 4, 256, 3, 64
@@ -134,7 +135,7 @@ def built(config, method, checkpointing: bool, kernel: str, dtype: torch.dtype, 
     return made
 
 
-def traced(config, method, checkpointing: bool, kernel: str, kind: str, autocast: bool) -> Count:
+def traced(config, method, checkpointing: bool, kernel: str, kind: str, autocast: bool, kept: int = 0) -> Count:
     """A counted step: standing weights and states, forward with the trainer's loss, backward."""
     mode, count, dtype = (
         FakeTensorMode(allow_non_fake_inputs=True),
@@ -144,6 +145,8 @@ def traced(config, method, checkpointing: bool, kernel: str, kind: str, autocast
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made = built(config, method, checkpointing, kernel, dtype, mode)
+        if kept:
+            FirstLayersOnly(unwrap(made), LAYERS - kept).on_train_begin(None, None, None)
         with mode, Unrolled(), count, contextlib.ExitStack() as stack:
             for weight in made.parameters():
                 count.add(weight)
@@ -205,6 +208,34 @@ def test_peak_and_standing(pair) -> None:
     assert walked.standing == pytest.approx(count.peaks["load"], rel=2e-3)
     moving = max(count.peaks.values()) - count.peaks["load"]
     assert walked.peak - walked.standing == pytest.approx(moving, rel=0.03)  # what comes and goes, not what stands
+
+
+@pytest.mark.parametrize("kept", [1, 2])
+def test_some_layers_checkpointed(kept: int) -> None:
+    """The last ones keep their activations."""
+    method, config = METHODS["lora"](), config_of("llama")
+    with torch.device("meta"):
+        weights = AutoModelForCausalLM.from_config(config).named_parameters()
+    shapes = {key: model.Tensor(dtype="BF16", shape=tuple(weight.shape)) for key, weight in weights}
+    facts = model.from_config(json.loads(json.dumps(config.to_dict(), default=str)), shapes)
+    loop = TrainingLoop(
+        device="cpu",
+        batch=BATCH,
+        length=LENGTH,
+        labels=BATCH * (LENGTH - 1),
+        attention="sdpa",
+        mask=False,
+        repeats_kv=False,
+        checkpointing=True,
+        kept_layers=kept,
+        input_grads=True,
+        adapters_in_place=True,
+    )
+    footprint = method.footprint(facts)
+    walked = step(read_architecture(facts), loop, footprint, states(facts, footprint, method.trained(facts), loop))
+    count = traced(config, method, True, "unmasked", "chunked", True, kept)
+    moving = max(count.peaks.values()) - count.peaks["load"]
+    assert walked.peak - walked.standing == pytest.approx(moving, rel=0.03)
 
 
 @pytest.fixture(scope="module")

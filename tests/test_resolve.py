@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
-from studio import auto, config, model
+from studio import auto, cards, config, kernels, model
 from studio.config import RunConfig
 from studio.device import Device
 from studio.errors import OrderError
+from studio.memory.peak import peak
+from studio.memory.studio_loop import RowStatistics
 from studio.model import ModelFacts
 from studio.resolve import Resolved, resolve
 from studio.run import Run
@@ -94,6 +96,71 @@ def test_pieces(facts: ModelFacts) -> None:
     assert auto.packed_tokens(order(), CPU, 2000) == 2000
     assert auto.packed_tokens(order("method.name=full"), CPU, 100) == auto.CPU_TOKENS_FULL
     assert settle(facts, CARD).micro_batch_tokens == 4 * 700
+
+
+def test_tokens_at_once_by_what_a_card_is_kept_busy_by() -> None:
+    """The effective batch stays; what the order names stays too."""
+    card = cards.device("RTX 4090")
+    many = {"rows": 9000, "eval_rows": 0, "tokens": 1_800_000, "trained": 900_000, "max": 200}
+    small, large = (model.from_catalogue(name) for name in ("Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-7B-Instruct"))
+    tokens = {
+        name: resolve(order(*settings), facts, card, many).micro_batch_tokens
+        for name, facts, settings in (
+            ("small", small, ()),
+            ("large", large, ()),
+            ("rows named", small, ("training.batch_size=4",)),
+            ("tokens named", small, ("training.micro_batch=1024",)),
+        )
+    }
+    assert 4 * 200 < tokens["small"] <= 16 * 200
+    assert tokens == {**tokens, "large": 800, "rows named": 800, "tokens named": 1024}
+    assert {resolve(order(), facts, card, many).effective for facts in (small, large)} == {16}
+    padded = resolve(order("training.packing=false"), small, card, many)
+    assert 4 < padded.batch_size <= 16
+
+
+def test_as_many_layers_are_checkpointed_as_needed() -> None:
+    facts, card = model.from_catalogue("meta-llama/Llama-3.1-8B"), cards.device("RTX 4090")
+    long_rows = {"rows": 9000, "eval_rows": 0, "tokens": 9000 * 2048, "trained": 9000 * 2000, "max": 2048}
+    chosen = resolve(order("data.max_length=2048"), facts, card, long_rows)
+    assert 0 < chosen.checkpointed_layers < 32
+    assert chosen.micro_batch_tokens == 4 * 2048
+
+    def fits(layers: int) -> bool:
+        settings = ("data.max_length=2048", "training.checkpointing=true", f"training.checkpointed_layers={layers}")
+        config, rows = order(*settings, "training.micro_batch=8192"), RowStatistics.of(long_rows)
+        return peak(facts, config, card, rows).fits
+
+    assert fits(chosen.checkpointed_layers)
+    assert not fits(chosen.checkpointed_layers - 3), "a search of two tries comes near"
+
+
+def test_a_small_card_holds_fewer_logits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    mib = [kernels.logit_chunk_bytes("cuda", size << 30) >> 20 for size in (4, 8, 12, 16, 24, 48, 80)]
+    assert mib == [64, 128, 256, 256, 512, 512, 512]
+    facts, card = model.from_catalogue("Qwen/Qwen2.5-1.5B-Instruct"), cards.device("RTX 4060")
+    config = order("method.name=qlora", "training.micro_batch=2048", "training.checkpointing=true")
+    now = peak(facts, config, card, None).total
+    monkeypatch.setattr(kernels, "CHUNKS_OF_A_CARD", 1)
+    assert peak(facts, config, card, None).total - now > 0.5 * 2**30
+
+
+def test_a_probe_is_left_out_where_memory_is_plenty(facts: ModelFacts) -> None:
+    tight = CPU.model_copy(update={"free": 10**9})
+    chosen = [settle(facts, CPU), settle(facts, tight), settle(facts, CARD), settle(facts, CPU, "training.probe=true")]
+    assert [resolved.probe for resolved in chosen] == [False, True, True, True]
+
+
+def test_fused_kernels_say_why_not(facts: ModelFacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "not installed" in settle(facts, CARD).why["fused_kernels"]
+    monkeypatch.setattr(auto, "installed", lambda name: True)
+    assert settle(facts, CARD).fused_kernels
+    assert not settle(facts, CARD, "training.fused_kernels=false").fused_kernels
+    assert "NVIDIA" in settle(facts, CPU).why["fused_kernels"]
+    other = facts.model_copy(update={"model_type": "bloom"})
+    assert "the family bloom" in settle(other, CARD).why["fused_kernels"]
+    with pytest.raises(OrderError, match="cannot be used"):
+        settle(facts, CPU, "training.fused_kernels=true")
 
 
 def test_threads_leave_room_for_the_page() -> None:

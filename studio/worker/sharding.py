@@ -34,9 +34,10 @@ def strategy(config: RunConfig, model: Any) -> str:
         return config.training.sharding
     if not torch.cuda.is_available():
         return "ddp"
-    num_bytes = 0
+    num_bytes, stored = 0, getattr(model, "stored_dtype", None)
     for weight in model.parameters():
-        num_bytes += weight.numel() * weight.element_size()
+        is_cast = weight.dtype == stored and not weight.requires_grad
+        num_bytes += weight.numel() * (model.config.dtype.itemsize if is_cast else weight.element_size())
         if weight.requires_grad:  # gradient and two moments; the float32 weight instead of the 16-bit one
             num_bytes += weight.numel() * (16 - weight.element_size() if is_cast_deferred(model) else 12)
     return "fsdp" if num_bytes > torch.cuda.get_device_properties(0).total_memory * 2 / 3 else "ddp"
@@ -76,12 +77,26 @@ def distributed_arguments(model: Any) -> dict[str, Any]:
     return arguments
 
 
+def as_stored(base: Any, dtype: torch.dtype) -> Any:
+    """A base whose weights are those of its files, which all processes of a host map and share; dtype: of its use."""
+    base.stored_dtype, base.config.dtype = base.dtype, dtype
+    return base
+
+
+def cast_deferred(module: Any, model: Any, dtype: torch.dtype) -> None:
+    """Cast a part of a model, one weight after the other: trained ones to float32, those as stored to dtype."""
+    stored = getattr(model, "stored_dtype", None)
+    for weight in module.parameters():
+        if not weight.requires_grad and weight.dtype == stored:
+            weight.data = weight.data.to(dtype)
+    cast_trained_to_float32(module)
+
+
 def shard_model(model: Any, device: torch.device, dtype: torch.dtype) -> None:
     """Shard every weight over the processes (FSDP2): one unit for each layer, one for what lies around them.
 
-    dtype: in which weights are gathered and products computed; gradients are reduced in float32. Trained weights are
-    cast to float32 layer by layer on the device: the host of N processes holds N models in 16 bits, a device one layer
-    in 32.
+    dtype: in which weights are gathered and products computed; gradients are reduced in float32. Weights are cast layer
+    by layer on the device: a device holds one layer in 32 bits, and the host of N processes one file.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -91,10 +106,10 @@ def shard_model(model: Any, device: torch.device, dtype: torch.dtype) -> None:
     cast = is_cast_deferred(model)
     for layer in decoder_layers(unwrap(model)):
         if cast:
-            cast_trained_to_float32(layer.to(device))
+            cast_deferred(layer.to(device), model, dtype)
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     if cast:
-        cast_trained_to_float32(model)
+        cast_deferred(model, model, dtype)
     # The outer unit stays gathered from forward to backward: our loss leaves the model before its output (loss.py), so
     # nothing in backward would tell FSDP that it is needed again.
     fully_shard(model, mesh=mesh, reshard_after_forward=False, mp_policy=policy)

@@ -25,7 +25,7 @@ from studio.estimate import grown
 from studio.evaluation.questions import Question, distinct
 from studio.export import hf_files
 from studio.home import write_atomic
-from studio.method import cast_trained_to_float32, is_cast_deferred, trained_weights
+from studio.method import is_cast_deferred, trained_weights
 from studio.resolve import Resolved, resolve
 from studio.run import Run
 from studio.runs import checkpoints
@@ -213,14 +213,15 @@ def attention_kernel(config: RunConfig, resolved: Resolved) -> str | None:
 
 def load_base(config: RunConfig, resolved: Resolved, folder: Path) -> Any:
     """The base model on the device, with rows for the order's new tokens."""
-    kernel = attention_kernel(config, resolved)
-    base = config.method.load(folder, getattr(torch, resolved.dtype), attn_implementation=kernel)
+    kernel, dtype = attention_kernel(config, resolved), getattr(torch, resolved.dtype)
+    as_stored = sharding.may_shard(config) and config.method.quantized() is None and resolved.weights == "float32"
+    base = config.method.load(folder, "auto" if as_stored else dtype, attn_implementation=kernel)
     if resolved.fused_kernels:
         fused_kernels.fuse(base)
     base = token_rows.add_rows(base, new_tokens.assign_ids(folder, config.data.new_tokens))
     if sharding.may_shard(config):
         base.defer_float32_cast = True  # it need not fit on one device, nor in 32 bits on the host of all processes
-        return base
+        return sharding.as_stored(base, dtype) if as_stored else base
     return distributed.to_device(base, resolved.device)
 
 
@@ -257,7 +258,7 @@ def _note_dropped_rows(rows: data.Prepared, report: Report) -> None:
 def make_trainer(
     run: Run, config: RunConfig, resolved: Resolved, tuned: Any, rows: data.Prepared, report: Report, resumes: bool
 ) -> StudioTrainer:
-    training, evaluates = config.training, len(rows.eval) > 0
+    training, evaluates, dtype = config.training, len(rows.eval) > 0, getattr(torch, resolved.dtype)
     sharded = distributed.world_size() > 1 and sharding.strategy(config, tuned) == "fsdp"
     optimizer = sharding.supported_optimizer(resolved.optimizer, report) if sharded else resolved.optimizer
     rounded_adamw = None
@@ -301,9 +302,9 @@ def make_trainer(
         **sharding.distributed_arguments(tuned),
     )
     if sharded:
-        sharding.shard_model(tuned, arguments.device, getattr(torch, resolved.dtype))
+        sharding.shard_model(tuned, arguments.device, dtype)
     elif is_cast_deferred(tuned):
-        cast_trained_to_float32(distributed.to_device(tuned, resolved.device))
+        sharding.cast_deferred(distributed.to_device(tuned, resolved.device), tuned, dtype)
     callbacks: list[Any] = [report]
     if resolved.checkpointing:
         callbacks.append(activation_checkpointing.FirstLayersOnly(unwrap(tuned), resolved.checkpointed_layers))
@@ -314,7 +315,7 @@ def make_trainer(
         effective_batch_size=resolved.effective,
         loss_kind=sharding.supported_loss(resolved.loss, tuned, report),
         checkpoints_to_keep=training.keep_checkpoints,
-        dtype=getattr(torch, resolved.dtype),
+        dtype=dtype,
         sharded=sharded,
         optimizer_cls_and_kwargs=rounded_adamw,
         model=tuned,

@@ -17,11 +17,14 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch.distributed import fsdp
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.nn.parallel import DistributedDataParallel
 
 from studio import config, model, process, queue
 from studio.device import devices
 from studio.errors import RunError
 from studio.home import PROJECT
+from studio.methods import METHODS
 from studio.resolve import resolve
 from studio.run import Run, create, summary
 from studio.runs import goal, launch, sequence
@@ -231,10 +234,13 @@ def test_other_devices_are_another_order(home: Path, tiny_model: Path, tmp_path:
             sequence.refuse_other_order(tmp_path, plain.with_changes(training=changed))
 
 
-def test_what_will_be_split_waits_in_16_bits(home: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every process of a host loads the whole model: it is cast to float32 only when it is sharded, layer by layer."""
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_what_will_be_split_waits_in_its_file(
+    method: str, home: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processes of a host map the same files, and copy nothing: weights are cast when they are sharded, by layers."""
     order = config.parse(
-        f"{{model: {tiny_model}, data: {{train: x.json}}, method: {{name: full}}, "
+        f"{{model: {tiny_model}, data: {{train: x.json}}, method: {{name: {method}}}, "
         "training: {precision: bf16, devices: 2, sharding: fsdp}}"
     )
     resolved = resolve(
@@ -242,18 +248,26 @@ def test_what_will_be_split_waits_in_16_bits(home: Path, tiny_model: Path, monke
     )
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     _, tuned = train._load_and_wrap(order, resolved, tiny_model)
+    mapped = [
+        line.split()[0].split("-")
+        for line in Path("/proc/self/maps").read_text().splitlines()
+        if str(tiny_model) in line
+    ]
+    names = {name for name, weight in tuned.named_parameters() if ".lora_" not in name}
+    for name, weight in tuned.named_parameters():
+        in_file = any(int(start, 16) <= weight.data_ptr() < int(end, 16) for start, end in mapped)
+        assert in_file == (name in names), f"{name} was copied"
     before = {name: weight.detach().clone() for name, weight in tuned.named_parameters()}
-    assert {weight.dtype for weight in before.values()} == {torch.bfloat16}
 
-    whole: list[int] = []  # bytes in float32 that are not split yet, at each call
+    whole: list[int] = []  # bytes that are cast and not split yet, at each call
     fully_shard = fsdp.fully_shard
 
     def counted(module: torch.nn.Module, **options: Any) -> Any:
         whole.append(
             sum(
                 weight.nbytes
-                for weight in tuned.parameters()
-                if not hasattr(weight, "to_local") and weight.dtype == torch.float32
+                for name, weight in tuned.named_parameters()
+                if not hasattr(weight, "to_local") and weight.dtype != before[name].dtype
             )
         )
         return fully_shard(module, **options)
@@ -264,10 +278,40 @@ def test_what_will_be_split_waits_in_16_bits(home: Path, tiny_model: Path, monke
     try:
         sharding.shard_model(tuned, torch.device("cpu"), torch.bfloat16)
         for name, weight in tuned.named_parameters():
-            torch.testing.assert_close(weight.to_local().detach(), before[name].float(), rtol=0, atol=0)
+            expected = before[name] if weight.requires_grad else before[name].to(torch.bfloat16)
+            torch.testing.assert_close(weight.to_local().detach(), expected, rtol=0, atol=0)
     finally:
         dist.destroy_process_group()
-    layer = 4 * sum(weight.numel() for name, weight in before.items() if ".layers.0." in name)
-    outside = 4 * sum(weight.numel() for name, weight in before.items() if ".layers." not in name)
-    assert len(whole) > 2
-    assert whole == [layer] * (len(whole) - 1) + [outside]
+    assert tuned.config.dtype == torch.bfloat16
+    layer = 2 * sum(weight.numel() for name, weight in before.items() if ".layers.0." in name and name in names)
+    outside = 2 * sum(weight.numel() for name, weight in before.items() if ".layers." not in name)
+    assert whole == ([0] * 3 if method == "full" else [layer, layer, outside])
+
+
+def test_gradients_of_an_adapter_are_summed_at_once(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DDP's own buckets hold 25 MiB, the first one less: here 1 KiB, so that a tiny adapter shows it."""
+    tuned = METHODS["lora"](rank=64).wrap(METHODS["lora"]().load(tiny_model, torch.float32))
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    capacity = sharding.distributed_arguments(tuned)["ddp_bucket_cap_mb"]
+    monkeypatch.setattr(dist, "_DEFAULT_FIRST_BUCKET_BYTES", 1024)
+    ids = torch.arange(8)[None]
+
+    def summed(sums, bucket):  # annotations as text are refused
+        sums.append(bucket.index())
+        return allreduce_hook(dist.group.WORLD, bucket)
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        counts = []
+        for chosen in (None, capacity):
+            wrapped = DistributedDataParallel(tuned, bucket_cap_mb=chosen)
+            sums: list[int] = []
+            wrapped.register_comm_hook(sums, summed)
+            for _ in range(2):  # the buckets are made anew after the first backward
+                sums.clear()
+                wrapped(input_ids=ids, labels=ids).loss.backward()
+            counts.append(len(sums))
+    finally:
+        dist.destroy_process_group()
+    assert counts[0] > 1
+    assert counts[1] == 1
