@@ -224,3 +224,54 @@ def test_a_table_of_numbers_has_no_formula(page: Any) -> None:
     assert lines[0].startswith("run,step,epoch,loss,held_out_loss")
     assert lines[1].startswith('"\'=HYPERLINK(1)",1,0,1,')
     assert lines[2].startswith('"\'=HYPERLINK(1)",2,0,,')
+
+
+@pytest.mark.parametrize(("low", "high"), [(1, 2), (0, 1), (1, 4), (1, 40), (0, 100_000)])
+def test_marks_of_steps_are_whole_and_none_says_what_another_says(page: Any, low: int, high: int) -> None:
+    marks = page.evaluate(f"studio.axis.ticks({low}, {high}, 12, 1)")
+    assert all(mark == round(mark) for mark in marks)
+    told = page.evaluate(
+        f"studio.axis.labelled(studio.axis.ticks({low}, {high}, 12, 0), (at) => String(Math.round(at)))"
+    )
+    texts = [mark["text"] for mark in told]
+    assert len(texts) == len(set(texts))
+
+
+LANDING = """([query, rows, now, seen]) => {
+  history.replaceState({}, "", query);
+  let heard = null, opened = null;
+  const live = { rows, now, at: 1000, listen: (what) => { heard = what; } };
+  window.studio = { live, stored: () => seen, store: (key, value) => { seen = value; }, say: (text) => text,
+    open: (tab, changes) => { opened = [tab, changes.run ?? null]; }, element: () => null };
+  (0, eval)(window.newsScript);
+  heard({ list: true });
+  heard({ list: true });
+  return [opened, seen];
+}"""
+OLD, NEW, FAILED = {"id": "old", "ended": 100}, {"id": "new", "ended": 900}, {"id": "bad", "ended": 800}
+
+
+@pytest.mark.parametrize(
+    ("query", "rows", "now", "seen", "opened"),
+    [
+        ("/", [NEW, OLD], [], None, ["runs", "new"]),  # a first visit: the newest run
+        ("/", [{"id": "waits", "ended": None}, OLD], [], None, None),
+        ("/", [NEW, OLD], [], "500", ["runs", "new"]),
+        ("/", [NEW, FAILED, OLD], [], "500", ["runs", None]),  # several: their list
+        ("/", [NEW, OLD], [], "950", None),  # seen already
+        ("/", [NEW, OLD], [{"id": "live"}], "500", ["runs", "live"]),
+        ("/?tab=tune", [NEW, OLD], [], None, None),  # a wish of one's own
+        ("/", [], [], None, None),
+    ],
+)
+def test_a_fresh_page_begins_with_what_has_ended(
+    page: Any, query: str, rows: list[dict], now: list[dict], seen: str | None, opened: list | None
+) -> None:
+    fresh = page.context.browser.new_page()
+    fresh.route("**/*", lambda route: route.fulfill(body="<body></body>", content_type="text/html"))
+    fresh.goto("http://127.0.0.1/")
+    fresh.evaluate("(text) => { window.newsScript = text; }", assets.read("news.js"))
+    found, kept = fresh.evaluate(LANDING, [query, rows, now, seen])
+    fresh.close()
+    assert found == opened
+    assert kept == "1000", "from now on it has been looked at"
