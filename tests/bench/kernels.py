@@ -1,7 +1,8 @@
 """python -m tests.bench.kernels [--save FILE]: kernels that a decoder layer starts on a GPU, and the bytes they move.
 
 Counted, not timed: a training step of a small Llama shape on the pretended accelerator (tests/pretended.py), every
-operation that is no view a kernel, attention one. A layer is half the difference of four layers and two.
+operation that is no view a kernel, attention one. A layer is half the difference of four layers and two. liger-kernel's
+kernels, which need Triton, stand in as single operations that read and write what they do.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import argparse
 import collections
 import json
+import sys
 import tempfile
+import types
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +23,14 @@ from torch.utils._pytree import tree_leaves
 
 from studio import config
 from studio.methods.lora import LoRA
-from studio.worker import attention, distributed, fast_lora
+from studio.worker import attention, distributed, fast_lora, fused_kernels
 from studio.worker.batches import collate
 from studio.worker.loss import loss
 from tests import pretended, tiny
 
 TOKENS = 256
 SHAPE = {"hidden": 256, "intermediate": 896, "heads": 4, "kv_heads": 1}
-WAYS = {"peft's forward": False, "this studio's": True}
+WAYS = {"peft's forward": (False, False), "this studio's": (True, False), "and liger-kernel's": (True, True)}
 METHODS = {
     "LoRA": {"name": "lora"},
     "LoRA without dropout": {"name": "lora", "dropout": 0.0},
@@ -80,16 +83,53 @@ _attention.register_autograd(
 )
 
 
+@library.custom_op("counted::fused", mutates_args=())
+def _fused(inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    return [torch.empty_like(tensor) for tensor in inputs]
+
+
+_fused.register_fake(lambda inputs: [torch.empty_like(tensor) for tensor in inputs])
+
+
+class FusedKernel(torch.autograd.Function):
+    """One kernel each way over some tensors; the first `outputs` of them have their like as results."""
+
+    @staticmethod
+    def forward(ctx: Any, outputs: int, *inputs: torch.Tensor) -> Any:
+        ctx.save_for_backward(*inputs)
+        results = _fused(list(inputs))[:outputs]
+        return results[0] if outputs == 1 else tuple(results)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        return None, *_fused([*ctx.saved_tensors, *grads])[: len(ctx.saved_tensors)]
+
+
+def liger_stand_ins() -> dict[str, types.ModuleType]:
+    """The modules of liger-kernel that worker/fused_kernels.py imports."""
+    names = ("liger_kernel", "liger_kernel.ops", "liger_kernel.transformers", "liger_kernel.transformers.rope")
+    modules = {name: types.ModuleType(name) for name in names}
+    ops = vars(modules["liger_kernel.ops"])
+    ops["LigerRMSNormFunction"] = types.SimpleNamespace(apply=lambda x, *_: FusedKernel.apply(1, x))
+    multiply = types.SimpleNamespace(apply=lambda gate, up: FusedKernel.apply(1, gate, up))
+    ops["LigerSiLUMulFunction"] = ops["LigerGELUMulFunction"] = multiply
+    rope = vars(modules["liger_kernel.transformers.rope"])
+    rope["liger_rotary_pos_emb"] = lambda q, k, cos, sin: FusedKernel.apply(2, q, k)
+    return modules
+
+
 def one_attention(module: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> tuple[torch.Tensor, None]:
     return _attention(query, key, value), None
 
 
-def step(method: dict[str, Any], layers: int, quick: bool) -> tuple[Count, Count]:
+def step(method: dict[str, Any], layers: int, quick: bool, fused: bool) -> tuple[Count, Count]:
     """(forward, backward) of a training step."""
     order = config.build({"data": {"train": "none.json"}, "method": method})
     with tempfile.TemporaryDirectory() as folder, pretended.accelerator():
         path = tiny.write(Path(folder) / "model", layers=layers, **SHAPE)
         base = pretended.loaded(order.method.load, path, torch.bfloat16, attn_implementation="counted")
+        if fused:
+            fused_kernels.fuse(base)
         tuned = order.method.wrap(distributed.to_device(base, pretended.NAME)).train()
         base.config.use_cache = False
         assert isinstance(order.method, LoRA)
@@ -112,11 +152,12 @@ def step(method: dict[str, Any], layers: int, quick: bool) -> tuple[Count, Count
 
 def measure() -> list[dict[str, Any]]:
     """A row a method and a way: kernels of a layer, and bytes a token and hidden number beside products."""
+    sys.modules.update(liger_stand_ins())
     attention.AttentionInterface.register("counted", one_attention)
     rows = []
     for name, method in METHODS.items():
-        for way, quick in WAYS.items():
-            few, many = step(method, 2, quick), step(method, 4, quick)
+        for way, chosen in WAYS.items():
+            few, many = step(method, 2, *chosen), step(method, 4, *chosen)
             kernels = [(more.kernels.total() - less.kernels.total()) // 2 for less, more in zip(few, many)]
             nbytes = [(more.nbytes - less.nbytes) / 2 / TOKENS / SHAPE["hidden"] for less, more in zip(few, many)]
             rows.append(
