@@ -86,9 +86,11 @@ class Samples:
         """whole: the user asked for it. What the base says under an adapter can wait until a step is done."""
         if self.trainer.sharded or not distributed.is_main():
             return  # a sharded model answers only when all processes ask at once
-        self.base_is_due = step == 0 and base_stays(self.trainer.accelerator.unwrap_model(self.trainer.model))
-        if not self.base_is_due:
-            self._round(step, whole)
+        if step == 0 and base_stays(self.trainer.accelerator.unwrap_model(self.trainer.model)):
+            self.base_is_due = True
+            return
+        self.after_step()
+        self._round(step, whole)
 
     def after_step(self) -> None:
         """The round of the untouched base, where it is still due."""
