@@ -28,6 +28,7 @@ The top level holds the product's nouns; a folder beside a noun holds what it is
                evaluation/ what answers are worth: scores, intervals, verdict; evaluating.py measures a run
                influence: which rows taught it; benchmark: tasks of lm-eval; side_job.py: a job beside a finished run
                scoring: a reward model's scores of a file
+    stage      stages/    what is learnt from what;  reward  rewards/  what an answer is worth; reward_trial
                export/    folders and their proof, card, report, the Hub
 
 Numbers are floors: a file imports only from its own floor or below, and there is no cycle (tests/test_layers.py).
@@ -65,6 +66,8 @@ FLOORS = {
         "footprint",
         "method",
         "methods",
+        "reward",
+        "rewards",
         "stage",
         "stages",
         "training",
@@ -87,6 +90,7 @@ FLOORS = {
         "benchmark",
         "choice",
         "scoring",
+        "reward_trial",
         "preflight",
         "auto_values",
         "resolve",

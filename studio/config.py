@@ -21,6 +21,7 @@ from studio.evaluation.order import EvaluationOrder
 from studio.methods import METHODS, AnyMethod
 from studio.places import PLACES, AnyPlace
 from studio.places.here import Here
+from studio.rewards import REWARDS
 from studio.stages import STAGES, AnyStage
 from studio.stages.sft import SFT
 from studio.training import Training
@@ -46,7 +47,8 @@ class RunConfig(BaseModel):
     stage: AnyStage = Field(
         default_factory=SFT,
         title="Stage",
-        description="What is learnt from what: sft from answers, dpo and orpo from pairs, kto from verdicts.",
+        description="What is learnt from what: sft from answers, dpo and orpo from pairs, kto from verdicts, grpo from "
+        "rewards.",
     )
     start: str | None = Field(
         None,
@@ -83,6 +85,10 @@ class RunConfig(BaseModel):
         """The rate ordered, or the method's own, as is usual for the stage."""
         usual = self.method.learning_rate * self.stage.rate_scale
         return usual if self.training.learning_rate is None else self.training.learning_rate
+
+    def steps(self, rows: int) -> int:
+        """Optimizer steps of the whole run."""
+        return self.training.max_steps or self.training.steps(rows) * self.stage.steps_per_batch
 
     @property
     def virtual_tokens(self) -> int:
@@ -221,9 +227,14 @@ def _set(plain: dict[str, Any], setting: str) -> None:
 
 
 def _dotted(loc: tuple) -> str:
-    """pydantic's location without the union tag it puts behind `method`."""
+    """pydantic's location without the union tags that it puts behind `method` and behind the number of a reward."""
     tags = TAGGED[loc[0]][1] if loc and loc[0] in TAGGED else {}
-    return ".".join(str(part) for index, part in enumerate(loc) if not (index == 1 and part in tags))
+    parts = [part for index, part in enumerate(loc) if not (index == 1 and part in tags)]
+    return ".".join(
+        str(part)
+        for index, part in enumerate(parts)
+        if not (index and isinstance(parts[index - 1], int) and part in REWARDS)
+    )
 
 
 def _fault(item: Mapping[str, Any]) -> tuple[str, str]:
@@ -243,6 +254,9 @@ def _fault(item: Mapping[str, Any]) -> tuple[str, str]:
             f"There is no place {value.get('kind') if isinstance(value, dict) else value!r}.",
             f"Places: {', '.join(PLACES)}.",
         )
+    if kind in ("union_tag_invalid", "union_tag_not_found") and where.startswith("stage.rewards"):
+        name = value.get("name") if isinstance(value, dict) else value
+        return f"There is no reward {name!r} ({where}).", f"{_nearest(name, REWARDS)}Rewards: {', '.join(REWARDS)}."
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return _unknown_name(where, value)
     shown = repr(value) if len(repr(value)) < 80 else repr(value)[:77] + "…"
@@ -255,11 +269,15 @@ def _unknown_name(where: str, value: Any) -> tuple[str, str]:
     name = value.get("name") if isinstance(value, dict) else value
     if where == "stage" and name is None:
         return "stage has no name.", f"Write it as stage: {{name: dpo, beta: 0.1}}. Stages: {', '.join(names)}."
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
-    suggestion = f"Did you mean {near[0]}? " if near else ""
+    suggestion = _nearest(name, names)
     if where == "stage":
         return f"There is no stage {name!r}.", f"{suggestion}Stages: {', '.join(names)}."
     return f"There is no method {name!r}.", f"{suggestion}Methods: {', '.join(names)}."
+
+
+def _nearest(name: Any, names: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
+    return f"Did you mean {near[0]}? " if near else ""
 
 
 def _expected(item: Mapping[str, Any]) -> str:
@@ -272,14 +290,17 @@ def _known(loc: tuple) -> list[str]:
     """The keys allowed beside an unknown one."""
     kind: Any = RunConfig
     for part in loc[:-1]:
-        tagged = next((kinds[part] for _, kinds in TAGGED.values() if part in kinds), None)
+        if isinstance(part, int):
+            continue
+        kinds_of_parts = [kinds for _, kinds in TAGGED.values()] + [REWARDS]
+        tagged = next((kinds[part] for kinds in kinds_of_parts if part in kinds), None)
         if tagged and not (isinstance(kind, type) and part in getattr(kind, "model_fields", {})):
             kind = tagged
             continue
         field = getattr(kind, "model_fields", {}).get(part)
         if field is None:
             return []
-        if part in TAGGED:
+        if part in (*TAGGED, "rewards"):
             continue
         kind = next(
             (

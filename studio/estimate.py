@@ -132,7 +132,7 @@ def estimate(
         optimizer=loop.optimizer,
         context=expected.context,
         correction=correction,
-        steps=config.training.max_steps if statistics is None else config.training.steps(statistics.rows),
+        steps=config.training.max_steps if statistics is None else config.steps(statistics.rows),
         disk=sum(disk.values()),
         disk_by_cause=disk,
         fits=expected.fits,

@@ -28,10 +28,12 @@ from studio import crash
 #          likeliest token; table: of a combination (worker/combine.py) or a race (race.new_row)
 #  forgetting  {step, loss_rise, kl, verdict, low, high, items, kinds, final?, advice?}  against the base
 #  sample  {step, prompt, answer, reference?, cut?}  cut: by the share of time that samples may take
+#  rollout  {step, prompt, reference, answers: [{text, reward, rewards: {name: value}, advantage, ended, cut}]}
+#          answers that a stage has the model write to one of a step's prompts
 #  saved   {step, path, what: "checkpoint" | "model" | "export" | "upload", bytes?}
 #  note    {level: "info" | "warning" | "error", text, hint?}
 #  end     {state, cause?, action?, code?, signal?, plan?, …}  the last line of an attempt; plan: plan.conclude
-KINDS = ("phase", "plan", "step", "eval", "forgetting", "sample", "saved", "note", "end")
+KINDS = ("phase", "plan", "step", "eval", "forgetting", "sample", "rollout", "saved", "note", "end")
 
 PHASES = (
     "queued",

@@ -17,6 +17,7 @@ ADAMW_CHUNK_SIZE = 2**22  # weights updated at once: keeps the float32 copies sm
 MATMUL_ATTENTION_MAX_TOKENS = 1024  # longest row whose whole score matrix is formed: 1024² × 2 bytes a head
 
 SAMPLE_MAX_NEW_TOKENS = 96  # of an answer to a sample prompt (worker/samples.py)
+EVAL_PROMPTS = 64  # held-out prompts that are answered at an evaluation, where a stage learns from its own answers
 
 
 def logit_chunk_bytes(kind: str, memory: int = 0) -> int:

@@ -13,12 +13,13 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from studio import auto, data, model, origin, places
+from studio import auto, data, model, origin, places, run
 from studio.base import source
 from studio.config import RunConfig
 from studio.device import Device, devices
 from studio.driver import fit
 from studio.errors import OrderError
+from studio.talk import reference
 from studio.training import Training
 
 # of transformers, those that need no more than their name -> the package that brings them
@@ -63,6 +64,7 @@ def check(config: RunConfig) -> None:
     check_settings(config, device)
     origin.check(config)
     data.check(config.data, folder, num_virtual_tokens=config.virtual_tokens)
+    check_rewards(config)
 
 
 def check_new_tokens(config: RunConfig, facts: model.ModelFacts | None) -> None:
@@ -85,6 +87,28 @@ def check_new_tokens(config: RunConfig, facts: model.ModelFacts | None) -> None:
         )
     if facts is not None:
         config.method.refuse_tokens(facts)
+
+
+def check_rewards(config: RunConfig) -> None:
+    """Raise StudioError for a reward that cannot be given: no answer to compare with, no reward model, no address."""
+    rewards = getattr(config.stage, "rewards", ())
+    if comparing := [reward.label for reward in rewards if reward.needs_reference]:
+        data.check_references(config.data, comparing)
+    for reward in rewards:
+        if config.place.remote and (reward.run_id or reward.code):
+            raise OrderError(
+                f"The reward {reward.name} needs what is on this computer, and this run is for another one.",
+                "Train here, or take other rewards.",
+                "stage.rewards",
+            )
+        if reward.run_id:
+            reference.of_run(run.find(reward.run_id), scores=True)
+        if reward.address:
+            from studio.judge.order import check_url  # late: an HTTP library
+
+            check_url(reward.address)
+        if reward.code and not Path(reward.code).expanduser().is_file():
+            raise OrderError(f"There is no file {reward.code}.", "Give the path of a .py file.", "stage.rewards")
 
 
 def check_settings(config: RunConfig, device: Device) -> None:

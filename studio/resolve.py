@@ -91,7 +91,7 @@ def resolve(
     )
     packed, kernel, why = auto.layout(config, facts, device, longest)
     fused, why_fused = auto.fused_kernels(config, facts, device)
-    steps = training.steps(rows)
+    steps = config.steps(rows)
     every = eval_every(training, steps)
     return Resolved(
         device=device.traits.torch,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from studio.method import Method
     from studio.training import Training
 
-EXAMPLES = ("answers", "pairs", "verdicts")
+EXAMPLES = ("answers", "pairs", "verdicts", "prompts")
 
 
 class Answers(NamedTuple):
@@ -50,6 +50,7 @@ class Stage(BaseModel, ABC):
     sequences: ClassVar[int] = 1  # that a row puts through the model
     scores: ClassVar[bool] = False  # whether the result scores answers (worker/reward_head.py) and writes none
     mismatched: ClassVar[bool] = False  # whether each prompt is also given another row's answer (KTO)
+    generates: ClassVar[bool] = False  # whether it learns from answers that the model itself writes meanwhile
     rate_scale: ClassVar[float] = 1.0  # learning rate left out: the method's own, times this
     metrics: ClassVar[tuple[str, ...]] = ()  # of METRICS: what its curves show
 
@@ -62,6 +63,21 @@ class Stage(BaseModel, ABC):
     def uses_reference(self) -> bool:
         """Whether the loss compares with the model as it was before training."""
         return False
+
+    @property
+    def answers_per_row(self) -> int:
+        """Answers that the model writes to each row's prompt; 0 where it writes none."""
+        return 0
+
+    @property
+    def answer_tokens(self) -> int:
+        """Most tokens of each of them."""
+        return 0
+
+    @property
+    def steps_per_batch(self) -> int:
+        """Optimizer steps that learn from the same rows, one after the other."""
+        return 1
 
     def switches_adapter_off(self, method: Method) -> bool:
         """Whether a new adapter switched off gives the reference."""
@@ -125,6 +141,12 @@ METRICS = {
     "length_chosen": "Tokens of chosen answers.",
     "length_rejected": "Tokens of rejected answers.",
     "kl": "Estimated divergence from the model before training.",
+    "reward": "Mean reward of the answers that the model writes.",
+    "reward_std": "How far the rewards of a group lie apart; where they do not, nothing is learnt from it.",
+    "flat": "Share of groups whose answers all have the same reward.",
+    "ended": "Share of answers that end by themselves before the longest length.",
+    "length": "Tokens of the answers that the model writes.",
+    "clipped": "Share of tokens whose change was cut off.",
 }
 PAIRED = ("accuracy", "margin", "chosen", "rejected", "logps_chosen", "logps_rejected", "length_chosen",
           "length_rejected")  # fmt: skip

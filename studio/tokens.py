@@ -86,7 +86,7 @@ class Encoded:
     overflow: tokens beyond max_length; with too_long="drop" the row is to be dropped, else they are gone from ids.
     left_out: kinds of problems: what the template cannot write (see Rendered).
     second: of two answers to one prompt, where in `ids` the second one's sequence begins; 0 for one sequence.
-    good: the verdict on an answer.
+    good: the verdict on an answer. question: of a prompt that the model answers itself, the reward.Asked as JSON.
     """
 
     ids: list[int]
@@ -98,6 +98,7 @@ class Encoded:
     left_out: tuple[str, ...] = ()
     second: int = 0
     good: bool = True
+    question: str = ""
 
     @property
     def longest(self) -> int:
@@ -149,9 +150,8 @@ class Encoder:
         if template is None:
             template = load(order.template, new_tokens.tokenizer_folder(model_folder, order.new_tokens))
         train_on = order.train_on if order.examples == "answers" else "last"
-        encoder = cls(
-            model_folder, template, order.max_length, order.too_long, train_on, order.reasoning, order.new_tokens
-        )
+        too_long = "drop" if order.examples == "prompts" else order.too_long  # half a question is none
+        encoder = cls(model_folder, template, order.max_length, too_long, train_on, order.reasoning, order.new_tokens)
         encoder.context_limit = encoder.context_length and encoder.context_length - num_virtual_tokens
         encoder.num_virtual_tokens = num_virtual_tokens
         return encoder

@@ -14,6 +14,7 @@ from studio.commands.methods import SECTIONS, knobs
 from studio.home import PROJECT
 from studio.knob import GROUPS
 from studio.methods import METHODS
+from studio.rewards import REWARDS
 from studio.stages import STAGES
 from tests import families
 
@@ -69,6 +70,21 @@ def settings() -> str:
         for knob in knobs(kind):
             keys[knob["group"]].append(f"`{section}.{knob['key']}`")
     return table(["group", "settings"], [[names[group], ", ".join(listed)] for group, listed in keys.items()])
+
+
+def rewards() -> str:
+    """One row a reward: its name, which answers get how much, and its knobs."""
+    return table(
+        ["reward", "what it gives", "knobs"],
+        [
+            [
+                f"`{name}`",
+                reward.about,
+                ", ".join(f"`{knob}`" for knob in reward.model_fields if knob not in ("name", "weight")) or "—",
+            ]
+            for name, reward in REWARDS.items()
+        ],
+    )
 
 
 def proved() -> str:
@@ -199,6 +215,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "methods": methods,
     "stages": stages,
     "settings": settings,
+    "rewards": rewards,
     "families": proved,
     "compared": compared,
     "speed": partial(speed, "train_lora"),

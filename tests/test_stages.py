@@ -51,7 +51,7 @@ def test_left_out_it_is_sft_and_not_written() -> None:
     ("stage", "message", "hint"),
     [
         ("dop", "no stage 'dop'", "Did you mean dpo"),
-        ("grpo", "no stage 'grpo'", "Stages: sft"),
+        ("ppo", "no stage 'ppo'", "Stages: sft"),
         ({"beta": 1}, "stage has no name", "name: dpo"),
         ({"name": "dpo", "bta": 1}, "Unknown key stage.bta", "Did you mean beta"),
         ({"name": "sft", "beta": 1}, "Unknown key stage.beta", ""),

@@ -35,6 +35,9 @@ _HOME = {
     "trained_on": "preparing",
     "training_examples": "preparing",
     "cautions": "pairs",
+    "check_references": "prompts",
+    "read_for": "prompts",
+    "asked_of": "prompts",
 }
 __all__ = sorted(_HOME)
 

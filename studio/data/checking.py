@@ -9,7 +9,7 @@ import numpy as np
 from studio.data.encoding import check_context_length
 from studio.data.order import DataOrder
 from studio.data.pairs import refuse_other_examples
-from studio.data.reading import read
+from studio.data.prompts import read_for
 from studio.data.splitting import characters
 from studio.tokens import Encoded, Encoder
 
@@ -23,17 +23,17 @@ def check(order: DataOrder, model_folder: Path | None = None, num_virtual_tokens
 
     num_virtual_tokens: tokens that the method puts before every row. Raises DataError and TemplateError.
     """
-    datasets = [read(source.source, order.format, order.mapping, encoding=order.encoding) for source in order.sources()]
+    datasets = [read_for(order, source.source) for source in order.sources()]
     chosen = [dataset.decide(order.problems).conversations for dataset in datasets]
     for dataset in datasets:
         refuse_other_examples(dataset, order.examples)
     if isinstance(order.eval, str):
-        read(order.eval, order.format, order.mapping, encoding=order.encoding)
+        read_for(order, order.eval)
     if model_folder is None:
         return
     encoder = Encoder.from_order(order, model_folder, num_virtual_tokens=num_virtual_tokens)
     for dataset, conversations in zip(datasets, chosen, strict=True):
-        encoder.check_template(conversations[:GATE_ROWS])
+        encoder.check_template(conversations[:GATE_ROWS] if order.examples != "prompts" else [])
         if encoder.context_limit is not None and encoder.context_limit < order.max_length:
             # the rows with the most characters; the trainer checks all
             longest = np.argsort(-conversations.sizes(characters), kind="stable")[:GATE_ROWS]

@@ -14,16 +14,18 @@ import xxhash
 from studio.tokens import Encoded
 
 SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
-SCHEMAS = {  # by what the stage learns from; second, good: as in tokens.Encoded
+SCHEMAS = {  # by what the stage learns from; second, good, question: as in tokens.Encoded
     "answers": SCHEMA,
     "pairs": SCHEMA.append(pa.field("second", pa.int32())),
     "verdicts": SCHEMA.append(pa.field("good", pa.bool_())),
+    "prompts": SCHEMA.append(pa.field("question", pa.string())),
 }
 Row = dict[str, Any]
 
 
 class EncodedRows(Sequence[Row]):
-    """A sequence of {"input_ids", "labels"}, of pairs with "second", of verdicts with "good" (see tokens.Encoded).
+    """A sequence of {"input_ids", "labels"}, of pairs with "second", of verdicts with "good", of prompts with
+    "question" (see tokens.Encoded).
 
     A slice gives a list. order: which rows of the table, and how often.
     """
@@ -71,6 +73,9 @@ class EncodedRows(Sequence[Row]):
         bits = xxhash.xxh3_128(np.ascontiguousarray(self.lengths()).tobytes())
         for name in self.table.column_names:
             for chunk in self.table.column(name).chunks:
+                if pa.types.is_string(chunk.type):
+                    bits.update("\0".join(chunk.to_pylist()).encode(errors="replace"))
+                    continue
                 values = chunk.flatten() if name in SCHEMA.names else chunk
                 bits.update(np.ascontiguousarray(values.to_numpy(zero_copy_only=False)))
         bits.update(b"" if self.order is None else np.ascontiguousarray(self.order, np.int64))
@@ -101,6 +106,8 @@ class Writer:
                 columns.append(pa.array(np.array([e.second for e in batch], np.int32)))
             if "good" in self.schema.names:
                 columns.append(pa.array(np.array([e.good for e in batch])))
+            if "question" in self.schema.names:
+                columns.append(pa.array([e.question for e in batch], pa.string()))
             self.stream.write_batch(pa.record_batch(columns, schema=self.schema))
             self.rows += len(batch)
             self.trained += [e.n_trained for e in batch]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from studio.data.dataset import Conversations, Dataset
+from studio.data.prompts import encode_prompt
 from studio.errors import DataError, TemplateError
 from studio.kernels import IGNORE_INDEX
 from studio.stages import learning_from
@@ -16,6 +17,7 @@ TITLES = {
     "answers": "answers",
     "pairs": "preference data (pairs of answers)",
     "verdicts": "preference data (answers with a verdict)",
+    "prompts": "prompts",
 }
 LOOKED_AT = 20_000  # pairs whose lengths are compared
 BIASED_SHARE = 0.65  # of pairs whose chosen answer is the longer one, from which on it is said
@@ -23,8 +25,8 @@ BIASED_SHARE = 0.65  # of pairs whose chosen answer is the longer one, from whic
 
 def refuse_other_examples(dataset: Dataset, examples: str) -> None:
     """Raise DataError where a data set's rows are not what the order's stage learns from, naming a stage that does."""
-    if dataset.examples == examples:
-        return
+    if dataset.examples == examples or examples == "prompts" and dataset.format != "text":
+        return  # whatever has a question is a prompt
     stages, takes = " or ".join(learning_from(dataset.examples)), " or ".join(learning_from(examples))
     hint = f"Set stage to {stages}, or take other data."
     if examples == "answers" and dataset.examples == "pairs":
@@ -32,7 +34,7 @@ def refuse_other_examples(dataset: Dataset, examples: str) -> None:
             f"Set stage to {stages} to learn from both answers, or data.format to chosen to learn the chosen ones "
             "alone."
         )
-    elif examples == "answers":
+    elif examples == "answers" and dataset.examples == "verdicts":
         hint = (
             f"Set stage to {stages} to learn from both kinds, or data.format to good to learn the good answers alone."
         )
@@ -47,6 +49,8 @@ def encode_examples(
     conversations: list[dict[str, Any]], encoder: Encoder, examples: str
 ) -> list[Encoded | TemplateError]:
     """Every conversation as a row of the stage: one sequence, or both answers of a pair, one behind the other."""
+    if examples == "prompts":
+        return [encode_prompt(conversation, encoder) for conversation in conversations]
     first = encoder.encode_each(conversations)
     if examples == "verdicts":
         return [
@@ -95,7 +99,7 @@ def describe(dataset: Dataset) -> dict[str, Any] | None:
     """Of pairs: {"pairs", "longer_chosen" (share), "characters_chosen", "characters_rejected" (means)}; of verdicts:
     {"good", "bad"}; of the first LOOKED_AT rows. None for other data.
     """
-    if dataset.examples == "answers":
+    if dataset.examples in ("answers", "prompts"):
         return None
     rows = _some(dataset.conversations)
     if dataset.examples == "verdicts":

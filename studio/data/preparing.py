@@ -26,7 +26,7 @@ from studio.data.encoded import open_rows
 from studio.data.encoding import EncodingJob, EvalPart, Prepared, Report, batches, encode, encode_eval, training_rows
 from studio.data.order import DataOrder
 from studio.data.pairs import refuse_other_examples
-from studio.data.reading import read
+from studio.data.prompts import read_for
 from studio.data.record import PreparationRecord
 from studio.data.splitting import SourceSplit, num_held_out, prompt_groups, split
 from studio.errors import StudioError
@@ -61,7 +61,8 @@ def prepare(
         counts = [len(part.train) for part in splits]
         for part in splits:
             step = max(1, len(part.train) // CHECKED_ROWS)
-            encoder.check_template([part.train[n] for n in range(0, len(part.train), step)][:CHECKED_ROWS])
+            rows = range(0, len(part.train), step) if order.examples != "prompts" else ()
+            encoder.check_template([part.train[n] for n in rows][:CHECKED_ROWS])
         parted = order.too_long == "split"  # then it is not known before how many rows there are
         if ahead and sum(counts) >= large.LARGE and not parted and order.examples == "answers":
             return large.start_streaming(order, encoder, seed, key, counts, record.available)
@@ -113,15 +114,11 @@ def training_examples(
 
 def _datasets(order: DataOrder) -> tuple[list[Dataset], Dataset | None]:
     """The order's sources, and its evaluation file where it has one. Raises DataError for what cannot be trained on."""
-    datasets = [read(source.source, order.format, order.mapping, encoding=order.encoding) for source in order.sources()]
+    datasets = [read_for(order, source.source) for source in order.sources()]
     own = None
     if isinstance(order.eval, str):
-        own = read(
-            order.eval,
-            order.format if order.format in ("chosen", "good") else "auto",
-            order.mapping,
-            encoding=order.encoding,
-        )
+        kept = order.format if order.format in ("chosen", "good", "prompts") else "auto"
+        own = read_for(order.model_copy(update={"format": kept}), order.eval)
     for dataset in [*datasets, *([own] if own else [])]:
         refuse_other_examples(dataset, order.examples)
     return datasets, own

@@ -14,7 +14,7 @@ from studio import cards, general
 from studio.config import RunConfig
 from studio.device import Device
 from studio.home import subfolder
-from studio.kernels import padded_width
+from studio.kernels import EVAL_PROMPTS, padded_width
 from studio.memory.studio_loop import RowStatistics
 from studio.memory.training_loop import TrainingLoop
 from studio.model import ModelFacts
@@ -100,6 +100,7 @@ def _active_experts(facts: ModelFacts) -> int:
 
 def pace(facts: ModelFacts, config: RunConfig, rows: RowStatistics, loop: TrainingLoop, speed: Speed) -> Pace:
     """The pace of a run whose data is known."""
+    prompts, rows = rows, rows.answered(config.stage)
     training, trainable = config.training, config.method.trainable(facts)
     labelled = 0.0 if config.stage.scores else min(1.0, rows.label_tokens / max(1, rows.tokens))
     checkpointed = 1 - loop.kept_layers / facts.num_hidden_layers if loop.checkpointing else 0.0
@@ -108,7 +109,8 @@ def pace(facts: ModelFacts, config: RunConfig, rows: RowStatistics, loop: Traini
         token_work *= padded_width(int(rows.mean + config.method.footprint(facts).virtual)) / rows.mean
     forwards = config.stage.extra_forwards(config.switches_adapter_off)
     token_work *= 1 + forwards * (FORWARD_OF_ADAPTERS if config.method.adapter else FORWARD)
-    effective, steps = min(training.effective_batch(rows.rows), rows.rows), training.steps(rows.rows)
+    effective, steps = min(training.effective_batch(prompts.rows), prompts.rows), config.steps(prompts.rows)
+    effective *= max(1, config.stage.answers_per_row)
     devices = loop.world_size if loop.device == "cuda" else 1  # processes on a CPU share its cores
     tokens = effective * rows.mean
     micro_batches = max(1, -(-tokens // (loop.tokens * devices)))
@@ -116,22 +118,47 @@ def pace(facts: ModelFacts, config: RunConfig, rows: RowStatistics, loop: Traini
     beside = launch * micro_batches + trainable * ADAMW_BYTES / speed.moved
     worked = tokens + (general.BRAKE_TOKENS * devices if training.keep_general else 0)
     step = worked * token_work / (speed.rate * devices) + beside
+    writing, writing_eval = _writing(facts, config, prompts, loop, speed, effective)
+    step += writing / config.stage.steps_per_batch
     evaluations = 0
     if rows.eval_rows:
         evaluations = 1 + (10 if training.eval_every == "auto" else steps // max(1, training.eval_every))
-    eval_tokens = rows.eval_rows * rows.mean
+    eval_tokens = 0.0 if config.stage.generates else rows.eval_rows * rows.mean
     evaluation = (eval_tokens * token_work / speed.rate + launch * -(-eval_tokens // loop.tokens)) * FORWARD
+    evaluation += writing_eval
     saves = 1 + (10 if training.save_every == "auto" else steps // max(1, training.save_every))
     saving = trainable * CHECKPOINT_BYTES / WRITE_RATE
     total = speed.start + facts.parameters * loop.weight_itemsize / READ_RATE + steps * step
     total += evaluations * evaluation + saves * saving
     if general.is_measured(training.forgetting, steps * tokens):
         total += general.SHARE * steps * step
-    if config.stage.uses_reference and not config.switches_adapter_off:
+    asks_once = config.stage.uses_reference and not config.stage.generates
+    if asks_once and not config.switches_adapter_off:
         total += (rows.tokens + eval_tokens) * token_work / speed.rate * FORWARD  # asked once, before the start
     if training.probe is True or training.probe == "auto" and loop.device != "cpu":
         total += loop.tokens * token_work / speed.rate + launch
     return Pace(total, step, tokens / step, speed.source, worked * token_work, beside, evaluation, saving)
+
+
+def _writing(
+    facts: ModelFacts, config: RunConfig, prompts: RowStatistics, loop: TrainingLoop, speed: Speed, answers: int
+) -> tuple[float, float]:
+    """Seconds to write a step's answers, and those to the held-out prompts. Every token of a batch of answers reads all
+    weights once.
+    """
+    stage = config.stage
+    if not stage.generates:
+        return 0.0, 0.0
+    forward = 2 * (facts.parameters + _active_experts(facts)) / speed.rate
+    token = facts.parameters * loop.weight_itemsize / speed.moved + speed.launch * facts.num_hidden_layers
+
+    def seconds(count: int) -> float:
+        batches = -(-count // max(1, loop.writes))
+        return batches * stage.answer_tokens * token + count * stage.answer_tokens * forward
+
+    prompt = answers / stage.answers_per_row * prompts.mean * forward
+    held_out = min(prompts.eval_rows, EVAL_PROMPTS)
+    return seconds(answers) + prompt, seconds(held_out) + held_out * prompts.mean * forward
 
 
 def kind(config: RunConfig) -> str:

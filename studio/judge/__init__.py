@@ -19,7 +19,19 @@ from studio.run import Run
 from studio.runs import evaluations
 from studio.side_job import Progress, SideJob
 
-__all__ = ["KEY", "PROMPT", "JudgeOrder", "check_url", "describe", "job", "judge", "order_of", "table_of"]
+__all__ = [
+    "AT_ONCE",
+    "KEY",
+    "PROMPT",
+    "Endpoint",
+    "JudgeOrder",
+    "check_url",
+    "describe",
+    "job",
+    "judge",
+    "order_of",
+    "table_of",
+]
 
 KIND = "judge"
 AT_ONCE = 4  # requests

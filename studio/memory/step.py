@@ -60,7 +60,7 @@ def step(
     tape = Tape(512 if loop.device == "cuda" else 64, loop.accumulates, loop.world_size if loop.fsdp else 1)
     ops = Operations(tape, loop, architecture, footprint)
     # weights, one by one where they are packed on the way; the optimizer's states come with the first step
-    tape.add(states.weights, "weights")
+    tape.add(states.weights + loop.beside, "weights")
     tape.allocate_briefly(states.loading, "workspace")
     tape.add(states.trained, "trained")
     tape.enter_phase("forward")
@@ -80,7 +80,7 @@ def step(
         tape.add(states.gradients - tape.gradients, "gradients")
     tape.allocate_briefly(states.step, "workspace")
     tape.add(-states.gradients, "gradients")
-    if loop.evaluates or loop.samples:
+    if loop.evaluates or loop.samples or loop.writes:
         beside = tape.allocate(whole.while_running, "workspace")
         _evaluate(ops)
         tape.release(beside)
@@ -273,7 +273,7 @@ def _evaluate(ops: Operations) -> None:
     tape, loop, architecture = ops.tape, ops.loop, ops.architecture
     tape.enter_phase("evaluation")
     tape.saving, ops.copies, ops.copied_bytes = False, [], 0
-    if loop.evaluates:
+    if loop.evaluates and not loop.writes:
         inputs = _inputs(ops)
         stream = _embedded(ops)
         for layer, count, _ in _plan(architecture.layers, ops.footprint, loop):
@@ -289,7 +289,19 @@ def _evaluate(ops: Operations) -> None:
         for storage in ops.copies:
             tape.release(storage)
         tape.nodes = []
-    if loop.samples:
+    if loop.writes:
+        _write_answers(ops)
+    elif loop.samples:
         tokens = PROMPT_TOKENS + SAMPLE_MAX_NEW_TOKENS
         cache = 2 * len(architecture.layers) * architecture.kv_size * tokens * loop.compute_itemsize
         tape.allocate_briefly(cache + architecture.vocab_size * (4 + loop.compute_itemsize), "activations")
+
+
+def _write_answers(ops: Operations) -> None:
+    """The keys and values of all answers that are written at once, a layer's copied as they grow by a token, and logits
+    in the computing format, in float32 and on the way to the CPU.
+    """
+    tape, loop, architecture = ops.tape, ops.loop, ops.architecture
+    layer = 2 * architecture.kv_size * loop.writes * loop.longest_row * loop.compute_itemsize
+    logits = loop.writes * architecture.vocab_size * (4 + loop.compute_itemsize)
+    tape.allocate_briefly(layer * (len(architecture.layers) + 1) + logits, "activations")

@@ -13,6 +13,7 @@ from studio.kernels import logit_chunk_bytes, padded_width
 from studio.memory.ranks import processes
 from studio.memory.training_loop import TrainingLoop
 from studio.model import EMBEDDING, ModelFacts
+from studio.stage import Stage
 
 LABELLED = 0.7  # share of tokens with a label where the data is not known yet
 SIDE_SHARE = 60  # per cent of the longest pair's tokens that its longer side has
@@ -35,6 +36,19 @@ class RowStatistics(NamedTuple):
             return rows
         return cls(rows["rows"], rows["tokens"], rows["trained"], rows["max"], rows.get("eval_rows", 0))
 
+    def answered(self, stage: Stage) -> RowStatistics:
+        """With a row for each answer that the stage has the model write to a prompt, taken to be as long as allowed."""
+        if not stage.generates:
+            return self
+        rows, tokens = self.rows * stage.answers_per_row, stage.answer_tokens
+        return RowStatistics(
+            rows,
+            self.tokens * stage.answers_per_row + rows * tokens,
+            rows * tokens,
+            self.longest + tokens,
+            self.eval_rows,
+        )
+
     @property
     def mean(self) -> float:
         """Tokens of a row."""
@@ -43,8 +57,8 @@ class RowStatistics(NamedTuple):
 
 def longest_row(config: RunConfig, rows: RowStatistics | None) -> int:
     """Tokens of the longest row; of a pair of both its answers, each with the prompt."""
-    limit = config.data.max_length * config.stage.sequences
-    return limit if rows is None else min(limit, rows.longest)
+    limit = config.data.max_length * config.stage.sequences + config.stage.answer_tokens
+    return limit if rows is None else min(limit, rows.longest + config.stage.answer_tokens)
 
 
 def studio_loop(
@@ -61,10 +75,10 @@ def studio_loop(
     tokens: of a micro-batch, None for what the order and the device alone say.
     """
     training, itemsize, row = config.training, base_itemsize(config, device), longest_row(config, rows)
+    most, effective, ranks = step_tokens(config, rows), sequences_per_step(config, rows), processes(config)
+    rows = rows and rows.answered(config.stage)
     packed, kernel, _ = auto.layout(config, facts, device, row)
     batch = 1 if packed else max(1, min(auto.padded_rows(config, row, tokens), rows.rows if rows else ASSUMED_ROWS))
-    effective, ranks = training.effective_batch(rows.rows if rows else ASSUMED_ROWS), processes(config)
-    most = step_tokens(config, rows)
     length = row
     if packed:
         length = tokens or auto.packed_tokens(config, device, row)
@@ -118,14 +132,25 @@ def studio_loop(
         world_size=ranks,
         brake=general.BRAKE_TOKENS if training.keep_general else 0,
         evaluates=evaluates,
+        beside=facts.parameters * itemsize if holds_reference(config) else 0,
+        writes=training.batch_size * config.stage.answers_per_row,
         samples=bool(training.sample_prompts) or evaluates and training.samples > 0,
     )
 
 
+def sequences_per_step(config: RunConfig, rows: RowStatistics | None) -> int:
+    """Rows of an optimizer step, or answers where the model writes some to each."""
+    return config.training.effective_batch(rows.rows if rows else ASSUMED_ROWS) * max(1, config.stage.answers_per_row)
+
+
 def step_tokens(config: RunConfig, rows: RowStatistics | None) -> int:
     """Tokens that a process is given in a step of the longest rows."""
-    effective = config.training.effective_batch(rows.rows if rows else ASSUMED_ROWS)
-    return -(-effective // processes(config)) * longest_row(config, rows)
+    return -(-sequences_per_step(config, rows) // processes(config)) * longest_row(config, rows)
+
+
+def holds_reference(config: RunConfig) -> bool:
+    """Whether the untouched base is held beside the trained model, to be asked about answers written meanwhile."""
+    return config.stage.generates and config.stage.uses_reference and not config.switches_adapter_off
 
 
 def shares_keys(device: Device, itemsize: int) -> bool:

@@ -28,19 +28,23 @@ def signs(events: list[dict[str, Any]]) -> list[Sign]:
     plan = latest(events, "plan")
     if not steps or "contestant" in steps[-1]:  # the steps of a race are those of several settings
         return []
-    candidates = [
-        not_a_number(steps),
-        nothing_trained(steps, plan),
-        rate_too_high(steps, evals),
-        flat(steps, evals, plan),
-        overfitting(steps, evals),
-        spike(steps),
-        both_fall(evals),
-        longer_wins(evals),
-        reward_hacked(evals),
-        pairs_by_heart(steps, evals),
-        answers_grow(events, plan),
-    ]
+    candidates = (
+        [not_a_number(steps), no_spread(steps)]
+        if plan.get("stage") == "grpo"
+        else [
+            not_a_number(steps),
+            nothing_trained(steps, plan),
+            rate_too_high(steps, evals),
+            flat(steps, evals, plan),
+            overfitting(steps, evals),
+            spike(steps),
+            both_fall(evals),
+            longer_wins(evals),
+            reward_hacked(evals),
+            pairs_by_heart(steps, evals),
+            answers_grow(events, plan),
+        ]
+    )
     kinds = {sign.kind for sign in candidates if sign}
     hidden_by = {
         "flat": {"nothing trained", "rate too high", "not a number"},
@@ -93,6 +97,26 @@ def nothing_trained(steps: list[dict[str, Any]], plan: dict[str, Any]) -> Sign |
         f"{observation}: nothing is learnt.",
         "Five steps in a row with a zero gradient or loss mean that no token or no weight is trained on.",
         "Stop, look at the coloured tokens of a row on the Data page, and check what is trained on.",
+        last[-1]["step"],
+    )
+
+
+def no_spread(steps: list[dict[str, Any]]) -> Sign | None:
+    """The last groups of answers have the same reward throughout: nothing is learnt from them."""
+    last = steps[-5:]
+    flat = [event.get("preference", {}).get("flat", float(event.get("grad_norm") == 0)) for event in last]
+    if len(last) < 5 or min(flat) < 1:
+        return None
+    reward = last[-1].get("preference", {}).get("reward")
+    return Sign(
+        "no spread",
+        "warning",
+        "All answers to a prompt get the same reward"
+        + (f" ({reward:.2g})" if reward is not None else "")
+        + ": nothing is learnt from them.",
+        "Answers are compared within their group; where none is better than the others, there is no direction to go.",
+        "Read the answers on the run's page. Where none earns the reward, ask for less or show the form in the prompt; "
+        "where all do, it is learnt.",
         last[-1]["step"],
     )
 

@@ -40,6 +40,16 @@ def allow(order: RunConfig) -> None:
                 raise OrderError(f"{text[:300]} lies outside the studio's folders.", HINT, "data.train")
         if not _is_model(order.model):
             raise OrderError(f"{order.model.source[:300]} lies outside the studio's folders.", HINT, "model")
+    for reward in getattr(order.stage, "rewards", ()):
+        if reward.code and restricted():
+            raise OrderError(
+                f"The reward {reward.name} runs a program of this computer, which a page with a login, or that others "
+                "can reach, does not.",
+                "Take other rewards, or start the run in a terminal: python -m studio train ORDER.yaml.",
+                "stage.rewards",
+            )
+        if reward.address and not who.owns():
+            raise OrderError("Only the owner names the address of a judge.", "Take other rewards.", "stage.rewards")
     if not who.owns():
         for text in named:
             if not data.is_local(text):

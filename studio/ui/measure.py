@@ -13,6 +13,7 @@ import numpy as np
 from studio import data, estimate, model, new_tokens, template
 from studio.base import source, starter
 from studio.config import RunConfig
+from studio.data import prompts
 from studio.data.pairs import encode_examples
 from studio.data.splitting import num_held_out
 from studio.errors import ModelError, StudioError, TemplateError
@@ -83,7 +84,7 @@ def lengths(run_config: RunConfig, dataset: data.Dataset) -> Lengths | None:
     folder = folder_of(run_config)
     if folder is None:
         return None
-    examples = run_config.data.examples if dataset.examples == run_config.data.examples else "answers"
+    examples = run_config.data.examples if run_config.data.examples in (dataset.examples, "prompts") else "answers"
     decisions = tuple(sorted(run_config.data.problems.items()))
     return _lengths(
         _Key(
@@ -208,7 +209,7 @@ def read(source: str, run_config: RunConfig) -> data.Dataset:
     """A source of an order, read. One on the Hub is fetched in the background; raises Unanswered while that lasts."""
     if not data.is_local(source):
         single_flight.ask(("data", source), lambda: data.locate(source), hub(), wait=10)
-    return data.read(source, run_config.data.format, run_config.data.mapping, encoding=run_config.data.encoding)
+    return prompts.read_for(run_config.data, source)
 
 
 def hub() -> str:

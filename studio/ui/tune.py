@@ -6,19 +6,20 @@ from typing import Any
 
 import gradio as gr
 
-from studio import config, data, template
+from studio import config, data, reward_trial, template
 from studio.base import source
 from studio.data.formats import formats
 from studio.errors import OrderError, StudioError
 from studio.home import subfolder
 from studio.presets import PRESETS, applied
-from studio.ui import assets, elsewhere, recipes, rights, words
+from studio.ui import assets, elsewhere, guard, recipes, rights, words
 from studio.ui.files import SUGGESTED, is_upload
 from studio.ui.tune_form import form
 from studio.ui.tune_summary import summary
 from studio.ui.who import VISITOR, WATCHER
 
 MAX_ORDER_CHARS = 200_000  # characters of an order
+TRIED_ROWS = 4  # whose prompts the base answers
 
 
 @rights.read(WATCHER, VISITOR)
@@ -105,7 +106,37 @@ def models() -> list[dict[str, Any]]:
     ]
 
 
-READS = (offer, look, preset, write, read, recipes.recipes)
+@rights.read(WATCHER, VISITOR, waits=True)
+def rewards_on_data(question: dict[str, Any]) -> dict[str, Any]:
+    """What an order's rewards give the answers in the data: {order, lang} -> as reward_trial.trial returns it.
+
+    Only rules are tried so: a question changes nothing, runs no program and asks no other address.
+    """
+    run_config = config.build(question.get("order") or {})
+    guard.allow(run_config)
+    if not reward_trial.is_plain(run_config):
+        raise OrderError(
+            "A model, a judge or a program among the rewards is tried by the owner alone.",
+            "Let the base answer, or take that reward away for the trial.",
+            "stage.rewards",
+        )
+    return reward_trial.trial(run_config, "data")
+
+
+@rights.job(waits=True)
+def try_rewards(order: str) -> dict[str, Any]:
+    """Let the base of an order in YAML answer some prompts, and give the answers their rewards.
+
+    Returns what reward_trial.trial returns. It takes about a minute.
+    """
+    if len(order) > MAX_ORDER_CHARS:
+        raise OrderError("The order is too long.", "Data stands in a file of its own; an order only names it.", "order")
+    run_config = config.parse(order)
+    guard.allow(run_config)
+    return reward_trial.trial(run_config, "base", TRIED_ROWS)
+
+
+READS = (offer, look, preset, write, read, recipes.recipes, rewards_on_data)
 
 
 def build(page: gr.Blocks) -> None:
@@ -113,3 +144,4 @@ def build(page: gr.Blocks) -> None:
     gr.HTML(
         html_template=assets.read("tune.html"), js_on_load=assets.mount("tune"), apply_default_css=False, elem_id="tune"
     )
+    rights.register(try_rewards)

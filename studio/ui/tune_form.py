@@ -12,17 +12,24 @@ from studio.evaluation.order import EvaluationOrder
 from studio.knob import GROUPS
 from studio.methods import METHODS
 from studio.places import PLACES
+from studio.rewards import REWARDS
 from studio.stage import METRICS
 from studio.stages import STAGES
 from studio.training import Training
 
 Knob = dict[str, Any]
 # fields that the cards themselves or the Data tab draw, and those that only the YAML has
-HIDDEN = {"data": ("train", "problems", "mapping"), "model": ("source",), "evaluation": ("json_schema",)}
+HIDDEN = {
+    "data": ("train", "problems", "mapping"),
+    "model": ("source",),
+    "evaluation": ("json_schema",),
+    "rewards": ("name", "json_schema", "prompt"),
+}
+FIRST = {"pattern": "^Answer:", "at_most": 400}  # of a reward that cannot do without
 
 
 def form() -> dict[str, Any]:
-    """The groups, every knob of every section, stages, methods and places with theirs, what a stage's metrics mean."""
+    """The groups; every knob of every section; stages, rewards, methods and places with theirs; a stage's metrics."""
     return {
         "groups": [{"name": name, "title": title} for name, title in GROUPS.items()],
         "model": knobs(ModelOrder, HIDDEN["model"]),
@@ -36,9 +43,19 @@ def form() -> dict[str, Any]:
                 "about": kind.about,
                 "advice": kind.advice,
                 "rate_scale": kind.rate_scale,
-                "knobs": knobs(kind, ("name",)),
+                "knobs": knobs(kind, ("name", "rewards")),
             }
             for name, kind in STAGES.items()
+        ],
+        "rewards": [
+            {
+                "name": name,
+                "label": kind.label,
+                "about": kind.about,
+                "first": {key: value for key, value in FIRST.items() if key in kind.model_fields},
+                "knobs": knobs(kind, HIDDEN["rewards"]),
+            }
+            for name, kind in REWARDS.items()
         ],
         "metrics": METRICS,
         "methods": [

@@ -130,7 +130,7 @@ def _data(run_config: RunConfig, answer: Summary) -> Summary:
             "problems": sum(sum(one.counts.values()) for one in found),
             "refused": sum(one.refused for one in found),
         },
-        "steps": run_config.training.steps(train),
+        "steps": run_config.steps(train),
         "effective": run_config.training.effective_batch(train),
         "accumulation": run_config.training.accumulation_steps(train),
         "rows": measure.rows_of(run_config),

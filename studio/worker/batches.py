@@ -37,20 +37,22 @@ class Layout(NamedTuple):
 class EffectiveBatchSampler:
     """A batch sampler: the row numbers of each effective batch. They depend on seed and epoch only."""
 
-    def __init__(self, rows: int, effective_batch_size: int, seed: int):
-        self.rows, self.effective_batch_size = rows, effective_batch_size
+    def __init__(self, rows: int, effective_batch_size: int, seed: int, repeats: int = 1):
+        """repeats: times that each batch comes, one after the other."""
+        self.rows, self.effective_batch_size, self.repeats = rows, effective_batch_size, repeats
         self.seed, self.epoch = seed, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-self.rows // self.effective_batch_size)
+        return -(-self.rows // self.effective_batch_size) * self.repeats
 
     def __iter__(self) -> Iterator[list[int]]:
         numbers = shuffled(self.rows, self.seed, self.epoch)
         for start in range(0, self.rows, self.effective_batch_size):
-            yield numbers[start : start + self.effective_batch_size]
+            for _ in range(self.repeats):
+                yield numbers[start : start + self.effective_batch_size]
 
 
 class StepLoader(torch.utils.data.DataLoader):

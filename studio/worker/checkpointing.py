@@ -25,6 +25,7 @@ from studio.worker import distributed, sharding
 class CheckpointedTrainer(Trainer):
     """The subclass sets `method`, `report`, `checkpoints_to_keep`, `sharded` (FSDP), `rank` and `world_size`."""
 
+    objective: Any = None  # of a stage that does not learn token by token (preference.py, grpo.py)
     resumed_from: Path | None = None  # the checkpoint that weights were last read from
 
     def train_from(self, checkpoint: Path | None, steps: int) -> None:
@@ -101,6 +102,8 @@ class CheckpointedTrainer(Trainer):
             sharding.save_shard(self.model, self.optimizer, Path(output_dir))
         elif self.rank == 0:
             self.method.save_checkpoint(self.accelerator.unwrap_model(self.model), Path(output_dir))
+            if self.objective is not None:
+                self.objective.save(Path(output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Read the trained weights; optimizer, schedule and random states are read by the Trainer."""
@@ -109,6 +112,8 @@ class CheckpointedTrainer(Trainer):
             sharding.load_shard(self.model, self.resumed_from)
         else:
             self.method.load_checkpoint(self.accelerator.unwrap_model(self.model), self.resumed_from)
+            if self.objective is not None:
+                self.objective.load(self.resumed_from)
 
     def load_best_weights(self) -> int:
         """Load the best checkpoint (see Report.on_evaluate), where there is one; returns the step of the weights."""

@@ -6,6 +6,7 @@ token, and its text is streamed.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -208,6 +209,29 @@ class Batch:
 
         Returns the text that became readable, or None while prompt tokens are left.
         """
+        logits = self._prefill_chunk(answer)
+        return None if logits is None else self._begin(answer, logits)
+
+    @torch.inference_mode()
+    def prefill_group(self, answers: Sequence[Answer]) -> None:
+        """Prefill the prompt that all these answers have in common, once; they take their first tokens and join."""
+        first, logits = answers[0], None
+        while logits is None:
+            logits = self._prefill_chunk(first)
+        for answer in answers[1:]:
+            answer.cache, answer.num_prefilled = copy.deepcopy(first.cache), first.num_prefilled
+        for answer in answers:
+            self._begin(answer, logits)
+
+    def _begin(self, answer: Answer, logits: torch.Tensor) -> str:
+        """Take the first token and join the batch."""
+        text = answer.take(logits)
+        if answer.finish_reason is None:
+            self._join(answer)
+        return text
+
+    def _prefill_chunk(self, answer: Answer) -> torch.Tensor | None:
+        """The logits [vocabulary] behind the prompt, on the CPU; None while prompt tokens are left."""
         end = len(answer.prompt_ids) if self.rope_kind else answer.num_prefilled + PREFILL_CHUNK
         input_ids = torch.tensor([answer.prompt_ids[answer.num_prefilled : end]], device=self.device)
         self._reset_dynamic_rope()
@@ -219,10 +243,7 @@ class Batch:
         answer.num_prefilled += input_ids.shape[1]
         if answer.num_prefilled < len(answer.prompt_ids):
             return None
-        text = answer.take(out.logits[0, -1].float().cpu())
-        if answer.finish_reason is None:
-            self._join(answer)
-        return text
+        return out.logits[0, -1].float().cpu()
 
     def _new_cache(self) -> Any:
         from transformers.cache_utils import DynamicCache

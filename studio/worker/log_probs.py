@@ -16,19 +16,27 @@ from studio.worker.loss import LogitTransform, at_head, head_gradients, head_los
 
 
 def log_probs(
-    model: Any, inputs: dict[str, Any], kind: str, dtype: torch.dtype, target_positions: torch.Tensor | None = None
+    model: Any,
+    inputs: dict[str, Any],
+    kind: str,
+    dtype: torch.dtype,
+    target_positions: torch.Tensor | None = None,
+    temperature: float = 1.0,
 ) -> torch.Tensor:
-    """log p of every target token, float32 [targets], in the order of labels[:, 1:]. Parameters as of `loss.loss`."""
+    """log p of every target token, float32 [targets], in the order of labels[:, 1:]. Parameters as of `loss.loss`.
+
+    temperature: that the logits are divided by.
+    """
     model_inputs = {key: value for key, value in inputs.items() if key != "labels"}
     labels = inputs["labels"]
     if kind == "chunked":
-        return at_head(model, model_inputs, labels, target_positions, _Chunked(dtype))
+        return at_head(model, model_inputs, labels, target_positions, _Chunked(dtype, temperature))
     targets = labels[:, 1:].flatten()
     if target_positions is None:
         target_positions = (targets != IGNORE_INDEX).nonzero().flatten()
     logits = model(**model_inputs).logits[:, -labels.shape[1] :]  # virtual tokens stand before the row's own
     with torch.autocast(logits.device.type, enabled=False):
-        values = logits[:, :-1].flatten(0, 1)[target_positions].float().log_softmax(-1)
+        values = logits[:, :-1].flatten(0, 1)[target_positions].float().div(temperature).log_softmax(-1)
         return values.gather(-1, targets[target_positions, None]).flatten()
 
 
@@ -41,13 +49,14 @@ def sums_by_sequence(values: torch.Tensor, lengths: torch.Tensor) -> torch.Tenso
 class _Chunked:
     """What at_head calls: the log-probabilities at the targets."""
 
-    def __init__(self, dtype: torch.dtype):
-        self.dtype = dtype
+    def __init__(self, dtype: torch.dtype, temperature: float):
+        self.dtype, self.temperature = dtype, temperature
 
     def __call__(
         self, head: Any, hidden: torch.Tensor, targets: torch.Tensor, transform: LogitTransform
     ) -> torch.Tensor:
         weight, rows, row_values = head_weight(head)
+        transform = transform._replace(temperature=self.temperature)
         arguments = (hidden, weight, getattr(head, "bias", None), targets, transform, self.dtype, rows, row_values)
         return HeadLogProbs.apply(*arguments) if torch.is_grad_enabled() else -head_losses(*arguments)
 

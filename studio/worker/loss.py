@@ -102,10 +102,13 @@ def at_head(
 
 
 class LogitTransform(NamedTuple):
-    """What a model does to head(hidden) before the softmax: scale, then a soft cap (Gemma 2: cap · tanh(x / cap))."""
+    """What is done to head(hidden) before the softmax: scale, then a soft cap (Gemma 2: cap · tanh(x / cap)), then
+    division by the temperature that tokens are sampled at.
+    """
 
     scale: float = 1.0
     cap: float | None = None
+    temperature: float = 1.0
 
     @classmethod
     def of(cls, config: Any) -> LogitTransform:
@@ -292,6 +295,8 @@ def _cross_entropy(
         if transform.cap:
             values = torch.tanh_(values.div_(transform.cap)).mul_(transform.cap)
     capped = values.clone() if transform.cap else None
+    if transform.temperature != 1.0:
+        values /= transform.temperature
     target_logits = values.gather(-1, targets).float()
     max_logits = values.amax(-1, keepdim=True).float()
     if is_plain:
@@ -300,6 +305,8 @@ def _cross_entropy(
         grad_logits.copy_(values.softmax(-1))
     log_sum_exp = max_logits - grad_logits.amax(-1, keepdim=True).log()  # the largest probability is exp(max) / Σ exp
     grad_logits.scatter_add_(-1, targets, -torch.ones_like(target_logits))
+    if transform.temperature != 1.0:
+        grad_logits /= transform.temperature
     if capped is not None:
         grad_logits *= 1 - (capped / transform.cap).square_()
     if transform.scale != 1.0:

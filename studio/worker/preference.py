@@ -122,6 +122,12 @@ class Objective:
         positions = self.trainer.to_device(micro_batch.get("last_positions", torch.zeros(1, dtype=torch.int64)))
         return reward_head.scores(model, self.trainer.model_inputs(micro_batch), positions)
 
+    def save(self, folder: Path) -> None:
+        """Keep in a checkpoint what a resume needs beside the weights."""
+
+    def load(self, folder: Path) -> None:
+        """Take up what `save` kept."""
+
     def token_loss(self, model: Any, micro_batch: MicroBatch) -> torch.Tensor:
         """-log p summed over all target tokens, by the same functions as the loss."""
         return -self._log_probs(model, micro_batch).sum()
@@ -169,23 +175,24 @@ class Objective:
             return self.trainer.to_device(micro_batch["reference"])
         return sums_by_sequence(self._ask_untouched(model, micro_batch), lengths)
 
-    def _ask_untouched(self, model: Any, micro_batch: MicroBatch) -> torch.Tensor:
+    def _ask_untouched(self, model: Any, micro_batch: MicroBatch, temperature: float = 1.0) -> torch.Tensor:
         """Log-probabilities of the targets by the model without its adapter."""
         model = self.trainer.accelerator.unwrap_model(model)
         was_training = model.training
         model.eval()
         with torch.no_grad(), untouched(model):
-            values = self._log_probs(model, micro_batch)
+            values = self._log_probs(model, micro_batch, temperature)
         model.train(was_training)
         return values
 
     def _sums(self, model: Any, micro_batch: MicroBatch, lengths: torch.Tensor) -> torch.Tensor:
         return sums_by_sequence(self._log_probs(model, micro_batch), lengths)
 
-    def _log_probs(self, model: Any, micro_batch: MicroBatch) -> torch.Tensor:
+    def _log_probs(self, model: Any, micro_batch: MicroBatch, temperature: float = 1.0) -> torch.Tensor:
         trainer = self.trainer
         positions = trainer.to_device(micro_batch.get("target_positions"))
-        return log_probs(model, trainer.model_inputs(micro_batch), trainer.loss_kind, trainer.dtype, positions)
+        inputs = trainer.model_inputs(micro_batch)
+        return log_probs(model, inputs, trainer.loss_kind, trainer.dtype, positions, temperature)
 
 
 def _plain(row: Row) -> Row:

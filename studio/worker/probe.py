@@ -17,6 +17,7 @@ from transformers import TrainerCallback
 
 from studio.errors import DeviceError
 from studio.worker.batches import MicroBatchCollator
+from studio.worker.grpo import GroupObjective
 from studio.worker.memory import is_out_of_memory
 from studio.worker.side_effects import without_side_effects
 
@@ -41,7 +42,7 @@ class MemoryProbe(TrainerCallback):
         try:
             with without_side_effects(trainer.model_wrapped), optimizer_dry_run(trainer.optimizer) as optimizer_step:
                 self.two_passes(largest, optimizer_step, accumulates=len(micro_batches) > 1)
-                if trainer.eval_dataset is not None:
+                if trainer.eval_dataset is not None and not isinstance(trainer.objective, GroupObjective):
                     batches = trainer.get_eval_dataloader()
                     largest_eval = max((one for one in batches if "mismatched" not in one), key=_num_tokens)
                     with torch.no_grad():
@@ -66,6 +67,8 @@ class MemoryProbe(TrainerCallback):
     def longest_step(self) -> list[dict[str, Any]]:
         """The micro-batches of a step of the longest rows."""
         rows = self.trainer.train_dataset.longest(self.trainer.effective_batch_size)
+        if isinstance(self.trainer.objective, GroupObjective):
+            return self.trainer.objective.longest_step(rows)
         micro_batches = MicroBatchCollator(self.trainer.layout)(rows)
         return [micro_batch for micro_batch in micro_batches if "mismatched" not in micro_batch]
 

@@ -192,7 +192,8 @@ class Report(TrainerCallback):
         """{"preference": metrics} of a stage that compares answers, else {}."""
         if getattr(self.trainer, "objective", None) is None:
             return {}
-        names = [name for name in METRICS if name != "loss" and f"{prefix}{name}" in values]
+        names = [name.removeprefix(prefix) for name in values if name.startswith(prefix)]
+        names = [name for name in names if name != "loss" and name.partition("/")[0] in METRICS]
         return {"preference": {name: round(values[f"{prefix}{name}"], 6) for name in names}}
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 
 from studio import device, run
 from studio.errors import StudioError
+from studio.reward import Asked
 from studio.talk.reference import of_run
 from studio.tokens import Encoded
 from studio.worker import reward_head
@@ -24,29 +26,51 @@ from studio.worker.loaded import LoadedModels
 BATCH = 8  # sequences at once, of about the same length
 
 
+class RewardScorer:
+    """A finished run of stage reward in memory. As a reward's scorer it is called with answers and their questions."""
+
+    def __init__(self, name: str, max_length: int | None = None):
+        """max_length: None: that of the run. Raises RunError where the run is no reward model."""
+        found = run.find(name)
+        reference = of_run(found, scores=True)
+        models = LoadedModels()
+        loaded = models.load(reference)
+        self.model, self.device = reward_head.load(loaded.model, reference.result), models.device
+        self.encoder = loaded.encoder
+        self.encoder.max_length, self.encoder.train_on = max_length or found.config.data.max_length, "last"
+
+    def __call__(self, texts: Sequence[str], questions: Sequence[Asked]) -> list[float | None]:
+        return self.scores(
+            [
+                [*asked.messages, {"role": "assistant", "content": text}]
+                for text, asked in zip(texts, questions, strict=True)
+            ]
+        )
+
+    def scores(
+        self, conversations: Sequence[Any], progress: Callable[[int, int], None] = lambda *_: None
+    ) -> list[float | None]:
+        """The score of each conversation's last answer, None for what cannot be rendered."""
+        encoded = self.encoder.encode_each(conversations)
+        found: list[float | None] = [None] * len(encoded)
+        rows = [(index, one) for index, one in enumerate(encoded) if isinstance(one, Encoded) and one.ids]
+        rows.sort(key=lambda row: len(row[1].ids))
+        for start in range(0, len(rows), BATCH):
+            batch = rows[start : start + BATCH]
+            inputs = collate([{"input_ids": one.ids, "labels": one.labels, "good": True} for _, one in batch], False)
+            with torch.no_grad():
+                ids, last = (inputs[key].to(self.device) for key in ("input_ids", "last_positions"))
+                values = reward_head.scores(self.model, {"input_ids": ids, "use_cache": False}, last)
+            for (index, _), value in zip(batch, values.tolist(), strict=True):
+                found[index] = round(value, 6)
+            progress(min(start + BATCH, len(rows)), len(rows))
+        return found
+
+
 def score(order: dict[str, Any]) -> list[float | None]:
     torch.set_num_threads(device.cores())
-    reference = of_run(run.find(order["run"]), scores=True)
-    models = LoadedModels()
-    loaded = models.load(reference)
-    model = reward_head.load(loaded.model, reference.result)
-    encoder = loaded.encoder
-    encoder.max_length, encoder.train_on = order["max_length"], "last"
-    encoded = encoder.encode_each(order["conversations"])
-    found: list[float | None] = [None] * len(encoded)
-    rows = [(index, one) for index, one in enumerate(encoded) if isinstance(one, Encoded) and one.ids]
-    rows.sort(key=lambda row: len(row[1].ids))
-    for start in range(0, len(rows), BATCH):
-        batch = rows[start : start + BATCH]
-        sequences = [{"input_ids": one.ids, "labels": one.labels, "good": True} for _, one in batch]
-        inputs = collate(sequences, packed=False)
-        with torch.no_grad():
-            ids, last = (inputs[key].to(models.device) for key in ("input_ids", "last_positions"))
-            values = reward_head.scores(model, {"input_ids": ids, "use_cache": False}, last)
-        for (index, _), value in zip(batch, values.tolist(), strict=True):
-            found[index] = round(value, 6)
-        print(f"{min(start + BATCH, len(rows))}/{len(rows)}", flush=True)
-    return found
+    scorer = RewardScorer(order["run"], order["max_length"])
+    return scorer.scores(order["conversations"], lambda done, total: print(f"{done}/{total}", flush=True))
 
 
 if __name__ == "__main__":

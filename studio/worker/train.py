@@ -50,6 +50,7 @@ from studio.worker import (
     torch_devices,
 )
 from studio.worker.batches import Layout, packing_statistics
+from studio.worker.grpo import GroupObjective
 from studio.worker.loss import unwrap
 from studio.worker.report import Report
 from studio.worker.samples import Samples
@@ -116,8 +117,7 @@ def train(run: Run, report: Report) -> None:
         checkpoints.refuse_other_data(checkpoint, rows.train.content)
     trainer = make_trainer(run, config, resolved, tuned, rows, report, resumes=bool(checkpoint))
     resolved = loss_check.check_loss(trainer, resolved)
-    if config.stage.uses_reference and not config.switches_adapter_off:
-        preference.with_reference(trainer, run.folder)
+    _prepare_objective(trainer, run, config, resolved, encoder, folder)
     report.emit(
         "plan",
         parameters=facts.parameters,
@@ -139,6 +139,24 @@ def train(run: Run, report: Report) -> None:
     trainer.train_from(checkpoint, resolved.steps)
     _note_dropped_rows(rows, report)
     save_result(run, config, trainer, encoder, folder, report)
+
+
+def _prepare_objective(
+    trainer: StudioTrainer, run: Run, config: RunConfig, resolved: Resolved, encoder: Encoder, folder: Path
+) -> None:
+    """What a stage needs before the first step: the untouched base where no adapter can be switched off, rewards."""
+    stage = config.stage
+    asks_base = stage.uses_reference and not config.switches_adapter_off
+    if isinstance(trainer.objective, GroupObjective):
+        trainer.objective.prepare(encoder, config, resolved.steps, run.folder)
+        if asks_base:
+            reference = load_base(config, resolved, folder)
+            if config.start and config.method.adapter:  # with the adapter that this run goes on from
+                reference = wrap_base(config, resolved, reference)
+                config.method.load_result(reference, origin.copied(run))
+            trainer.objective.reference_model = reference.requires_grad_(False).eval()
+    elif asks_base:
+        preference.with_reference(trainer, run.folder)
 
 
 def _ask_base(
@@ -268,7 +286,7 @@ def make_trainer(
     arguments = (sharding.ShardedTrainingArguments if sharded else TrainingArguments)(
         output_dir=str(run.checkpoints),
         num_train_epochs=training.epochs,
-        max_steps=training.max_steps or -1,
+        max_steps=training.max_steps or (resolved.steps if config.stage.steps_per_batch > 1 else -1),
         per_device_train_batch_size=resolved.effective,
         gradient_accumulation_steps=1,  # the loader's items are whole steps
         learning_rate=config.learning_rate,
@@ -329,7 +347,8 @@ def make_trainer(
 
 def _with_stage(rows: Any, config: RunConfig) -> Any:
     """The rows, with what the stage adds to each."""
-    return rows if config.stage.is_supervised else preference.PreferenceRows(rows, config.stage.mismatched)
+    unchanged = config.stage.is_supervised or config.stage.generates
+    return rows if unchanged else preference.PreferenceRows(rows, config.stage.mismatched)
 
 
 def _layout(resolved: Resolved) -> Layout:

@@ -21,6 +21,7 @@ from studio.stage import Stage
 from studio.worker import fast_lora, schedule, sharding
 from studio.worker.batches import EffectiveBatchSampler, EvalBatches, Layout, MicroBatchCollator, StepLoader
 from studio.worker.checkpointing import CheckpointedTrainer
+from studio.worker.grpo import GroupObjective, collate_prompts
 from studio.worker.loss import loss
 from studio.worker.preference import Metrics, Objective
 from studio.worker.report import Report
@@ -28,7 +29,7 @@ from studio.worker.report import Report
 PREFETCHED_STEPS = 4  # that a loader process prepares ahead
 BOOKKEEPING = (  # keys of a micro-batch that are no model inputs
     *("num_items_in_batch", "num_tokens", "target_positions"),
-    *("answer_lengths", "good", "reference", "mismatched", "sequences", "last_positions"),
+    *("answer_lengths", "good", "reference", "mismatched", "sequences", "last_positions", "advantages", "before"),
 )
 
 
@@ -61,7 +62,7 @@ class StudioTrainer(CheckpointedTrainer):
         self.checkpoints_to_keep = checkpoints_to_keep
         self.rank, self.world_size = self.args.process_index, self.args.world_size
         if stage is not None and not stage.is_supervised:
-            self.objective = Objective(stage, self)
+            self.objective = (GroupObjective if stage.generates else Objective)(stage, self)
         self.brake: Any = None  # worker/keep_general.py: the penalty of a step
         self._eval_batches: EvalBatches | None = None
         self._correct: list[torch.Tensor] | None = None  # of an evaluation: counts of targets that are the likeliest
@@ -73,11 +74,17 @@ class StudioTrainer(CheckpointedTrainer):
     # -- the training step
 
     def get_train_dataloader(self) -> StepLoader:
-        workers = self.args.dataloader_num_workers
+        workers, stage = self.args.dataloader_num_workers, self.objective and self.objective.stage
+        collator = MicroBatchCollator(self.layout, self.rank, self.world_size)
         return StepLoader(
             self.train_dataset,
-            batch_sampler=EffectiveBatchSampler(len(self.train_dataset), self.effective_batch_size, self.args.seed),
-            collate_fn=MicroBatchCollator(self.layout, self.rank, self.world_size),
+            batch_sampler=EffectiveBatchSampler(
+                len(self.train_dataset),
+                self.effective_batch_size,
+                self.args.seed,
+                stage.steps_per_batch if stage else 1,
+            ),
+            collate_fn=collate_prompts if stage and stage.generates else collator,
             num_workers=workers,
             prefetch_factor=PREFETCHED_STEPS if workers else None,
             pin_memory=self.args.dataloader_pin_memory,
@@ -103,6 +110,7 @@ class StudioTrainer(CheckpointedTrainer):
         total = torch.zeros((), device=self.args.device)
         if self.objective is not None:
             micro_batches = self.objective.start_step(model, micro_batches)
+            num_tokens = num_tokens or micro_batches[0]["num_tokens"]
         for index, micro_batch in enumerate(micro_batches):
             is_last = index == len(micro_batches) - 1 and self.brake is None
             with contextlib.nullcontext() if is_last else self.accelerator.no_sync(model):
@@ -140,6 +148,11 @@ class StudioTrainer(CheckpointedTrainer):
     def first_inputs(self, steps: int = 8) -> Iterator[dict[str, Any]]:
         """Model inputs of the run's first steps, for a method whose initialization looks at the data."""
         for _, micro_batches in zip(range(steps), self.get_train_dataloader()):
+            if "prompts" in micro_batches[0]:  # no answers yet: the prompts themselves
+                prompts = micro_batches[0]["prompts"]
+                micro_batches = MicroBatchCollator(self.layout)(
+                    [{**row, "labels": row["input_ids"]} for row in prompts]
+                )
             yield from map(self.model_inputs, micro_batches)
 
     # -- evaluation
@@ -164,6 +177,8 @@ class StudioTrainer(CheckpointedTrainer):
         if hasattr(self.optimizer, "eval") and callable(self.optimizer.eval):
             self.optimizer.eval()
         total = torch.zeros(2, device=self.args.device, dtype=torch.float32)
+        if isinstance(self.objective, GroupObjective):
+            return self.objective.evaluate(model, self.eval_dataset, metric_key_prefix)
         if self.objective is not None:
             return self._evaluate_preference(model, dataloader, metric_key_prefix)
         with torch.no_grad():

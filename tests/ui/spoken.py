@@ -59,11 +59,12 @@ def knob_strings() -> set[str]:
         made["data"],
         made["training"],
         made["evaluation"],
-        *(kind["knobs"] for kind in [*made["methods"], *made["stages"]]),
+        *(kind["knobs"] for kind in [*made["methods"], *made["stages"], *made["rewards"]]),
         *(place["knobs"] for place in made["places"]),
     ]
     found = {knob[key] for knobs in groups for knob in knobs for key in ("title", "help") if knob[key]}
     found |= {kind[key] for kind in [*made["methods"], *made["stages"]] for key in ("label", "about", "advice")}
+    found |= {reward[key] for reward in made["rewards"] for key in ("label", "about")}
     found |= set(made["metrics"].values()) | {group["title"] for group in made["groups"]}
     found |= {place[key] for place in made["places"] for key in ("label", "about")}
     found |= {text for preset in PRESETS.values() for text in (preset.label, preset.about)}

@@ -74,6 +74,7 @@ JOBS = {
     "start_race",
     "start_plan",
     "keep_setting",  # a run's page
+    "try_rewards",  # the Tune tab
     "data_edit",
     "data_save",
     "rated_pairs",  # the Data tab

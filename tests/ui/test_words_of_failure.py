@@ -71,6 +71,7 @@ def jobs(talk: str, order: str, sample: str) -> list[tuple[Any, ...]]:
         ("stop_benchmark", RUN),
         ("start_race", order, ["method.rank=4,8"]),
         ("start_plan", order, 600),
+        ("try_rewards", order),
         ("keep_setting", RUN, 1),
         ("import", {"path": "/x"}, "x"),
         ("chat_ask", {"prompt": "Hello?", "sides": ["base"], "id": talk}),

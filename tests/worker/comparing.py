@@ -14,6 +14,7 @@ from studio import data, template
 from studio.data import DataOrder
 from studio.tokens import Encoder
 from studio.worker.batches import Layout, MicroBatchCollator
+from studio.worker.grpo import GroupObjective
 from studio.worker.preference import Objective, PreferenceRows
 from studio.worker.trainer import BOOKKEEPING
 
@@ -48,7 +49,7 @@ def objective_of(stage: Any, model: Any, kind: str = "chunked") -> Objective:
         accelerator=SimpleNamespace(unwrap_model=lambda model: model, autocast=contextlib.nullcontext),
         model=model,
     )
-    return Objective(stage, trainer)
+    return (GroupObjective if stage.generates else Objective)(stage, trainer)
 
 
 def loss_of(

@@ -34,10 +34,14 @@
   const places = new Map(); // run -> chosen step; the newest where none is chosen
 
   studio.drawSamples = (panel, id) => {
-    const samples = studio.live.track(id).others.filter((event) => event.kind === "sample");
-    const key = `${id} ${samples.length} ${studio.language}`;
+    const others = studio.live.track(id).others;
+    const samples = others.filter((event) => event.kind === "sample");
+    const written = others.findLast((event) => event.kind === "rollout")?.step ?? 0;
+    const key = `${id} ${samples.length} ${written} ${studio.language}`;
     if (panel.dataset.key === key && panel.childElementCount) return;
     panel.dataset.key = key;
+    const rollouts = studio.rollouts(id);
+    if (!samples.length && rollouts) { panel.replaceChildren(rollouts); return; }
     if (!samples.length) {
       panel.replaceChildren(make("div", { class: "empty" }, make("h3", {}, studio.say("No samples")),
         make("p", {},
@@ -86,7 +90,8 @@
       make("div", { class: "samples-bar", role: "group", "aria-label": studio.say("Samples over time") },
         make("span", { class: "quiet" }, named(steps[0])), slider,
         make("span", { class: "quiet" }, steps.length > 1 ? named(steps.at(-1)) : ""), shown),
-      make("p", { class: "quiet small" }, studio.say("Marked is what the answer of the first step did not say.")), body);
+      make("p", { class: "quiet small" }, studio.say("Marked is what the answer of the first step did not say.")), body,
+      ...(rollouts ? [rollouts] : []));
     draw();
   };
 })();

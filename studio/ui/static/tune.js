@@ -151,6 +151,7 @@
           })),
           stage().name, choose),
         el("p", { class: "advice" }, studio.say(stage().about), " ", studio.say(stage().advice)),
+        stage().name === "grpo" && studio.rewards(offer.form.rewards, server, draw),
         grid(some(stage().knobs, "stage")));
     };
     const drawMethod = () => {

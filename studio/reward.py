@@ -1,0 +1,73 @@
+"""What a reward is: a number for an answer, by a rule, a model or a program. Its knobs, and what it needs."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Asked(NamedTuple):
+    """A question and what is known of its answer.
+
+    text: of the last turn, as it is shown; messages: all turns; reference: the answer in the data, or "".
+    """
+
+    text: str
+    messages: list[dict[str, Any]]
+    reference: str = ""
+
+
+Scorer = Callable[[Sequence[str], Sequence[Asked]], list[float | None]]  # (answers, their questions) -> rewards
+
+
+class Reward(BaseModel, ABC):
+    """One reward with its knobs set: Regex(pattern="…"). Knobs are pydantic fields, as a method's are."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    list_position: ClassVar[int] = 99  # in lists of rewards, ascending
+    label: ClassVar[str]  # "Pattern"
+    about: ClassVar[str]  # one sentence: which answers get how much
+    needs_reference: ClassVar[bool] = False  # whether it compares with the answer in the data
+
+    weight: float = Field(
+        1.0,
+        ge=-100,
+        le=100,
+        title="Weight",
+        description="Times which it counts in the sum of all rewards; below zero it is a penalty.",
+    )
+
+    @property
+    def run_id(self) -> str:
+        """The reward model's run that it asks, or ""."""
+        return ""
+
+    @property
+    def address(self) -> str:
+        """The address of a server that it asks, or ""."""
+        return ""
+
+    @property
+    def code(self) -> str:
+        """The file of a program that it runs, or ""."""
+        return ""
+
+    def score(self, text: str, asked: Asked) -> float | None:
+        """The reward of one answer; None where it has none to give."""
+        raise NotImplementedError
+
+    def open(self, cache: Path) -> Scorer:
+        """What gives rewards to many answers at once, ready to be called. cache: a folder that it may keep files in.
+
+        Raises StudioError where it cannot.
+        """
+        return lambda texts, questions: [self._score(text, asked) for text, asked in zip(texts, questions, strict=True)]
+
+    def _score(self, text: str, asked: Asked) -> float | None:
+        return None if self.needs_reference and not asked.reference else self.score(text, asked)

@@ -1,0 +1,135 @@
+"""A trial of an order's rewards before the start: on the answers in the data, or on some that the base writes."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from studio import data, preflight
+from studio.config import RunConfig
+from studio.device import devices
+from studio.errors import DeviceError, OrderError
+from studio.export.proof import run_worker
+from studio.home import subfolder
+from studio.reward import Asked, Scorer
+from studio.rewards import labels
+from studio.runs import claim
+
+ROWS, MOST_ROWS = 8, 64
+GROUP, TOKENS = 4, 256  # answers of the base to a prompt, and tokens of each, at most
+Answers = Literal["data", "base"]
+Progress = Callable[[int, int], None]
+
+
+class Question(NamedTuple):
+    """row: its number in the file."""
+
+    row: int
+    asked: Asked
+
+
+def trial(
+    config: RunConfig, answers: Answers = "data", rows: int = ROWS, progress: Progress = lambda *_: None
+) -> dict[str, Any]:
+    """What the rewards give: {answers, names, means, spread, rows: [{row, prompt, reference, answers: […]}]}.
+
+    An answer is {text, reward, rewards: {name: value}}; means: by name, None where none was given; spread: share of the
+    prompts whose answers differ in reward, None of one answer each. Raises StudioError.
+    """
+    check(config)
+    asked = questions(config, min(rows, MOST_ROWS))
+    if answers == "data" and is_plain(config):
+        scorers = [reward.open(subfolder("cache")) for reward in config.stage.rewards]
+        return table(config, answers, asked, [[question.asked.reference] for question in asked], scorers)
+    order = {"config": config.with_absolute_paths().to_yaml(), "answers": answers, "questions": asked}
+    lock = claim.device_lock(devices()[0])
+    if not lock.acquire():
+        raise DeviceError(
+            f"{devices()[0].name} is in use: a run or an examination has it.",
+            "Try again when it has ended, or try the rewards on the answers of the data.",
+            "device",
+        )
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            file, answer = Path(folder, "order.json"), Path(folder, "answer.json")
+            file.write_text(json.dumps(order, default=str), encoding="utf-8")
+            run_worker(["studio.worker.reward_trial", str(file), str(answer)], progress)
+            return json.loads(answer.read_text(encoding="utf-8"))
+    finally:
+        lock.release()
+
+
+def check(config: RunConfig) -> None:
+    """Raise StudioError for an order without rewards, or with some that cannot be given."""
+    if not config.stage.generates:
+        raise OrderError(
+            f"{config.stage.label} has no rewards to try.", "Set stage to grpo and name some.", "stage.rewards"
+        )
+    config.stage.refuse(config.method, config.data, config.training)
+    preflight.check_rewards(config)
+
+
+def is_plain(config: RunConfig) -> bool:
+    """Whether all rewards are rules that need no model, no address and no program."""
+    return not any(reward.run_id or reward.address or reward.code for reward in config.stage.rewards)
+
+
+def questions(config: RunConfig, rows: int) -> list[Question]:
+    """Some prompts of the first source, spread over it. Raises DataError where there are none."""
+    dataset = data.read_for(config.data, config.data.sources()[0].source)
+    conversations = dataset.decide(config.data.problems).conversations
+    count = len(conversations)
+    chosen = conversations.take(sorted({place * count // rows for place in range(rows)})) if count else []
+    found = [Question(row["row"], asked) for row in chosen if (asked := data.asked_of(row)) is not None]
+    if not found:
+        raise OrderError(f"{dataset.source} holds no prompts.", "Take data with a question a row.", "data.train")
+    return found
+
+
+def table(
+    config: RunConfig,
+    answers: str,
+    asked: Sequence[Question],
+    texts: Sequence[Sequence[str]],
+    scorers: Sequence[Scorer],
+) -> dict[str, Any]:
+    """As `trial` returns it. texts: of the answers to each question."""
+    rewards = config.stage.rewards
+    names = labels(rewards)
+    flat = [text for group in texts for text in group]
+    repeated = [question.asked for question, group in zip(asked, texts, strict=True) for _ in group]
+    columns = [scorer(flat, repeated) for scorer in scorers]
+    scored = iter(_answer(text, values, rewards, names) for text, *values in zip(flat, *columns, strict=True))
+    rows = [
+        {
+            "row": question.row,
+            "prompt": question.asked.text,
+            "reference": question.asked.reference,
+            "answers": [next(scored) for _ in group],
+        }
+        for question, group in zip(asked, texts, strict=True)
+    ]
+    groups = [[answer["reward"] for answer in row["answers"] if answer["reward"] is not None] for row in rows]
+    differing = [max(group) - min(group) > 1e-8 for group in groups if len(group) > 1]
+    return {
+        "answers": answers,
+        "names": names,
+        "means": dict(zip(names, map(_mean, columns), strict=True)),
+        "mean": _mean([reward for group in groups for reward in group]),
+        "spread": _mean(differing),
+        "rows": rows,
+    }
+
+
+def _answer(text: str, values: Sequence[float | None], rewards: Any, names: Sequence[str]) -> dict[str, Any]:
+    known = [reward.weight * value for reward, value in zip(rewards, values, strict=True) if value is not None]
+    return {"text": text, "reward": sum(known) if known else None, "rewards": dict(zip(names, values, strict=True))}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [float(value) for value in values if value is not None]
+    return statistics.fmean(known) if known else None

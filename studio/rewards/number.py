@@ -1,0 +1,48 @@
+"""The last number of the answer is that of the data: arithmetic and word problems."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from studio.evaluation.scores import final
+from studio.knob import OPTIMISATION
+from studio.reward import Asked, Reward
+
+NUMBER = re.compile(r"[-−]?(?:\d{1,3}(?:[,，]\d{3})+|\d+)(?:[.．]\d+)?(?:[eE][-+]?\d+)?")
+
+
+class Number(Reward):
+    """As is usual for GSM8K, whose answers end in "#### 72"."""
+
+    name: Literal["number"] = Field("number", frozen=True, title="Reward", description="The number at the end.")
+    list_position: ClassVar[int] = 1
+    label: ClassVar[str] = "The number at the end"
+    about: ClassVar[str] = "1 where the last number of the answer is the last number of the row's own answer, else 0."
+    needs_reference: ClassVar[bool] = True
+
+    tolerance: float = Field(
+        1e-6,
+        ge=0,
+        le=1,
+        title="Tolerance",
+        json_schema_extra=OPTIMISATION,
+        description="By which share of the right number the answer may be off.",
+    )
+
+    def score(self, text: str, asked: Asked) -> float | None:
+        right, found = last_number(asked.reference), last_number(final(text))
+        if right is None:
+            return None
+        return float(found is not None and math.isclose(found, right, rel_tol=self.tolerance, abs_tol=1e-12))
+
+
+def last_number(text: str) -> float | None:
+    """The last number in a text: 1,234.5 and −3 too; None where there is none."""
+    numbers = NUMBER.findall(text)
+    if not numbers:
+        return None
+    return float(re.sub("[,，]", "", numbers[-1]).replace("−", "-").replace("．", "."))

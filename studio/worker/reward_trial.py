@@ -1,0 +1,66 @@
+"""python -m studio.worker.reward_trial ORDER.json ANSWER.json: an order's rewards on answers of the data or the base.
+
+ORDER: {"config" (YAML), "answers": data or base, "questions": [[row, asked]]}; ANSWER: as reward_trial.trial returns.
+Lines like 3/20 on standard output are progress.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from studio import config, device, reward_trial
+from studio.base import source
+from studio.errors import StudioError
+from studio.home import subfolder
+from studio.methods import METHODS
+from studio.reward import Asked
+from studio.reward_trial import GROUP, TOKENS, Question
+from studio.tokens import Encoder
+from studio.worker.loaded import DTYPES, default_device
+from studio.worker.rollouts import Ends, Writer, context_length
+
+
+def trial(order: dict[str, Any]) -> dict[str, Any]:
+    torch.set_num_threads(device.cores())
+    run_config = config.parse(order["config"])
+    asked = [Question(row, Asked(*fields)) for row, fields in order["questions"]]
+    scorers = [reward.open(subfolder("cache")) for reward in run_config.stage.rewards]
+    if order["answers"] == "data":
+        texts = [[question.asked.reference] for question in asked]
+    else:
+        texts = written(run_config, asked)
+    return reward_trial.table(run_config, order["answers"], asked, texts, scorers)
+
+
+def written(run_config: config.RunConfig, asked: list[Question]) -> list[list[str]]:
+    """Answers of the base to each question, sampled as the order says."""
+    folder = source.fetch(run_config.model)
+    model = METHODS["full"]().load(folder, DTYPES[device.devices()[0].precision]).to(default_device()).eval()
+    encoder = Encoder.from_order(run_config.data, folder)
+    stage = run_config.stage
+    stage = stage.model_copy(update={"max_new_tokens": min(stage.max_new_tokens, TOKENS)})
+    group = min(stage.group, GROUP)
+    writer = Writer(stage, encoder, Ends.of(encoder, context_length(model, 0)), 4 * group, run_config.training.seed)
+    texts = []
+    for question in asked:
+        prompt = {
+            "input_ids": encoder.prompt_ids(question.asked.messages),
+            "question": json.dumps(question.asked._asdict(), default=str),
+        }
+        texts.append([rollout.text for rollout in writer.write(model, [prompt], group, f"trial {question.row}")])
+        print(f"{len(texts)}/{len(asked)}", flush=True)
+    return texts
+
+
+if __name__ == "__main__":
+    try:
+        answer = trial(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    except StudioError as error:
+        print(json.dumps({"error": error.as_dict()}))
+        sys.exit(1)
+    Path(sys.argv[2]).write_text(json.dumps(answer))

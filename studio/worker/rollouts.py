@@ -1,0 +1,128 @@
+"""The answers that a stage has its model write to prompts: several to each, sampled, many at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from studio.reward import Asked
+from studio.stages.grpo import GRPO
+from studio.talk.stopping import end_token_ids
+from studio.tokens import Encoder
+from studio.worker.batches import Row
+from studio.worker.generate import Answer, Batch, IncrementalText, Sampling
+
+
+@dataclass
+class Rollout:
+    """One answer that the model wrote. ids: its tokens, with the one that ended it; ended: whether one did.
+
+    rewards: by each reward of the order, None where it has none to give; reward: their weighted sum; before: its
+    tokens' log-probabilities when it was written, where a step asks for them.
+    """
+
+    prompt_ids: list[int]
+    asked: Asked
+    ids: list[int]
+    text: str
+    ended: bool
+    rewards: list[float | None]
+    reward: float = float("nan")
+    advantage: float = 0.0
+    before: list[float] | None = None
+
+    @property
+    def known(self) -> bool:
+        return self.reward == self.reward
+
+
+THINKING = "<think>"
+
+
+class Ends(NamedTuple):
+    """What ends an answer: tokens, and texts of several tokens. context: tokens that the model reads."""
+
+    tokens: frozenset[int]
+    texts: tuple[str, ...]
+    context: int
+
+    @classmethod
+    def of(cls, encoder: Encoder, context: int) -> Ends:
+        template, tokenizer = encoder.template, encoder.tokenizer
+        tokens = end_token_ids(tokenizer, template.stop_strings, template, encoder.folder)
+        texts = tuple(stop for stop in template.stop_strings if tokenizer.token_to_id(stop) is None)
+        return cls(frozenset(tokens), texts, context)
+
+
+def context_length(model: Any, virtual_tokens: int) -> int:
+    """Tokens of a prompt with its answer that the model has positions for."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return int(getattr(base.config.get_text_config(), "max_position_embeddings", 0) or 1 << 20) - virtual_tokens
+
+
+class Writer:
+    """Writes answers with a model. at_once: answers that are written at the same time; more wait for their turn."""
+
+    def __init__(self, stage: GRPO, encoder: Encoder, ends: Ends, at_once: int, seed: int):
+        self.stage, self.encoder, self.ends, self.at_once, self.seed = stage, encoder, ends, at_once, seed
+
+    def write(self, model: Any, prompts: Sequence[Row], group: int, turn: str) -> list[Rollout]:
+        """`group` answers to each prompt, those of a prompt one after the other. The model is in eval mode.
+
+        turn: what the random numbers depend on beside the order's seed, such as the step: the same turn draws the same.
+        """
+        groups = [
+            [self._answer(prompt, f"{turn}/{place}/{number}") for number in range(group)]
+            for place, prompt in enumerate(prompts)
+        ]
+        batch, waiting = Batch(model), list(groups)
+        while waiting or batch.answers:
+            while waiting and (not batch.answers or len(batch.answers) + group <= self.at_once):
+                batch.prefill_group(waiting.pop(0))
+            batch.step()
+        return [
+            self._rollout(prompt, answer) for prompt, answers in zip(prompts, groups, strict=True) for answer in answers
+        ]
+
+    def _answer(self, prompt: Row, name: str) -> Answer:
+        stage = self.stage
+        digest = hashlib.blake2b(f"{self.seed}/{name}".encode(), digest_size=8).digest()
+        seed = int.from_bytes(digest, "little") >> 1
+        sampling = Sampling(stage.max_new_tokens, stage.temperature, stage.top_p, seed=seed)
+        text = IncrementalText(self._decode, self.ends.texts)
+        return Answer(prompt["input_ids"], sampling, text, self.ends.tokens, self.ends.context)
+
+    def _decode(self, ids: list[int]) -> str:
+        return self.encoder.tokenizer.decode(ids, skip_special_tokens=not self.ends.texts)
+
+    def _rollout(self, prompt: Row, answer: Answer) -> Rollout:
+        if answer.error is not None:
+            raise answer.error
+        ids = answer.output_ids
+        text = self._decode([*ids[:-1], *(() if ids[-1] in self.ends.tokens else ids[-1:])])
+        for stop in self.ends.texts:
+            text = text.partition(stop)[0]
+        if (
+            self.encoder.tokenizer.decode(prompt["input_ids"][-8:], skip_special_tokens=False)
+            .rstrip()
+            .endswith(THINKING)
+        ):
+            text = f"{THINKING}\n{text}"  # opened by the template
+        asked = Asked(**json.loads(prompt["question"]))
+        return Rollout(prompt["input_ids"], asked, ids, text.rstrip("\ufffd"), answer.finish_reason == "stop", [])
+
+
+def as_row(rollout: Rollout) -> Row:
+    """The prompt with its answer, of which every token is a target; positions are those of its tokens."""
+    prompt = rollout.prompt_ids
+    return {"input_ids": [*prompt, *rollout.ids], "labels": [-100] * len(prompt) + rollout.ids, "good": True}
+
+
+def tensor_of(rollouts: Sequence[Rollout], group: int) -> torch.Tensor:
+    """Their rewards, [prompts, group]."""
+    return torch.tensor([rollout.reward for rollout in rollouts], dtype=torch.float32).view(-1, group)
