@@ -167,7 +167,8 @@ class GRPO(Stage):
         """(loss, divergence from the reference, whether it is clipped) of every token.
 
         before: log-probabilities when the answers were written; advantages: of each token's answer. arXiv 2402.03300
-        eq. 3 and 4; clipping upwards: 2503.14476.
+        eq. 3 and 4; clipping upwards: 2503.14476; the divergence times the ratio, so that its
+        gradient is unbiased: 2512.02556. As trl.
         """
         ratio = (log_probs - before).exp()
         low, high = 1 - self.epsilon, 1 + (self.epsilon if self.epsilon_high is None else self.epsilon_high)
@@ -176,7 +177,7 @@ class GRPO(Stage):
         if reference is None:
             return losses, None, clipped
         difference = reference - log_probs
-        divergence = difference.exp() - difference - 1
+        divergence = ratio * (difference.exp() - difference - 1)
         return losses + self.beta * divergence, divergence.detach(), clipped
 
     def token_weights(self, lengths: torch.Tensor) -> torch.Tensor:
