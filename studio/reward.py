@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -62,10 +61,10 @@ class Reward(BaseModel, ABC):
         """The reward of one answer; None where it has none to give."""
         raise NotImplementedError
 
-    def open(self, cache: Path) -> Scorer:
-        """What gives rewards to many answers at once, ready to be called. cache: a folder that it may keep files in.
+    def open(self) -> Scorer:
+        """What gives rewards to many answers at once. Raises StudioError where it cannot.
 
-        Raises StudioError where it cannot.
+        A reward that asks a run or an address is opened by worker/scorers.py.
         """
         return lambda texts, questions: [self._score(text, asked) for text, asked in zip(texts, questions, strict=True)]
 

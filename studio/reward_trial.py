@@ -14,7 +14,6 @@ from studio.config import RunConfig
 from studio.device import devices
 from studio.errors import DeviceError, OrderError
 from studio.export.proof import run_worker
-from studio.home import subfolder
 from studio.reward import Asked, Scorer
 from studio.rewards import labels
 from studio.runs import claim
@@ -43,7 +42,7 @@ def trial(
     check(config)
     asked = questions(config, min(rows, MOST_ROWS))
     if answers == "data" and is_plain(config):
-        scorers = [reward.open(subfolder("cache")) for reward in config.stage.rewards]
+        scorers = [reward.open() for reward in config.stage.rewards]
         return table(config, answers, asked, [[question.asked.reference] for question in asked], scorers)
     order = {"config": config.with_absolute_paths().to_yaml(), "answers": answers, "questions": asked}
     lock = claim.device_lock(devices()[0])

@@ -63,8 +63,8 @@ def test_walls(name: str) -> None:
             )
     if _room(name) != "worker":
         assert not TORCH & {found.split(".")[0] for found in top}, "torch at the top of a file belongs in studio/worker"
-        # A method's load, wrap and attach, and what opens a reward, run in a worker, and may import from it there.
-        known = top if _room(name) in ("methods", "rewards") else everything
+        # A method's load, wrap and attach run in a worker, and may import from it there.
+        known = top if _room(name) == "methods" else everything
         assert not [found for found in known if found.startswith("studio.worker")], (
             "workers are started, never imported"
         )
@@ -113,8 +113,8 @@ def test_floors() -> None:
         for other in others
         if _room(name) != _room(other)
         and floor[_room(other)] > floor[_room(name)]
-        and (_room(name), _room(other)) not in (("methods", "worker"), ("rewards", "worker"))
-    ]  # load, wrap, attach and open run in a worker
+        and (_room(name), _room(other)) != ("methods", "worker")
+    ]  # load, wrap and attach run in a worker
     assert not wrong, "\n".join(wrong)
 
 

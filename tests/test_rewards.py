@@ -99,7 +99,7 @@ def test_numbers_and_words() -> None:
     assert Exact(loose=False).score("paris", asked("Paris")) == 0
     assert Exact(loose=False).score("<think>Rome?</think>\nParis", asked("Paris")) == 1
     assert Exact().score("", asked("Paris")) == 0
-    scorer = Exact().open(Path())
+    scorer = Exact().open()
     assert scorer(["a", "a"], [asked(), asked("a")]) == [None, 1.0]
 
 
@@ -164,17 +164,17 @@ def test_a_mark_is_read(reply: str, value: float | None) -> None:
 def test_a_program_gives_what_it_returns(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("def reward(text, row):\n    return len(text) + len(row['reference']) if text else None\n")
-    scorer = Python(file=str(file)).open(tmp_path)
+    scorer = Python(file=str(file)).open()
     assert scorer(["ab", ""], [asked("xyz"), asked()]) == [5.0, None]
     for source, message in (("x = 1", "no function"), ("def reward(", "SyntaxError"),
                             ("def reward(text, row): return text['x']", "TypeError"),
                             ("def reward(text, row): return float('nan')", "nan")):  # fmt: skip
         file.write_text(source)
         with pytest.raises(OrderError, match=message) as caught:
-            Python(file=str(file)).open(tmp_path)(["ab"], [asked()])
+            Python(file=str(file)).open()(["ab"], [asked()])
         assert caught.value.hint
     with pytest.raises(OrderError, match="no Python file"):
-        Python(file=str(tmp_path / "other.py")).open(tmp_path)
+        Python(file=str(tmp_path / "other.py")).open()
 
 
 def test_names_of_several_of_a_kind() -> None:

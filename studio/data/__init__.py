@@ -35,8 +35,8 @@ _HOME = {
     "trained_on": "preparing",
     "training_examples": "preparing",
     "cautions": "pairs",
-    "check_references": "prompts",
-    "read_for": "prompts",
+    "check_references": "prompt_source",
+    "read_for": "prompt_source",
     "asked_of": "prompts",
 }
 __all__ = sorted(_HOME)

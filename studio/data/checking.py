@@ -9,7 +9,7 @@ import numpy as np
 from studio.data.encoding import check_context_length
 from studio.data.order import DataOrder
 from studio.data.pairs import refuse_other_examples
-from studio.data.prompts import read_for
+from studio.data.prompt_source import read_for
 from studio.data.splitting import characters
 from studio.tokens import Encoded, Encoder
 

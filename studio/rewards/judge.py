@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from studio.knob import OPTIMISATION
-from studio.reward import Asked, Reward, Scorer
+from studio.reward import Asked, Reward
 
 PROMPT = """Mark the answer to the question: 0 is useless, 10 could not be better. Length does not matter.
 
@@ -70,11 +69,6 @@ class Judge(Reward):
         """What the judge is asked about an answer."""
         texts = {"question": asked.text, "reference": asked.reference, "answer": text}
         return SLOTS.sub(lambda slot: texts[slot[1]], self.prompt)
-
-    def open(self, cache: Path) -> Scorer:
-        from studio.worker.judged import JudgeScorer
-
-        return JudgeScorer(self, cache)
 
 
 def mark(reply: str) -> float | None:

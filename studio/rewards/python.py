@@ -33,7 +33,7 @@ class Python(Reward):
     def code(self) -> str:
         return self.file
 
-    def open(self, cache: Path) -> Scorer:
+    def open(self) -> Scorer:
         function = loaded(Path(self.file).expanduser())
 
         def scored(texts: Sequence[str], questions: Sequence[Asked]) -> list[float | None]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from studio.reward import Reward, Scorer
+from studio.reward import Reward
 
 
 class RewardModel(Reward):
@@ -25,8 +24,3 @@ class RewardModel(Reward):
     @property
     def run_id(self) -> str:
         return self.run
-
-    def open(self, cache: Path) -> Scorer:
-        from studio.worker.score import RewardScorer
-
-        return RewardScorer(self.run)

@@ -102,7 +102,12 @@ class GRPO(Stage):
         "time on that a group is learnt from.",
     )
     epsilon_high: float | None = Field(
-        None, gt=0, le=10, title="Clipping, upwards", json_schema_extra=OPTIMISATION, description="Left out: as Clipping."
+        None,
+        gt=0,
+        le=10,
+        title="Clipping, upwards",
+        json_schema_extra=OPTIMISATION,
+        description="Left out: as Clipping.",
     )
     iterations: int = Field(
         1,

@@ -13,7 +13,6 @@ import numpy as np
 from studio import data, estimate, model, new_tokens, template
 from studio.base import source, starter
 from studio.config import RunConfig
-from studio.data import prompts
 from studio.data.pairs import encode_examples
 from studio.data.splitting import num_held_out
 from studio.errors import ModelError, StudioError, TemplateError
@@ -209,7 +208,7 @@ def read(source: str, run_config: RunConfig) -> data.Dataset:
     """A source of an order, read. One on the Hub is fetched in the background; raises Unanswered while that lasts."""
     if not data.is_local(source):
         single_flight.ask(("data", source), lambda: data.locate(source), hub(), wait=10)
-    return prompts.read_for(run_config.data, source)
+    return data.read_for(run_config.data, source)
 
 
 def hub() -> str:

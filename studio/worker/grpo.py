@@ -29,6 +29,7 @@ from studio.worker.log_probs import log_probs
 from studio.worker.preference import Objective
 from studio.worker.rollout_metrics import RolloutMetrics
 from studio.worker.rollouts import Ends, Rollout, Writer, as_row, context_length, tensor_of
+from studio.worker.scorers import opened
 
 PENDING_FILE = "answers.json"  # in a checkpoint: answers that later steps learn from
 SHOWN = 200  # groups that a run's events show, spread over its steps
@@ -60,7 +61,7 @@ class GroupObjective(Objective):
         ends = Ends.of(encoder, context_length(self.trainer.model, config.virtual_tokens))
         at_once = config.training.batch_size * self.stage.group
         self.writer = Writer(self.stage, encoder, ends, at_once, config.training.seed)
-        self.scorers = [reward.open(cache) for reward in self.stage.rewards]
+        self.scorers = opened(self.stage.rewards, cache)
         self.steps = steps
 
     # -- a step
@@ -77,7 +78,9 @@ class GroupObjective(Objective):
             if stage.iterations > 1:
                 self._remember_log_probs(model)
             self._show(step + 1)
-        return self.micro_batches(self.rollouts)
+        made = self.micro_batches(self.rollouts)
+        self.trainer.report.num_tokens += made[0]["num_tokens"]  # the loader knew the prompts alone, and counted none
+        return made
 
     def write(self, model: Any, prompts: Sequence[Row], group: int, turn: str) -> list[Rollout]:
         """`group` answers to each prompt with their rewards. See Writer.write."""

@@ -23,13 +23,14 @@ from studio.reward_trial import GROUP, TOKENS, Question
 from studio.tokens import Encoder
 from studio.worker.loaded import DTYPES, default_device
 from studio.worker.rollouts import Ends, Writer, context_length
+from studio.worker.scorers import opened
 
 
 def trial(order: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(device.cores())
     run_config = config.parse(order["config"])
     asked = [Question(row, Asked(*fields)) for row, fields in order["questions"]]
-    scorers = [reward.open(subfolder("cache")) for reward in run_config.stage.rewards]
+    scorers = opened(run_config.stage.rewards, subfolder("cache"))
     if order["answers"] == "data":
         texts = [[question.asked.reference] for question in asked]
     else:

@@ -110,7 +110,6 @@ class StudioTrainer(CheckpointedTrainer):
         total = torch.zeros((), device=self.args.device)
         if self.objective is not None:
             micro_batches = self.objective.start_step(model, micro_batches)
-            num_tokens = num_tokens or micro_batches[0]["num_tokens"]
         for index, micro_batch in enumerate(micro_batches):
             is_last = index == len(micro_batches) - 1 and self.brake is None
             with contextlib.nullcontext() if is_last else self.accelerator.no_sync(model):

@@ -85,9 +85,9 @@ def test_every_method_learns_from_what_it_writes(name: str, tiny_model: Path, ho
     objective: Any = objective_of(stage, model)
     objective.trainer.layout = LAYOUTS["padded"]
     objective.trainer.state = SimpleNamespace(global_step=0)
-    objective.trainer.report = SimpleNamespace(emit=lambda *_, **__: None)
+    objective.trainer.report = SimpleNamespace(emit=lambda *_, **__: None, num_tokens=0)
     objective.writer = writer(stage, tiny_model)
-    objective.scorers = [reward.open(tmp_path) for reward in stage.rewards]
+    objective.scorers = [reward.open() for reward in stage.rewards]
     if not stage.switches_adapter_off(method):
         objective.reference_model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
     rows = encoded(ROWS[:2], "prompts", tmp_path, tiny_model).first(2)

@@ -1,0 +1,49 @@
+"""A source of an order as its stage needs it: where that writes answers itself, prompts alone are rows too."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from studio.data.dataset import Dataset
+from studio.data.order import DataOrder
+from studio.data.prompts import asked_of
+from studio.data.reading import read
+from studio.errors import DataError
+
+LOOKED_AT = 1000  # rows, for an answer to compare with
+FORMAT = "prompts"
+
+
+def read_for(order: DataOrder, source: str) -> Dataset:
+    """A source of an order, read as its stage needs it: where that writes answers itself, prompts alone are rows too.
+
+    Raises DataError.
+    """
+    try:
+        dataset = read(source, order.format, order.mapping, encoding=order.encoding)
+        if len(dataset.conversations) or not _takes_prompts(order):
+            return dataset
+    except DataError:
+        if not _takes_prompts(order):
+            raise
+        with suppress(DataError):
+            return read(source, FORMAT, encoding=order.encoding)
+        raise
+    return read(source, FORMAT, encoding=order.encoding)
+
+
+def _takes_prompts(order: DataOrder) -> bool:
+    return order.examples == "prompts" and order.format == "auto" and not order.mapping
+
+
+def check_references(order: DataOrder, rewards: list[str]) -> None:
+    """Raise DataError where rewards compare with an answer and no row has one. rewards: what they are called."""
+    for source in order.sources():
+        rows = read_for(order, source.source).conversations.batch(0, LOOKED_AT)
+        if not any((asked := asked_of(row)) is not None and asked.reference for row in rows):
+            raise DataError(
+                f"The reward {rewards[0]} compares with the row's own answer, and the rows of {source.source} have "
+                "none.",
+                "Add a column with the right answer, such as reference, or take rewards that need none.",
+                "stage.rewards",
+            )
