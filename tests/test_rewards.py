@@ -193,8 +193,8 @@ def test_rules_are_tried_on_the_answers_in_the_data(home: Path, tmp_path: Path) 
     rewards = [{"name": "number"}, {"name": "regex", "pattern": "^It is 1", "weight": -0.5}]
     found = reward_trial.trial(order(tmp_path, rewards), "data", rows=10)
     assert [row["row"] for row in found["rows"]] == list(range(1, 21, 2))
-    assert found["means"] == {"number": 1.0, "regex": 0.5}  # 2n of 0, 2, … 18 begins with 1 from n = 5 on, of ten rows
-    assert found["mean"] == pytest.approx(0.75)
+    assert found["means"] == {"number": 1.0, "regex": 0.2}  # of 0, 4, … 36 begin 12 and 16 so
+    assert found["mean"] == pytest.approx(0.9)
     assert found["spread"] is None
     first = found["rows"][0]
     assert (first["prompt"], first["reference"]) == ("What is 0 + 0?", "It is 0.")

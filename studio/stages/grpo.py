@@ -145,6 +145,8 @@ class GRPO(Stage):
                 f"Write stage.rewards: [{{name: regex, pattern: '^Answer:'}}]. Rewards: {', '.join(REWARDS)}.",
                 "stage.rewards",
             )
+        if training.devices not in ("auto", 1):
+            raise OrderError(f"{self.label} trains on one device.", "Set training.devices to auto.", "training.devices")
         if training.compile:
             raise OrderError(
                 "training.compile compiles for equal shapes, and answers grow by a token at a time.",
