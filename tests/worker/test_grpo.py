@@ -135,10 +135,13 @@ def test_a_run_learns_and_resumes_to_the_same_bits(
     assert weights(cut) == weights(whole)
     figures, events = summary(whole), whole.events()
     assert (figures["stage"], figures["state"]) == ("grpo", "finished")
-    assert figures["preference"]["reward"] > figures["preference_before"]["reward"]
+    gained = figures["preference"]["reward"] - figures["preference_before"]["reward"]
+    assert gained > 0 if method == "full" else gained >= 0  # six steps of a new adapter move a random model little
     assert figures["eval_loss"] == pytest.approx(-figures["preference"]["reward"], abs=1e-5)
     steps = [event for event in events if event["kind"] == "step"]
-    assert {*steps[-1]["preference"], "clipped"} >= {"reward", "reward_std", "flat", "ended", "length", "kl", "clipped"}
+    told = {name for event in steps for name in event["preference"]}
+    assert told == {"reward", "reward_std", "flat", "ended", "length", "kl", *(["clipped"] if stage else [])}
+    assert steps[-1]["preference"]["kl"] > 1e-4
     shown = [event for event in events if event["kind"] == "rollout"]
     assert len(shown) == (3 if stage else 6)
     assert all(len(event["answers"]) == 4 for event in shown)
