@@ -13,10 +13,11 @@ from studio.device import devices
 from studio.evaluation.order import EvaluationOrder
 from studio.knob import GROUPS
 from studio.methods import METHODS
+from studio.recipes import RECIPES
 from studio.resolve import resolve
 from studio.tokens import Encoder
 from studio.training import Training
-from studio.ui import measure, tune, tune_form
+from studio.ui import measure, recipes, tune, tune_form
 from studio.ui.tune_summary import summary
 
 KEYS = (
@@ -254,3 +255,16 @@ def test_settings_that_another_device_cannot_run_are_told(home: Path, order: dic
     found = summary(order | {"method": {"name": "qlora", "quantization": "int8"}}, other="Tesla V100 16GB")
     assert "int8" in found["elsewhere"]["fault"]["message"]
     assert found["fault"] is None
+
+
+def test_recipes_say_what_they_take_here(with_small_starter: Path) -> None:
+    found = {recipe["name"]: recipe for recipe in recipes.recipes({})["recipes"]}
+    assert found.keys() == RECIPES.keys()
+    for recipe in found.values():
+        order = config.build(recipe["order"])
+        assert recipe["rows"] == data.read(order.data.sources()[0].source).rows
+        assert recipe["local"] == (order.model.source == "starter")
+    seen = summary(found["persona"]["order"])
+    assert seen["fault"] is None
+    assert found["persona"]["seconds"] == pytest.approx(seen["seconds"], rel=0.01)
+    assert found["persona"]["total"] == pytest.approx(seen["memory"]["total"], rel=0.01)
