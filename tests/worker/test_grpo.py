@@ -149,24 +149,6 @@ def test_a_run_learns_and_resumes_to_the_same_bits(
     assert answer["reward"] == answer["rewards"]["length"]
 
 
-def test_micro_batches_change_nothing(home: Path, tiny_model: Path, tmp_path: Path) -> None:
-    """Answers written and learnt from a few at a time, or all at once: the same losses."""
-    from studio.worker.train import main
-
-    method = {"name": "lora", "dropout": 0}
-    runs = [
-        create(
-            order({"loss": loss}, method, tiny_model, tmp_path, batch_size=size, accumulation=4 // size, packing=False)
-        )
-        for loss in ("grpo", "dapo")
-        for size in (1, 4)
-    ]
-    assert [main(run) for run in runs] == [0] * 4
-    losses = [[event["loss"] for event in run.events() if event["kind"] == "step"] for run in runs]
-    assert losses[0] == pytest.approx(losses[1], abs=2e-4)
-    assert losses[2] == pytest.approx(losses[3], abs=2e-4)
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
