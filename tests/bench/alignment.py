@@ -1,9 +1,9 @@
-"""python -m tests.bench.alignment [dpo|kto|orpo|reward…]: what each stage learns from seeded pairs, on the starter.
+"""python -m tests.bench.alignment [dpo|kto|orpo|reward|grpo…]: what each stage learns of seeded pairs on the starter.
 
 The same questions are answered politely (chosen) and curtly (rejected), with facts, openings and closings drawn from
 lists, so that held-out pairs hold questions that were not trained on. Prints one line a stage: held-out accuracy,
 margin and log-probabilities before the first step and at the end, seconds, memory; exits with 1 where a stage misses
-its goal. A few minutes of two idle cores.
+its goal. A few minutes of two idle cores. Named alone, grpo is given the questions and learns a form of the answer.
 """
 
 from __future__ import annotations
@@ -19,6 +19,14 @@ from studio import config
 from studio.run import create, summary
 
 GOALS = {"dpo": 0.8, "kto": 0.7, "orpo": 0.7, "reward": 0.8}
+GROUPS = {
+    "name": "grpo",
+    "group": 8,
+    "max_new_tokens": 24,
+    "beta": 0.0,
+    "rewards": [{"name": "regex", "pattern": "^Answer: "}],
+}
+FORM, FEWEST = "Begin your reply with the word Answer and a colon.", 0.2  # FEWEST: above it there is little to learn
 PAIRS, HELD_OUT = 64, 0.25
 WORDS = ("river", "stone", "candle", "garden", "window", "letter", "engine", "bridge", "copper", "velvet", "orange",
          "harbour", "pepper", "silver", "thunder")  # fmt: skip
@@ -65,6 +73,26 @@ def verdicts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def learns_a_form(rows: list[dict[str, Any]], file: Path) -> bool:
+    """Train grpo, print the line; whether the held-out reward rises from below FEWEST to above 0.7."""
+    from studio.worker.train import main as train
+
+    file.write_text(json.dumps([{"prompt": f"{row['prompt']} {FORM}"} for row in rows]), encoding="utf-8")
+    training = TRAINING | {"max_steps": 40, "batch_size": 4, "eval_every": 20}
+    order = {"model": "starter", "data": {"train": str(file), "eval": HELD_OUT}, "stage": GROUPS, "training": training}
+    run = create(config.build(order))
+    if train(run):
+        raise SystemExit(1)
+    found = summary(run)
+    before, after = found["preference_before"]["reward"], found["preference"]["reward"]
+    holds = before < FEWEST and after > 0.7
+    word = "met" if holds else "MISSED"
+    print(
+        f"== grpo: held-out reward {before:.3f} -> {after:.3f}; {found['seconds']:.0f} s; goal 0.7: {word}", flush=True
+    )
+    return holds
+
+
 def measured(stage: str, file: Path) -> bool:
     """Train, print the line; whether the goal is met."""
     from studio.worker.train import main as train
@@ -96,6 +124,9 @@ def main(stages: list[str]) -> int:
         holds = []
         for stage in stages:
             file = Path(folder, f"{stage}.json")
+            if stage == "grpo":
+                holds.append(learns_a_form(rows, file))
+                continue
             file.write_text(json.dumps(verdicts(rows) if stage == "kto" else rows), encoding="utf-8")
             holds.append(measured(stage, file))
     return 0 if all(holds) else 1
