@@ -64,6 +64,7 @@ FLOORS = {
         "evaluation",
         "contest",
         "footprint",
+        "loading",
         "method",
         "methods",
         "reward",

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from studio import footprint, token_rows
+from studio import footprint, loading, token_rows
+from studio.base.quantization import Quantization, refuse_stored
 from studio.errors import ExportError, ModelError, OrderError, RunError
 from studio.footprint import Footprint
 
 if TYPE_CHECKING:
-    from studio.base.quantization import Quantization
     from studio.device import Device
     from studio.model import ModelFacts
 
@@ -104,6 +104,8 @@ class Method(BaseModel, ABC):
         if (quantization := self.quantized()) is not None:
             quantization.refuse(device)
         if facts is not None:
+            if facts.quantizer:
+                refuse_stored(facts.quantizer)
             self.trained(facts)
 
     def refuse_tokens(self, facts: ModelFacts) -> None:
@@ -113,14 +115,10 @@ class Method(BaseModel, ABC):
 
     def load(self, folder: Path, dtype: Any, **options: Any) -> Any:
         """The base model from a folder, quantized where the method says so. dtype: a torch.dtype."""
-        from transformers import AutoModelForCausalLM
-
         quantization = self.quantized()
         if quantization is not None:
             options = {**quantization.options(dtype), **options}
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False, **options
-        )
+        model = loading.load_base(folder, dtype, **options)
         return model if quantization is None else quantization.unpacked(model)
 
     @property
@@ -197,7 +195,7 @@ class Method(BaseModel, ABC):
 
         if not isinstance(model, PeftModel):
             token_rows.prepare_base(model, folder)
-            return token_rows.merge_rows(PeftModel.from_pretrained(model, str(folder), adapter_name=name)).eval()
+            return token_rows.merge_rows(loading.load_adapter(model, folder, name)).eval()
         if token_rows.saved_indices(folder) or token_rows.table_rows(folder):
             raise ModelError(
                 "An adapter that brings rows for new tokens needs a base of its own.",
@@ -212,7 +210,7 @@ class Method(BaseModel, ABC):
                 "Load the base a second time for it.",
                 str(folder),
             )
-        model.load_adapter(str(folder), adapter_name=name)
+        loading.load_adapter(model, folder, name)
         model.set_adapter(name, inference_mode=True)
         return model
 
@@ -228,7 +226,15 @@ class Method(BaseModel, ABC):
                 "Load the base in 16 bits and attach the result to it.",
                 "model",
             )
-        return model.merge_and_unload(safe_merge=True)
+        try:
+            return model.merge_and_unload(safe_merge=True)
+        except (AttributeError, RuntimeError, ValueError) as error:  # kinds of peft that are no method here
+            if "memory" in str(error):
+                raise
+            kind = str(getattr(model.peft_type, "value", model.peft_type))
+            raise ExportError(
+                f"peft cannot merge this {kind} adapter: {error}.", "Export the adapter instead.", "method.name"
+            ) from error
 
 
 def trained_weights(model: Any) -> dict[str, Any]:

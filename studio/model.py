@@ -33,6 +33,7 @@ BYTES = {
     "BOOL": 1,
 }
 
+DECODERS_ONLY = "Only decoder-only language models can be tuned here, such as Qwen/Qwen2.5-0.5B-Instruct."
 # Tables that are looked up, not multiplied: they are no target for LoRA and its like, and stay 16-bit under 4-bit
 # loading.
 EMBEDDING = re.compile(
@@ -100,6 +101,12 @@ class ModelFacts(BaseModel):
             tensor.shape[0] for name, tensor in self.tensors.items() if TOKENS.search(name) and len(tensor.shape) == 2
         ]
         return tables[0] if tables else self.vocab_size
+
+    @property
+    def quantizer(self) -> str:
+        """What the weights on disk are quantized by (gptq, awq, fp8, bitsandbytes, …); "" for plain ones."""
+        settings = self.config.get("quantization_config") or self.text_config.get("quantization_config")
+        return str(settings.get("quant_method") or "bitsandbytes") if isinstance(settings, dict) else ""
 
     @property
     def text_config(self) -> dict[str, Any]:
@@ -264,6 +271,8 @@ def from_config(config: dict[str, Any], tensors: dict[str, Tensor] | None = None
 
 
 def _understood(config: dict[str, Any], tensors: dict[str, Tensor] | None) -> ModelFacts:
+    if why := families.why_no_decoder(config):
+        raise ModelError(f"config.json describes a {config.get('model_type')} model: {why}.", DECODERS_ONLY, "model")
     text = families.completed(families.text_config(config))
     if tensors is None:
         tensors = {
@@ -281,9 +290,10 @@ def _understood(config: dict[str, Any], tensors: dict[str, Tensor] | None) -> Mo
     if not all(isinstance(value, int) for value in (hidden, heads, layers, vocabulary)):
         raise ModelError(
             f"config.json of type {config.get('model_type')!r} names no hidden size, heads, layers or vocabulary.",
-            "Only decoder-only language models can be tuned here.",
+            DECODERS_ONLY,
             "model",
         )
+    _refuse_headless(text, tensors)
     return ModelFacts(
         architecture=(config.get("architectures") or ["?"])[0],
         model_type=config.get("model_type", "?"),
@@ -300,6 +310,23 @@ def _understood(config: dict[str, Any], tensors: dict[str, Tensor] | None) -> Mo
         tensors=tensors,
         config=config,
     )
+
+
+def _refuse_headless(text: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Raise ModelError for weights without a head to write with, such as a classifier's: it would start at random."""
+    known = (
+        text.get("model_type") in families.DEFAULTS
+        and "text_config" not in text
+        and not text.get("tie_word_embeddings")
+    )
+    if known and not any(HEAD.search(name) for name in tensors):
+        named = (text.get("architectures") or ["?"])[0]
+        raise ModelError(
+            f"The weights hold no language model head (lm_head), and config.json ties none to the embedding: "
+            f"they are of a {named}.",
+            "Take the language model that it was made from.",
+            "model",
+        )
 
 
 def header(file: Path) -> dict[str, Tensor]:

@@ -54,6 +54,79 @@ QUERY_BIAS = ("qwen2",)
 HEAD_NORMS = ("qwen3", "gemma3_text")  # queries and keys are normed a head at a time
 FOUR_NORMS = ("gemma2", "gemma3_text")
 
+# model types of transformers that write no text from left to right, unless config.json says is_decoder
+ENCODERS = frozenset(
+    [
+        "albert",
+        "bert",
+        "big_bird",
+        "camembert",
+        "convbert",
+        "data2vec-text",
+        "deberta",
+        "deberta-v2",
+        "distilbert",
+        "electra",
+        "ernie",
+        "esm",
+        "eurobert",
+        "flaubert",
+        "fnet",
+        "funnel",
+        "ibert",
+        "layoutlm",
+        "longformer",
+        "megatron-bert",
+        "mobilebert",
+        "modernbert",
+        "mpnet",
+        "mra",
+        "nomic_bert",
+        "nystromformer",
+        "rembert",
+        "roberta",
+        "roberta-prelayernorm",
+        "roformer",
+        "squeezebert",
+        "xlm",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "xlnet",
+        "xmod",
+        "yoso",
+    ]
+)
+ENCODER_DECODERS = frozenset(
+    [
+        "bart",
+        "bigbird_pegasus",
+        "blenderbot",
+        "blenderbot-small",
+        "encoder-decoder",
+        "fsmt",
+        "led",
+        "longt5",
+        "m2m_100",
+        "marian",
+        "mbart",
+        "mt5",
+        "mvp",
+        "nllb-moe",
+        "pegasus",
+        "pegasus_x",
+        "plbart",
+        "pix2struct",
+        "prophetnet",
+        "switch_transformers",
+        "t5",
+        "t5gemma",
+        "t5gemma2",
+        "udop",
+        "umt5",
+        "whisper",
+    ]
+)
+
 
 def text_config(config: dict[str, Any]) -> dict[str, Any]:
     """A model's config; of one that reads more than text, with the settings of the text model inside it on top."""
@@ -64,6 +137,16 @@ def completed(config: dict[str, Any]) -> dict[str, Any]:
     """A text model's config with its family's defaults."""
     given = {key: value for key, value in config.items() if value is not None}
     return config | DEFAULTS.get(str(config.get("model_type")), {}) | given
+
+
+def why_no_decoder(config: dict[str, Any]) -> str:
+    """Why a model of this config.json does not write a text from left to right, in words; "" where it does."""
+    kind = config.get("model_type")
+    if config.get("is_encoder_decoder") or kind in ENCODER_DECODERS:
+        return "an encoder with a decoder, which answers apart from what it reads"
+    if kind in ENCODERS and not config.get("is_decoder"):
+        return "an encoder, which reads a text in both directions and writes none"
+    return ""
 
 
 def tensors(config: dict[str, Any]) -> Shapes | None:

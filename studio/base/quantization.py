@@ -9,6 +9,27 @@ from typing import Any, NamedTuple
 from studio.device import Device
 from studio.errors import OrderError
 
+# quantizers of weights on disk beside which adapters are trained -> the package that unpacks them
+STORED = {"bitsandbytes": "bitsandbytes", "gptq": "gptqmodel", "awq": "gptqmodel"}
+
+
+def refuse_stored(quantizer: str) -> None:
+    """Raise OrderError for a model whose weights lie quantized on disk in a way that cannot be trained beside here."""
+    original = "Take the model that it was made from"
+    if quantizer not in STORED:
+        raise OrderError(
+            f"This model's weights are quantized ({quantizer}), and nothing is trained beside those here.",
+            f"{original}.",
+            "model",
+        )
+    if find_spec(STORED[quantizer]) is None:
+        raise OrderError(
+            f"This model's weights are quantized ({quantizer}), and {STORED[quantizer]}, which unpacks them, is not "
+            "installed.",
+            f"{original}, or run `pip install {STORED[quantizer]}`.",
+            "model",
+        )
+
 
 class Quantization(NamedTuple):
     """kind: nf4, fp4 or int8; double: the scales are quantized too; compute: auto, bf16, fp16 or fp32."""

@@ -28,7 +28,11 @@ def weight_files(folder: Path) -> list[Path]:
         files = [file for file in sorted(folder.glob("*.safetensors")) if not file.name.startswith("consolidated")]
         return files or loadable(folder)
     try:
-        names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        names = sorted(set(index["weight_map"].values()))
+        dict(index["metadata"])  # transformers asks for it
+        if not names:
+            raise ValueError("it names no file")
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(f"{folder / INDEX} is no index of weights.", "Download it again.", "model") from error
     missing = [name for name in names if not (folder / name).is_file()]

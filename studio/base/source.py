@@ -91,6 +91,12 @@ def _folder(path: Path) -> Path:
             "Give an existing folder, a Hugging Face id such as Qwen/Qwen2.5-0.5B-Instruct, a .gguf file, or starter.",
             "model",
         )
+    if (path / "adapter_config.json").is_file():  # transformers would load the base that it names instead
+        raise ModelError(
+            f"{path} holds an adapter (adapter_config.json): it is no model by itself.",
+            f"Merge it (python -m studio merge {path} OUT) and give that folder, or give the base it was trained on.",
+            "model",
+        )
     if not (path / "config.json").is_file():
         raise ModelError(
             f"{path} has no config.json, so it is no model folder.",

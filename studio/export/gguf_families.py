@@ -34,6 +34,7 @@ ROPES = {
     "longrope": ("phi3",),
 }
 PERIOD = {"gemma2": 2, "gemma3_text": 6}  # every nth layer has full attention, the others a sliding window
+SILU = ("llama", "mistral", "qwen2", "qwen3", "phi3")  # the activation of their feed-forward; gelu in the others
 LARGEST = {"gemma2": 46, "gemma3_text": 62}  # layers of the one size whose queries llama.cpp scales by hidden / heads
 ELSEWHERE = "Export it merged; llama.cpp's convert_hf_to_gguf.py reads that folder."
 
@@ -75,8 +76,15 @@ def _difference(facts: ModelFacts, config: dict[str, Any]) -> str:
         full = [(layer + 1) % PERIOD[kind] == 0 for layer in range(facts.num_hidden_layers)]
         if layer_types != ["full_attention" if is_full else "sliding_attention" for is_full in full]:
             return f"has its windows in other layers than all but each {PERIOD[kind]}th"
-    if kind in ("llama", "mistral") and (config.get("attention_bias") or config.get("mlp_bias")):
+    if kind not in ("qwen2", "gpt2") and (config.get("attention_bias") or config.get("mlp_bias")):
         return "has biases in its layers"
+    usual = "silu swish" if kind in SILU else "gelu gelu_new gelu_fast gelu_pytorch_tanh"
+    for key in ("hidden_act", "hidden_activation", "activation_function"):
+        if config.get(key, "gelu_new" if usual.startswith("gelu") else "silu") not in (None, *usual.split()):
+            return f"computes its feed-forward with {config[key]}"
+    for key, expected in (("scale_attn_by_inverse_layer_idx", False), ("scale_attn_weights", True)):
+        if kind == "gpt2" and config.get(key, expected) != expected:
+            return f"has {key} {config[key]}"
     return ""
 
 

@@ -40,6 +40,10 @@ class Vocabulary(NamedTuple):
 
 def pre(tokenizer: dict[str, Any]) -> str | None:
     """llama.cpp's name for the pre-tokenizer of a byte-level BPE, or None where none is known."""
+    normalizer, model = tokenizer.get("normalizer") or {}, tokenizer["model"]
+    changes = {step.get("type") for step in normalizer.get("normalizers", [normalizer] if normalizer else [])}
+    if changes - {"NFC"} or model.get("end_of_word_suffix") or model.get("continuing_subword_prefix"):
+        return None  # llama.cpp changes no text before it cuts it
     steps = tokenizer.get("pre_tokenizer") or {}
     steps = steps.get("pretokenizers", [steps])
     kinds = [step.get("type") for step in steps]

@@ -7,7 +7,7 @@ import pkgutil
 from functools import reduce
 from inspect import isabstract
 from operator import or_
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -31,6 +31,22 @@ def _discover() -> dict[str, type[Method]]:
 
 
 METHODS: dict[str, type[Method]] = _discover()
+BY_PEFT_TYPE = {"IA3": "ia3", "PREFIX_TUNING": "prefix", "PROMPT_TUNING": "prompt", "P_TUNING": "p_tuning"}
+
+
+def of_adapter(config: dict[str, Any], knobs: dict[str, Any]) -> Method:
+    """The method of a saved adapter: by the knobs that the studio saved with it, else by peft's adapter_config.json.
+
+    Kinds of peft that are no method here are attached and merged by peft alone, as LoRA is.
+    """
+    if knobs:
+        return METHODS.get(knobs.get("name", ""), METHODS["lora"])(**knobs)
+    kind = METHODS[BY_PEFT_TYPE.get(str(config.get("peft_type")), "lora")]
+    virtual_tokens = config.get("num_virtual_tokens")
+    # not validated: another program may allow more of them
+    return kind.model_construct(virtual_tokens=virtual_tokens) if "virtual_tokens" in kind.model_fields else kind()
+
+
 if TYPE_CHECKING:
     AnyMethod = Method
 else:

@@ -82,6 +82,16 @@ class Full(Method):
             and not (freeze_embeddings and EMBEDDING.search(name))
         ]
 
+    def refuse(self, facts: ModelFacts | None, training: Any, device: Any) -> None:
+        if facts is not None and facts.quantizer:
+            raise OrderError(
+                f"The weights of this model are quantized ({facts.quantizer}): they are numbers of a table, and cannot "
+                "be trained themselves.",
+                "Take the model that it was made from, or method lora.",
+                "method.name",
+            )
+        super().refuse(facts, training, device)
+
     def refuse_tokens(self, facts: ModelFacts) -> None:
         if self.last_layers is not None or self.freeze_embeddings:
             knob = "freeze_embeddings" if self.freeze_embeddings else "last_layers"

@@ -29,7 +29,7 @@ BEYOND_PLAIN = (
     "use_qalora",
     "use_bdlora",
 )  # keys of an adapter_config.json that is more than B·A beside stored weights
-DORA_QUANTIZERS = ("bitsandbytes", None)  # of a base that comes quantized: where peft has DoRA for it
+DORA_QUANTIZERS = ("bitsandbytes", "")  # of a base that comes quantized: where peft has DoRA for it
 
 
 class LoRA(Method):
@@ -218,7 +218,7 @@ class LoRA(Method):
                 "Set method.init to kaiming or pissa.",
                 "method.init",
             )
-        quantizer = facts.config.get("quantization_config", {}).get("quant_method") if facts else None
+        quantizer = facts.quantizer if facts else ""
         if self.dora and quantizer not in DORA_QUANTIZERS:
             raise OrderError(
                 f"DoRA does not work on layers quantized by {quantizer}.",

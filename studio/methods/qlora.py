@@ -67,7 +67,7 @@ class QLoRA(LoRA):
         return "paged_adamw_8bit" if device.traits.pages else None
 
     def refuse(self, facts: ModelFacts | None, training: Any, device: Any) -> None:
-        quantizer = facts.config.get("quantization_config", {}).get("quant_method") if facts else None
+        quantizer = facts.quantizer if facts else ""
         if quantizer:
             raise OrderError(
                 f"This model is already quantized ({quantizer}).",

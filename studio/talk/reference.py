@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from studio import json_text, model, new_tokens, run, template, token_rows
@@ -15,7 +17,7 @@ from studio.base.source import ModelOrder
 from studio.errors import ModelError, RunError
 from studio.events import latest
 from studio.method import Method
-from studio.methods import METHODS
+from studio.methods import of_adapter
 from studio.new_tokens import NO_NEW_TOKENS, AddedTokens
 from studio.runs import checkpoints
 from studio.template import Template
@@ -135,7 +137,7 @@ def of_run(parent: run.Run, step: str = "", report: Report = silent, scores: boo
         tokenizer = new_tokens.tokenizer_folder(base, config.data.new_tokens)
         trained = template.load(config.data.template, tokenizer)
     if step or config.method.adapter:
-        _check_base(parent, base, manifest)
+        check_base(parent, base, manifest)
     reference = ModelReference(
         parent.id,
         base,
@@ -169,7 +171,7 @@ def of_run(parent: run.Run, step: str = "", report: Report = silent, scores: boo
     return reference
 
 
-def _check_base(parent: run.Run, base: Path, manifest: dict[str, Any]) -> None:
+def check_base(parent: run.Run, base: Path, manifest: Mapping[str, Any] = MappingProxyType({})) -> None:
     """Raise ModelError where the base's weights are no longer those that were trained on."""
     known = manifest.get("base_fingerprint")
     if not known:  # a checkpoint of a run without a result
@@ -201,10 +203,17 @@ def of_folder(folder: Path, name: str) -> ModelReference:
 
 def _of_adapter(folder: Path, name: str, manifest: dict[str, Any]) -> ModelReference:
     config = json_text.read((folder / "adapter_config.json").read_text(), "adapter_config.json")
-    name_of_base = manifest.get("base") or config.get("base_model_name_or_path") or ""
-    base = Path(name_of_base)
+    name_of_base = manifest.get("base") or config.get("base_model_name_or_path")
+    if not name_of_base and not manifest.get("model"):
+        raise ModelError(
+            f"The adapter in {folder} does not say which base it was trained on.",
+            "Write the base's folder or Hub id into its adapter_config.json: base_model_name_or_path.",
+            "model",
+        )
+    base = Path(name_of_base or "/-")
     if not (base / "config.json").is_file():
-        base = source.fetch(ModelOrder.model_validate(manifest.get("model") or {"source": name_of_base}))
+        order = {"source": name_of_base, "revision": config.get("revision")}
+        base = source.fetch(ModelOrder.model_validate(manifest.get("model") or order))
     base = base.resolve()
     own = template.load("auto", folder if template.model_template(folder) else base)
     # an adapter that was not exported by the studio: its tokenizer may be larger than the base's
@@ -212,8 +221,8 @@ def _of_adapter(folder: Path, name: str, manifest: dict[str, Any]) -> ModelRefer
         manifest = {"own_tokenizer": True}
         _check_rows(folder, base)
     own = Template(own.name, own.text, template.special_tokens(folder if manifest.get("own_tokenizer") else base))
-    knobs = manifest.get("method") or {}
-    method = METHODS.get(knobs.get("name", ""), METHODS["lora"])(**knobs)
+    _refuse_unwritten(folder, config, manifest)
+    method = of_adapter(config, manifest.get("method") or {})
     return ModelReference(
         name,
         base,
@@ -225,6 +234,27 @@ def _of_adapter(folder: Path, name: str, manifest: dict[str, Any]) -> ModelRefer
         manifest=manifest,
         quantization=method.quantized(),
     )
+
+
+def _refuse_unwritten(folder: Path, config: dict[str, Any], manifest: dict[str, Any]) -> None:
+    """Raise ModelError for an adapter that writes no text, or whose base peft cannot make again."""
+    scores = (manifest.get("stage") or {}).get("name") == "reward"
+    task = config.get("task_type")
+    if scores or task not in (None, "CAUSAL_LM"):
+        raise ModelError(
+            f"The adapter in {folder} writes no text: it is for {'scores' if scores else task}.",
+            "Give one that was trained as a causal language model (CAUSAL_LM).",
+            "model",
+        )
+    start = str(config.get("init_lora_weights", True)).lower()
+    if start.startswith(("pissa_niter", "loftq", "corda", "lora_ga")):
+        raise ModelError(
+            f"The adapter in {folder} started from {start}, which took parts at random or by its data out of the "
+            "base's weights: what it stands on cannot be made again.",
+            "Save it with peft as a change of the original weights: save_pretrained(…, "
+            "path_initial_model_for_weight_conversion=…).",
+            "model",
+        )
 
 
 def _check_rows(folder: Path, base: Path) -> None:

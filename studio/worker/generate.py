@@ -115,7 +115,7 @@ class Answer:
             return ""
 
     def _take(self, logits: torch.Tensor) -> str:
-        token = choose(logits, self.sampling, self.output_ids, self.generator)
+        token = choose(logits, self.sampling, self.output_ids, self.generator, self.prompt_ids)
         if self.sampling.logprobs is not None:
             self.logprobs.append(_logprobs(logits, token, self.sampling.logprobs))
         self.output_ids.append(token)
@@ -132,15 +132,19 @@ class Answer:
 
 
 def choose(
-    logits: torch.Tensor, sampling: Sampling, output_ids: Sequence[int], generator: torch.Generator | None
+    logits: torch.Tensor,
+    sampling: Sampling,
+    output_ids: Sequence[int],
+    generator: torch.Generator | None,
+    prompt_ids: Sequence[int] = (),
 ) -> int:
     """Return one token id.
 
     Nucleus sampling keeps the smallest set of likeliest tokens whose probabilities reach top_p (arXiv 1904.09751). The
-    repetition penalty is CTRL's (arXiv 1909.05858, section 4.1).
+    repetition penalty is CTRL's (arXiv 1909.05858, section 4.1), over prompt and answer as in transformers and vLLM.
     """
-    if sampling.repetition_penalty != 1.0 and output_ids:
-        repeated = torch.tensor(sorted(set(output_ids)))
+    if sampling.repetition_penalty != 1.0 and (output_ids or prompt_ids):
+        repeated = torch.tensor(sorted({*output_ids, *prompt_ids}))
         scores, penalty = logits[repeated], sampling.repetition_penalty
         logits = logits.clone()
         logits[repeated] = torch.where(scores > 0, scores / penalty, scores * penalty)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from studio import device, model, token_rows
+from studio import device, loading, model, token_rows
 from studio.base.quantization import Quantization
 from studio.errors import ModelError
 from studio.method import Method
@@ -125,7 +125,8 @@ class LoadedModels:
         base = self.bases[key]
         if reference.result is None:
             return base
-        adapted = reference.method.attach(share_weights(base), reference.result)
+        own = copy.deepcopy(base) if loading.changes_base(reference.result) else share_weights(base)
+        adapted = reference.method.attach(own, reference.result)
         return _for_inference(adapted, self.dtype, reference.method)
 
     def _quantization(self, reference: ModelReference) -> Quantization | None:

@@ -16,7 +16,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from studio.auto import CAPPED
-from studio.errors import StudioError
+from studio.errors import ModelError, StudioError
 from studio.resolve import Resolved
 from studio.worker import distributed, sharding
 from studio.worker.batches import MicroBatchCollator, Row, collate
@@ -27,6 +27,7 @@ from studio.worker.side_effects import without_side_effects
 LENGTHS = (31, 48)  # tokens of the rows compared, unlike each other so that padding shows
 TOLERANCE = 5e-5  # relative difference of the mean losses, computed in float32
 TOLERANCE_ROUNDED = 3e-2  # in 16 bits or on a quantized base
+CHANGED, CHANGED_ROUNDED = 1e-4, 5e-2  # mean change of a logit in standard deviations that is more than rounding
 
 
 def check_loss(trainer: Any, resolved: Resolved) -> Resolved:
@@ -35,7 +36,9 @@ def check_loss(trainer: Any, resolved: Resolved) -> Resolved:
     The trainer and its model are changed alike, with a warning in the report. All processes decide the same.
     """
     with without_side_effects(trainer.model), torch.no_grad(), trainer.accelerator.autocast():
-        resolved = _compare(trainer, resolved, _short_rows(trainer.train_dataset))
+        rows = _short_rows(trainer.train_dataset)
+        _refuse_reading_ahead(trainer, rows)
+        resolved = _compare(trainer, resolved, rows)
     if trainer.sharded:
         sharding.reshard(trainer.model)
     return resolved
@@ -51,6 +54,29 @@ def is_finite(model: Any, rows: list[Row], dtype: torch.dtype, device: torch.dev
             if not torch.isfinite(loss(model, micro_batch, "full", dtype)):
                 return False
     return True
+
+
+def _refuse_reading_ahead(trainer: Any, rows: list[Row]) -> None:
+    """Raise ModelError where what is predicted in a row's first half depends on its second.
+
+    Encoders do so, and transformers' causal classes of some of them unless config.json says is_decoder.
+    """
+    ids = list(rows[0]["input_ids"]) if rows else []
+    half = len(ids) // 2
+    other = ids[:half] + (2 * ids[half - 1 :: -1])[: len(ids) - half] if half > 1 else ids
+    if other == ids:
+        return
+    with _attention_set_to(trainer.model.eval(), "eager"):
+        logits, others = (_logits(trainer, row)[:half] for row in (ids, other))
+    is_exact = trainer.dtype == torch.float32 and trainer.method.quantized() is None
+    changed = float((logits - others).abs().mean() / logits.std())
+    if any(distributed.gather(changed > (CHANGED if is_exact else CHANGED_ROUNDED))):
+        raise ModelError(
+            f"This {unwrap(trainer.model).config.model_type} model reads ahead: what it predicts depends on the tokens "
+            "that come after, which it would learn to copy.",
+            "Take a decoder-only language model. An encoder such as BERT reads both ways and writes no text.",
+            "model",
+        )
 
 
 def _compare(trainer: Any, resolved: Resolved, rows: list[Row]) -> Resolved:
@@ -87,11 +113,16 @@ def _reference_loss(trainer: Any, rows: list[Row]) -> float:
     model = trainer.model.eval()
     with _attention_set_to(model, "eager"):
         for row in rows:
-            ids = torch.tensor([row["input_ids"]], device=trainer.args.device)
-            logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
-            logits = logits[0, -ids.shape[1] :]  # virtual tokens stand before the row's own
-            total += cross_entropy(logits[:-1].float(), ids[0, 1:], reduction="sum")
+            targets = torch.tensor(row["input_ids"][1:], device=trainer.args.device)
+            total += cross_entropy(_logits(trainer, row["input_ids"])[:-1], targets, reduction="sum")
     return total.item() / _count_targets(rows)
+
+
+def _logits(trainer: Any, token_ids: list[int]) -> torch.Tensor:
+    """[tokens, vocabulary] in float32 of one row alone; virtual tokens stand before the row's own."""
+    ids = torch.tensor([token_ids], device=trainer.args.device)
+    logits = trainer.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+    return logits[0, -len(token_ids) :].float()
 
 
 def _training_loss(trainer: Any, rows: list[Row]) -> float | str:

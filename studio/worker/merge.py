@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
+from transformers.core_model_loading import revert_weight_conversion
 
-from studio import device, model, token_rows
+from studio import device, loading, model, token_rows
 from studio.base.shards import weight_files
 from studio.errors import DeviceError, ExportError
 from studio.methods import METHODS
@@ -33,8 +34,10 @@ def weights(reference: ModelReference) -> Weights:
 
     Raises ExportError where the method cannot be merged.
     """
-    if reference.result is None:
+    if reference.result is None and not model.facts(reference.base).quantizer:
         yield from _stored_tensors(reference.base)
+    elif reference.result is None:
+        yield from _whole_model(reference, _load(reference))
     elif reference.standalone and not reference.checkpoint:
         yield from _stored_tensors(reference.result)
     elif reference.standalone:
@@ -70,6 +73,8 @@ def _plain_lora(folder: Path, base: Path) -> tuple[dict[str, Any], dict[str, tor
     if (
         config.get("peft_type") != "LORA"
         or config.get("bias", "none") != "none"
+        or loading.takes_out_of_base(config)
+        or model.facts(base).quantizer
         or any(config.get(key) for key in ("fan_in_fan_out", *BEYOND_PLAIN))
     ):
         return None
@@ -108,12 +113,7 @@ def _merge_model(reference: ModelReference) -> Weights:
     A tied head gets its own copy first, since an adapter may change head or embedding alone. If both are still equal,
     one is yielded.
     """
-    facts = model.facts(reference.base)
-    _require_memory(
-        4 * (facts.parameters + facts.vocab_size * facts.hidden_size),
-        "To merge this kind of adapter the whole model is opened in float32",
-    )
-    base = token_rows.add_rows(METHODS["full"]().load(reference.base, torch.float32), reference.added_tokens)
+    base = token_rows.add_rows(_load(reference), reference.added_tokens)
     if reference.method.adapter and not _only_rows(reference):
         base = untied(base)
     if reference.checkpoint:
@@ -122,9 +122,32 @@ def _merge_model(reference: ModelReference) -> Weights:
         merged = reference.method.merge(wrapped) if reference.method.adapter else wrapped
     else:
         merged = reference.method.merge(reference.method.attach(base, reference.result))
-    head, table = merged.get_output_embeddings(), merged.get_input_embeddings()
-    same = facts.tie_word_embeddings and torch.equal(head.weight, table.weight)
-    for name, weight in merged.state_dict().items():
+    yield from _whole_model(reference, merged)
+
+
+def _load(reference: ModelReference) -> Any:
+    """The base in float32; a quantized one with its weights unpacked, as training multiplied with them."""
+    facts = model.facts(reference.base)
+    _require_memory(
+        4 * (facts.parameters + facts.vocab_size * facts.hidden_size),
+        "To merge this kind of adapter the whole model is opened in float32",
+    )
+    base = METHODS["full"]().load(reference.base, torch.float32)
+    return base.dequantize(torch.float32) if getattr(base, "is_quantized", False) else base
+
+
+def _whole_model(reference: ModelReference, whole: Any) -> Weights:
+    """Yield a loaded model's tensors under the names that its files have (of experts, one tensor each)."""
+    layers = model.facts(reference.base).num_hidden_layers
+    if (count := whole.config.get_text_config().num_hidden_layers) != layers:
+        raise ExportError(
+            f"This adapter repeats layers: the merged model would have {count}, and its base has {layers}.",
+            "Export the adapter instead.",
+            "method.name",
+        )
+    head, table = whole.get_output_embeddings(), whole.get_input_embeddings()
+    same = model.facts(reference.base).tie_word_embeddings and torch.equal(head.weight, table.weight)
+    for name, weight in revert_weight_conversion(whole, whole.state_dict()).items():
         if not name.endswith("inv_freq") and not (same and name in _HEADS):
             yield name, _widened(weight.detach())
 
@@ -161,8 +184,12 @@ def _require_memory(need: int, what: str) -> None:
         )
 
 
-def merge(reference: ModelReference, out: Path, dtype: torch.dtype) -> dict[str, torch.Size]:
+def merge(
+    reference: ModelReference, out: Path, dtype: torch.dtype, in_float32: Collection[str] = ()
+) -> dict[str, torch.Size]:
     """Write the merged weights as safetensors shards with their index; returns name -> shape.
+
+    in_float32: tensors that stay in float32.
 
     Raises ExportError, and DeviceError where there is too little memory.
     """
@@ -186,7 +213,7 @@ def merge(reference: ModelReference, out: Path, dtype: torch.dtype) -> dict[str,
         shard, shard_size = {}, 0
 
     for name, weight in weights(reference):
-        weight = rounded(weight, dtype).contiguous().clone()
+        weight = rounded(weight, torch.float32 if name in in_float32 else dtype).contiguous().clone()
         if shard and shard_size + weight.nbytes > SHARD:
             write()
         shard[name], shapes[name] = weight, weight.shape
@@ -214,6 +241,13 @@ def base_dtype(found: ModelReference) -> torch.dtype:
     """The dtype of the base's files; bfloat16 where models are not computed in theirs."""
     named = model.facts(found.base).dtype
     return getattr(torch, named) if named in ("bfloat16", "float16", "float32") else torch.bfloat16
+
+
+def stored_in_float32(found: ModelReference) -> set[str]:
+    """Tensors that the base stores in float32 beside others in 16 bits: routers and states that need its precision."""
+    tensors = model.facts(found.base).tensors
+    exact = {name for name, tensor in tensors.items() if tensor.dtype == "F32"}
+    return exact if {"BF16", "F16"} & {tensor.dtype for tensor in tensors.values()} else set()
 
 
 def still_tied(base: Path, names: Iterable[str]) -> bool:

@@ -27,6 +27,7 @@ from studio.method import trained_weights
 from studio.resolve import resolve
 from studio.run import Run
 from studio.runs import checkpoints, sequence
+from studio.talk.reference import check_base
 from studio.tokens import Encoder
 from studio.worker import keep_general, loss_check, memory, probe, torch_devices, train
 from studio.worker.loaded import share_weights
@@ -78,6 +79,7 @@ class RaceRun:
         torch_devices.refuse_unusable(device)
         self.report.phase("fetching model")
         self.folder = source.fetch(config.model, report=lambda *progress: print(*progress, flush=True))
+        check_base(self.run, self.folder)
         facts = model.facts(self.folder)
         self.report.phase("reading data")
         told = {row["contestant"]: row for row in race.table(self.run)}

@@ -29,6 +29,7 @@ from studio.method import is_cast_deferred, trained_weights
 from studio.resolve import Resolved, resolve
 from studio.run import Run
 from studio.runs import checkpoints
+from studio.talk.reference import check_base
 from studio.tokens import Encoder
 from studio.worker import (
     activation_checkpointing,
@@ -82,6 +83,9 @@ def train(run: Run, report: Report) -> None:
 
     report.phase("fetching model")
     folder = source.fetch(config.model, report=lambda what, done, total: print(what, done, total, flush=True))
+    checkpoint = checkpoints.newest(run.checkpoints)
+    if checkpoint:
+        check_base(run, folder)
     facts = model.facts(folder)
     config.method.refuse(facts, config.training, device)
     config.stage.refuse(config.method, config.data, config.training)
@@ -112,7 +116,6 @@ def train(run: Run, report: Report) -> None:
     if base.config._attn_implementation == "eager":
         resolved = resolved._replace(attention="eager")
 
-    checkpoint = checkpoints.newest(run.checkpoints)
     if checkpoint:
         checkpoints.refuse_other_data(checkpoint, rows.train.content)
     trainer = make_trainer(run, config, resolved, tuned, rows, report, resumes=bool(checkpoint))

@@ -1,0 +1,268 @@
+"""Adapters and bases made by other programs: they compute what peft and transformers compute, or say why not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, BertForMaskedLM
+
+from studio import preflight
+from studio.base.shards import weight_files
+from studio.config import build
+from studio.errors import ExportError, ModelError, OrderError
+from studio.loading import load_base
+from studio.methods import METHODS
+from studio.talk.reference import resolve
+from studio.worker.export import merged
+from studio.worker.generate import Sampling, choose
+from studio.worker.loaded import LoadedModels
+from tests.methods import architectures
+from tests.worker.carrying import carry, order, rows
+from tests.worker.test_export import logits, trained
+
+IDS = torch.arange(5, 25)[None]
+TARGETS = ["q_proj", "v_proj", "down_proj"]
+
+
+def plain(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def made_elsewhere(base: Path, out: Path, config: Any) -> torch.Tensor:
+    """An adapter saved by peft alone, with weights that matter; returns its logits."""
+    torch.manual_seed(3)
+    tuned = peft.get_peft_model(plain(base), config).eval()
+    random = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for weight in tuned.parameters():
+            if weight.requires_grad:
+                weight.add_(torch.randn(weight.shape, generator=random) * 0.1)
+    tuned.save_pretrained(out)
+    return logits(tuned, IDS)[:, -IDS.shape[1] :]
+
+
+def lora(**knobs: Any) -> peft.LoraConfig:
+    return peft.LoraConfig(**{"target_modules": TARGETS, "task_type": "CAUSAL_LM"} | knobs)
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"init_lora_weights": "pissa"},
+        {"init_lora_weights": "olora"},
+        {"rank_pattern": {"q_proj": 4}, "alpha_pattern": {"v_proj": 64}},
+        {"target_modules": [], "target_parameters": ["q_proj.weight"]},
+        {"target_modules": [*TARGETS, "embed_tokens", "lm_head"]},
+    ],
+    ids=str,
+)
+def test_an_adapter_answers_and_merges_as_in_peft(knobs: dict, home: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """PiSSA and OLoRA take a part out of the base: the base beside it stays itself, and the merge takes it out too."""
+    expected = made_elsewhere(tiny_model, tmp_path / "adapter", lora(**knobs))
+    models = LoadedModels("cpu", torch.float32)
+    base = models.load(resolve(f"base:{tiny_model}")).model
+    before = logits(base, IDS)
+    adapter = resolve(str(tmp_path / "adapter"))
+    assert torch.allclose(logits(models.load(adapter).model, IDS), expected, atol=1e-5)
+    assert torch.equal(logits(base, IDS), before)
+    merged(adapter, tmp_path / "out")
+    assert torch.allclose(logits(plain(tmp_path / "out"), IDS), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [peft.PrefixTuningConfig, peft.PromptTuningConfig])
+def test_virtual_tokens_made_elsewhere_take_context(kind: Any, home: Path, tiny_model: Path, tmp_path: Path) -> None:
+    made_elsewhere(tiny_model, tmp_path / "adapter", kind(num_virtual_tokens=7, task_type="CAUSAL_LM"))
+    found = resolve(str(tmp_path / "adapter"))
+    assert LoadedModels("cpu", torch.float32).load(found).context_length == 512 - 7
+    with pytest.raises(ExportError, match="cannot be merged"):
+        merged(found, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (lora(lora_bias=True), "peft cannot merge this LORA adapter"),
+        (lora(layer_replication=[[0, 2], [1, 2]]), "would have 3, and its base has 2"),
+        (peft.AdaptionPromptConfig(adapter_layers=1, adapter_len=4, task_type="CAUSAL_LM"), "peft cannot merge"),
+    ],
+    ids=["lora_bias", "layer_replication", "adaption_prompt"],
+)
+def test_what_peft_cannot_merge_says_why(config: Any, words: str, home: Path, tiny_model: Path, tmp_path: Path) -> None:
+    made_elsewhere(tiny_model, tmp_path / "adapter", config)
+    with pytest.raises(ExportError, match=words):
+        merged(resolve(str(tmp_path / "adapter")), tmp_path / "out")
+
+
+def _config(**changes: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        file = folder / "adapter_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return change
+
+
+def _tensors(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        tensors = load_file(folder / "adapter_model.safetensors")
+        change(tensors)
+        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+    return edit
+
+
+STRANGE_LAYER = "base_model.model.model.layers.9.self_attn.q_proj.lora_A.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_config(task_type="SEQ_CLS"), "writes no text"),
+        (_config(init_lora_weights="pissa_niter_4"), "cannot be made again"),
+        (_config(base_model_name_or_path=None), "does not say which base"),
+        (_tensors(lambda tensors: tensors.pop(sorted(tensors)[0])), "does not fit this base"),
+        (_tensors(lambda tensors: tensors.update({STRANGE_LAYER: torch.zeros(8, 32)})), "does not fit this base"),
+        (lambda folder: (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin"), "pickle"),
+        (_config(r=4), "cannot be loaded"),
+    ],
+    ids=["classifier", "random start", "no base", "lacks a tensor", "has one too many", "pickle", "other rank"],
+)
+def test_an_adapter_that_does_not_fit_is_refused(
+    change: Callable[[Path], None], words: str, home: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    """peft only warns of what is missing, and ignores what is left over."""
+    made_elsewhere(tiny_model, tmp_path / "adapter", lora())
+    change(tmp_path / "adapter")
+    with pytest.raises(ModelError, match=words):
+        LoadedModels("cpu", torch.float32).load(resolve(str(tmp_path / "adapter")))
+
+
+# -- bases
+
+
+def _edit(folder: Path, **changes: Any) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "method", "words"),
+    [
+        ({"tie_word_embeddings": False, "architectures": ["LlamaForSequenceClassification"]}, "lora", "no language"),
+        ({"model_type": "bert"}, "lora", "reads a text in both directions"),
+        ({"is_encoder_decoder": True}, "lora", "an encoder with a decoder"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "lora", "quantized .fp8."),
+        ({"quantization_config": {"quant_method": "gptq"}}, "lora", "gptqmodel"),
+        ({"quantization_config": {"load_in_4bit": True}}, "full", "cannot be trained themselves"),
+    ],
+    ids=["classifier", "encoder", "encoder-decoder", "fp8", "gptq", "full on 4 bits"],
+)
+def test_a_base_that_cannot_be_trained_is_refused_at_once(
+    changes: dict, method: str, words: str, home: Path, tiny_model: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_model, tmp_path / "base")
+    _edit(tmp_path / "base", **changes)
+    config = build({"model": str(tmp_path / "base"), "data": {"train": str(tiny_data)}, "method": {"name": method}})
+    with pytest.raises((ModelError, OrderError), match=words):
+        preflight.check(config)
+
+
+def test_no_weight_of_a_base_starts_at_random(tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_model, tmp_path / "base")
+    tensors = load_file(tmp_path / "base" / "model.safetensors")
+    tensors.pop("model.layers.1.mlp.up_proj.weight")
+    save_file(tensors, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="start at random: model.layers.1.mlp.up_proj"):
+        load_base(tmp_path / "base", torch.float32)
+    shutil.copy(tiny_model / "model.safetensors", tmp_path / "base" / "model.safetensors")
+    _edit(tmp_path / "base", intermediate_size=128)
+    with pytest.raises(ModelError, match="other shapes than its config.json"):
+        load_base(tmp_path / "base", torch.float32)
+
+
+def test_a_model_that_reads_ahead_is_refused_before_the_first_step(
+    home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An encoder of a type that is in no list: its loss would fall to nothing by copying."""
+    from studio.base import families
+
+    monkeypatch.setattr(families, "ENCODERS", frozenset())
+    torch.manual_seed(0)
+    shape = architectures.SAME | {"intermediate_size": 64}
+    folder = tmp_path / "bert"
+    BertForMaskedLM(BertConfig(**shape)).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(tiny_model / name, folder / name)
+    events = carry(order(folder, rows(tmp_path / "rows.json", 8), "training.max_steps=1"))
+    assert events[-1]["state"] == "failed"
+    assert "reads ahead" in events[-1]["cause"]
+    assert not [event for event in events if event["kind"] == "step"]
+
+
+def test_a_run_goes_on_over_its_own_base_only(home: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """One tensor of the base is another when the run is extended."""
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model, base)
+    run = order(base, rows(tmp_path / "rows.json", 8), "training.max_steps=2", "data.eval=0")
+    assert carry(run)[-1]["state"] == "finished"
+    tensors = load_file(base / "model.safetensors")
+    tensors["model.norm.weight"] *= 1.5
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    events = carry(run)
+    assert events[-1]["state"] == "failed"
+    assert "other weights than when it was trained" in events[-1]["cause"]
+
+
+@pytest.mark.parametrize("knobs", [{"dora": True}, {"modules_to_save": ["lm_head"]}], ids=str)
+def test_experts_keep_the_names_of_the_bases_files(knobs: dict, home: Path, tmp_path: Path) -> None:
+    """In memory transformers 5 stacks them; other programs look for one tensor each."""
+    base = architectures.write(tmp_path / "base", "mixtral")
+    found = resolve(trained(base, **knobs).id)
+    merged(found, tmp_path / "out")
+
+    def names(folder: Path) -> set[str]:
+        return {name for file in weight_files(folder) for name in safe_open(file, "pt").keys()}  # noqa: SIM118
+
+    assert names(tmp_path / "out") == names(base)
+    expected = logits(found.method.attach(METHODS["full"]().load(base, torch.float32), found.result), IDS)
+    assert torch.allclose(logits(plain(tmp_path / "out"), IDS), expected, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_tensors_stored_in_float32_beside_bf16_stay(home: Path, tiny_model: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model, base)
+    tensors = load_file(base / "model.safetensors")
+    mixed = {name: weight if "norm" in name else weight.bfloat16() for name, weight in tensors.items()}
+    mixed["model.norm.weight"] = torch.linspace(0.9, 1.1, 32)
+    save_file(mixed, base / "model.safetensors", metadata={"format": "pt"})
+    _edit(base, dtype="bfloat16")
+    merged(resolve(trained(base).id), tmp_path / "out")
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    assert torch.equal(written["model.norm.weight"], mixed["model.norm.weight"])
+    assert {name: weight.dtype for name, weight in written.items()} == {n: weight.dtype for n, weight in mixed.items()}
+
+
+def test_the_repetition_penalty_is_transformers_own() -> None:
+    """It looks at the prompt as well."""
+    from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
+
+    scores = torch.randn(60, generator=torch.Generator().manual_seed(0))
+    prompt, output = [1, 2, 3, int(scores.argmax())], [5, 6, 5]
+    expected = RepetitionPenaltyLogitsProcessor(1.8)(torch.tensor([prompt + output]), scores[None].clone())
+    assert choose(scores, Sampling(temperature=0, repetition_penalty=1.8), output, None, prompt) == expected.argmax()
+    assert expected.argmax() != scores.argmax()
+
+
+def test_a_type_without_a_language_model_is_told_in_words(tmp_path: Path) -> None:
+    AutoConfig.for_model("distilbert").save_pretrained(tmp_path)
+    save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="no causal language model of this type"):
+        load_base(tmp_path, torch.float32)
