@@ -319,7 +319,8 @@ def _refuse_headless(text: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         and "text_config" not in text
         and not text.get("tie_word_embeddings")
     )
-    if known and not any(HEAD.search(name) for name in tensors):
+    whole = any(TOKENS.search(name) for name in tensors)  # not only some of its tensors
+    if known and whole and not any(HEAD.search(name) for name in tensors):
         named = (text.get("architectures") or ["?"])[0]
         raise ModelError(
             f"The weights hold no language model head (lm_head), and config.json ties none to the embedding: "
