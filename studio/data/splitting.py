@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -72,15 +72,19 @@ def _whole_groups(groups: np.ndarray, sizes: np.ndarray, num: int, seed: int) ->
 
 
 def prompt_groups(conversations: Conversations) -> np.ndarray:
-    """A number for each row that is the same for rows with the same turns before the last."""
+    """A number for each row that is the same for rows with the same turns before the answer; some have no answer."""
     numbers: dict[tuple[str, ...], int] = {}
     return np.array(
         [
-            numbers.setdefault(tuple(turn["content"] for turn in row["messages"][:-1]), len(numbers))
+            numbers.setdefault(tuple(turn["content"] for turn in _prompt(row["messages"])), len(numbers))
             for row in conversations
         ],
         np.int64,
     )
+
+
+def _prompt(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return messages[:-1] if messages and messages[-1]["role"] == "assistant" else messages
 
 
 def characters(messages: pa.ListArray) -> np.ndarray:

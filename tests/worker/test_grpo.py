@@ -184,7 +184,9 @@ def test_prompts_alone_are_data(rows: Any, home: Path, tiny_model: Path, tmp_pat
     made = order({}, "lora", tiny_model, tmp_path)
     Path(made.data.train).write_text(json.dumps(rows))
     preflight.check(made)
-    found = data.prepare(made.data, Encoder.from_order(made.data, tiny_model)).train.first(9)
+    prepared = data.prepare(made.data, Encoder.from_order(made.data, tiny_model))
+    assert (len(prepared.train), len(prepared.eval)) == (4, 2)  # different prompts are held out apart
+    found = prepared.train.first(9)
     questions = sorted(json.loads(row["question"])["text"] for row in found)
     assert set(questions) <= {f"Say {n}" for n in range(6)}
     assert len(questions) >= 4
