@@ -23,6 +23,8 @@ def create_scheduler(
     warmup = min(warmup, steps - 1)
     name_with_warmup = WITH_WARMUP.get(name, name) if warmup else name
     kwargs = SCHEDULER_KWARGS.get(name)
+    if name == "polynomial":  # transformers' end, 1e-7, must be below the rate
+        kwargs = {"lr_end": min(1e-7, 0.1 * optimizer.defaults["lr"])}
     scheduler = get_scheduler(name_with_warmup, optimizer, warmup, steps, scheduler_specific_kwargs=kwargs)
     scheduler.lr_lambdas = [_warm_up_above_zero(factor, warmup) for factor in scheduler.lr_lambdas]
     sync_learning_rates(scheduler)

@@ -249,7 +249,15 @@ def load_base(config: RunConfig, resolved: Resolved, folder: Path) -> Any:
 def wrap_base(config: RunConfig, resolved: Resolved, base: Any) -> Any:
     """The model that the method makes of a base. What starts at random does so from the order's seed."""
     set_seed(config.training.seed)
-    tuned = config.method.wrap(base)
+    try:
+        tuned = config.method.wrap(base)
+    except (ValueError, LookupError, TypeError, AttributeError, NotImplementedError) as error:  # peft's own refusals
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(".")
+        raise OrderError(
+            f"{config.method.label} cannot be put on this {base.config.model_type} model: {reason}.",
+            "Take another method, or other settings of this one.",
+            "method.name",
+        ) from error
     if resolved.weights == "bfloat16":
         adamw.cast_trained_to_bf16(tuned).defer_float32_cast = False
     if not resolved.compile:  # which fuses by itself, and stops at functions of our own

@@ -266,3 +266,14 @@ def test_a_type_without_a_language_model_is_told_in_words(tmp_path: Path) -> Non
     save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match="no causal language model of this type"):
         load_base(tmp_path, torch.float32)
+
+
+def test_a_method_that_peft_does_not_put_on_a_model_is_told_in_words(home: Path, tiny_model: Path) -> None:
+    from studio.worker.train import wrap_base
+
+    base = load_base(tiny_model, torch.float32)
+    base.config.model_type = "mamba"  # peft refuses its out_proj
+    base.model.layers[0].mlp.out_proj = torch.nn.Linear(4, 4)
+    config = build({"data": {"train": "sample"}, "method": {"name": "lora"}})
+    with pytest.raises(OrderError, match="LoRA cannot be put on this mamba model"):
+        wrap_base(config, None, base)

@@ -62,3 +62,10 @@ def test_a_constant_rate_rises_only_where_that_is_asked_for() -> None:
     assert Training(schedule="constant").warmup_ratio == 0
     assert Training(schedule="constant", warmup=0.1).warmup_ratio == 0.1
     assert Training().warmup_ratio == 0.03
+
+
+def test_a_polynomial_schedule_takes_the_smallest_rates() -> None:
+    """transformers refuses rates below its own end of 1e-7."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-8)
+    schedule.create_scheduler("polynomial", optimizer, 0, 4)
+    assert optimizer.param_groups[0]["lr"] == 1e-8
