@@ -133,7 +133,10 @@ def _load(reference: ModelReference) -> Any:
         "To merge this kind of adapter the whole model is opened in float32",
     )
     base = METHODS["full"]().load(reference.base, torch.float32)
-    return base.dequantize(torch.float32) if getattr(base, "is_quantized", False) else base
+    if facts.quantizer:
+        base = base.dequantize(torch.float32) if getattr(base, "is_quantized", False) else base
+        base._weight_conversions = None  # the quantizer's own, which cannot be turned round
+    return base
 
 
 def _whole_model(reference: ModelReference, whole: Any) -> Weights:

@@ -277,3 +277,19 @@ def test_a_method_that_peft_does_not_put_on_a_model_is_told_in_words(home: Path,
     config = build({"data": {"train": "sample"}, "method": {"name": "lora"}})
     with pytest.raises(OrderError, match="LoRA cannot be put on this mamba model"):
         wrap_base(config, None, base)
+
+
+def test_an_adapter_on_4_bit_files_is_merged_into_what_they_unpack_to(
+    home: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    """As multiplied with in training; added to the packed bytes it would be nonsense."""
+    from transformers import BitsAndBytesConfig
+
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model, base)
+    (base / "model.safetensors").unlink()
+    bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    AutoModelForCausalLM.from_pretrained(tiny_model, quantization_config=bits).save_pretrained(base)
+    expected = made_elsewhere(base, tmp_path / "adapter", lora())
+    merged(resolve(str(tmp_path / "adapter")), tmp_path / "out")
+    assert torch.allclose(logits(plain(tmp_path / "out"), IDS), expected, atol=1e-3 * float(expected.abs().max()))
