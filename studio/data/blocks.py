@@ -53,7 +53,7 @@ def _expand(block: Block) -> Block:
     rows_of = {
         n: rows
         for n, row in enumerate(block.rows)
-        if type(row) is not dict or "instances" in row
+        if type(row) is not dict or "instances" in row or "paragraphs" in row
         if (rows := expand_row(row))
     }
     if not rows_of:

@@ -7,14 +7,17 @@ from types import ModuleType
 from typing import Any
 
 from studio.data.formats import NESTED, ReportProblem, as_row, kto, text
-from studio.data.layouts import OBJECTS, possible, rewritten
+from studio.data.formats.flags import ROW_FLAGS, SPLIT_COLUMNS, check_split, marked_out
+from studio.data.layouts import OBJECTS, layout_of, multiple_choice, possible, rewritten
 from studio.data.mapping import normalized_mapping, renamer
+
+FLAGGED = kto.LABELS | ROW_FLAGS | SPLIT_COLUMNS
 
 
 @lru_cache(maxsize=4096)
 def _plain(columns: tuple[str, ...]) -> bool:
     """Whether a row with these columns, and without lists or objects, needs no rewriting for its format."""
-    return kto.LABELS.isdisjoint(columns) and NESTED.isdisjoint(columns) and not possible(columns, texts=True)
+    return FLAGGED.isdisjoint(columns) and NESTED.isdisjoint(columns) and not possible(columns, texts=True)
 
 
 class Converter:
@@ -24,6 +27,7 @@ class Converter:
         self.form, self.rename = form, renamer(mapping)
         self.mapped_columns = set((normalized_mapping(mapping) or {"columns": {}})["columns"].values())
         self.is_sft = form is not text and getattr(form, "STAGE", "sft") == "sft"
+        self.first_choice = (mapping or {}).get(multiple_choice.FIRST)
 
     def __call__(self, row: Any, report: ReportProblem) -> dict[str, Any] | None:
         """The row's conversation; None, and reported, where it cannot be trained on."""
@@ -35,17 +39,12 @@ class Converter:
         ):
             return self.form.convert(row, report)
         row = as_row(row)
-        if (
-            self.is_sft
-            and isinstance(row, dict)
-            and not kto.LABELS.isdisjoint(row)
-            and kto.bad(row)
-            and (label := kto.labelled(row)) not in self.mapped_columns
-        ):
-            report("bad_answer", label, row[label])
+        if isinstance(row, dict) and not FLAGGED.isdisjoint(row) and self._left_out(row, report):
             return None
         if self.rename is not None:
             row = self.rename(row)
+        if self.first_choice is not None and isinstance(row, dict):
+            row = row | {multiple_choice.FIRST: self.first_choice}
         row = rewritten(row, report)
         if row is None:
             return None
@@ -53,3 +52,16 @@ class Converter:
             report("not_a_row", None, row)
             return None
         return self.form.convert(row, report)
+
+    def _left_out(self, row: dict[str, Any], report: ReportProblem) -> bool:
+        """Whether the row says itself that it is not to be learnt, which has then been reported."""
+        check_split(row, self.mapped_columns, report)
+        if flag := marked_out(row, self.mapped_columns):
+            report("marked_out", flag, row[flag])
+            return True
+        if not self.is_sft or not kto.bad(row) or (label := kto.labelled(row)) in self.mapped_columns:
+            return False
+        if layout_of(row) is multiple_choice:  # its label names the right choice
+            return False
+        report("bad_answer", label, row[label])
+        return True

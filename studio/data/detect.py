@@ -11,19 +11,29 @@ from typing import Any
 from studio.data.converter import Converter
 from studio.data.formats import Row, as_row, formats
 from studio.data.formats.fields import kind
-from studio.data.formats.messages import MESSAGE_COLUMNS, is_turn, role_of
+from studio.data.formats.messages import is_turn, role_of
 from studio.data.layouts import layout_of, rewritten
-from studio.data.mapping import PARTS, format_of
+from studio.data.mapping import PARTS, format_of, options
 from studio.data.problem import KINDS
-from studio.data.roles import ROLE_KEYS
+from studio.data.roles import MESSAGE_COLUMNS, ROLE_KEYS
 from studio.errors import DataError
 
 QUESTION_NAMES = re.compile(r"input|quest|prompt|query|instruct|ask|frage|问|输入|user|human|problem", re.IGNORECASE)
 ANSWER_NAMES = re.compile(
     r"output|answer|respon|reply|target|complet|antwort|答|输出|assistant|solution|summary|translation", re.IGNORECASE
 )
+PATH_ANSWERS = re.compile(rf"{ANSWER_NAMES.pattern}|annotation|result|choices|label", re.IGNORECASE)
+PATH_LABELS = re.compile(
+    r"(^|[._])(id|uuid|key|hash|url|lang|language|split|date|time|model|category|type|tag|status|user|user_id|name|"
+    r"created_at|updated_at)$"
+)
 SYSTEM_NAMES = re.compile(r"system", re.IGNORECASE)
 REJECTED = frozenset(("rejected", "non_preferred_output", "rejected_response", "rejected_messages"))
+LABELS = frozenset(
+    ("label", "labels", "class", "category", "sentiment", "intent", "emotion", "topic", "gold_label", "label_text",
+     "stars", "rating", "score", "polarity", "is_duplicate", "toxic", "is_toxic", "spam", "target", "标签", "类别")
+)  # fmt: skip
+MAX_PATH_DEPTH = 6  # objects and lists around a text
 SAMPLE_ROWS = 200  # rows
 CONFIDENT_SHARE = 0.9  # share of the rows that must look like the format
 
@@ -37,13 +47,14 @@ class Detection:
     unsure: str = ""
 
 
-def detect(rows: list[Any], name: str = "the file") -> Detection:
+def detect(rows: list[Any], name: str = "the file", more: Row | None = None) -> Detection:
     """The format most of the rows fit. Raises DataError when none fits.
 
     Each row counts for the most specific format it fits (the order of formats()); a tie goes to the one more rows fit.
+    more: what the layouts are to know beside the rows' own columns.
     """
     sampled = [row for row in map(as_row, rows[:SAMPLE_ROWS]) if isinstance(row, dict)]
-    written = [rewritten(row, lambda *_: None) for row in sampled]
+    written = [rewritten(row | more if more else row, lambda *_: None) for row in sampled]
     fitting = [[n for n, form in formats().items() if form.fits(row)] for row in written if row is not None]
     counts, fits = Counter(names[0] for names in fitting if names), Counter(chain.from_iterable(fitting))
     if not counts and None in written:  # of a known layout, and faulty: each row's problem is reported
@@ -52,7 +63,7 @@ def detect(rows: list[Any], name: str = "the file") -> Detection:
     if not counts:
         raise _unknown_layout(columns_of(sampled), rows, name)
     best = max(formats(), key=lambda n: (counts[n], fits[n]))
-    fit = fits[best]
+    fit = fits[best] + written.count(None)  # of a known layout, and faulty: told as problems
     title = formats()[best].TITLE
     layouts = Counter(layout.TITLE for layout in map(layout_of, sampled) if layout is not None)
     layout = f", written as {layouts.most_common(1)[0][0]}" if layouts else ""
@@ -114,8 +125,8 @@ def _layout_hint(columns: list[str], rows: list[Row]) -> str:
             {"messages": column, "role": keys[0], "content": keys[1]}, rows
         ):
             return (
-                f"Say which column holds the turns: --column messages={column} --column role={keys[0]} "
-                f"--column content={keys[1]}."
+                "Say which column holds the turns: "
+                f"{options({'messages': column, 'role': keys[0], 'content': keys[1]})}."
             )
     if hint := _conversation_hint(columns, rows):
         return hint
@@ -125,12 +136,16 @@ def _layout_hint(columns: list[str], rows: list[Row]) -> str:
         if column := next((c for c in texts if names.search(c)), None):
             mapping[part] = column
     question, answer = mapping.get("prompt"), mapping.get("answer")
+    if not answer and (hint := _class_hint(columns, texts, rows) or _path_hint(rows)):
+        return hint
     if question and answer and question != answer and _mapping_works(mapping, rows):
         named = ", ".join(f"{part}: {c}" for part, c in mapping.items())
         return (
             f"Say which column holds what, as in mapping: {{{named}}}; or rename the columns, as in "
             f"{{instruction, output}}."
         )
+    if len(texts) == 2 and not answer and _mapping_works({"prompt": texts[0], "answer": texts[1]}, rows):
+        return _two_texts_hint(*texts)
     if question and not answer:
         reason = "there is none"
         if column := next((c for c in columns if ANSWER_NAMES.search(c)), None):
@@ -140,9 +155,6 @@ def _layout_hint(columns: list[str], rows: list[Row]) -> str:
             "column such as output."
         )
     if len(texts) > 1 and _mapping_works({"prompt": texts[0], "answer": texts[-1]}, rows):
-        if len(texts) == 2:
-            first = f"mapping: {{prompt: {texts[0]}, answer: {texts[-1]}}}"
-            return f"Say which column holds what, as in {first}; or rename the columns, as in {{instruction, output}}."
         return (
             f"Say which of {_listed(texts)} is the question and which the answer: --column prompt=NAME "
             "--column answer=NAME."
@@ -156,6 +168,59 @@ def _layout_hint(columns: list[str], rows: list[Row]) -> str:
         'No column holds a question or an answer as text. Write each row as {"instruction": "…", "output": "…"} or '
         '{"messages": [{"role", "content"}, …]}; then no mapping is needed.'
     )
+
+
+def _two_texts_hint(first: str, second: str) -> str:
+    return (
+        f"Say which of {first} and {second} is the question and which the answer: "
+        f"{options({'prompt': first, 'answer': second})} (or the other way round)."
+    )
+
+
+def _class_hint(columns: list[str], texts: list[str], rows: list[Row]) -> str:
+    """How to learn the class, or the mark, of one or two texts as an answer; "" where no column holds one."""
+    label = next((name for name in columns if name.lower() in LABELS and name not in texts), None)
+    parts = (
+        {"prompt": texts[0]} if len(texts) == 1 else {"prompt": texts[0], "input": texts[1]} if len(texts) == 2 else {}
+    )
+    if not label or not parts or not _mapping_works(mapping := {**parts, "answer": label}, rows):
+        return ""
+    hint = f"To learn {label} as the answer to {' and '.join(texts)}: "
+    hint += options(mapping) + "."
+    if any(isinstance(row.get(label), (int, float)) for row in rows):
+        hint += " Numbers are learnt as numbers: write the names of the classes in their place where words are meant."
+    return hint
+
+
+def _path_hint(rows: list[Row]) -> str:
+    """How to name a question and an answer that stand inside objects and lists; "" where there are none."""
+    paths = [path for path in text_paths(rows[0]) if "." in path and not PATH_LABELS.search(path)]
+    outer = [name for name in _text_columns(rows) if not _is_label(name, rows)]
+    for questions in (paths, outer):
+        asked = next((p for p in questions if QUESTION_NAMES.search(p) and not ANSWER_NAMES.search(p)), None)
+        asked = asked or next((p for p in questions if not PATH_ANSWERS.search(p)), None)
+        answer = next((p for p in paths if PATH_ANSWERS.search(p) and p != asked), None)
+        if asked and answer and _mapping_works({"prompt": asked, "answer": answer}, rows):
+            hint = f"Say where they stand: {options({'prompt': asked, 'answer': answer})}."
+            return f"{hint} The 0 is the first entry of a list." if ".0" in asked + answer else hint
+    if len(paths) == 2 and not outer and _mapping_works({"prompt": paths[0], "answer": paths[1]}, rows):
+        return _two_texts_hint(*paths)
+    return ""
+
+
+def text_paths(value: Any, path: str = "", depth: int = 0) -> list[str]:
+    """The paths of the texts in a row, such as answers.text.0; of a list only the first entry's."""
+    if isinstance(value, str):
+        return [path] if value.strip() else []
+    if depth > MAX_PATH_DEPTH:
+        return []
+    if isinstance(value, list):
+        return text_paths(value[0], f"{path}.0", depth + 1) if value else []
+    if isinstance(value, dict):
+        return [
+            p for key, inner in value.items() for p in text_paths(inner, f"{path}.{key}" if path else key, depth + 1)
+        ]
+    return []
 
 
 def _conversation_hint(columns: list[str], rows: list[Row]) -> str:
@@ -193,13 +258,12 @@ def suggest_mapping(rows: list[Any], kind: str, field: str, format: str) -> str:
         for parts in (missing_roles, missing_roles[::-1]):
             mapping = dict(zip(parts, unknown_roles))
             if mapping and len(unknown_roles) <= len(parts) and _mapping_works(mapping, rows):
-                options = " ".join(f"--column {part}={name}" for part, name in mapping.items())
-                return f"Rename it; or say who is who: {options}."
+                return f"Rename it; or say who is who: {options(mapping)}."
     answer = next((name for name in formats()["prompt"].COLUMNS["answer"] if any(name in row for row in rows)), None)
     if kind != "empty_field" or format not in ("prompt", "alpaca") or not answer or field == answer:
         return ""
     if _mapping_works({"text": answer}, rows):
-        return f"Fill it; or, to learn {answer} as plain text: --column text={answer}."
+        return f"Fill it; or, to learn {answer} as plain text: {options({'text': answer})}."
     return ""
 
 
@@ -240,8 +304,7 @@ def _text_columns(rows: list[Row]) -> list[str]:
 def _is_label(column: str, rows: list[Row]) -> bool:
     """Whether a text column holds ids or categories: by its name, or because no text has two words."""
     if re.fullmatch(
-        r"(.*_)?(id|uuid|key|hash|url|source|lang|language|split|date|time|created|model|category|type|tag)s?",
-        column.lower(),
+        r"(.*_)?(id|uuid|key|hash|url|lang|language|split|date|time|created|model|category|type|tag)s?", column.lower()
     ):
         return True
     texts = [row[column].strip() for row in rows if isinstance(row.get(column), str)]
@@ -252,10 +315,7 @@ def _is_label(column: str, rows: list[Row]) -> bool:
 
 def classification_mapping(columns: list[str], unused: list[str], format: str) -> dict[str, str] | None:
     """{"prompt", "answer"}: a mapping that trains an unused label column as the answer to the text column."""
-    label = next(
-        (name for name in unused if name.lower() in ("label", "labels", "class", "category", "sentiment", "intent")),
-        None,
-    )
+    label = next((name for name in unused if name.lower() in LABELS), None)
     text = next((name for name in formats()["text"].COLUMNS["text"] if name in columns), None)
     return {"prompt": text, "answer": label} if label and text and format == "text" else None
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,8 @@ from typing import Any
 from studio import json_text
 from studio.data.formats import Row, as_row, kto
 from studio.data.formats.fields import REASONING
-from studio.data.formats.messages import MESSAGE_COLUMNS
-from studio.data.roles import CONTENT_KEYS, ROLE_KEYS, ROLES
+from studio.data.layouts import multiple_choice
+from studio.data.roles import CONTENT_KEYS, MESSAGE_COLUMNS, ROLE_KEYS, ROLES
 from studio.data.tracked_row import without
 from studio.errors import DataError
 
@@ -44,7 +46,10 @@ TAGS = {
     "assistant": "assistant_tag",
     "tool": "observation_tag",
 }
-NOT_COLUMNS = {*TAGS, "format", "use"}  # keys of a mapping that name no column of the row
+NOT_COLUMNS = {*TAGS, "format", "use", "first_choice"}  # keys of a mapping that name no column of the row
+MISSING = object()
+SAFE = re.compile(r"[\w=./\[\]-]*\w")  # what a shell takes as one word, up to where a sentence may end behind it
+OPTION = re.compile(r"--column ('[^']*'|[\w=./\[\]-]*\w)")
 INFO_FILE = "dataset_info.json"
 ENTRY_KEYS = {
     *("columns", "tags", "formatting", "file_name", "file_sha1", "folder", "split", "subset", "num_samples", "ranking"),
@@ -74,6 +79,12 @@ def normalized_mapping(mapping: dict[str, Any] | None) -> dict[str, Any] | None:
             f"The parts are: {', '.join(PARTS)}, and role, content inside messages, user, assistant for who says what.",
             "data.mapping",
         )
+    if str(mapping.get("first_choice", 0)) not in ("0", "1"):
+        raise DataError(
+            f"first_choice is {mapping['first_choice']!r}.",
+            "It must be 0 or 1: the number by which the first of several choices is named.",
+            "data.mapping",
+        )
     if not all(isinstance(column, str) and column for column in columns.values()):
         raise DataError(
             "The mapping must name a column for every part.",
@@ -99,6 +110,13 @@ def limit_of(mapping: dict[str, Any] | None) -> int | None:
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise DataError(f"num_samples is {count!r}.", "It must be a whole number from 1 on.", "num_samples")
     return count
+
+
+def speakers_of(mapping: dict[str, Any] | None) -> list[str]:
+    """The names of speakers that a mapping by hand gives a role, where it names no column of turns."""
+    normalized = normalized_mapping(mapping) or {"columns": {}, "tags": {}}
+    names = [tag for key, tag in normalized["tags"].items() if key not in ("role_tag", "content_tag")]
+    return [] if normalized["columns"] else names
 
 
 def notes_of(mapping: dict[str, Any] | None, files: list[Path]) -> list[str]:
@@ -154,7 +172,8 @@ def renamer(mapping: dict[str, Any] | None) -> Callable[[Any], Any] | None:
         if not isinstance(row, dict):
             return row
         # JSON in a cell is read under the name that says so
-        result: Row = as_row({part: row[column] for part, column in columns.items() if column in row})
+        values = ((part, value_at(row, column)) for part, column in columns.items())
+        result: Row = as_row({part: value for part, value in values if value is not MISSING})
         if not columns:
             result = row | {}
         lists = result.get(
@@ -165,6 +184,34 @@ def renamer(mapping: dict[str, Any] | None) -> Callable[[Any], Any] | None:
         return result
 
     return rename
+
+
+def options(mapping: dict[str, str]) -> str:
+    """A mapping as options of a command: --column prompt=frage --column answer=antwort"""
+    pairs = (f"{part}={column}" for part, column in mapping.items())
+    return " ".join(f"--column {pair if SAFE.fullmatch(pair) else shlex.quote(pair)}" for pair in pairs)
+
+
+def mapping_in(hint: str) -> dict[str, str] | None:
+    """The mapping whose options a hint names; None where it names none, or leaves one to be filled in."""
+    pairs = [pair.strip("'").partition("=") for pair in OPTION.findall(hint)]
+    mapping = {part: column for part, _, column in pairs}
+    return mapping if mapping and "NAME" not in mapping.values() else None
+
+
+def value_at(row: Any, column: str) -> Any:
+    """What a column holds, or what stands at a path such as answers.text.0; MISSING for nothing."""
+    if isinstance(row, dict) and column in row:
+        return row[column]
+    if isinstance(row, list):
+        name, _, rest = column.partition(".")
+        inner = row[int(name)] if name.isdigit() and int(name) < len(row) else MISSING
+        return value_at(inner, rest) if rest and inner is not MISSING else inner
+    if isinstance(row, dict):
+        for end in (n for n, sign in enumerate(column) if sign == "."):  # a name may hold points itself
+            if column[:end] in row:
+                return value_at(row[column[:end]], column[end + 1 :])
+    return MISSING
 
 
 def _retag(turn: Any, tags: dict[str, str]) -> Any:
@@ -220,6 +267,16 @@ def from_dataset_info(path: Path, name: str) -> tuple[str, dict[str, Any]]:
     )
 
 
+def with_first_choice(mapping: dict[str, Any] | None, rows: list[Any]) -> tuple[dict[str, Any] | None, str]:
+    """(the mapping with the number of the first choice added where the rows name the right choice by numbers, why that
+    number is not sure or "").
+    """
+    if mapping and multiple_choice.FIRST in mapping:
+        return mapping, ""
+    first, unsure = multiple_choice.counting([row for row in rows if isinstance(row, dict)])
+    return (mapping, "") if first is None else ({**(mapping or {}), multiple_choice.FIRST: first}, unsure)
+
+
 def with_label_column(mapping: dict[str, Any] | None, rows: list[Any]) -> dict[str, Any] | None:
     """The mapping with the label column of the rows added where it names none, so that bad answers are not trained."""
     columns = (normalized_mapping(mapping) or {"columns": {}})["columns"]
@@ -238,7 +295,7 @@ def check_columns(mapping: dict[str, Any] | None, columns: list[str], name: str)
     """Raise DataError when the mapping names a column that the file does not have."""
     normalized = normalized_mapping(mapping) or {"columns": {}}
     for part, column in normalized["columns"].items():
-        if column not in columns and PARTS.get(part, part) in REQUIRED_PARTS:
+        if not any(f"{column}.".startswith(f"{name}.") for name in columns) and PARTS.get(part, part) in REQUIRED_PARTS:
             hint = f"Its columns are: {', '.join(columns[:20])}."
             raise DataError(f"{name} has no column {column!r}.", hint, "data.mapping")
 

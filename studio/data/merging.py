@@ -53,6 +53,9 @@ def merge(reader: SourceReader, first: Preview, shards: list[Shard], folder: Pat
         if len(by_kind.get(kind, ())) > max(STYLE_SHARE * usable, 3):
             by_kind.pop(kind)
             problems = [p for p in problems if p.kind != kind]
+    if len(by_kind.get("test_row", ())) >= usable:  # all of it is to test with: that is what the file is for
+        by_kind.pop("test_row")
+        problems = [p for p in problems if p.kind != "test_row"]
     hashes = {key: np.concatenate([getattr(shard, key) for shard in shards]) for key in ("exact", "endings")}
     notes = [*reader.files.notes, *(note for shard in shards for note in shard.notes)]
     notes += notes_of(reader.mapping, reader.files.paths)

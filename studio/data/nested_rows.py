@@ -9,6 +9,8 @@ import orjson
 from studio.data.formats import LIST_COLUMNS
 from studio.data.roles import ROLE_KEYS, ROLES
 
+ROW_COLUMNS = ("prompt", "question", "question_stem", "query", "instruction", "problem", "passage", "story", "ideal",
+               "completion", "response", "answer", "问题", "答案")  # fmt: skip
 MAX_DEPTH = 4  # objects around the rows at most
 
 
@@ -18,7 +20,12 @@ def rows_within(value: Any, depth: int = 0) -> list[Any] | None:
     {"version": 1, "data": [row, …]}, also deeper; {"data": {"columns": […], "data": [[cell, …], …]}}; columns as
     lists or, as pandas writes them, as {"0": cell, …}; {name: row, …}.
     """
-    if not isinstance(value, dict) or any(name in value for name in LIST_COLUMNS) or depth > MAX_DEPTH:
+    if (
+        not isinstance(value, dict)
+        or any(name in value for name in LIST_COLUMNS)
+        or depth > MAX_DEPTH
+        or _is_row(value)
+    ):
         return None
     return (
         _split_orient(value)
@@ -27,6 +34,14 @@ def rows_within(value: Any, depth: int = 0) -> list[Any] | None:
         or _index_orient(value)
         or _nested_object(value, depth)
     )
+
+
+def _is_row(value: dict[str, Any]) -> bool:
+    """Whether an object that holds lists is a row by itself: it asks or answers something."""
+    if any(isinstance(value.get(name), str) for name in ROW_COLUMNS) or "chunkedPrompt" in value:
+        return True
+    asked = (value[name] for name in ("question", "prompt") if isinstance(value.get(name), dict))
+    return any(not key.isdigit() for question in asked for key in question)
 
 
 def _split_orient(value: dict[str, Any]) -> list[Any] | None:
@@ -93,6 +108,8 @@ def expand_row(row: Any) -> list[Any] | None:
         )
     if type(row) is not dict:
         return None
+    if questions := _of_paragraphs(row.get("paragraphs")):
+        return questions
     instances = row.get("instances")
     if (
         isinstance(instances, list)
@@ -102,6 +119,20 @@ def expand_row(row: Any) -> list[Any] | None:
         shared = {key: value for key, value in row.items() if key != "instances"}
         return [shared | instance for instance in instances]
     return None
+
+
+def _of_paragraphs(paragraphs: Any) -> list[Any]:
+    """The questions of an article as SQuAD's file has it, each with its context; [] for anything else."""
+    if not isinstance(paragraphs, list) or not all(
+        isinstance(p, dict) and isinstance(p.get("qas"), list) for p in paragraphs
+    ):
+        return []
+    return [
+        {"context": paragraph.get("context"), **question}
+        for paragraph in paragraphs
+        for question in paragraph["qas"]
+        if isinstance(question, dict)
+    ]
 
 
 def _decoded(text: str) -> list[Any] | None:

@@ -149,6 +149,23 @@ KINDS: dict[str, Kind] = {
         "The row's label calls its answer bad: it must not be learnt as an answer.",
         "Such rows are left out. Stage kto learns from both kinds; data.format: good learns the others of the file.",
     ),
+    "no_choice": Kind(
+        "refused",
+        "The right choice is not named.",
+        "Name it by its letter, its number or its own words. Numbers count from 0, or as first_choice says: "
+        "--column first_choice=1",
+    ),
+    "marked_out": Kind(
+        "refused",
+        "The row is marked as one that is not to be learnt.",
+        "Such rows are left out. To learn it, set the mark to 1, or take the column out.",
+    ),
+    "test_row": Kind(
+        "suspicious",
+        "The row is marked as one to test or validate with: a model that has learnt it scores too well on it.",
+        "Put such rows into a file of their own and name it as data.eval; or leave them out: "
+        "--set data.problems.test_row=drop, or Drop on the page.",
+    ),
     "odd_call": Kind(
         "suspicious",
         "The turn is to call a function, but is no JSON with name and arguments: it is trained as words.",

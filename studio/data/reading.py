@@ -13,7 +13,7 @@ from typing import Any
 from studio.data import store
 from studio.data.block import Block
 from studio.data.dataset import Dataset
-from studio.data.detect import columns_of
+from studio.data.detect import columns_of, text_paths
 from studio.data.files import Files
 from studio.data.formats import as_row, formats
 from studio.data.hub import is_hub_id, path_of
@@ -25,6 +25,7 @@ from studio.data.source_reader import SAMPLE_ROWS, Preview, SourceReader, previe
 from studio.data.threads import group_turns
 from studio.errors import DataError
 
+MAX_PATHS = 40  # paths named of a row
 Report = Callable[[int, int], None]
 
 
@@ -126,5 +127,7 @@ def first_rows(source: str | Path, encoding: str = "auto") -> list[Any]:
 
 
 def columns(source: str | Path, encoding: str = "auto") -> list[str]:
-    """The columns of a file's first rows, to be named by hand. Raises DataError where it has no rows."""
-    return columns_of(list(map(as_row, first_rows(source, encoding))))
+    """The columns of a file's first rows, and the paths of texts inside them, to be named by hand. Raises DataError."""
+    sample = list(map(as_row, first_rows(source, encoding)))
+    paths = [path for row in sample[:1] for path in text_paths(row) if "." in path]
+    return list(dict.fromkeys([*columns_of(sample), *paths[:MAX_PATHS]]))

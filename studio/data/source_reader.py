@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import xxhash
@@ -15,14 +17,26 @@ from studio.data.converter import Converter
 from studio.data.detect import Detection, columns_of, detect, match_ignoring_case
 from studio.data.files import Files
 from studio.data.formats import as_row, formats
-from studio.data.mapping import check_columns, format_of, limit_of, normalized_mapping, with_label_column
+from studio.data.formats.prompt import COLUMNS, MORE_ANSWERS, pair_of
+from studio.data.layouts.multiple_choice import FIRST
+from studio.data.mapping import (
+    check_columns,
+    format_of,
+    limit_of,
+    normalized_mapping,
+    options,
+    speakers_of,
+    with_first_choice,
+    with_label_column,
+)
 from studio.data.parallel import ParallelReaders
 from studio.data.problem import Problem, problem
-from studio.data.threads import ThreadColumns, detect_thread, group_turns
+from studio.data.threads import MORE_KEYS, ThreadColumns, detect_thread, group_turns
 from studio.data.tracked_row import TrackedRow, names_of
 from studio.errors import DataError
 
-VERSION = 11  # of stored data sets; raise it when a check or a format changes
+VERSION = 12  # of stored data sets; raise it when a check or a format changes
+ANSWERS = frozenset((*COLUMNS["answer"], *MORE_ANSWERS))
 SAMPLE_ROWS = 200  # rows by which columns are judged to be used or not
 
 
@@ -104,17 +118,21 @@ def preview(reader: SourceReader) -> Preview:
     columns = columns_of(list(map(as_row, rows[:SAMPLE_ROWS])))
     check_columns(mapping, columns, reader.name)
     mapping = with_label_column(mapping, rows[:SAMPLE_ROWS])
+    mapping, unsure_choice = with_first_choice(mapping, list(map(as_row, rows[:SAMPLE_ROWS])))
     chosen = format_of(mapping) if reader.format == "auto" else reader.format
+    speakers = speakers_of(mapping)
+    thread = detect_thread(rows, reader.name, speakers) if speakers or not chosen else None
+    if thread:
+        rows = next(group_turns([first], thread)).rows
+        used = {*vars(thread).values(), *MORE_KEYS}
+        detection = Detection(chosen, "Chosen by hand.") if chosen else detect(rows, reader.name)
+        return Preview(detection, columns, [c for c in columns if c not in used], mapping, thread)
     if chosen:
         return Preview(
             Detection(chosen, "Chosen by hand."), columns, unused_columns(rows, chosen, mapping), mapping, None
         )
-    if thread := detect_thread(rows, reader.name):
-        rows = next(group_turns([first], thread)).rows
-        used = {getattr(thread, name) for name in ("role", "content", "conversation", "position", "member", "parent")}
-        return Preview(detect(rows, reader.name), columns, [c for c in columns if c not in used], None, thread)
     try:
-        detection = detect(rows, reader.name)
+        detection = detect(rows, reader.name, {FIRST: mapping[FIRST]} if mapping and FIRST in mapping else None)
     except DataError:
         mapping_guess = match_ignoring_case(columns) if not normalized_mapping(mapping) else None
         if mapping_guess is None:
@@ -123,9 +141,9 @@ def preview(reader: SourceReader) -> Preview:
         reason = f"The columns were taken without regard to case: {named}."
         detection = Detection(format_of(mapping_guess) or "alpaca", reason)
         mapping = mapping_guess
-    return Preview(
-        detection, columns, unused_columns(rows, detection.format, mapping), mapping, None, rows[:SAMPLE_ROWS]
-    )
+    unused = unused_columns(rows, detection.format, mapping)
+    unsure = " ".join(filter(None, [detection.unsure, unsure_choice, other_answers(rows, detection.format, unused)]))
+    return Preview(replace(detection, unsure=unsure), columns, unused, mapping, None, rows[:SAMPLE_ROWS])
 
 
 def unused_columns(rows: list[Any], format: str, mapping: dict[str, Any] | None) -> list[str]:
@@ -138,6 +156,23 @@ def unused_columns(rows: list[Any], format: str, mapping: dict[str, Any] | None)
             present |= dict.fromkeys(names_of(row))
     unused = [name for name in present if name not in accessed]
     return [name for name in unused if "[]." not in name or name.partition("[].")[0] in accessed]
+
+
+def other_answers(rows: list[Any], format: str, unused: list[str]) -> str:
+    """A sentence that names columns which could be the answer too, beside the one that is learnt; "" for none."""
+    if format not in ("prompt", "alpaca"):
+        return ""
+    sample = [row for row in map(as_row, rows[:SAMPLE_ROWS]) if isinstance(row, dict)]
+    counts = Counter(name for row in sample for name in unused if isinstance(row.get(name), str) and row[name].strip())
+    names = [name for name in unused if name in ANSWERS and counts[name] * 2 > len(sample)]
+    pair = pair_of(sample[0]) if sample else None
+    if not names or not pair:
+        return ""
+    asked = {"prompt": pair[0]} | ({"input": "input"} if sample[0].get("input") and pair[0] != "input" else {})
+    return (
+        f"{', '.join(names)} could be the answer too, and is not learnt. To learn {names[0]}: "
+        f"{options({**asked, 'answer': names[0]})}"
+    )
 
 
 def no_rows_error(name: str, rows: int, problems: list[Problem], hint: str = "") -> DataError:

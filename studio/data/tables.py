@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import zipfile
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from studio.data.containers import Container
 from studio.data.dialects import above_header
 from studio.errors import DataError
 
+CLASSES_NOTE = "The numbers in {} stand for classes; read are their names: {}."
 PLAIN_TYPES = frozenset((str, int, float, bool, type(None)))
 MERGED = re.compile(rb"<mergeCell ")
 FORMULA_WITHOUT_RESULT = re.compile(rb"<f\b[^>]*(?:/>|>[^<]*</f>)(?:<v\s*/>|<v></v>)?</c>")
@@ -181,14 +183,42 @@ def arrow_rows(path: Path, container: Container) -> Iterator[Block]:
             if container.name == "parquet"
             else _arrow_batches(pa, source)
         )
+        notes: list[str] | None = None
         for batch in batches:
             done += batch.get_total_buffer_size()  # nbytes would follow offsets that nobody has looked at yet
+            if notes is None:
+                classes = class_names(batch.schema)
+                notes = [CLASSES_NOTE.format(name, ", ".join(names[:5])) for name, names in classes.items()]
             for start in range(0, batch.num_rows, ROWS_PER_BLOCK):
-                yield _block(pa, batch.slice(start, ROWS_PER_BLOCK), min(done, size))
+                block = _block(pa, batch.slice(start, ROWS_PER_BLOCK), min(done, size))
+                for name, names in classes.items():
+                    _name_classes(block.rows, name, names)
+                block.notes += notes
+                notes = []
+                yield block
     except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter: a column's name is no text
         raise DataError(
             f"{path.name} is a damaged {container.name} file: {error}.", "Write the file again.", path.name
         ) from error
+
+
+def class_names(schema: Any) -> dict[str, list[str]]:
+    """The names of the classes that whole numbers stand for, by column, as `datasets` writes them into a file."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {
+            name: f["names"] for name, f in features.items() if isinstance(f, dict) and f.get("_type") == "ClassLabel"
+        }
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
+
+
+def _name_classes(rows: list[Any], column: str, names: list[str]) -> None:
+    """Write the class's name in the place of its number; -1 stands for none."""
+    for row in rows:
+        number = row.get(column) if row else None
+        if type(number) is int:
+            row[column] = names[number] if 0 <= number < len(names) else None
 
 
 def _arrow_batches(pa: Any, source: Any) -> Iterator[Any]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from studio.data.block import ROWS_PER_BLOCK, Block
 from studio.data.formats import LIST_COLUMNS, as_row
 from studio.data.formats.messages import role_of
-from studio.data.roles import CONTENT_KEYS, ROLE_KEYS
+from studio.data.mapping import options
+from studio.data.roles import CONTENT_KEYS, ROLE_KEYS, USER_FLAGS
 from studio.errors import DataError
 
 CONVERSATION_COLUMNS = (
@@ -55,7 +57,19 @@ POSITION_COLUMNS = (
     "step",
     "message_index",
     "idx",
+    "ts",
+    "created_at",
+    "timestamp",
+    "createdAt",
+    "sent_at",
+    "send_date",
+    "date",
+    "time",
 )
+SPEAKER_KEYS = ("user", "username", "user_name", "nick", "nickname", "name")  # of a chat between people
+CHAT_COLUMNS = frozenset(("ts", "thread_ts", "channel", "conversation_id", "chat_id", "thread_id", "session_id"))
+SERVICE_TYPES = ("channel_join", "channel_leave", "channel_topic", "channel_purpose", "bot_add")  # Slack's
+MORE_KEYS = ("name", "tool_calls", "tool_call_id", "weight", "reasoning_content")
 MESSAGE_ID_COLUMNS = ("message_id", "id", "uuid")
 PARENT_COLUMNS = ("parent_id", "parent", "parent_message_id", "parentId")
 OTHER_LAYOUT_COLUMNS = frozenset(
@@ -78,32 +92,44 @@ OTHER_LAYOUT_COLUMNS = frozenset(
 class ThreadColumns:
     """The columns for role, content, conversation and position of a turn; or for its id and its parent's."""
 
-    role: str
+    role: str  # who speaks, or true where the user does
     content: str
-    conversation: str | None = None
+    conversation: str | None = None  # None: all turns up to the next row that is none, as in a file of one chat
     position: str | None = None
     member: str | None = None
     parent: str | None = None
 
 
-def detect_thread(rows: list[Any], name: str) -> ThreadColumns | None:
+def detect_thread(rows: list[Any], name: str, speakers: Collection[str] = ()) -> ThreadColumns | None:
     """The columns by which rows of one turn each are grouped; None for other rows.
 
-    Raises DataError where they are, and no column says which conversation a turn is of.
+    speakers: names of people that were given roles.
+    Raises DataError where they are, and no column says which conversation a turn is of, or who of the speakers is who.
     """
     rows = [row for row in map(as_row, rows) if isinstance(row, dict)][:200]
-    columns = set().union(*rows) if rows else set()
-    role = next((k for k in ROLE_KEYS if k in columns), None)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
     content = next((k for k in CONTENT_KEYS if k in columns), None)
-    if role is None or content is None or not OTHER_LAYOUT_COLUMNS.isdisjoint(columns):
+    if content is None or not OTHER_LAYOUT_COLUMNS.isdisjoint(columns):
         return None
-    known = [row for row in rows if role_of(row.get(role)) and isinstance(row.get(content), str)]
-    if len(known) * 10 < 9 * len(rows) or len(rows) < 2:
+    if flag := next((k for k in USER_FLAGS if k in columns), None):  # a chat of SillyTavern
+        return ThreadColumns(flag, content, next((k for k in columns if k in CONVERSATION_COLUMNS), None))
+    role = next((k for k in (*ROLE_KEYS, *SPEAKER_KEYS) if k in columns), None)
+    turns = [
+        row for row in rows if role and isinstance(row.get(role), str) and isinstance(row.get(content), (str, list))
+    ]
+    known = [row for row in turns if role_of(row[role]) or row[role] in speakers]
+    if role is None or len(turns) * 10 < 9 * len(rows) or len(rows) < 2:
+        return None
+    if len(known) * 10 < 9 * len(rows):
+        if role in SPEAKER_KEYS and not CHAT_COLUMNS.isdisjoint(columns):
+            raise _unknown_speakers(list(dict.fromkeys(row[role] for row in turns)), role, name)
         return None
     member, parent = (next((k for k in names if k in columns), None) for names in (MESSAGE_ID_COLUMNS, PARENT_COLUMNS))
     if member and parent:
         return ThreadColumns(role, content, member=member, parent=parent)
     conversation = next((k for k in columns if k.lower() in CONVERSATION_COLUMNS or k in CONVERSATION_COLUMNS), None)
+    if conversation is None and role in SPEAKER_KEYS:
+        return ThreadColumns(role, content)
     if conversation is None:
         raise DataError(
             f"{name} holds one turn a row (columns {role}, {content}), and no column says which turns belong together.",
@@ -112,6 +138,17 @@ def detect_thread(rows: list[Any], name: str) -> ThreadColumns | None:
             name,
         )
     return ThreadColumns(role, content, conversation, next((k for k in POSITION_COLUMNS if k in columns), None))
+
+
+def _unknown_speakers(speakers: list[str], role: str, name: str) -> DataError:
+    listed = ", ".join(speakers[:6]) + ", …" * (len(speakers) > 6)
+    named = options({"user": speakers[0], "assistant": speakers[-1]})
+    return DataError(
+        f"{name} is a chat, one turn a row, between {listed} (column {role}), and it is not known whose words are to "
+        "be learnt.",
+        f"Say who asks and who answers: {named}; the turns of others are refused.",
+        name,
+    )
 
 
 def group_turns(blocks: Iterable[Block], how: ThreadColumns) -> Iterator[Block]:
@@ -125,12 +162,13 @@ def group_turns(blocks: Iterable[Block], how: ThreadColumns) -> Iterator[Block]:
     threads = _branches(turns, how) if how.parent else _groups(turns, how)
     used = sum(map(len, threads))
     key = how.parent or how.conversation
-    note = f"{len(turns)} rows of one turn each were gathered into {len(threads)} conversations by the column {key}."
+    note = f"{len(turns)} rows of one turn each were gathered into {len(threads)} conversations"
+    note += f" by the column {key}." if key else ", each up to the next row that is no turn."
     if used < len(turns):
         note += f" {len(turns) - used} rows stand in other branches, or in no conversation, and are not used."
     block = Block(notes=[note], lines=None if not turns or turns[0][1] is None else [])
     for thread in threads:
-        messages = [{"role": row.get(how.role), "content": row.get(how.content)} | _more(row) for row, _ in thread]
+        messages = [{"role": _role(row[how.role]), "content": row.get(how.content)} | _more(row) for row, _ in thread]
         block.rows.append({"messages": messages})
         if block.lines is not None:
             block.lines.append(thread[0][1])
@@ -143,29 +181,49 @@ def group_turns(blocks: Iterable[Block], how: ThreadColumns) -> Iterator[Block]:
 Turn = tuple[dict[str, Any], Any]
 
 
+def _role(value: Any) -> Any:
+    """Who speaks; a flag says whether it is the user."""
+    return ("user" if value else "assistant") if isinstance(value, bool) else value
+
+
 def _more(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: row[key]
-        for key in ("name", "tool_calls", "tool_call_id", "weight", "reasoning_content")
-        if row.get(key) not in (None, "")
-    }
+    more = {key: row[key] for key in MORE_KEYS if row.get(key) not in (None, "")}
+    if any(key in row for key in USER_FLAGS):
+        more.pop("name", None)
+    extra = row.get("extra")
+    if isinstance(extra, dict) and isinstance(extra.get("reasoning"), str) and extra["reasoning"].strip():
+        more["reasoning"] = extra["reasoning"]  # SillyTavern's
+    return more
 
 
 def _groups(turns: list[Turn], how: ThreadColumns) -> list[list[Turn]]:
     threads: dict[str, list[Turn]] = {}
+    chat = 0
     for row, line in turns:
-        if row.get(how.conversation) not in (None, ""):
-            threads.setdefault(str(row[how.conversation]), []).append((row, line))
-    if how.position is None:
+        is_turn = how.role in row and isinstance(row.get(how.content), (str, list))
+        chat += not is_turn
+        if not is_turn or row.get("is_system") is True or row.get("subtype") in SERVICE_TYPES:
+            continue
+        conversation = chat if how.conversation is None else row.get(how.conversation)
+        if conversation not in (None, ""):
+            threads.setdefault(str(conversation), []).append((row, line))
+    position = how.position
+    if position is None:
         return list(threads.values())
-    return [sorted(thread, key=lambda turn: _number(turn[0].get(how.position))) for thread in threads.values()]
+    return [sorted(thread, key=lambda turn: _number(turn[0].get(position))) for thread in threads.values()]
 
 
 def _number(value: Any) -> float:
+    """A position or a time as a number, to sort by; infinity for what is neither."""
     try:
         return float(value)
     except (TypeError, ValueError):
+        pass
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
         return float("inf")
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _branches(turns: list[Turn], how: ThreadColumns) -> list[list[Turn]]:

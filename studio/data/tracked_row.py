@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.roles import ROLE_KEYS
+from studio.data.roles import MESSAGE_COLUMNS, ROLE_KEYS
 
 
 class TrackedRow(dict[str, Any]):
@@ -27,6 +27,12 @@ class TrackedRow(dict[str, Any]):
         return TrackedRow(dict.__or__(self, other), self.accessed, self.path)
 
 
+def mark_read(row: dict[str, Any], *names: str) -> None:
+    """Count these columns of a TrackedRow as read, after they were only looked at."""
+    if isinstance(row, TrackedRow):
+        row.accessed.update(row.path + name for name in names)
+
+
 def without(row: dict[str, Any], *names: str | None) -> dict[str, Any]:
     """The row without these columns; the others do not count as read."""
     remaining = {key: value for key, value in row.items() if key not in names}
@@ -35,13 +41,13 @@ def without(row: dict[str, Any], *names: str | None) -> dict[str, Any]:
 
 def _tracked(value: Any, accessed: set[str], path: str) -> Any:
     """The turns of a list are tracked too, as `messages[].weight`."""
-    if type(value) is list and value and all(type(turn) is dict and _is_turn(turn) for turn in value):
+    if type(value) is list and value and all(type(turn) is dict and _is_turn(turn, path) for turn in value):
         return [TrackedRow(turn, accessed, f"{path}[].") for turn in value]
     return value
 
 
-def _is_turn(turn: dict[str, Any]) -> bool:
-    return any(key in turn for key in ROLE_KEYS)
+def _is_turn(turn: dict[str, Any], column: str) -> bool:
+    return column in MESSAGE_COLUMNS or any(key in turn for key in ROLE_KEYS)
 
 
 def names_of(row: dict[str, Any]) -> list[str]:
@@ -51,7 +57,7 @@ def names_of(row: dict[str, Any]) -> list[str]:
         if value in (None, "", [], {}):
             continue
         names.append(str(key))
-        if type(value) is list and all(type(turn) is dict and _is_turn(turn) for turn in value):
+        if type(value) is list and all(type(turn) is dict and _is_turn(turn, key) for turn in value):
             names += dict.fromkeys(
                 f"{key}[].{inner}" for turn in value for inner, cell in turn.items() if cell not in (None, "", [], {})
             )

@@ -15,6 +15,7 @@ from studio.data.editing.fixes import FIX_LABELS
 from studio.data.editing.log import pending
 from studio.data.editing.record import edit_summary, record_of
 from studio.data.lengths import suggested
+from studio.data.mapping import mapping_in
 from studio.data.ratings import has_ratings, pairs_of
 from studio.errors import StudioError
 from studio.home import slug
@@ -31,12 +32,19 @@ Question = dict[str, Any]
 
 @rights.read(WATCHER, VISITOR, waits=True)
 def inspect(question: Question) -> Question:
-    """{order, lang} -> format with its reason, rows, kinds of problem with counts and rows; or {error, columns}."""
+    """{order, lang} -> format with its reason, rows, kinds of problem with counts and rows; or {error, columns}.
+
+    Also suggested: the mapping that a hint names, or None.
+    """
     found = answer_of(_inspect, question)
     if "error" not in found:
         return found
-    known = answer_of(_columns, question)
-    return found | {"columns": known.get("columns", []), "rated": known.get("rated", False)}
+    known, suggested_mapping = answer_of(_columns, question), mapping_in(found["error"]["hint"] or "")
+    return found | {
+        "columns": known.get("columns", []),
+        "rated": known.get("rated", False),
+        "suggested": suggested_mapping,
+    }
 
 
 @rights.read(WATCHER, VISITOR, waits=True)
@@ -111,6 +119,7 @@ def _inspect(run_config: RunConfig, lang: str) -> Question:
         "container": found.container,
         "reason": words.translate(found.reason, lang),
         "unsure": words.translate(found.unsure, lang),
+        "suggested": mapping_in(found.unsure),
         "unused": found.unused,
         "notes": [words.translate(note, lang) for note in found.notes],
         "encoding": found.encoding,

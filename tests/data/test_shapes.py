@@ -428,8 +428,8 @@ REFUSED: dict[
     "answers in a list": (
         rows(lambda q, a: {"question": q, "answers": [a]}),
         "question, answers",
-        "answers holds a list",
-        None,
+        "--column prompt=question --column answer=answers.0",
+        {"prompt": "question", "answer": "answers.0"},
     ),
     "questions alone": (
         rows(lambda q, a: {"prompt": turns(q, a)[:1], "reward": 1}),

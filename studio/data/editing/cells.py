@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from studio.data.formats.messages import MESSAGE_COLUMNS, REASONING, is_turn
-from studio.data.roles import CONTENT_KEYS, ROLE_KEYS
+from studio.data.formats.fields import REASONING
+from studio.data.formats.messages import is_turn
+from studio.data.roles import CONTENT_KEYS, MESSAGE_COLUMNS, ROLE_KEYS
 from studio.errors import DataError
 
 Path = tuple[str | int, ...]

@@ -65,7 +65,8 @@ def as_row(value: Any) -> Any:
             value = value["row"]
         if not NESTED.isdisjoint(value):
             for name in (*LIST_COLUMNS, *TURN_COLUMNS):
-                if isinstance(value.get(name), str) and (turns := _list(value[name], name in TURN_COLUMNS)) is not None:
+                cell = dict.get(value, name)  # looked at only: a TrackedRow must not note it
+                if isinstance(cell, str) and (turns := _list(cell, name in TURN_COLUMNS)) is not None:
                     value = value | {name: turns}
         return value
     if isinstance(value, str):

@@ -10,7 +10,8 @@ from functools import lru_cache
 from typing import Any
 
 from studio.data.formats import ReportProblem, Row
-from studio.data.formats.fields import REASONING, answer_of, text
+from studio.data.formats.context import CONTEXT, more_text, repeats
+from studio.data.formats.fields import REASONING, SYSTEM, answer_of, system_of, text
 from studio.data.formats.history import HISTORY, history_of
 
 TITLE = "Alpaca"
@@ -20,11 +21,12 @@ COLUMNS = {
     "prompt": ("instruction",),
     "input": ("input", "context"),
     "answer": ("output", "response", "answer", "completion", "target"),
-    "system": ("system", "system_prompt"),
+    "system": SYSTEM,
     "history": HISTORY,
     "reasoning": REASONING,
 }
-MORE = frozenset((*COLUMNS["system"], *HISTORY, *REASONING))
+INPUTS = (*COLUMNS["input"], *(name for name in CONTEXT if name != "context"), "question", "query", "problem")
+MORE = frozenset((*SYSTEM, *HISTORY, *REASONING))
 
 
 def fits(row: Row) -> bool:
@@ -32,8 +34,13 @@ def fits(row: Row) -> bool:
 
 
 def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
-    output, input_column, has_more = _columns(tuple(row))
-    input_text = text(row, input_column, report, needed=False) if row.get(input_column) else ""
+    output, input_columns, has_more = _columns(tuple(row))
+    input_text: str | None = ""
+    for name in input_columns:
+        if row.get(name):
+            input_text = _joined(input_text, row, name, report)
+            if input_text is None:
+                return None
     if input_text and not row.get("instruction", " "):  # the whole task stands in the input
         instruction, input_text = input_text, ""
     else:
@@ -44,7 +51,7 @@ def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
     else:
         content = text(row, output, report)
         answer = content and {"role": "assistant", "content": content}
-    if instruction is None or answer is None or input_text is None or before is None:
+    if instruction is None or answer is None or before is None:
         return None
     question = {"role": "user", "content": f"{instruction}\n{input_text}" if input_text else instruction}
     conversation = {"messages": [*before, question, answer]}
@@ -54,22 +61,32 @@ def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
 
 
 @lru_cache(maxsize=4096)
-def _columns(names: tuple[str, ...]) -> tuple[str, str, bool]:
-    """(answer column, input column, whether a column of system, history or reasoning is present)."""
+def _columns(names: tuple[str, ...]) -> tuple[str, tuple[str, ...], bool]:
+    """(answer column, columns of the input, whether a column of system, history or reasoning is present)."""
     output = next((name for name in COLUMNS["answer"] if name in names), "output")
-    return output, "input" if "input" in names else "context", not MORE.isdisjoint(names)
+    inputs = tuple(name for name in INPUTS if name in names and name != output)
+    return output, inputs, not MORE.isdisjoint(names)
+
+
+def _joined(input_text: str, row: Row, name: str, report: ReportProblem) -> str | None:
+    """The input with what a further column adds to it; None, and reported, where it cannot be used."""
+    if name == "input" or isinstance(row[name], (str, int, float)):
+        added = text(row, name, report, needed=False)
+    else:
+        added = more_text(row, name)
+    if added is None:
+        return None
+    if repeats(input_text, added) or (name != "input" and repeats(str(row.get("instruction")), added)):
+        return input_text
+    return f"{input_text}\n{added}" if input_text else added
 
 
 def _before(row: Row, report: ReportProblem) -> list[dict[str, str]] | None:
     """The system turn and the turns of the history."""
-    turns: list[dict[str, str]] = []
-    for name in COLUMNS["system"]:
-        if row.get(name):
-            system = text(row, name, report, needed=False)
-            if system is None:
-                return None
-            turns += [{"role": "system", "content": system}] if system else []
-            break
+    system = system_of(row, report)
+    if system is None:
+        return None
+    turns: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
     for name in HISTORY:
         if row.get(name):
             before = history_of(row[name], report, name)

@@ -76,8 +76,9 @@ def _kind(part: Any) -> tuple[str, Any]:
     if not isinstance(part, dict):
         return "", None
     part_type = part.get("type")
+    inner = part["text"] if isinstance(part.get("text"), dict) else part  # OpenAI's Assistants: {"text": {"value"}}
     text = next(
-        (part[k] for k in ("text", "value", "content", "thinking", "reasoning") if isinstance(part.get(k), str)), None
+        (inner[k] for k in ("text", "value", "content", "thinking", "reasoning") if isinstance(inner.get(k), str)), None
     )
     if part.get("thought") is True or part_type in THOUGHTS:
         return ("thought", text) if text is not None else ("", None)

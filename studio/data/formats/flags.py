@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import ReportProblem
+from studio.data.formats import ReportProblem, Row
+from studio.data.tracked_row import mark_read
 
 FLAGS = (
     *("weight", "loss", "train", "training", "loss_weight"),  # OpenAI's, ms-swift's, axolotl's and LLaMA-Factory's
-    *("train_on_turn", "train_on", "trainable", "is_trainable", "learn", "compute_loss"),
+    *("train_on_turn", "train_on", "trainable", "is_trainable", "learn", "compute_loss", "output_with_loss"),
 )
+INVERTED = ("no_loss", "ignore_loss", "skip_loss", "exclude_from_loss", "mask_loss", "no_train", "do_not_train")
 UNSURE = ("mask", "masked", "loss_mask", "ignore", "skip")  # 1 is said of what is trained, and of what is not
 SPELLINGS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}  # as a spreadsheet writes them
+ROW_FLAGS = frozenset(("weight", "train", "trainable", "is_trainable", "train_on", "learn"))  # columns of a row
+SPLIT_COLUMNS = frozenset(("split", "set", "subset", "partition", "fold"))
+HELD_OUT = frozenset(("test", "testing", "valid", "validation", "val", "dev", "eval", "evaluation", "测试", "验证"))
 DETAILS = ("train_detail", "training_detail")
 ENDS = ("begin_offset", "end_offset")  # the first and the last character; the last one is in the range
 
@@ -19,7 +24,7 @@ ENDS = ("begin_offset", "end_offset")  # the first and the last character; the l
 def flags_of(turn: dict[str, Any], role: str, report: ReportProblem, where: str) -> dict[str, Any] | None:
     """{"weight": 0} for an answer that is not trained on, else {}. None, and reported, for a value between."""
     flags: dict[str, Any] = {}
-    for flag in FLAGS:
+    for flag in (*FLAGS, *INVERTED):
         value = turn.get(flag)
         if value is None:
             continue
@@ -33,9 +38,11 @@ def flags_of(turn: dict[str, Any], role: str, report: ReportProblem, where: str)
                 "Whether a turn is trained on must be 0 or 1, false or true: nothing between. Write weight: 0 or 1.",
             )
             return None
+        if flag in INVERTED:
+            value = not value
         if not value and role == "assistant":
             flags["weight"] = 0
-        elif value and role != "assistant" and flag != "weight":
+        elif value and role != "assistant" and flag != "weight" and flag not in INVERTED:
             report("unheeded_flag", f"{where}.{flag}", value)
     for flag in UNSURE:
         if turn.get(flag) is not None and role == "assistant":
@@ -85,3 +92,24 @@ def _kept(details: Any, size: int) -> list[tuple[int, int]] | None:
         else:
             trained.append((a, b))
     return trained
+
+
+def marked_out(row: Row, used: set[str]) -> str | None:
+    """The column by which a row says that it is not to be learnt. used: columns that are something else."""
+    for name in ROW_FLAGS.intersection(row) - used:
+        value = dict.get(row, name)
+        if isinstance(value, str):
+            value = SPELLINGS.get(value.strip().lower(), value)
+        if isinstance(value, (bool, int, float)) and value == 0:
+            return name
+        if value in (True, False):
+            mark_read(row, name)
+    return None
+
+
+def check_split(row: Row, used: set[str], report: ReportProblem) -> None:
+    """Report a row whose column says that it belongs to the test or validation part of a data set."""
+    for name in SPLIT_COLUMNS.intersection(row) - used:
+        value = dict.get(row, name)
+        if isinstance(value, str) and value.strip().lower() in HELD_OUT:
+            report("test_row", name, row[name])

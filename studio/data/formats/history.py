@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from studio.data.formats import ReportProblem
-from studio.data.formats.messages import is_turn, turns_of
+from studio.data.formats.fields import SYSTEM, system_of
+from studio.data.formats.messages import is_turn, put_first, turns_of
+from studio.data.tracked_row import without
 
 HISTORY = ("history", "chat_history", "previous_turns", "past")
 QUESTIONS = (
@@ -49,13 +51,13 @@ def history_of(value: Any, report: ReportProblem, name: str = "history") -> list
         if pair_turns is None:
             return None
         turns += pair_turns
-    return turns
+    return turns_of(turns, report, name, "role", "content") if any(len(turn) > 2 for turn in turns) else turns
 
 
 def _pair(pair: Any, report: ReportProblem, where: str) -> list[Turn] | None:
     if isinstance(pair, dict):
         keys = next(((q, a) for q, a in PAIR_KEYS if q in pair and a in pair), None)
-        if keys is not None and len(pair) == 2:
+        if keys is not None:
             return pair_of(pair, keys, report, where)
     elif isinstance(pair, (list, tuple)) and len(pair) == 2:
         return pair_of(pair, (0, 1), report, where)
@@ -64,14 +66,23 @@ def _pair(pair: Any, report: ReportProblem, where: str) -> list[Turn] | None:
 
 def pair_of(pair: Any, keys: tuple[Any, Any], report: ReportProblem, where: str) -> list[Turn] | None:
     """A question and its answer as two turns; None, and reported, where one of them is no text."""
-    turns = []
+    turns: list[Turn] = []
+    if isinstance(pair, dict):
+        system = system_of(pair, report)
+        if system is None:
+            return None
+        put_first(system, turns)
     for key, role in zip(keys, ("user", "assistant"), strict=True):
         content = pair[key]
+        if key == "input" and isinstance(pair.get("instruction"), str):
+            content = "\n".join(filter(None, [pair["instruction"], content]))
         if not isinstance(content, str) or not content.strip():
             field = f"{where}[{key}]" if isinstance(key, int) else f"{where}.{key}"
             report("empty_field" if content is None or isinstance(content, str) else "wrong_type", field, content)
             return None
         turns.append({"role": role, "content": content})
+    if isinstance(pair, dict) and len(pair) > 2:  # reasoning, and whether the answer is learnt
+        turns[-1] = without(pair, *keys, *SYSTEM, "instruction") | turns[-1]
     return turns
 
 

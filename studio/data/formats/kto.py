@@ -7,8 +7,9 @@ from typing import Any
 from studio.data.formats import ReportProblem, Row, alpaca, named
 from studio.data.formats import prompt as two_columns
 from studio.data.formats.fields import kind
-from studio.data.formats.messages import MESSAGE_COLUMNS, gather
+from studio.data.formats.messages import gather
 from studio.data.formats.preference import begins_with
+from studio.data.roles import MESSAGE_COLUMNS
 
 TITLE = "KTO (answers with a verdict)"
 ABOUT = "A prompt, an answer, and a label: true for a good answer, false for a bad one."

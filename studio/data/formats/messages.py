@@ -7,14 +7,12 @@ from typing import Any
 
 from studio.data.formats import ReportProblem, Row
 from studio.data.formats.content import turns_from_parts
-from studio.data.formats.fields import kind
+from studio.data.formats.fields import kind, reasoning_of, system_of
 from studio.data.formats.flags import flags_of, ranges_of
-from studio.data.roles import CONTENT_KEYS, ROLE_KEYS, ROLES, role_order_problem
+from studio.data.roles import CONTENT_KEYS, MESSAGE_COLUMNS, ROLE_KEYS, ROLES, role_order_problem
 from studio.text import tool_calls
 
-MESSAGE_COLUMNS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns", "chat_messages")
 KEPT = ("name", "tool_call_id")
-REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
 CALLING = frozenset({"function_call", "tool_call", "tool_calls"})  # roles whose content is a call
 THINKING = frozenset({"thought", "thoughts", "thinking", "think", "reasoning", "analysis"})  # roles of the reasoning
 CALL_TEXT = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
@@ -41,6 +39,11 @@ def role_of(name: Any) -> str | None:
     return ROLES.get(name) or ROLES.get(name.strip(" :\t\n").lower()) if isinstance(name, str) else None
 
 
+def role_of_turn(turn: dict[str, Any]) -> str | None:
+    """The canonical role of a turn."""
+    return role_of(next((turn[key] for key in ROLE_KEYS if key in turn), None))
+
+
 def list_column(row: Row) -> str | None:
     """The column that holds the list of turns."""
     return next((name for name in MESSAGE_COLUMNS if isinstance(row.get(name), list)), None)
@@ -65,9 +68,10 @@ def gather(row: Row, report: ReportProblem, role_key: str, content_key: str) -> 
     if messages is None:
         return None
     _heed_masks(messages, row, len(row[name]), report)
-    system = row.get("system") or row.get("system_prompt")
-    if isinstance(system, str) and system.strip() and messages[0]["role"] != "system":
-        messages.insert(0, {"role": "system", "content": system})
+    system = system_of(row, report)
+    if system is None:
+        return None
+    put_first(system, messages)
     wrong = role_order_problem(tuple(m["role"] for m in messages))
     if wrong:
         report(wrong[0], f"{name}[{wrong[1]}]", messages[wrong[1]]["content"], wrong[2])
@@ -79,6 +83,16 @@ def gather(row: Row, report: ReportProblem, role_key: str, content_key: str) -> 
         conversation["tools"] = tools
         _bare_calls(messages, tools)
     return conversation
+
+
+def put_first(system: str, messages: list[dict[str, Any]]) -> None:
+    """Insert a system prompt before the turns; where another one begins them, the two are joined."""
+    if not system:
+        return
+    if not messages or messages[0]["role"] != "system":
+        messages.insert(0, {"role": "system", "content": system})
+    elif system.strip() not in messages[0]["content"]:
+        messages[0] = messages[0] | {"content": f"{system}\n\n{messages[0]['content']}"}
 
 
 def _heed_masks(messages: list[dict[str, Any]], row: Row, n_turns: int, report: ReportProblem) -> None:
@@ -219,8 +233,10 @@ def _extra(turn: dict[str, Any], role: str, report: ReportProblem, where: str) -
         for wrong in (c for c in calls if not tool_calls.has_arguments(c)):
             report("odd_call", f"{where}.tool_calls", wrong["function"]["arguments"], ODD_ARGUMENTS)
         extra["tool_calls"] = calls
-    reasoning = next((turn[key] for key in REASONING if isinstance(turn.get(key), str) and turn[key].strip()), None)
-    if reasoning and role == "assistant":
+    reasoning = reasoning_of(turn, report, f"{where}.") if role == "assistant" else ""
+    if reasoning is None:
+        return None
+    if reasoning:
         extra["reasoning_content"] = reasoning
     flags = flags_of(turn, role, report, where)
     return None if flags is None else extra | flags

@@ -8,8 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from studio.data.formats import ReportProblem, Row, named
-from studio.data.formats.fields import text
-from studio.data.formats.messages import MESSAGE_COLUMNS, turns_of
+from studio.data.formats.context import repeats, with_context
+from studio.data.formats.fields import SYSTEM, system_of, text
+from studio.data.formats.messages import put_first, turns_of
+from studio.data.roles import MESSAGE_COLUMNS
 
 TITLE = "Preference pairs"
 ABOUT = "A prompt with a chosen and a rejected answer (DPO, ORPO, reward models)."
@@ -20,7 +22,7 @@ COLUMNS = {
     "prompt": ("prompt", "question", "instruction", "query", "input", *MESSAGE_COLUMNS),
     "chosen": ("chosen",),
     "rejected": ("rejected",),
-    "system": ("system", "system_prompt"),
+    "system": SYSTEM,
 }
 LEAKED_CHARACTERS = 20  # of a question that an answer begins with: shorter ones may well be repeated
 SCORES = (
@@ -75,22 +77,22 @@ def prompt_turns(row: Row, report: ReportProblem) -> list[dict[str, Any]] | None
     name = named(COLUMNS, row, "prompt")
     if name is None:
         return []
+    system = system_of(row, report)
+    if system is None:
+        return None
     if isinstance(row[name], list):
         sharegpt = bool(row[name]) and isinstance(row[name][0], dict) and "from" in row[name][0]
         turns = turns_of(row[name], report, name, *(("from", "value") if sharegpt else ("role", "content")))
-        if turns is not None and isinstance(row.get("system"), str) and row["system"].strip():
-            turns.insert(0, {"role": "system", "content": row["system"]})
-        return turns
-    question = text(row, name, report)
-    input_text = text(row, "input", report, needed=False) if name == "instruction" and row.get("input") else ""
-    if question is None or input_text is None:
-        return None
-    system = (
-        [{"role": "system", "content": row["system"]}]
-        if isinstance(row.get("system"), str) and row["system"].strip()
-        else []
-    )
-    return [*system, {"role": "user", "content": f"{question}\n{input_text}" if input_text else question}]
+    else:
+        question = text(row, name, report)
+        more = text(row, "input", report, needed=False) if question and name != "input" and row.get("input") else ""
+        if question is None or more is None:
+            return None
+        question = f"{question}\n{more}" if more and not repeats(question, more) else question
+        turns = [{"role": "user", "content": with_context(question, row, name)}]
+    if turns is not None:
+        put_first(system, turns)
+    return turns
 
 
 def _answer(row: Row, name: str, report: ReportProblem) -> list[dict[str, Any]] | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from studio.data.formats import ReportProblem, Row, named
-from studio.data.formats.fields import REASONING, answer_of, text
+from studio.data.formats.context import repeats, with_context
+from studio.data.formats.fields import REASONING, SYSTEM, answer_of, system_of, text
 from studio.data.formats.history import HISTORY, history_of
 
 TITLE = "Prompt and completion"
@@ -40,24 +41,63 @@ COLUMNS = {
         "答案",
         "回答",
     ),
-    "system": ("system", "system_prompt"),
+    "system": SYSTEM,
     "history": HISTORY,
     "reasoning": REASONING,
 }
 
 
+# names that say what a column is only where the other column is there too
+MORE_PROMPTS = ("task", "text", "content", "document", "article", "dialogue", "sentence", "source", "src",
+                "source_text", "input_text", "textInput", "docstring", "原文", "文本", "文章")  # fmt: skip
+MORE_ANSWERS = ("ideal", "expected", "expected_output", "ground_truth", "reference_answer", "correct_answer",
+                "best_answer", "final_answer", "gold_answer", "canonical_solution", "summary", "highlights", "code",
+                "sql", "translation", "tgt", "target_text", "output_text", "摘要", "译文")  # fmt: skip
+END_CHARACTERS = 24  # that may follow an answer at the end of a text which holds question and answer
+
+
 def fits(row: Row) -> bool:
-    return named(COLUMNS, row, "prompt") is not None and named(COLUMNS, row, "answer") is not None
+    return pair_of(row) is not None
+
+
+def pair_of(row: Row) -> tuple[str, str] | None:
+    """The columns of question and answer."""
+    asked, answer = named(COLUMNS, row, "prompt"), named(COLUMNS, row, "answer")
+    if asked and answer:
+        return asked, answer
+    question = asked or _text_column(row, MORE_PROMPTS)
+    answer = answer or _text_column(row, MORE_ANSWERS)
+    if not question or not answer or (not asked and _ends_with(row, question, answer)):
+        return None
+    return question, answer
+
+
+def _text_column(row: Row, names: tuple[str, ...]) -> str | None:
+    # looked at only: a TrackedRow must not note it
+    return next((name for name in names if isinstance(dict.get(row, name), str)), None)
+
+
+def _ends_with(row: Row, question: str, answer: str) -> bool:
+    """Whether the text is question and answer already, as a template writes them."""
+    whole, end = dict.get(row, question), dict.get(row, answer)
+    if not isinstance(end, str) or not end.strip():
+        return False
+    return whole.rfind(end.strip()) >= max(1, len(whole) - len(end.strip()) - END_CHARACTERS)
 
 
 def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
-    question = text(row, named(COLUMNS, row, "prompt") or "prompt", report)
-    answer = answer_of(row, named(COLUMNS, row, "answer") or "completion", report)
-    system = named(COLUMNS, row, "system")
-    system_text = text(row, system, report, needed=False) if system else ""
+    asked, answered = pair_of(row) or (
+        named(COLUMNS, row, "prompt") or "prompt",
+        named(COLUMNS, row, "answer") or "completion",
+    )
+    question = text(row, asked, report)
+    if question and asked != "input" and row.get("input"):
+        more = text(row, "input", report, needed=False)
+        question = more and (question if repeats(question, more) else f"{question}\n{more}")
+    answer, system = answer_of(row, answered, report), system_of(row, report)
     name = named(COLUMNS, row, "history")
     before = history_of(row[name], report, name) if name else []
-    if question is None or answer is None or system_text is None or before is None:
+    if question is None or answer is None or system is None or before is None:
         return None
-    messages = [*before, {"role": "user", "content": question}, answer]
-    return {"messages": ([{"role": "system", "content": system_text}] if system_text else []) + messages}
+    messages = [*before, {"role": "user", "content": with_context(question, row, asked)}, answer]
+    return {"messages": ([{"role": "system", "content": system}] if system else []) + messages}

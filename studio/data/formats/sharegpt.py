@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from studio.data.formats import ReportProblem, Row
-from studio.data.formats.messages import MESSAGE_COLUMNS, gather, list_column
+from studio.data.formats.fields import SYSTEM
+from studio.data.formats.messages import gather, list_column
+from studio.data.roles import MESSAGE_COLUMNS
 
 TITLE = "ShareGPT"
 ABOUT = "A conversation a row: turns with from and value (human, gpt, system, …)."
 ORDER = 31
-COLUMNS = {"messages": ("conversations", *MESSAGE_COLUMNS), "tools": ("tools",), "system": ("system", "system_prompt")}
+COLUMNS = {"messages": ("conversations", *MESSAGE_COLUMNS), "tools": ("tools",), "system": SYSTEM}
 
 
 def fits(row: Row) -> bool:

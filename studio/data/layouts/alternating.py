@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from studio.data.formats import ReportProblem, Row
-from studio.data.formats.messages import MESSAGE_COLUMNS
+from studio.data.roles import MESSAGE_COLUMNS
 from studio.data.tracked_row import without
 
 TITLE = "texts in turn, as in UltraChat"

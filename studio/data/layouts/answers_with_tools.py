@@ -7,8 +7,8 @@ from typing import Any
 
 from studio.data.formats import ReportProblem, Row, alpaca
 from studio.data.formats.history import HISTORY, history_of
-from studio.data.formats.messages import MESSAGE_COLUMNS
 from studio.data.formats.prompt import COLUMNS
+from studio.data.roles import MESSAGE_COLUMNS
 from studio.data.tracked_row import without
 from studio.text import tool_calls
 

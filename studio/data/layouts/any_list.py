@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from studio.data.formats import ReportProblem, Row
-from studio.data.formats.messages import MESSAGE_COLUMNS, is_turn
+from studio.data.formats.messages import is_turn
 from studio.data.formats.prompt import COLUMNS
+from studio.data.roles import MESSAGE_COLUMNS
 from studio.data.tracked_row import without
 
 TITLE = "turns in a column of another name"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from studio.data.formats import ReportProblem, Row
-from studio.data.formats.messages import CONTENT_KEYS, MESSAGE_COLUMNS, ROLE_KEYS
+from studio.data.formats.messages import CONTENT_KEYS, ROLE_KEYS
+from studio.data.roles import MESSAGE_COLUMNS
 
 TITLE = "turns as columns"
 KEYS = frozenset(MESSAGE_COLUMNS)

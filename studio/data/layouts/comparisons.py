@@ -6,7 +6,8 @@ from typing import Any
 
 from studio.data.formats import ReportProblem, Row
 from studio.data.formats.history import history_of
-from studio.data.formats.messages import MESSAGE_COLUMNS, is_turn, list_column, turns_of
+from studio.data.formats.messages import is_turn, list_column, turns_of
+from studio.data.roles import MESSAGE_COLUMNS
 from studio.data.tracked_row import without
 
 TITLE = "comparisons under other names"

@@ -6,7 +6,8 @@ from typing import Any
 
 from studio.data.formats import ReportProblem, Row
 from studio.data.formats.history import pair_of
-from studio.data.formats.messages import MESSAGE_COLUMNS, role_of
+from studio.data.formats.messages import role_of
+from studio.data.roles import MESSAGE_COLUMNS
 from studio.data.tracked_row import without
 
 TITLE = "turns as lists of two"

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from studio.data.formats import ReportProblem, Row
-from studio.data.formats.messages import MESSAGE_COLUMNS
-from studio.data.roles import CONTENT_KEYS, ROLE_KEYS
+from studio.data.roles import CONTENT_KEYS, MESSAGE_COLUMNS, ROLE_KEYS
 from studio.data.tracked_row import without
 
 TITLE = "a text in a turn of its own"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from studio.data.formats import ReportProblem, Row
-from studio.data.formats.messages import MESSAGE_COLUMNS, is_turn
+from studio.data.formats.messages import is_turn
+from studio.data.roles import MESSAGE_COLUMNS
 from studio.data.tracked_row import without
 
 TITLE = "question and answer inside objects"

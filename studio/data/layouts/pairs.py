@@ -6,7 +6,7 @@ from typing import Any
 
 from studio.data.formats import ReportProblem, Row
 from studio.data.formats.history import PAIR_KEYS, pair_of
-from studio.data.formats.messages import MESSAGE_COLUMNS
+from studio.data.roles import MESSAGE_COLUMNS
 
 TITLE = "pairs of question and answer"
 KEYS = frozenset(MESSAGE_COLUMNS)

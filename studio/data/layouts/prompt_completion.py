@@ -5,13 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from studio.data.formats import ReportProblem, Row
-from studio.data.formats.messages import is_turn
+from studio.data.formats.messages import is_turn, role_of_turn
+from studio.data.formats.prompt import MORE_ANSWERS
+from studio.data.layouts.comparisons import REJECTED
+from studio.data.roles import MESSAGE_COLUMNS
 from studio.data.tracked_row import without
 
 TITLE = "prompt and completion as lists of messages, as TRL writes them"
-PROMPTS = ("prompt", "input", "question", "query", "context")
-ANSWERS = ("completion", "response", "output", "answer", "answers")
+PROMPTS = ("prompt", "input", "question", "query", "context", *MESSAGE_COLUMNS)
+ANSWERS = ("completion", "response", "output", "answer", "answers", "target", *MORE_ANSWERS)
 KEYS = frozenset(PROMPTS)
+_ANSWERS = frozenset(ANSWERS)
+PREFERENCE = frozenset(("chosen", *REJECTED))
 
 
 def _is_turns(value: Any) -> bool:
@@ -20,11 +25,13 @@ def _is_turns(value: Any) -> bool:
 
 def match(row: Row) -> tuple[str, str] | None:
     """The columns of prompt and completion."""
-    asked = next((n for n in PROMPTS if _is_turns(row.get(n))), None)
-    answer = next((n for n in ANSWERS if n in row and n != asked), None)
-    if asked is None or answer is None or "chosen" in row:
+    if _ANSWERS.isdisjoint(row) or not PREFERENCE.isdisjoint(row):
         return None
-    return asked, answer
+    asked = next((n for n in PROMPTS if _is_turns(row.get(n))), None)
+    answers = [n for n in ANSWERS if n in row and n != asked]
+    if asked is None or not answers or (asked in MESSAGE_COLUMNS and role_of_turn(row[asked][-1]) == "assistant"):
+        return None
+    return asked, next((n for n in answers if row[n] not in (None, "")), answers[0])
 
 
 def rewrite(row: Row, report: ReportProblem) -> Row | None:
@@ -42,5 +49,5 @@ def rewrite(row: Row, report: ReportProblem) -> Row | None:
             f"{answer} must be a list of messages, as {asked} is, or a text.",
         )
         return None
-    rest = without(row, asked, answer, "messages")
+    rest = without(row, asked, answer, None if asked in MESSAGE_COLUMNS else "messages")
     return rest | {"messages": [*row[asked], *completion]}

@@ -129,7 +129,7 @@
       if (found.error) {
         about.replaceChildren(el("p", { class: "fault", role: "alert" }, el("b", {}, found.error.message), " ",
           found.error.hint),
-          ...rated(), ...encoded(found.error.where === "data.encoding"), ...naming(true));
+          ...suggested(), ...rated(), ...encoded(found.error.where === "data.encoding"), ...naming(true));
         return;
       }
       const figure = (value, label, tone) => el("div", { class: `figure ${tone || ""}` },
@@ -154,6 +154,7 @@
             studio.say("Made in the editor from {name}: {what}.",
               { name: found.made.from, what: studio.editedCounts(found.made.counts) })),
         found.unsure && el("p", { class: "note" }, found.unsure),
+        ...suggested(),
         ...(found.notes || []).map((note) => el("p", { class: "note" }, note)),
         found.unused?.length > 0
           && el("p", { class: "unused small" }, studio.say("Columns not used:"), " ",
@@ -214,6 +215,17 @@
       select.addEventListener("change", () => studio.order.set("data.encoding", select.value, "auto", "data"));
       return [el("div", { class: "columns encoding" },
         el("label", { for: "file-encoding" }, studio.say("Encoding"), select))];
+    }
+
+    // What a hint says to name by hand, done with one button.
+    function suggested() {
+      if (!found.suggested) return [];
+      const columns = Object.entries(found.suggested).map(([part, column]) => `${part} = ${column}`).join(", ");
+      const mapping = { ...(studio.order.get("data.mapping") || {}), ...found.suggested };
+      return [el("div", { class: "row-head" }, el("button", {
+        type: "button", class: "button read-suggested",
+        onclick: () => studio.order.set("data.mapping", mapping, undefined, "data")
+      }, studio.say("Read it this way: {columns}", { columns })))];
     }
 
     // The columns, named by hand: where the layout is not known, or may not be what was meant.

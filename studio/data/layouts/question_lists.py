@@ -1,0 +1,37 @@
+"""Questions and answers in two lists, as in CoQA: {"story", "questions": ["…"], "answers": ["…"]}."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from studio.data.formats import ReportProblem, Row
+from studio.data.formats.context import with_context
+from studio.data.tracked_row import without
+
+TITLE = "questions and answers in two lists"
+PAIRS = (("questions", "answers"), ("prompts", "responses"), ("queries", "answers"), ("inputs", "outputs"))
+KEYS = frozenset(questions for questions, _ in PAIRS)
+
+
+def match(row: Row) -> tuple[str, str] | None:
+    """The columns of questions and answers, which hold as many texts."""
+    for questions, answers in PAIRS:
+        asked, answered = row.get(questions), _texts(row.get(answers))
+        if not isinstance(asked, list) or not isinstance(answered, list) or len(asked) != len(answered) or not asked:
+            continue
+        if all(isinstance(text, str) for text in (*asked, *answered)):
+            return questions, answers
+    return None
+
+
+def _texts(value: Any) -> Any:
+    return value["input_text"] if isinstance(value, dict) and isinstance(value.get("input_text"), list) else value
+
+
+def rewrite(row: Row, report: ReportProblem) -> Row | None:
+    questions, answers = match(row)
+    turns = []
+    for asked, answered in zip(row[questions], _texts(row[answers]), strict=True):
+        turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+    turns[0]["content"] = with_context(turns[0]["content"], row, questions)
+    return without(row, questions, answers) | {"messages": turns}

@@ -1,0 +1,39 @@
+"""Answers with their places in a context, as SQuAD has them: {"context", "question", "answers": {"text": […], …}}."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from studio.data.formats import ReportProblem, Row
+from studio.data.formats.prompt import COLUMNS
+from studio.data.tracked_row import without
+
+TITLE = "answers with their places in a context, as in SQuAD, of which the first is learnt"
+NAMES = ("answers", "answer", "answers_spans", "answer_spans")
+TEXTS_IN = ("text", "spans", "value")  # of the object
+PLACES = frozenset(("answer_start", "answer_end", "start", "end", "types", "aliases", "normalized_value"))
+KEYS = frozenset(NAMES)
+
+
+def match(row: Row) -> tuple[str, Any] | None:
+    """(the column of the answers, the answer that is learnt; None where there is none)."""
+    if not any(isinstance(row.get(name), str) for name in COLUMNS["prompt"]):
+        return None
+    for name in NAMES:
+        value = row.get(name)
+        if value == [] and name == "answers":
+            return name, None
+        if isinstance(value, list) and value and all(isinstance(v, dict) and "answer_start" in v for v in value):
+            return name, value[0].get("text")
+        if isinstance(value, dict) and not PLACES.isdisjoint(value):
+            texts = next((value[key] for key in TEXTS_IN if key in value), None)
+            return name, texts[0] if isinstance(texts, list) and texts else texts if isinstance(texts, str) else None
+    return None
+
+
+def rewrite(row: Row, report: ReportProblem) -> Row | None:
+    name, answer = match(row)
+    if not isinstance(answer, str) or not answer.strip():
+        report("empty_field", name, row[name], "The question has no answer in this row.")
+        return None
+    return without(row, name) | {"answer": answer}
