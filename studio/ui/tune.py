@@ -114,6 +114,7 @@ def rewards_on_data(question: dict[str, Any]) -> dict[str, Any]:
     """
     run_config = config.build(question.get("order") or {})
     guard.allow(run_config)
+    reward_trial.check(run_config)
     if not reward_trial.is_plain(run_config):
         raise OrderError(
             "A model, a judge or a program among the rewards is tried by the owner alone.",

@@ -94,9 +94,8 @@ def test_another_rejected_answer_or_verdict_makes_another_row(home: Path, tmp_pa
         ]
         path = tmp_path / f"{name}.jsonl"
         path.write_text("\n".join(map(json.dumps, rows)))
-        assert [(p.row, p.kind, p.reason) for p in data.read(path).problems] == [
-            (3, "duplicate", "The same stands in row 1.")
-        ], name
+        problems = [(p.row, p.kind, p.reason) for p in data.read(path).problems if p.kind != "both_verdicts"]
+        assert problems == [(3, "duplicate", "The same stands in row 1.")], name
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="resident pages of a file are counted on Linux alone")

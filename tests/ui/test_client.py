@@ -73,6 +73,8 @@ JOBS = {
     "stop_judging",
     "start_race",
     "start_plan",
+    "share_run",
+    "end_shares",
     "keep_setting",  # a run's page
     "try_rewards",  # the Tune tab
     "data_edit",

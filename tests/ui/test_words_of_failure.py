@@ -72,6 +72,8 @@ def jobs(talk: str, order: str, sample: str) -> list[tuple[Any, ...]]:
         ("start_race", order, ["method.rank=4,8"]),
         ("start_plan", order, 600),
         ("try_rewards", order),
+        ("share_run", RUN),
+        ("end_shares", RUN),
         ("keep_setting", RUN, 1),
         ("import", {"path": "/x"}, "x"),
         ("chat_ask", {"prompt": "Hello?", "sides": ["base"], "id": talk}),
