@@ -111,7 +111,7 @@ def test_a_night_of_questions_keeps_no_memory(app: App, tab: Any) -> None:
 
 
 def test_back_and_forward_and_links(app: App, tab: Any) -> None:
-    opened(tab, f"{app.address}/")
+    opened(tab, f"{app.address}/?tab=tune")
     tab.get_by_role("link", name="Data").click()
     tab.get_by_role("link", name="Runs").click()
     tab.locator('a[data-key="run 2026-11-22-1000-speaking"]').click()
