@@ -146,6 +146,7 @@ class Objective:
         model = self.trainer.model.eval()
         with torch.no_grad(), self.trainer.accelerator.autocast():
             for group in group_rows(numbered[distributed.rank() :: distributed.world_size()], layout):
+                self.trainer.report.check_stop()
                 micro_batch = collate([_plain(row) for row in group], layout.packed)
                 sums = self._sums(model, micro_batch, self.trainer.to_device(micro_batch["answer_lengths"]))
                 for row, value in zip(group, sums.tolist(), strict=True):

@@ -27,6 +27,10 @@ from studio.worker.memory import peak_counters, peak_memory
 STOP_WAIT = 5.0  # seconds for which an evaluation goes on when a stop is asked for
 
 
+class StoppedBeforeStart(Exception):
+    """The run was asked to stop before its first step: there is nothing new to save."""
+
+
 class Report(TrainerCallback):
     """Writes the run's events from the trainer's callbacks and reads, after every step, what the run is asked for.
 
@@ -84,6 +88,9 @@ class Report(TrainerCallback):
         """Do `work`. Returns 0, or 1 after an end event where it raised a StudioError or the disk was full."""
         try:
             work()
+        except StoppedBeforeStart:
+            cause = "Stopped as asked, before a step was trained."
+            self.emit("end", state="stopped", cause=cause, peak_memory=peak_memory())
         except StudioError as error:
             print(f"error: {error}", file=sys.stderr)
             self._emit_failure(error.message, error.hint, error.reason)
@@ -215,6 +222,13 @@ class Report(TrainerCallback):
     def stop_request(self) -> str | None:
         """How the run is asked to stop, if it is."""
         return self.run.stop_request()
+
+    def check_stop(self) -> None:
+        """Raise StoppedBeforeStart where the run is asked to stop. One of several processes cannot end alone: it goes
+        on.
+        """
+        if distributed.world_size() == 1 and self.stop_request() is not None:
+            raise StoppedBeforeStart
 
     def must_cut_evaluation_short(self) -> bool:
         """Whether a stop was asked for longer than STOP_WAIT ago. Several processes would have to agree: they wait."""

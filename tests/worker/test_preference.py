@@ -186,6 +186,18 @@ def test_a_reference_lost_with_the_folder_is_taken_anew(home: Path, tiny_model: 
     assert weights(cut) == weights(whole)
 
 
+def test_a_stop_is_heard_while_the_reference_is_taken(home: Path, tiny_model: Path, tmp_path: Path) -> None:
+    from studio.worker.train import main
+
+    run = create(order("dpo", "full", tiny_model, tmp_path))
+    run.request_stop()
+    assert main(run) == 0
+    *before, end = run.events()
+    assert (end["kind"], end["state"]) == ("end", "stopped")
+    assert not [event for event in before if event["kind"] == "step"]
+    assert not (run.folder / "reference.npz").exists()
+
+
 def test_micro_batches_change_nothing(home: Path, tiny_model: Path, tmp_path: Path) -> None:
     """Four pairs at once, or one at a time: the same loss and the same divergence."""
     from studio.worker.train import main
