@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from functools import reduce
-from inspect import isabstract
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from studio.method import Method
+from studio.registry import discover
 
-
-def _discover() -> dict[str, type[Method]]:
-    """Method name -> class, for every concrete class of every module here, by `list_position`."""
-    methods: dict[str, type[Method]] = {}
-    for module in pkgutil.iter_modules(__path__):
-        namespace = importlib.import_module(f"{__name__}.{module.name}")
-        for value in vars(namespace).values():
-            if (
-                isinstance(value, type)
-                and issubclass(value, Method)
-                and value.__module__ == namespace.__name__
-                and not isabstract(value)
-            ):
-                methods[value.model_fields["name"].default] = value
-    return dict(sorted(methods.items(), key=lambda item: (item[1].list_position, item[0])))
-
-
-METHODS: dict[str, type[Method]] = _discover()
+METHODS: dict[str, type[Method]] = discover(__path__, __name__, Method)
 BY_PEFT_TYPE = {"IA3": "ia3", "PREFIX_TUNING": "prefix", "PROMPT_TUNING": "prompt", "P_TUNING": "p_tuning"}
 
 

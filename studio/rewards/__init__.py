@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
+from studio.registry import discover
 from studio.reward import Reward
 
-
-def _discover() -> dict[str, type[Reward]]:
-    """Reward name -> class, for every class of every module here, by `list_position`."""
-    rewards: dict[str, type[Reward]] = {}
-    for module in pkgutil.iter_modules(__path__):
-        namespace = importlib.import_module(f"{__name__}.{module.name}")
-        for value in vars(namespace).values():
-            if isinstance(value, type) and issubclass(value, Reward) and value.__module__ == namespace.__name__:
-                rewards[value.model_fields["name"].default] = value
-    return dict(sorted(rewards.items(), key=lambda item: (item[1].list_position, item[0])))
-
-
-REWARDS: dict[str, type[Reward]] = _discover()
+REWARDS: dict[str, type[Reward]] = discover(__path__, __name__, Reward)
 if TYPE_CHECKING:
     AnyReward = Reward
 else:
