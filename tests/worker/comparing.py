@@ -48,6 +48,7 @@ def objective_of(stage: Any, model: Any, kind: str = "chunked") -> Objective:
         args=SimpleNamespace(device=torch.device("cpu")),
         accelerator=SimpleNamespace(unwrap_model=lambda model: model, autocast=contextlib.nullcontext),
         model=model,
+        report=SimpleNamespace(check_stop=lambda: None),
     )
     return (GroupObjective if stage.generates else Objective)(stage, trainer)
 
