@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from studio.kernels import IGNORE_INDEX
-from studio.worker.loss import LogitTransform, at_head, head_gradients, head_losses, head_weight
+from studio.worker.loss import Head, at_head, head_gradients, head_losses
 
 
 def log_probs(
@@ -30,7 +30,14 @@ def log_probs(
     model_inputs = {key: value for key, value in inputs.items() if key != "labels"}
     labels = inputs["labels"]
     if kind == "chunked":
-        return at_head(model, model_inputs, labels, target_positions, _Chunked(dtype, temperature))
+
+        def compute(head: Head, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            head = head._replace(transform=head.transform._replace(temperature=temperature))
+            if not torch.is_grad_enabled():
+                return -head_losses(hidden, head, targets)
+            return HeadLogProbs.apply(hidden, head.weight, head.bias, head.row_values, head, targets)
+
+        return at_head(model, model_inputs, labels, dtype, target_positions, compute)
     targets = labels[:, 1:].flatten()
     if target_positions is None:
         target_positions = (targets != IGNORE_INDEX).nonzero().flatten()
@@ -46,21 +53,6 @@ def sums_by_sequence(values: torch.Tensor, lengths: torch.Tensor) -> torch.Tenso
     return values.new_zeros(len(lengths)).index_add(0, index, values)
 
 
-class _Chunked:
-    """What at_head calls: the log-probabilities at the targets."""
-
-    def __init__(self, dtype: torch.dtype, temperature: float):
-        self.dtype, self.temperature = dtype, temperature
-
-    def __call__(
-        self, head: Any, hidden: torch.Tensor, targets: torch.Tensor, transform: LogitTransform
-    ) -> torch.Tensor:
-        weight, rows, row_values = head_weight(head)
-        transform = transform._replace(temperature=self.temperature)
-        arguments = (hidden, weight, getattr(head, "bias", None), targets, transform, self.dtype, rows, row_values)
-        return HeadLogProbs.apply(*arguments) if torch.is_grad_enabled() else -head_losses(*arguments)
-
-
 class HeadLogProbs(torch.autograd.Function):
     """log p(target) of every position, float32 [n]. Parameters as of HeadLoss."""
 
@@ -70,19 +62,17 @@ class HeadLogProbs(torch.autograd.Function):
         hidden: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
+        row_values: torch.Tensor | None,
+        head: Head,
         targets: torch.Tensor,
-        transform: LogitTransform,
-        dtype: torch.dtype,
-        rows: torch.Tensor | None = None,
-        row_values: torch.Tensor | None = None,
     ) -> torch.Tensor:
         needs_grad = ctx.needs_input_grad
         ctx.trains_head = needs_grad[1] or needs_grad[2] or row_values is not None
-        ctx.transform, ctx.dtype, ctx.hidden_dtype = transform, dtype, hidden.dtype
+        ctx.head, ctx.hidden_dtype = head, hidden.dtype
         if ctx.trains_head:
-            ctx.save_for_backward(hidden, weight, bias, targets, rows, row_values)
-            return -head_losses(hidden, weight, bias, targets, transform, dtype, rows, row_values)
-        losses, grads = head_gradients(hidden, weight, bias, targets, transform, dtype, rows, row_values, needs_grad)
+            ctx.save_for_backward(hidden, targets)
+            return -head_losses(hidden, head, targets)
+        losses, grads = head_gradients(hidden, head, targets, needs_grad)
         ctx.save_for_backward(grads[0])
         return -losses
 
@@ -91,13 +81,8 @@ class HeadLogProbs(torch.autograd.Function):
         scales = -grad_output  # the gradients at hand are those of -log p
         if not ctx.trains_head:
             (grad_hidden,) = ctx.saved_tensors
-            return (grad_hidden * scales[:, None]).to(ctx.hidden_dtype), *[None] * 7
-        hidden, weight, bias, targets, rows, row_values = ctx.saved_tensors
-        _, grads = head_gradients(
-            hidden, weight, bias, targets, ctx.transform, ctx.dtype, rows, row_values, ctx.needs_input_grad, scales
-        )
-        grad_hidden, grad_weight, grad_bias, grad_row_values = (
-            None if grad is None else grad.to(given.dtype)
-            for grad, given in zip(grads, (hidden, weight, bias, row_values))
-        )
-        return grad_hidden, grad_weight, grad_bias, None, None, None, None, grad_row_values
+            return (grad_hidden * scales[:, None]).to(ctx.hidden_dtype), *[None] * 5
+        (hidden, targets), head = ctx.saved_tensors, ctx.head
+        _, grads = head_gradients(hidden, head, targets, ctx.needs_input_grad, scales)
+        inputs = (hidden, head.weight, head.bias, head.row_values)
+        return *(None if grad is None else grad.to(given.dtype) for grad, given in zip(grads, inputs)), None, None

@@ -7,7 +7,6 @@ so that the head is applied only once (the idea of Liger's fused linear cross en
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -58,23 +57,24 @@ def _chunked(
     correct: list[torch.Tensor] | None,
 ) -> torch.Tensor:
     """The loss from the head's input: the head is applied to a chunk of positions at a time."""
-    head_loss = HeadLoss.apply if torch.is_grad_enabled() else partial(_head_loss_value, correct)
 
-    def compute_loss(head: Any, hidden: torch.Tensor, targets: torch.Tensor, transform: LogitTransform) -> torch.Tensor:
-        weight, rows, row_values = head_weight(head)
-        return head_loss(hidden, weight, getattr(head, "bias", None), targets, transform, dtype, rows, row_values)
+    def compute_loss(head: Head, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            return HeadLoss.apply(hidden, head.weight, head.bias, head.row_values, head, targets)
+        return head_losses(hidden, head, targets, correct).sum()
 
-    return at_head(model, model_inputs, labels, target_positions, compute_loss)
+    return at_head(model, model_inputs, labels, dtype, target_positions, compute_loss)
 
 
 def at_head(
     model: Any,
     model_inputs: dict[str, Any],
     labels: torch.Tensor,
+    dtype: torch.dtype,
     target_positions: torch.Tensor | None,
-    compute: Callable[[Any, torch.Tensor, torch.Tensor, LogitTransform], torch.Tensor],
+    compute: Callable[[Head, torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> torch.Tensor:
-    """compute(head, hidden [n, width], targets [n], transform) of the target positions.
+    """compute(head, hidden [n, width], targets [n]) of the target positions. dtype: of the head's products.
 
     Called from a pre-hook on the head, which sees its input and leaves it one position to compute. Works for any
     decoder whose logits are head(hidden), under any peft method, and where the head's weight is whole only while the
@@ -86,11 +86,11 @@ def at_head(
         target_positions = (targets != IGNORE_INDEX).nonzero().flatten()
     results: list[torch.Tensor] = []
 
-    def compute_at_targets(head: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    def compute_at_targets(module: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         hidden = args[0][:, -labels.shape[1] :][:, :-1].flatten(0, 1)
         with torch.autocast(hidden.device.type, enabled=False):
-            chosen, transform = hidden[target_positions], LogitTransform.of(base.config)
-            results.append(compute(head, chosen, targets[target_positions], transform))
+            head = Head.of(module, LogitTransform.of(base.config), dtype)
+            results.append(compute(head, hidden[target_positions], targets[target_positions]))
         return (args[0][:, -1:].detach(),)
 
     hook = base.get_output_embeddings().register_forward_pre_hook(compute_at_targets)
@@ -119,11 +119,46 @@ class LogitTransform(NamedTuple):
         return cls(scale / divisor, getattr(text, "final_logit_softcapping", None))
 
 
-class HeadLoss(torch.autograd.Function):
-    """Sum over positions of -log p(target), from hidden states and the head's weight.
+class Head(NamedTuple):
+    """What makes logits of hidden states.
 
-    hidden: [n, width]; weight: [vocabulary, width]; bias: [vocabulary] or None; targets: [n] of int64; dtype: of the
-    products; rows: [k] of int64, rows of the weight that `row_values` [k, width] replace, which get their own gradient.
+    weight: [vocabulary, width]; bias: [vocabulary] or None; dtype: of the products; rows: [k] of int64, rows of the
+    weight that `row_values` [k, width] replace, which get their own gradient (peft trains them alone).
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    transform: LogitTransform
+    dtype: torch.dtype
+    rows: torch.Tensor | None = None
+    row_values: torch.Tensor | None = None
+
+    @classmethod
+    def of(cls, module: Any, transform: LogitTransform, dtype: torch.dtype) -> Head:
+        bias, adapter = getattr(module, "bias", None), getattr(module, "token_adapter", None)
+        if adapter is None or not adapter.active_adapters or adapter.disable_adapters:
+            return cls(module.weight, bias, transform, dtype)
+        (name,) = adapter.active_adapters
+        weight = adapter.get_base_layer().weight
+        rows = torch.tensor(adapter.token_indices[name], device=weight.device)
+        return cls(weight, bias, transform, dtype, rows, adapter.trainable_tokens_delta[name])
+
+    def narrow_weight(self) -> torch.Tensor:
+        """The weight in the type of the products, with its replaced rows."""
+        weight = self.weight.to(self.dtype)
+        return weight if self.rows is None else weight.index_copy(0, self.rows, self.row_values.to(self.dtype))
+
+    def chunk_size(self, count: int) -> int:
+        """Positions of `count` whose float32 logits exist at once."""
+        device = self.weight.device
+        memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
+        return max(1, min(count, logit_chunk_bytes(device.type, memory) // (4 * len(self.weight))))
+
+
+class HeadLoss(torch.autograd.Function):
+    """Sum over positions of -log p(target), from hidden states [n, width] and targets [n] of int64.
+
+    weight, bias, row_values: those of the head, once more, since autograd follows only what is passed by itself.
     """
 
     @staticmethod
@@ -132,61 +167,51 @@ class HeadLoss(torch.autograd.Function):
         hidden: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
+        row_values: torch.Tensor | None,
+        head: Head,
         targets: torch.Tensor,
-        transform: LogitTransform,
-        dtype: torch.dtype,
-        rows: torch.Tensor | None = None,
-        row_values: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        losses, grads = head_gradients(
-            hidden, weight, bias, targets, transform, dtype, rows, row_values, ctx.needs_input_grad
-        )
+        losses, grads = head_gradients(hidden, head, targets, ctx.needs_input_grad)
         ctx.save_for_backward(*grads)
         ctx.dtypes = [None if given is None else given.dtype for given in (hidden, weight, bias, row_values)]
         return losses.sum()
 
     @staticmethod
     def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        hidden, weight, bias, row_values = (
+        grads = (
             None if grad is None else _scale_and_cast(grad, grad_output, dtype)
             for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes)
         )
-        return hidden, weight, bias, None, None, None, None, row_values
+        return *grads, None, None
 
 
 def head_gradients(
     hidden: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
+    head: Head,
     targets: torch.Tensor,
-    transform: LogitTransform,
-    dtype: torch.dtype,
-    rows: torch.Tensor | None,
-    row_values: torch.Tensor | None,
     needs_grad: tuple[bool, ...],
     scales: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, tuple[torch.Tensor | None, ...]]:
-    """(-log p(target) [n], gradients of their sum by hidden, weight, bias and row_values). Parameters: see HeadLoss.
+    """(-log p(target) [n], gradients of their sum by hidden, weight, bias and row_values).
 
     needs_grad: in HeadLoss.forward's order; scales: [n], by which each position counts in the sum, None for 1.
     """
-    count, vocabulary = len(hidden), len(weight)
-    narrow_hidden = hidden.to(dtype)
-    narrow_weight = _with_rows(weight.to(dtype), rows, row_values)
+    count, vocabulary = len(hidden), len(head.weight)
+    narrow_hidden, narrow_weight = hidden.to(head.dtype), head.narrow_weight()
     losses = hidden.new_zeros(count, dtype=torch.float32)
     grad_hidden = torch.empty_like(narrow_hidden)
     grad_weight = grad_bias = grad_row_values = None
     if not count:
         grad_weight = torch.zeros_like(narrow_weight)
-    if bias is not None and needs_grad[2]:
-        grad_bias = torch.zeros_like(bias, dtype=torch.float32)
-    if row_values is not None:
-        grad_row_values = torch.zeros_like(row_values, dtype=torch.float32)
+    if head.bias is not None and needs_grad[2]:
+        grad_bias = torch.zeros_like(head.bias, dtype=torch.float32)
+    if head.row_values is not None:
+        grad_row_values = torch.zeros_like(head.row_values, dtype=torch.float32)
     # Logits exist for a chunk of positions; their gradients, for a block of chunks, share one product for the
     # weight.
-    chunk = _chunk_size(hidden, vocabulary)
+    chunk = head.chunk_size(count)
     block = max(chunk, min(count, HEAD_GRAD_POSITIONS)) if needs_grad[1] else chunk
-    block_buffer = torch.empty(block, vocabulary, dtype=dtype, device=hidden.device)
+    block_buffer = torch.empty(block, vocabulary, dtype=head.dtype, device=hidden.device)
     chunk_buffer = torch.empty(chunk, vocabulary, dtype=torch.float32, device=hidden.device)
     for first in range(0, count, block):
         last = min(first + block, count)
@@ -194,7 +219,7 @@ def head_gradients(
             end = min(start + chunk, last)
             logits, grad_logits = block_buffer[start - first : end - first], chunk_buffer[: end - start]
             torch.mm(narrow_hidden[start:end], narrow_weight.t(), out=logits)
-            losses[start:end] = _cross_entropy(logits, grad_logits, bias, targets[start:end, None], transform)
+            losses[start:end] = _cross_entropy(logits, grad_logits, head, targets[start:end, None])
             if scales is not None:
                 grad_logits *= scales[start:end, None]
             logits.copy_(grad_logits)
@@ -202,7 +227,7 @@ def head_gradients(
                 grad_bias += grad_logits.sum(0)
         block_grad = block_buffer[: last - first]
         if grad_row_values is not None:
-            grad_row_values += block_grad[:, rows].t() @ narrow_hidden[first:last]
+            grad_row_values += block_grad[:, head.rows].t() @ narrow_hidden[first:last]
         torch.mm(block_grad, narrow_weight, out=grad_hidden[first:last])
         if needs_grad[1]:
             product = block_grad.t() @ narrow_hidden[first:last]
@@ -215,56 +240,22 @@ def head_gradients(
     return losses, (grad_hidden, grad_weight if needs_grad[1] else None, grad_bias, grad_row_values)
 
 
-def _head_loss_value(
-    correct: list[torch.Tensor] | None,
-    hidden: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    targets: torch.Tensor,
-    transform: LogitTransform,
-    dtype: torch.dtype,
-    rows: torch.Tensor | None = None,
-    row_values: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """HeadLoss's value without the products for its gradients, for evaluation; `correct` as in `loss`."""
-    return head_losses(hidden, weight, bias, targets, transform, dtype, rows, row_values, correct).sum()
-
-
 def head_losses(
-    hidden: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    targets: torch.Tensor,
-    transform: LogitTransform,
-    dtype: torch.dtype,
-    rows: torch.Tensor | None = None,
-    row_values: torch.Tensor | None = None,
-    correct: list[torch.Tensor] | None = None,
+    hidden: torch.Tensor, head: Head, targets: torch.Tensor, correct: list[torch.Tensor] | None = None
 ) -> torch.Tensor:
     """-log p(target) of every position, [n] in float32, without gradients; `correct` as in `loss`."""
-    narrow_hidden = hidden.to(dtype)
-    narrow_weight = _with_rows(weight.to(dtype), rows, row_values)
+    narrow_hidden, narrow_weight = hidden.to(head.dtype), head.narrow_weight()
     losses = hidden.new_zeros(len(hidden), dtype=torch.float32)
-    chunk = _chunk_size(hidden, len(weight))
+    chunk = head.chunk_size(len(hidden))
     for start in range(0, len(hidden), chunk):
         logits = narrow_hidden[start : start + chunk] @ narrow_weight.t()
         if correct is not None:
-            scores = logits if bias is None else logits + bias
+            scores = logits if head.bias is None else logits + head.bias
             correct.append((scores.argmax(-1) == targets[start : start + chunk]).sum())
         buffer = torch.empty_like(logits, dtype=torch.float32)
         chunk_targets = targets[start : start + chunk, None]
-        losses[start : start + chunk] = _cross_entropy(logits, buffer, bias, chunk_targets, transform)
+        losses[start : start + chunk] = _cross_entropy(logits, buffer, head, chunk_targets)
     return losses
-
-
-def _with_rows(weight: torch.Tensor, rows: torch.Tensor | None, row_values: torch.Tensor | None) -> torch.Tensor:
-    return weight if rows is None else weight.index_copy(0, rows, row_values.to(weight.dtype))
-
-
-def _chunk_size(hidden: torch.Tensor, vocabulary: int) -> int:
-    """Positions whose float32 logits exist at once."""
-    memory = torch.cuda.get_device_properties(hidden.device).total_memory if hidden.is_cuda else 0
-    return max(1, min(len(hidden), logit_chunk_bytes(hidden.device.type, memory) // (4 * vocabulary)))
 
 
 def _scale_and_cast(grad: torch.Tensor, grad_output: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -274,17 +265,12 @@ def _scale_and_cast(grad: torch.Tensor, grad_output: torch.Tensor, dtype: torch.
     return (grad * grad_output).to(dtype)
 
 
-def _cross_entropy(
-    logits: torch.Tensor,
-    grad_logits: torch.Tensor,
-    bias: torch.Tensor | None,
-    targets: torch.Tensor,
-    transform: LogitTransform,
-) -> torch.Tensor:
+def _cross_entropy(logits: torch.Tensor, grad_logits: torch.Tensor, head: Head, targets: torch.Tensor) -> torch.Tensor:
     """The losses [n] of a chunk; fills `grad_logits`, float32 [n, vocabulary], with their gradient by head(hidden).
 
     targets: [n, 1].
     """
+    bias, transform = head.bias, head.transform
     is_plain = bias is None and transform == LogitTransform()
     values = logits
     if not is_plain:
@@ -312,16 +298,6 @@ def _cross_entropy(
     if transform.scale != 1.0:
         grad_logits *= transform.scale
     return (log_sum_exp - target_logits).flatten()
-
-
-def head_weight(head: Any) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-    """(weight, rows of it that peft trains alone, their values); None and None where there are no such rows."""
-    adapter = getattr(head, "token_adapter", None)
-    if adapter is None or not adapter.active_adapters or adapter.disable_adapters:
-        return head.weight, None, None
-    (name,) = adapter.active_adapters
-    weight = adapter.get_base_layer().weight
-    return weight, torch.tensor(adapter.token_indices[name], device=weight.device), adapter.trainable_tokens_delta[name]
 
 
 def unwrap(model: Any) -> Any:

@@ -14,7 +14,7 @@ from studio import kernels
 from studio.methods import METHODS
 from studio.worker import loss as losses
 from studio.worker.batches import collate
-from studio.worker.loss import HeadLoss, LogitTransform, loss
+from studio.worker.loss import Head, HeadLoss, LogitTransform, loss
 
 
 def rows() -> list[dict[str, list[int]]]:
@@ -55,7 +55,7 @@ def test_head_loss_and_gradients(
     logits = functional.linear(hidden, weight, bias) * transform.scale
     logits = torch.tanh(logits / transform.cap) * transform.cap if transform.cap else logits
     expected = functional.cross_entropy(logits, targets, reduction="sum")
-    found = HeadLoss.apply(hidden, weight, bias, targets, transform, torch.float32)
+    found = HeadLoss.apply(hidden, weight, bias, None, Head(weight, bias, transform, torch.float32), targets)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
     for mine, theirs in zip(
         torch.autograd.grad(found * 0.3, leaves), torch.autograd.grad(expected * 0.3, leaves), strict=True
@@ -66,7 +66,8 @@ def test_head_loss_and_gradients(
 def test_without_a_label_the_head_still_has_a_gradient() -> None:
     """Of zeros: processes that share a step wait for each other's."""
     hidden, weight = torch.randn(0, 16, requires_grad=True), torch.randn(400, 16, requires_grad=True)
-    found = HeadLoss.apply(hidden, weight, None, torch.zeros(0, dtype=torch.int64), LogitTransform(), torch.float32)
+    head = Head(weight, None, LogitTransform(), torch.float32)
+    found = HeadLoss.apply(hidden, weight, None, None, head, torch.zeros(0, dtype=torch.int64))
     found.backward()
     assert found.item() == 0
     assert torch.equal(weight.grad, torch.zeros(400, 16))

@@ -23,7 +23,7 @@ from studio.stages import STAGES
 from studio.stages.dpo import DPO
 from studio.worker import reward_head
 from studio.worker.log_probs import HeadLogProbs
-from studio.worker.loss import LogitTransform
+from studio.worker.loss import Head, LogitTransform
 from tests.worker.comparing import LAYOUTS, PAIRS, QUICK, VERDICTS, encoded, loss_of, objective_of
 
 COMPARING = [name for name, stage in STAGES.items() if stage.examples in ("pairs", "verdicts")]
@@ -45,7 +45,8 @@ def test_gradients_of_each_token(
     logits = functional.linear(hidden, weight) * transform.scale
     logits = torch.tanh(logits / transform.cap) * transform.cap if transform.cap else logits
     expected = logits.log_softmax(-1).gather(-1, targets[:, None]).flatten()
-    found = HeadLogProbs.apply(hidden, weight, None, targets, transform, torch.float32)
+    head = Head(weight, None, transform, torch.float32)
+    found = HeadLogProbs.apply(hidden, weight, None, None, head, targets)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
     for mine, theirs in zip(
         torch.autograd.grad((found * scales).sum(), leaves),
