@@ -42,6 +42,11 @@ class Target(NamedTuple):
     loss: torch.Tensor
 
 
+def join(answers: Sequence[Target], device: torch.device) -> Target:
+    """The answers to several items, one after the other, on the device."""
+    return Target(*(torch.cat(parts).to(device) for parts in zip(*answers, strict=True)))
+
+
 def encode(
     encoder: Encoder, items: Sequence[general.Item], max_length: int = MAX_LENGTH
 ) -> list[tuple[general.Item, Row]]:
@@ -77,16 +82,30 @@ def batches(rows: Sequence[Row], vocabulary: int, device: str) -> Iterator[list[
         yield batch
 
 
-def target_log_probs(model: Any, rows: Sequence[Row], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """(log-probabilities [targets, vocabulary] in float32, the targets [targets]) of rows, padded into one batch.
+class TargetBatch(NamedTuple):
+    """Rows padded into one batch. input_ids: [rows, width]; positions: of the targets among labels[:, 1:].flatten();
+    targets: [targets].
+    """
+
+    input_ids: torch.Tensor
+    positions: torch.Tensor
+    targets: torch.Tensor
+
+
+def target_batch(rows: Sequence[Row], device: torch.device) -> TargetBatch:
+    micro_batch = collate(list(rows), False)
+    labels = micro_batch["labels"][:, 1:].flatten()
+    positions = (labels != IGNORE_INDEX).nonzero().flatten()
+    return TargetBatch(*(part.to(device) for part in (micro_batch["input_ids"], positions, labels[positions])))
+
+
+def target_log_probs(model: Any, batch: TargetBatch) -> torch.Tensor:
+    """Log-probabilities at the targets, float32 [targets, vocabulary].
 
     The head is applied at the targets only: a hook leaves it their hidden states, and what the model does to the
     logits afterwards (scale, soft cap) is its own.
     """
-    micro_batch = collate(list(rows), False)
-    input_ids, labels = micro_batch["input_ids"].to(device), micro_batch["labels"][:, 1:].flatten()
-    positions = (labels != IGNORE_INDEX).nonzero().flatten()
-    targets, positions = labels[positions].to(device), positions.to(device)
+    input_ids, positions, _ = batch
     width, hooked = input_ids.shape[1], []
 
     def keep_targets(_: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -102,7 +121,7 @@ def target_log_probs(model: Any, rows: Sequence[Row], device: torch.device) -> t
         if hook is not None:
             hook.remove()
     logits = logits[0] if hooked else logits[:, -width:][:, :-1].flatten(0, 1)[positions]
-    return torch.log_softmax(logits, -1, dtype=torch.float32), targets
+    return torch.log_softmax(logits, -1, dtype=torch.float32)
 
 
 @torch.no_grad()
@@ -110,8 +129,9 @@ def ask_base(model: Any, rows: Sequence[Row], device: torch.device) -> list[Targ
     """The answers of a model that is the base as it stands."""
     answers: dict[int, Target] = {}
     for numbers in batches(rows, unwrap(model).config.get_text_config().vocab_size, device.type):
-        log_probs, targets = target_log_probs(model, [rows[number] for number in numbers], device)
-        loss = -log_probs.gather(-1, targets[:, None])[:, 0]
+        batch = target_batch([rows[number] for number in numbers], device)
+        log_probs = target_log_probs(model, batch)
+        loss = -log_probs.gather(-1, batch.targets[:, None])[:, 0]
         top, ids = log_probs.topk(min(TOP, log_probs.shape[-1]), -1)
         sizes = [len(targets_of(rows[number])) for number in numbers]
         parts = zip(numbers, *(value.cpu().split(sizes) for value in (ids.int(), top, loss)), strict=True)
@@ -133,9 +153,10 @@ def compare(model: Any, rows: Sequence[Row], base: Sequence[Target], device: tor
     """(loss rise, KL) of every row against the base's answers: means over its targets, in nats per token."""
     figures: dict[int, tuple[float, float]] = {}
     for numbers in batches(rows, unwrap(model).config.get_text_config().vocab_size, device.type):
-        log_probs, targets = target_log_probs(model, [rows[number] for number in numbers], device)
-        answers = Target(*(torch.cat(parts).to(device) for parts in zip(*(base[number] for number in numbers))))
-        rise = -log_probs.gather(-1, targets[:, None])[:, 0] - answers.loss
+        batch = target_batch([rows[number] for number in numbers], device)
+        log_probs = target_log_probs(model, batch)
+        answers = join([base[number] for number in numbers], device)
+        rise = -log_probs.gather(-1, batch.targets[:, None])[:, 0] - answers.loss
         kl = divergence(log_probs, answers)
         sizes = [len(targets_of(rows[number])) for number in numbers]
         for number, *parts in zip(numbers, rise.split(sizes), kl.split(sizes), strict=True):

@@ -106,18 +106,25 @@ class GroupObjective(Objective):
             rollout.reward = sum(known) if known else float("nan")
 
     def micro_batches(self, rollouts: Sequence[Rollout]) -> list[MicroBatch]:
-        """The answers of a step, grouped as the layout says, with what the loss needs beside the model's inputs."""
+        """The answers of a step, grouped as the layout says, with what the loss needs beside the model's inputs: for
+        every token of theirs its advantage, its weight, and where asked for its log-probability when it was written.
+        """
         rows = [as_row(rollout) | {"rollout": rollout} for rollout in rollouts]
         tokens = sum(len(rollout.ids) for rollout in rollouts)
         micro_batches = []
         for group in group_rows(rows, self.trainer.layout):
             written = [row["rollout"] for row in group]
             micro_batch = collate(group, self.trainer.layout.packed)
+            lengths, advantages = (
+                micro_batch["answer_lengths"],
+                torch.tensor([rollout.advantage for rollout in written]),
+            )
             micro_batches.append(
                 micro_batch
                 | {
                     "target_positions": (micro_batch["labels"][:, 1:].flatten() != IGNORE_INDEX).nonzero().flatten(),
-                    "advantages": torch.tensor([rollout.advantage for rollout in written]),
+                    "advantages": advantages.repeat_interleave(lengths),
+                    "token_weights": self.stage.token_weights(lengths),
                     "num_items_in_batch": self.stage.items(len(rollouts), tokens),
                     "num_tokens": 0 if micro_batches else sum(len(row["input_ids"]) for row in rows),
                 }
@@ -128,15 +135,13 @@ class GroupObjective(Objective):
     def loss(self, model: Any, micro_batch: MicroBatch) -> torch.Tensor:
         """The loss of a micro-batch, summed as `GRPO.items` is to divide it."""
         to_device, stage = self.trainer.to_device, self.stage
-        lengths, advantages = to_device(micro_batch["answer_lengths"]), to_device(micro_batch["advantages"])
+        advantages, weights = to_device(micro_batch["advantages"]), to_device(micro_batch["token_weights"])
         reference = self._ask_untouched(model, micro_batch, stage.temperature) if stage.uses_reference else None
         values = self._log_probs(model, micro_batch, stage.temperature)
         before = to_device(micro_batch["before"]) if "before" in micro_batch else values.detach()
-        losses, divergence, clipped = stage.token_losses(
-            values, before, reference, advantages.repeat_interleave(lengths)
-        )
+        losses, divergence, clipped = stage.token_losses(values, before, reference, advantages)
         self.metrics.add_tokens(divergence, clipped)
-        return (losses * stage.token_weights(lengths)).sum()
+        return (losses * weights).sum()
 
     def _ask_untouched(self, model: Any, micro_batch: MicroBatch, temperature: float = 1.0) -> torch.Tensor:
         if self.reference_model is None:

@@ -23,7 +23,17 @@ from studio.kernels import IGNORE_INDEX
 from studio.talk.stopping import end_token_ids
 from studio.tokens import Encoder
 from studio.worker.batches import Row
-from studio.worker.forgetting import Target, as_base, ask_base, divergence, encode, evaluating, target_log_probs
+from studio.worker.forgetting import (
+    Target,
+    as_base,
+    ask_base,
+    divergence,
+    encode,
+    evaluating,
+    join,
+    target_batch,
+    target_log_probs,
+)
 from studio.worker.loss import unwrap
 
 ANSWER_TOKENS = 64  # most new tokens of a replayed answer
@@ -32,25 +42,29 @@ ANSWERED_AT_ONCE = 20
 
 
 class Brake:
-    """Called with the model and the number of a step, returns the penalty of that step, with its gradient."""
+    """Called with the model and the number of a step, returns the penalty of that step, with its gradient.
+
+    All its batches lie on the device from the start, some megabytes: copied step by step, each would be waited for.
+    """
 
     def __init__(self, trainer: Any, strength: float, rows: list[Row], base: list[Target] | None):
-        self.device, self.strength, self.rows, self.base = trainer.args.device, strength, rows, base
-        self.batches = group(rows)
+        self.strength, device = strength, trainer.args.device
+        groups = group(rows)
+        self.batches = [target_batch([rows[number] for number in numbers], device) for numbers in groups]
+        self.base = None if base is None else [join([base[number] for number in numbers], device) for numbers in groups]
 
     def largest_step(self) -> int:
         """The number of a step whose batch has the most tokens, padding included."""
-        sizes = [len(batch) * max(len(self.rows[row]["input_ids"]) for row in batch) for batch in self.batches]
+        sizes = [batch.input_ids.numel() for batch in self.batches]
         return sizes.index(max(sizes))
 
     def __call__(self, model: Any, step: int) -> torch.Tensor:
-        numbers = self.batches[step % len(self.batches)]
-        log_probs, targets = target_log_probs(model, [self.rows[number] for number in numbers], self.device)
+        number = step % len(self.batches)
+        log_probs = target_log_probs(model, self.batches[number])
         if self.base is None:
-            penalty = functional.nll_loss(log_probs, targets)
+            penalty = functional.nll_loss(log_probs, self.batches[number].targets)
         else:
-            parts = zip(*(self.base[number] for number in numbers), strict=True)
-            penalty = divergence(log_probs, Target(*(torch.cat(part).to(self.device) for part in parts))).mean()
+            penalty = divergence(log_probs, self.base[number]).mean()
         return self.strength * penalty
 
 

@@ -119,7 +119,9 @@ class Objective:
         """The score of each sequence, or the log-probability of each target."""
         if not self.stage.scores:
             return self._log_probs(model, micro_batch)
-        positions = self.trainer.to_device(micro_batch.get("last_positions", torch.zeros(1, dtype=torch.int64)))
+        positions = self.trainer.to_device(micro_batch.get("last_positions"))
+        if positions is None:
+            positions = torch.zeros(1, dtype=torch.int64, device=self.trainer.args.device)
         return reward_head.scores(model, self.trainer.model_inputs(micro_batch), positions)
 
     def save(self, folder: Path) -> None:

@@ -29,7 +29,17 @@ from studio.worker.report import Report
 PREFETCHED_STEPS = 4  # that a loader process prepares ahead
 BOOKKEEPING = (  # keys of a micro-batch that are no model inputs
     *("num_items_in_batch", "num_tokens", "target_positions"),
-    *("answer_lengths", "good", "reference", "mismatched", "sequences", "last_positions", "advantages", "before"),
+    *(
+        "answer_lengths",
+        "good",
+        "reference",
+        "mismatched",
+        "sequences",
+        "last_positions",
+        "advantages",
+        "token_weights",
+        "before",
+    ),
 )
 
 

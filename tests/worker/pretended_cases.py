@@ -9,6 +9,7 @@ computed is not tested here; that a card could compute it, and would not be wait
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,8 @@ from studio.methods import METHODS
 from studio.resolve import Resolved, resolve
 from studio.worker import attention, distributed, fast_lora, train
 from studio.worker.batches import Layout, MicroBatchCollator
+from studio.worker.grpo import GroupObjective
+from studio.worker.preference import Objective
 from studio.worker.trainer import StudioTrainer
 from tests import pretended, tiny
 
@@ -55,7 +58,10 @@ class Trainer(StudioTrainer):
         self.world_size, self.loss_kind, self.dtype = 1, resolved.loss, getattr(torch, resolved.dtype)
         self.optimizer = self.brake = self._correct = None
         self.report = SimpleNamespace(num_tokens=0)
-        self.accelerator = SimpleNamespace(no_sync=lambda model: contextlib.nullcontext(), backward=backward)
+        self.state = SimpleNamespace(global_step=0)
+        self.accelerator = SimpleNamespace(
+            no_sync=lambda model: contextlib.nullcontext(), backward=backward, unwrap_model=lambda model: model
+        )
 
 
 @pytest.fixture(scope="module")
@@ -70,19 +76,34 @@ def _honest(monkeypatch: pytest.MonkeyPatch) -> None:
     pretended.real_answers(monkeypatch)
 
 
-def steps(folder: Path, method: Any, packed: bool, precision: str, checkpointing: bool = False, count: int = 1) -> Any:
-    """Train `count` steps of as many micro-batches; returns the tuned model."""
+def steps(
+    folder: Path,
+    method: Any,
+    packed: bool,
+    precision: str,
+    checkpointing: bool = False,
+    count: int = 1,
+    stage: dict[str, Any] | None = None,
+    rows: list[dict[str, Any]] = ROWS,
+    prepare: Callable[[Any, Any], None] = lambda trainer, tuned: None,
+) -> Any:
+    """Train `count` steps of as many micro-batches; returns the tuned model.
+
+    prepare: called with the trainer and the tuned model before the first step.
+    """
     order = config.build(
         {
             "data": {"train": "none.json"},
             "method": method,
+            "stage": stage or {"name": "sft"},
             "training": {"packing": packed or False, "precision": precision, "checkpointing": checkpointing},
         }
     )
     resolved = resolve(order, model.facts(folder), cards.device("RTX 4090"), STATISTICS)._replace(device=pretended.NAME)
-    micro_batches = MicroBatchCollator(Layout(resolved.packed, 128 // count, 4 // count))(ROWS)
+    layout = Layout(resolved.packed, 128 // count, 4 // count)
+    micro_batches = MicroBatchCollator(layout)(rows)
     assert resolved.packed == packed
-    assert len(micro_batches) == count
+    assert stage or len(micro_batches) == count
     with pretended.accelerator():
         _, tuned = train._load_and_wrap(order, resolved, folder)
         for name, weight in [*tuned.named_parameters(), *tuned.named_buffers()]:
@@ -97,6 +118,10 @@ def steps(folder: Path, method: Any, packed: bool, precision: str, checkpointing
         )
         scaler = torch.amp.GradScaler(pretended.NAME, enabled=precision == "fp16")
         trainer = Trainer(resolved, lambda loss: scaler.scale(loss).backward())
+        if not order.stage.is_supervised:
+            trainer.layout = layout
+            trainer.objective = (GroupObjective if order.stage.generates else Objective)(order.stage, trainer)
+        prepare(trainer, tuned)
         there = [
             {key: pretended.given(value, "cpu") for key, value in micro_batch.items()} for micro_batch in micro_batches
         ]

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-CASES = Path(__file__).with_name("pretended_cases.py")
+CASES = [Path(__file__).with_name(name) for name in ("pretended_cases.py", "pretended_stages.py")]
 
 
 @pytest.mark.timeout(600)
 def test_every_method_trains_on_a_pretended_accelerator() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-n", "0", str(CASES)],
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-n", "0", *map(str, CASES)],
         text=True,
-        cwd=CASES.parent.parent.parent,
+        cwd=CASES[0].parent.parent.parent,
         capture_output=True,
         env={**os.environ, "PYTEST_ADDOPTS": ""},
         check=False,
