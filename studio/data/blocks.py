@@ -19,6 +19,7 @@ from studio.data.lenient_json import repair
 from studio.data.nested_rows import expand_row, rows_within
 from studio.data.tables import arrow_rows, csv_rows, sheet_rows
 from studio.errors import DataError
+from studio.text.marks import speaker, turns_in
 
 LINES_CHECKED = 200  # lines
 
@@ -205,11 +206,17 @@ def _json_rows(stream: JsonStream) -> Iterator[Block]:
 
 
 def _text(file: IO[bytes], name: str, container: Container) -> Iterator[Block]:
-    """A row is a conversation where there are ChatML tags; else a paragraph between blank lines; else a line."""
+    """A row is a conversation where there are ChatML tags; else a paragraph between blank lines; else a line.
+
+    Where marks say who speaks (Q: … A: …), a row begins with a question.
+    """
     head = file.peek(READ_BYTES) if hasattr(file, "peek") else b""  # type: ignore[attr-defined]
     chatml = head.lstrip().startswith(b"<|im_start|>")
+    spoken = turns_in(head.decode(errors="replace").strip()) is not None
     paragraphs = not chatml and b"\n\n" in head.replace(b"\r", b"").strip()
     block, paragraph, first_line = Block(), [], 1
+    if spoken:
+        block.notes.append("Marks in the text say who speaks; a row begins with every question behind an answer.")
     for number, raw in enumerate(file, 1):
         line = raw.decode("utf-8", errors="surrogateescape").rstrip("\r\n")
         block.done += len(raw)
@@ -218,6 +225,8 @@ def _text(file: IO[bytes], name: str, container: Container) -> Iterator[Block]:
             begins = _begins_conversation(paragraph, line)
         elif paragraphs and paragraph:
             begins = bool(line.strip()) and not paragraph[-1].strip()
+        if spoken and begins and paragraph:
+            begins = speaker(line) == "user" and any(speaker(before) == "assistant" for before in paragraph)
         if paragraph and begins:
             block.add({"text": "\n".join(paragraph).strip("\n")}, first_line)
             paragraph = []

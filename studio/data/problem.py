@@ -74,6 +74,18 @@ KINDS: dict[str, Kind] = {
         "The text holds a model's control token; it would end or start a turn.",
         "Remove it from the text.",
     ),
+    "marked_turns": Kind(
+        "suspicious",
+        "Marks in the text say who speaks (Human:, [INST], <|user|>): questions, answers and marks are all learnt as "
+        "plain text.",
+        "To learn the answers alone, as turns in the model's own template: --format transcript, or data.format: "
+        "transcript.",
+    ),
+    "open_prompt": Kind(
+        "suspicious",
+        "Marks in the question say who speaks (Human: … Assistant:): it was read as turns, without the marks.",
+        "Look at the turns in the preview. A question that goes on behind its last mark is left as it stands.",
+    ),
     "media": Kind(
         "suspicious",
         "A mark stands for a picture, a sound or a film: trained is the mark alone, as text.",

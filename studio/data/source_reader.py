@@ -35,7 +35,7 @@ from studio.data.threads import MORE_KEYS, ThreadColumns, detect_thread, group_t
 from studio.data.tracked_row import TrackedRow, names_of
 from studio.errors import DataError
 
-VERSION = 12  # of stored data sets; raise it when a check or a format changes
+VERSION = 13  # of stored data sets; raise it when a check or a format changes
 ANSWERS = frozenset((*COLUMNS["answer"], *MORE_ANSWERS))
 SAMPLE_ROWS = 200  # rows by which columns are judged to be used or not
 

@@ -13,6 +13,7 @@ from studio.data.formats import ReportProblem, Row
 from studio.data.formats.context import CONTEXT, more_text, repeats
 from studio.data.formats.fields import REASONING, SYSTEM, answer_of, system_of, text
 from studio.data.formats.history import HISTORY, history_of
+from studio.data.formats.open_prompt import asked_turns
 
 TITLE = "Alpaca"
 ABOUT = "One task a row: instruction, an optional input, and the output to learn."
@@ -53,9 +54,9 @@ def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
         answer = content and {"role": "assistant", "content": content}
     if instruction is None or answer is None or before is None:
         return None
-    question = {"role": "user", "content": f"{instruction}\n{input_text}" if input_text else instruction}
-    conversation = {"messages": [*before, question, answer]}
-    if input_text:
+    turns = asked_turns(f"{instruction}\n{input_text}" if input_text else instruction, "instruction", report)
+    conversation = {"messages": [*before, *turns, answer]}
+    if input_text and len(turns) == 1:
         conversation["split"] = len(instruction)
     return conversation
 

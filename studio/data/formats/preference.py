@@ -11,6 +11,7 @@ from studio.data.formats import ReportProblem, Row, named
 from studio.data.formats.context import repeats, with_context
 from studio.data.formats.fields import SYSTEM, system_of, text
 from studio.data.formats.messages import put_first, turns_of
+from studio.data.formats.open_prompt import asked_turns
 from studio.data.roles import MESSAGE_COLUMNS
 
 TITLE = "Preference pairs"
@@ -89,7 +90,7 @@ def prompt_turns(row: Row, report: ReportProblem) -> list[dict[str, Any]] | None
         if question is None or more is None:
             return None
         question = f"{question}\n{more}" if more and not repeats(question, more) else question
-        turns = [{"role": "user", "content": with_context(question, row, name)}]
+        turns = asked_turns(with_context(question, row, name), name, report)
     if turns is not None:
         put_first(system, turns)
     return turns

@@ -8,6 +8,7 @@ from studio.data.formats import ReportProblem, Row, named
 from studio.data.formats.context import repeats, with_context
 from studio.data.formats.fields import REASONING, SYSTEM, answer_of, system_of, text
 from studio.data.formats.history import HISTORY, history_of
+from studio.data.formats.open_prompt import asked_turns
 
 TITLE = "Prompt and completion"
 ABOUT = "One question and one answer a row, in two columns."
@@ -99,5 +100,6 @@ def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
     before = history_of(row[name], report, name) if name else []
     if question is None or answer is None or system is None or before is None:
         return None
-    messages = [*before, {"role": "user", "content": with_context(question, row, asked)}, answer]
+    turns = asked_turns(with_context(question, row, asked), asked, report)
+    messages = [*before, *turns, answer]
     return {"messages": ([{"role": "system", "content": system}] if system else []) + messages}

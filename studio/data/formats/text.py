@@ -6,6 +6,7 @@ from typing import Any
 
 from studio.data.formats import ReportProblem, Row, named
 from studio.data.formats.fields import text
+from studio.text.marks import turns_in
 
 TITLE = "Plain text"
 ABOUT = "Text to continue, with no turns. Train on: all."
@@ -14,9 +15,15 @@ COLUMNS = {"text": ("text", "content", "document", "body")}
 
 
 def fits(row: Row) -> bool:
-    return named(COLUMNS, row, "text") is not None
+    name = named(COLUMNS, row, "text")
+    return name is not None and not isinstance(row[name], (dict, list))
 
 
 def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
-    content = text(row, named(COLUMNS, row, "text") or "text", report)
-    return None if content is None else {"messages": [], "text": content}
+    name = named(COLUMNS, row, "text") or "text"
+    content = text(row, name, report)
+    if content is None:
+        return None
+    if turns_in(content):
+        report("marked_turns", name, content)
+    return {"messages": [], "text": content}
