@@ -17,8 +17,8 @@ from studio import commands
 from studio.errors import StudioError, as_studio_error
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser with every command of studio/commands/ in it."""
+def parser(command: str = "") -> argparse.ArgumentParser:
+    """The parser with every command of studio/commands/ in it, or only those of the module called as `command`."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "--json", action="store_true", help="print one JSON document on standard output, and nothing else there"
@@ -30,15 +30,17 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m studio", description="Fine-Tuning Studio: your own language model, from the terminal."
     )
     parsers = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in pkgutil.iter_modules(commands.__path__):
-        importlib.import_module(f"studio.commands.{module.name}").add(parsers, common)
-    return top
+    modules = [module.name for module in pkgutil.iter_modules(commands.__path__)]
+    alone = command in modules
+    for name in [command] if alone else modules:
+        importlib.import_module(f"studio.commands.{name}").add(parsers, common)
+    return parser() if alone and command not in parsers.choices else top
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 the job failed, 2 the input or the order was refused."""
     given = sys.argv[1:] if arguments is None else arguments
-    args = parser().parse_args(given)
+    args = parser(given[0] if given else "").parse_args(given)
     if args.home:
         os.environ["STUDIO_HOME"] = args.home
     for stream in (sys.stdout, sys.stderr):

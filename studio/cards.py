@@ -113,6 +113,7 @@ def _words(name: str) -> frozenset[str]:
     return frozenset(word for word in re.findall(r"[a-z0-9]+", plain) if word in MARKS or re.search(r"\d", word))
 
 
+@lru_cache(maxsize=256)
 def find(name: str, memory: int | None = None) -> Card | None:
     """The card a device's name means ("NVIDIA A100-SXM4-80GB", "RTX 4090"), the one nearest in memory where several
     fit; None if none does.

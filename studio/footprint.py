@@ -42,33 +42,35 @@ def of(shapes: Mapping[str, Shape], **more: Any) -> Footprint:
     low_rank: dict[str, int] = {}
     bottleneck: dict[str, int] = {}
     scaled: dict[str, int] = {}
-    weights, encoder, decomposed = set(), 0, False
+    weights: set[str] = set()
+    copies: set[str] = set()
+    rows = encoder = 0
+    decomposed = False
     for name, shape in shapes.items():
-        if name.endswith(".lora_A"):
-            low_rank[name.removesuffix(".lora_A")] = shape[0]
+        module, _, last = name.rpartition(".")
+        if last == "lora_A":
+            low_rank[module] = shape[0]
         elif name.endswith(".adapter_down.weight"):
             bottleneck[name.removesuffix(".adapter_down.weight")] = shape[0]
-        elif name.endswith(".ia3_l"):
-            scaled[name.removesuffix(".ia3_l")] = shape[0]
-        elif name.endswith(".lora_magnitude_vector"):
+        elif last == "ia3_l":
+            scaled[module] = shape[0]
+        elif last == "lora_magnitude_vector":
             decomposed = True
+        elif last == "trainable_tokens_delta":
+            rows = max(rows, shape[0] * shape[1])
         elif name.startswith(("prompt_encoder", "lstm", "mlp.")):
             encoder = max(encoder, shape[0])
-        elif not name.endswith(
-            (".trainable_tokens_delta", ".lora_B", ".adapter_down.bias", ".adapter_up.weight", ".adapter_up.bias")
-        ):
+        elif last != "lora_B" and not name.endswith((".adapter_down.bias", ".adapter_up.weight", ".adapter_up.bias")):
             weights.add(name.removesuffix(" (whole)"))
-    copies = frozenset(name.removesuffix(" (whole)") for name in shapes if name.endswith(" (whole)"))
-    rows = max(
-        (shape[0] * shape[1] for name, shape in shapes.items() if name.endswith(".trainable_tokens_delta")), default=0
-    )
+            if name.endswith(" (whole)"):
+                copies.add(name.removesuffix(" (whole)"))
     return Footprint(
         rows=rows,
         low_rank=low_rank,
         bottleneck=bottleneck,
         scaled=scaled,
         weights=frozenset(weights),
-        copies=copies,
+        copies=frozenset(copies),
         encoder=encoder,
         decomposed=decomposed,
         **more,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,10 +15,10 @@ from studio import footprint, loading, token_rows
 from studio.base.quantization import Quantization, refuse_stored
 from studio.errors import ExportError, ModelError, OrderError, RunError
 from studio.footprint import Footprint
+from studio.model import ByIdentity, ModelFacts
 
 if TYPE_CHECKING:
     from studio.device import Device
-    from studio.model import ModelFacts
 
 Shapes = dict[str, tuple[int, ...]]  # tensor name -> shape
 TRAINING_KNOBS = {"dropout", "plus_ratio", "init"}  # of methods: how weights are trained, not what they are
@@ -56,7 +57,7 @@ class Method(BaseModel, ABC):
 
     def trainable(self, facts: ModelFacts) -> int:
         """How many numbers are trained; exactly what peft counts."""
-        return sum(prod(shape) for shape in self.trained(facts).values())
+        return sum(prod(shape) for shape in trained_shapes(ByIdentity((facts,)), self).values())
 
     def quantized(self) -> Quantization | None:
         """How the base's linears are quantized; None where they are in 16 or 32 bits."""
@@ -66,7 +67,7 @@ class Method(BaseModel, ABC):
         """What the method adds to the model, for the memory estimate."""
         quantization = self.quantized()
         return footprint.of(
-            self.trained(facts),
+            trained_shapes(ByIdentity((facts,)), self),
             dropout=getattr(self, "dropout", 0.0),
             quantized=(quantization.kind, quantization.double) if quantization else None,
         )
@@ -235,6 +236,12 @@ class Method(BaseModel, ABC):
             raise ExportError(
                 f"peft cannot merge this {kind} adapter: {error}.", "Export the adapter instead.", "method.name"
             ) from error
+
+
+@lru_cache(maxsize=64)
+def trained_shapes(facts: ByIdentity, method: Method) -> Mapping[str, tuple[int, ...]]:
+    """Method.trained, computed once for the same facts. Raises OrderError as that does."""
+    return method.trained(facts[0])
 
 
 def trained_weights(model: Any) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class ModelFacts(BaseModel):
 
     @property
     def parameters(self) -> int:
-        return sum(tensor.size for tensor in self.tensors.values())
+        return _parameters(ByIdentity((self,)))
 
     @property
     def bytes(self) -> int:
@@ -158,6 +158,11 @@ class ByIdentity(tuple):
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ByIdentity) and self[0] is other[0]
+
+
+@lru_cache(maxsize=32)
+def _parameters(key: ByIdentity) -> int:
+    return sum(tensor.size for tensor in key[0].tensors.values())
 
 
 @lru_cache(maxsize=32)

@@ -42,3 +42,11 @@ def test_supervisor_loads_neither(home: Path) -> None:
     out = _probe("import studio.supervise")
     assert "HEAVY []" in out
     assert "GRADIO False" in out
+
+
+def test_a_quick_command_loads_its_own_module_alone(home: Path) -> None:
+    """models answers in two seconds: nothing that reads data is imported for it."""
+    code = "import studio.__main__ as terminal; terminal.parser('models')"
+    out = _probe(f"{code}; print('READERS', sorted({{'numpy', 'pyarrow'}} & set(sys.modules)))")
+    assert "READERS []" in out
+    assert "GRADIO False" in out

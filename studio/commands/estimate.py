@@ -10,6 +10,7 @@ from typing import Any
 
 from studio import auto_values, cards, config, data, estimate, model, places
 from studio.base import source
+from studio.commands import size
 from studio.device import Device, devices, scan_devices
 from studio.driver import fit
 from studio.errors import OrderError, StudioError
@@ -17,8 +18,6 @@ from studio.forecast import calibration, duration, record
 from studio.memory import tables
 from studio.memory.studio_loop import RowStatistics
 from studio.tokens import Encoder
-
-UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
 
 def add(parsers: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
@@ -151,14 +150,6 @@ def _show_data(told: dict[str, Any]) -> None:
             f"{rows['count']} rows lose something ({kind}): rows {rows['rows'][:80]}. "
             f"{data.KINDS[kind].reason}{lost} {data.KINDS[kind].hint}"
         )
-
-
-def size(count: float) -> str:
-    """Bytes for people: 6.3 GiB."""
-    for unit, name in UNITS:
-        if abs(count) >= unit:
-            return f"{count / unit:.2f} {name}"
-    return f"{int(count)} B"
 
 
 def list_devices(args: argparse.Namespace) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import multiprocessing
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from studio import cards, choice, config, device
-from studio.commands.estimate import size
+from studio.commands import size
 from studio.forecast.fits import METHODS
 
 LENGTH = 1024  # tokens of the rows that are asked about
@@ -58,7 +59,7 @@ def _spread(work: Callable[[str], Any], names: Iterable[str]) -> Iterable[Any]:
     processes = min(8, device.cores())
     if processes < 2 or "fork" not in multiprocessing.get_all_start_methods():
         return map(work, names)
-    with multiprocessing.get_context("fork").Pool(processes) as pool:
+    with multiprocessing.get_context("fork").Pool(processes, initializer=gc.disable) as pool:
         return pool.map(work, list(names), chunksize=1)
 
 

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from studio import cards
-from studio.commands.estimate import size
+from studio.commands import size
 from studio.commands.methods import knobs
 from studio.place import Place
 from studio.places import PLACES

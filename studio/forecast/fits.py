@@ -21,7 +21,8 @@ from studio.model import ModelFacts
 METHODS = ("full", "lora", "qlora")
 LONGEST = 131_072  # tokens; longer rows are not asked for
 STEP = 64  # tokens
-NEAR = 0.97  # of the free memory: rows that fill it so far are the longest
+NEAR = 0.96  # of the free memory: rows that fill it so far are the longest
+FULL = 0.98  # of the free memory: what the search aims at
 TRIES = 5  # walks of that search
 
 
@@ -75,7 +76,7 @@ def fit(
     if settings and not bare and (plain := measure(trains)).fits:
         chosen, settings = plain, {}
     limit = min(LONGEST, facts.context or LONGEST)
-    longest = _longest_rows(tight, rows, limit, chosen, measure)
+    longest = _longest_rows(tight, rows, limit, facts, chosen, measure)
     seconds = None
     if held_out is not None:
         speed = duration.speed(device, chosen.loop.weight_itemsize, past.rates if past else (), duration.kind(order))
@@ -103,6 +104,7 @@ def _longest_rows(
     order: RunConfig,
     rows: RowStatistics | None,
     limit: int,
+    facts: ModelFacts,
     known: Peak,
     measure: Callable[[RunConfig, RowStatistics | None], Peak],
 ) -> int:
@@ -119,27 +121,33 @@ def _longest_rows(
         except OrderError:  # not every setting goes with a longer row
             return None
 
-    low, fitting = min(order.data.max_length, limit), known
-    free, high, beyond = known.device.free, limit + 1, None  # high: rows that do not fit
+    low, high, free = min(order.data.max_length, limit), limit + 1, known.device.free
+    point, before = (0, known.needed - known.step.peak + known.step.standing), None  # (tokens, bytes) that fit
+    beyond: tuple[int, int] | None = None
+    guess = point[1] and (free - point[1]) / _bytes_per_token(facts, known)
     for _ in range(TRIES):
-        if beyond is not None and beyond.needed > fitting.needed:  # on the line between what fits and what does not
-            guess = low + (free - fitting.needed) / (beyond.needed - fitting.needed) * (high - low)
-        else:  # on the line through what fits, which is steeper than the truth where rows are short
-            moving = max(1.0, (fitting.needed - fitting.step.standing) / fitting.loop.tokens)
-            guess = low + (free - fitting.needed) / moving
-            guess = max(guess, (low * high) ** 0.5) if fitting is known or high <= limit else guess
         length = min(high - 1, max(low + STEP, int(guess)))
         length = limit if length >= limit else length // STEP * STEP
         if length <= low:
             break
         walked = walk(length)
         if walked is None or not walked.fits:
-            high, beyond = length, walked
-            continue
-        low, fitting = length, walked
-        if length == limit or walked.needed >= NEAR * free:
-            break
+            high, beyond = length, (length, walked.needed) if walked else None
+        else:
+            low, before, point = length, point, (length, walked.needed)
+            if length == limit or walked.needed >= NEAR * free:
+                break
+        other = beyond or before
+        if other is None or (other[1] - point[1]) * (other[0] - point[0]) <= 0:
+            guess = (low * high) ** 0.5
+        else:
+            guess = point[0] + (FULL * free - point[1]) / (other[1] - point[1]) * (other[0] - point[0])
     return low
+
+
+def _bytes_per_token(facts: ModelFacts, known: Peak) -> int:
+    """About what a token takes in the leanest step: each layer's input, and once what a layer works on."""
+    return known.loop.compute_itemsize * (facts.num_hidden_layers * facts.hidden_size + 16 * facts.intermediate_size)
 
 
 def fits(

@@ -92,7 +92,7 @@ class Tape:
         self.causes[cause] += nbytes
         if self.live > self.peak:
             self._note_peak()
-        return Storage(nbytes, cause)
+        return Storage(nbytes, cause, 1)
 
     def new(self, numel: int, itemsize: int, cause: str = "activations") -> FakeTensor:
         """A new tensor without a gradient."""
@@ -100,7 +100,7 @@ class Tape:
 
     def allocate_briefly(self, size: int, cause: str) -> None:
         """Bytes that are freed at once."""
-        if size:
+        if size and self.live + size + self.block > self.peak:  # else it cannot be part of a peak
             self.release(self.allocate(size, cause))
 
     def add(self, size: int, cause: str) -> None:
@@ -166,20 +166,23 @@ class Tape:
             if parent.grad_fn is not None:
                 passed_on = alias and parent.itemsize == itemsize and parent.numel == numel
                 edges.append((parent.grad_fn, 0 if passed_on else parent.numel * parent.itemsize))
-        saving = bool(edges or weights) and (reads or saves_result or len(saves) > 0)
-        if saving and not saves_result:
-            self._count_read()
-        result = self.allocate(numel * itemsize, cause)
-        if scratch:
-            self.allocate_briefly(scratch, "workspace")
-        if saving and saves_result:
-            self._count_read()
-        grad_fn = None
-        if edges or weights:
-            saved = [tensor.storage for tensor in saves] if saves else []
+        if not (edges or weights):
+            result, grad_fn = self.allocate(numel * itemsize, cause), None
+            if scratch:
+                self.allocate_briefly(scratch, "workspace")
+        else:
+            saving = bool(reads or saves_result or saves)
+            if saving and not saves_result:
+                self._count_read()
+            result = self.allocate(numel * itemsize, cause)
+            if scratch:
+                self.allocate_briefly(scratch, "workspace")
+            if saves_result:
+                self._count_read()
+            saved = [tensor.storage for tensor in saves]
             if saves_result:
                 saved.append(result)
-            grad_fn = self.node(edges, saved, back_scratch, weights, reads=saving)
+            grad_fn = self.node(edges, saved, back_scratch, weights, None, saving)
         for tensor in deletes:
             if tensor is not None:
                 self.release(tensor.storage)

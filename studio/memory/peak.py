@@ -22,6 +22,7 @@ from studio.memory.states import states
 from studio.memory.step import Step, step
 from studio.memory.studio_loop import RowStatistics
 from studio.memory.training_loop import TrainingLoop
+from studio.method import trained_shapes
 from studio.methods import AnyMethod
 from studio.model import ByIdentity, ModelFacts
 
@@ -199,7 +200,7 @@ def largest_fitting(
 @lru_cache(maxsize=64)
 def trained(facts: ByIdentity, method: AnyMethod) -> tuple[Footprint, Mapping[str, tuple[int, ...]], int]:
     """(footprint, trained shapes, trained numbers). They stay the same while batch and length are moved."""
-    shapes = method.trained(facts[0])
+    shapes = trained_shapes(facts, method)
     return method.footprint(facts[0]), shapes, sum(prod(shape) for shape in shapes.values())
 
 

@@ -73,6 +73,8 @@ class Full(Method):
                 f"Give 1 to {layers}.",
                 "method.last_layers",
             )
+        if self.last_layers is None and not self.freeze_embeddings:
+            return names
         first = 0 if self.last_layers is None else layers - self.last_layers
         freeze_embeddings = self.freeze_embeddings or first > 0
         return [

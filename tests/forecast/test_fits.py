@@ -83,4 +83,4 @@ def test_few_walks_answer_for_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
         found = fits.fits(facts, ORDER, device)
         if not any(answer.fits for answer in found.values()):
             fits.smallest(found, facts, ORDER, device)
-    assert len(walks) <= 4 * 3 * 4
+    assert len(walks) <= 3 * 3 * 4
