@@ -31,6 +31,7 @@ from studio.events import Lock, is_locked
 from studio.home import PROJECT, subfolder, write_atomic
 from studio.methods import METHODS
 from studio.runs import claim, launch
+from studio.stages import STAGES
 
 Progress = Callable[[dict[str, Any]], None]
 WORKER = "studio.worker.doctor"
@@ -51,6 +52,11 @@ class Part(NamedTuple):
 PARTS = (
     Part("devices", "Devices, as driver and torch see them", 120),
     *(Part(name, f"{METHODS[name].label}: trains as on the CPU in float32", 240, "methods") for name in METHODS),
+    *(
+        Part(name, f"{kind.label}: {'writes answers and learns from them' if kind.generates else 'trains as on the CPU in float32'}", 240, "stages")
+        for name, kind in STAGES.items()
+        if kind.examples != "answers"
+    ),
     Part("resume", "Stop and resume", 180),
     Part("chat", "Chat, unload, memory returned", 240),
     *(
@@ -68,7 +74,7 @@ def select_parts(only: Sequence[str] = ()) -> list[Part]:
         if name not in known:
             raise OrderError(
                 f"The doctor has no part {name!r}.",
-                f"Parts: {', '.join(part.part for part in PARTS)}; groups: methods, memory.",
+                f"Parts: {', '.join(part.part for part in PARTS)}; groups: methods, stages, memory.",
                 "--only",
             )
     return [part for part in PARTS if not only or {part.part, part.group} & set(only)]

@@ -23,7 +23,7 @@ from studio.worker.trainer import StudioTrainer
 from tests.conftest import terminal
 from tests.fake_driver import GB, Driver
 
-SHORT = "devices,lora,prompt,resume,memory-lora,speed,chat"
+SHORT = "devices,lora,prompt,dpo,grpo,resume,memory-lora,speed,chat"
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +213,7 @@ def test_parts_and_groups() -> None:
         "memory-full",
     ]
     assert len(doctor.select_parts(["methods"])) == 8
+    assert [part.part for part in doctor.select_parts(["stages"])] == ["dpo", "kto", "orpo", "reward", "grpo"]
     assert doctor.select_parts() == list(doctor.PARTS)
     with pytest.raises(OrderError, match="no part 'lorra'"):
         doctor.select_parts(["lorra"])

@@ -6,7 +6,7 @@ A part returns a sentence and its figures.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from studio import device
 from studio.driver import fit
 from studio.methods import METHODS
+from studio.stages import STAGES
 from studio.worker import examine_memory, random_model, torch_devices, trial
 from studio.worker.examine_memory import Bench, can
 from studio.worker.isolation import PartFailed, run_isolated_if_cheap
@@ -24,6 +25,7 @@ LOSS = 3e-2  # largest difference of losses
 COSINE = 0.99  # smallest cosine of gradients
 STEPS, WORDS = 3, 8
 VARIANT_LIMIT = 150  # seconds for one variant
+WRITTEN = {"rewards": [{"name": "length", "at_least": 20}], "group": 4, "max_new_tokens": 16}
 SMALL = "HuggingFaceTB/SmolLM2-135M"
 Found = tuple[str, dict[str, Any]]
 
@@ -32,6 +34,8 @@ def part(bench: Bench, name: str) -> Found:
     """Run one part by its name. Raises PartSkipped, PartFailed, or whatever goes wrong in it."""
     if name in METHODS:
         return method(bench, name)
+    if name in STAGES:
+        return stage(bench, name)
     if name.startswith("memory-"):
         return examine_memory.memory(bench, name.removeprefix("memory-"))
     return {"devices": devices, "resume": resume, "chat": examine_memory.chat, "speed": examine_memory.speed}[name](
@@ -94,17 +98,32 @@ def variants(name: str, first: device.Device, short: bool) -> Iterator[Variant]:
 
 
 def method(bench: Bench, name: str) -> Found:
-    """Compare a few steps in each variant on the device with the same steps on the CPU in float32, padded."""
+    """The method in each variant, as `compared` does."""
     first, knobs = device.devices()[0], {"name": name}
     if "dropout" in METHODS[name].model_fields:
         knobs["dropout"] = 0.0
     can(name, first)
-    plan = Steps(bench, knobs, bench.work / f"{name}.pt")
+    return compared(
+        Steps(bench, knobs, bench.work / f"{name}.pt"), METHODS[name].label, variants(name, first, bench.short)
+    )
+
+
+def stage(bench: Bench, name: str) -> Found:
+    """The stage with LoRA, packed and padded. What a stage writes itself is sampled, and so only lived through."""
+    precision, kind = device.devices()[0].precision, STAGES[name]
+    knobs = {"name": name, **(WRITTEN if kind.generates else {})}
+    plan = Steps(bench, {"name": "lora", "dropout": 0.0}, bench.work / f"{name}.pt", knobs)
+    both = [Variant(precision, True, False), Variant(precision, False, True)]
+    return compared(plan, kind.label, both if not kind.generates else [Variant(precision, True, False, True)])
+
+
+def compared(plan: Steps, label: str, several: Iterable[Variant]) -> Found:
+    """Compare a few steps in each variant on the device with the same steps on the CPU in float32, padded."""
     reference = run_isolated_if_cheap(_reference, (plan,), VARIANT_LIMIT)
     if reference.state != "ok":
         raise PartFailed(f"Even on the CPU: {reference.why}", reference.figures)
     figures: dict[str, Any] = {"reference": reference.figures["losses"], "variants": []}
-    for variant in variants(name, first, bench.short):
+    for variant in several:
         outcome = run_isolated_if_cheap(_compare, (plan, variant), VARIANT_LIMIT)
         result = outcome.figures
         if outcome.state != "ok":  # a crash is a result too; the other variants still run
@@ -114,12 +133,13 @@ def method(bench: Bench, name: str) -> Found:
     wrong = [f"{result['name']}: {result['wrong']}" for result in results if result["wrong"]]
     if wrong:
         raise PartFailed(
-            f"{METHODS[name].label} is wrong in {len(wrong)} of {len(results)} variants. {'; '.join(wrong)[:600]}",
-            figures,
+            f"{label} is wrong in {len(wrong)} of {len(results)} variants. {'; '.join(wrong)[:600]}", figures
         )
-    compared = [result for result in results if not result["plain"]]
-    difference = max(result["loss_difference"] for result in compared)
-    cosine = min(result["cosine"] for result in compared)
+    alike = [result for result in results if not result["plain"]]
+    if not alike:
+        return f"{len(results[0]['losses'])} steps with its default settings.", figures
+    difference = max(result["loss_difference"] for result in alike)
+    cosine = min(result["cosine"] for result in alike)
     return (
         f"{len(results)} variants learn what the CPU learns in float32: losses within {difference:.1g}, "
         f"gradients alike to {cosine:.4f}.",
@@ -133,15 +153,13 @@ class Steps(NamedTuple):
     bench: Bench
     method: dict[str, Any]
     reference: Path
+    stage: dict[str, Any] | None = None
 
     def order(self, method: dict[str, Any], **settings: Any) -> dict[str, Any]:
-        return trial.order(
-            small_model(self.bench),
-            random_model.rows(self.bench.work / "rows.json", 12, WORDS),
-            method,
-            STEPS,
-            **settings,
-        )
+        examples = STAGES[self.stage["name"]].examples if self.stage else ""
+        write = {"pairs": random_model.pairs, "verdicts": random_model.verdicts}.get(examples, random_model.rows)
+        rows = write(self.bench.work / "rows.json", 12, WORDS)
+        return trial.order(small_model(self.bench), rows, method, STEPS, self.stage, **settings)
 
 
 def _reference(plan: Steps) -> Found:

@@ -6,6 +6,7 @@ No network is needed.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,33 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def rows(file: Path, count: int, words: int, alike: bool = False) -> Path:
     """Write Alpaca rows that count up to `words` numbers; alike: all equally long."""
+    return _write(file, count, words, alike, lambda prompt, answer, n: {"instruction": prompt, "output": answer})
+
+
+def pairs(file: Path, count: int, words: int) -> Path:
+    """Write the rows of `rows` as pairs: counting on is preferred to counting back."""
+    return _write(
+        file,
+        count,
+        words,
+        False,
+        lambda prompt, answer, n: {"prompt": prompt, "chosen": answer, "rejected": answer[::-1] + "."},
+    )
+
+
+def verdicts(file: Path, count: int, words: int) -> Path:
+    """Write the rows of `rows` as answers with a verdict; every second one is bad."""
+    return _write(
+        file,
+        count,
+        words,
+        False,
+        lambda prompt, answer, n: {"prompt": prompt, "completion": answer, "label": n % 2 == 0},
+    )
+
+
+def _write(file: Path, count: int, words: int, alike: bool, row: Callable[[str, str, int], dict[str, Any]]) -> Path:
     lengths = [words if alike else 1 + (7 * n + 3) % words for n in range(count)]
-    alpaca = []
-    for n, length in enumerate(lengths):
-        output = " ".join(str(n + step) for step in range(length))
-        alpaca.append({"instruction": f"Count on from {n}.", "input": "", "output": output})
-    file.write_text(json.dumps(alpaca))
+    answers = [" ".join(str(n + step) for step in range(length)) for n, length in enumerate(lengths)]
+    file.write_text(json.dumps([row(f"Count on from {n}.", answer, n) for n, answer in enumerate(answers)]))
     return file

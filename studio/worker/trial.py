@@ -120,7 +120,9 @@ def on_cpu() -> Iterator[None]:
             os.environ[DEVICE_VARIABLE] = before
 
 
-def order(model: Path, data: Path, method: dict[str, Any], steps: int, **training: Any) -> dict[str, Any]:
+def order(
+    model: Path, data: Path, method: dict[str, Any], steps: int, stage: dict[str, Any] | None = None, **training: Any
+) -> dict[str, Any]:
     """A short order without evaluation and memory probe, with the same rows in the same order every time."""
     usual = {
         "max_steps": steps,
@@ -136,6 +138,7 @@ def order(model: Path, data: Path, method: dict[str, Any], steps: int, **trainin
         "model": str(model),
         "data": {"train": str(data), "eval": 0, "max_length": 512},
         "method": method,
+        "stage": stage or {"name": "sft"},
         "training": {**usual, **training},
     }
 
