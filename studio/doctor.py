@@ -49,11 +49,12 @@ class Part(NamedTuple):
     group: str = ""
 
 
+COMPARED, WRITES = "trains as on the CPU in float32", "writes answers and learns from them"
 PARTS = (
     Part("devices", "Devices, as driver and torch see them", 120),
-    *(Part(name, f"{METHODS[name].label}: trains as on the CPU in float32", 240, "methods") for name in METHODS),
+    *(Part(name, f"{METHODS[name].label}: {COMPARED}", 240, "methods") for name in METHODS),
     *(
-        Part(name, f"{kind.label}: {'writes answers and learns from them' if kind.generates else 'trains as on the CPU in float32'}", 240, "stages")
+        Part(name, f"{kind.label}: {WRITES if kind.generates else COMPARED}", 240, "stages")
         for name, kind in STAGES.items()
         if kind.examples != "answers"
     ),
