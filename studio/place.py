@@ -65,6 +65,7 @@ class Place(BaseModel, ABC):
     label: ClassVar[str]
     about: ClassVar[str]
     remote: ClassVar[bool] = False
+    list_position: ClassVar[int] = 0  # in lists of places, ascending
     hardware: ClassVar[Mapping[str, Machine]] = {}  # what can be rented there, by the name after "kind:"
 
     @property
@@ -85,6 +86,7 @@ class RemotePlace(Place):
     """Another computer, which executes bundles."""
 
     remote: ClassVar[bool] = True
+    list_position: ClassVar[int] = 1
 
     @abstractmethod
     def send(self, bundle: Bundle) -> None:

@@ -19,6 +19,7 @@ from studio.config import RunConfig
 from studio.device import Device, devices
 from studio.driver import fit
 from studio.errors import OrderError
+from studio.evaluation import endpoint
 from studio.talk import reference
 from studio.training import Training
 
@@ -104,9 +105,7 @@ def check_rewards(config: RunConfig) -> None:
         if reward.run_id:
             reference.of_run(run.find(reward.run_id), scores=True)
         if reward.address:
-            from studio.judge.order import check_url  # late: an HTTP library
-
-            check_url(reward.address)
+            endpoint.check_url(reward.address)
         if reward.code and not Path(reward.code).expanduser().is_file():
             raise OrderError(f"There is no file {reward.code}.", "Give the path of a .py file.", "stage.rewards")
 

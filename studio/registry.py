@@ -9,8 +9,8 @@ from inspect import isabstract
 from typing import Any
 
 
-def discover(path: Iterable[str], package: str, kind: Any) -> dict[str, Any]:
-    """Name -> class, for every concrete class of this kind in every module of a package, by `list_position`."""
+def discover(path: Iterable[str], package: str, kind: Any, tag: str = "name") -> dict[str, Any]:
+    """{value of its field `tag`: class}, for every concrete class of this kind in a package, by `list_position`."""
     found: dict[str, Any] = {}
     for module in pkgutil.iter_modules(path):
         namespace = importlib.import_module(f"{package}.{module.name}")
@@ -21,5 +21,5 @@ def discover(path: Iterable[str], package: str, kind: Any) -> dict[str, Any]:
                 and value.__module__ == namespace.__name__
                 and not isabstract(value)
             ):
-                found[value.model_fields["name"].default] = value
+                found[value.model_fields[tag].default] = value
     return dict(sorted(found.items(), key=lambda item: (item[1].list_position, item[0])))

@@ -4,23 +4,13 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from studio.evaluation.questions import Question
 
-class Asked(NamedTuple):
-    """A question and what is known of its answer.
-
-    text: of the last turn, as it is shown; messages: all turns; reference: the answer in the data, or "".
-    """
-
-    text: str
-    messages: list[dict[str, Any]]
-    reference: str = ""
-
-
-Scorer = Callable[[Sequence[str], Sequence[Asked]], list[float | None]]  # (answers, their questions) -> rewards
+Scorer = Callable[[Sequence[str], Sequence[Question]], list[float | None]]  # (answers, their questions) -> rewards
 
 
 class Reward(BaseModel, ABC):
@@ -57,7 +47,7 @@ class Reward(BaseModel, ABC):
         """The file of a program that it runs, or ""."""
         return ""
 
-    def score(self, text: str, asked: Asked) -> float | None:
+    def score(self, text: str, question: Question) -> float | None:
         """The reward of one answer; None where it has none to give."""
         raise NotImplementedError
 
@@ -66,7 +56,7 @@ class Reward(BaseModel, ABC):
 
         A reward that asks a run or an address is opened by worker/scorers.py.
         """
-        return lambda texts, questions: [self._score(text, asked) for text, asked in zip(texts, questions, strict=True)]
+        return lambda texts, questions: list(map(self._score, texts, questions))
 
-    def _score(self, text: str, asked: Asked) -> float | None:
-        return None if self.needs_reference and not asked.reference else self.score(text, asked)
+    def _score(self, text: str, question: Question) -> float | None:
+        return None if self.needs_reference and not question.reference else self.score(text, question)

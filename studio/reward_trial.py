@@ -7,14 +7,15 @@ import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from studio import data, preflight
 from studio.config import RunConfig
 from studio.device import devices
 from studio.errors import DeviceError, OrderError
+from studio.evaluation.questions import Question
 from studio.export.proof import run_worker
-from studio.reward import Asked, Scorer
+from studio.reward import Scorer
 from studio.rewards import labels
 from studio.runs import claim
 
@@ -22,13 +23,6 @@ ROWS, MOST_ROWS = 8, 64
 GROUP, TOKENS = 4, 256  # answers of the base to a prompt, and tokens of each, at most
 Answers = Literal["data", "base"]
 Progress = Callable[[int, int], None]
-
-
-class Question(NamedTuple):
-    """row: its number in the file."""
-
-    row: int
-    asked: Asked
 
 
 def trial(
@@ -43,8 +37,8 @@ def trial(
     asked = questions(config, min(rows, MOST_ROWS))
     if answers == "data" and is_plain(config):
         scorers = [reward.open() for reward in config.stage.rewards]
-        return table(config, answers, asked, [[question.asked.reference] for question in asked], scorers)
-    order = {"config": config.with_absolute_paths().to_yaml(), "answers": answers, "questions": asked}
+        return table(config, answers, asked, [[question.reference] for question in asked.values()], scorers)
+    order = {"config": config.with_absolute_paths().to_yaml(), "answers": answers, "questions": list(asked.items())}
     lock = claim.device_lock(devices()[0])
     if not lock.acquire():
         raise DeviceError(
@@ -77,13 +71,13 @@ def is_plain(config: RunConfig) -> bool:
     return not any(reward.run_id or reward.address or reward.code for reward in config.stage.rewards)
 
 
-def questions(config: RunConfig, rows: int) -> list[Question]:
-    """Some prompts of the first source, spread over it. Raises DataError where there are none."""
+def questions(config: RunConfig, rows: int) -> dict[int, Question]:
+    """Some prompts of the first source, spread over it, by row of the file. Raises OrderError where there are none."""
     dataset = data.read_for(config.data, config.data.sources()[0].source)
     conversations = dataset.decide(config.data.problems).conversations
     count = len(conversations)
     chosen = conversations.take(sorted({place * count // rows for place in range(rows)})) if count else []
-    found = [Question(row["row"], asked) for row in chosen if (asked := data.asked_of(row)) is not None]
+    found = {row["row"]: question for row in chosen if (question := data.asked_of(row)) is not None}
     if not found:
         raise OrderError(f"{dataset.source} holds no prompts.", "Take data with a question a row.", "data.train")
     return found
@@ -92,25 +86,20 @@ def questions(config: RunConfig, rows: int) -> list[Question]:
 def table(
     config: RunConfig,
     answers: str,
-    asked: Sequence[Question],
+    asked: dict[int, Question],
     texts: Sequence[Sequence[str]],
     scorers: Sequence[Scorer],
 ) -> dict[str, Any]:
-    """As `trial` returns it. texts: of the answers to each question."""
+    """As `trial` returns it. asked: by row; texts: of the answers to each question."""
     rewards = config.stage.rewards
     names = labels(rewards)
     flat = [text for group in texts for text in group]
-    repeated = [question.asked for question, group in zip(asked, texts, strict=True) for _ in group]
+    repeated = [question for question, group in zip(asked.values(), texts, strict=True) for _ in group]
     columns = [scorer(flat, repeated) for scorer in scorers]
     scored = iter(_answer(text, values, rewards, names) for text, *values in zip(flat, *columns, strict=True))
     rows = [
-        {
-            "row": question.row,
-            "prompt": question.asked.text,
-            "reference": question.asked.reference,
-            "answers": [next(scored) for _ in group],
-        }
-        for question, group in zip(asked, texts, strict=True)
+        {"row": row, "prompt": question.text, "reference": question.reference, "answers": [next(scored) for _ in group]}
+        for (row, question), group in zip(asked.items(), texts, strict=True)
     ]
     groups = [[answer["reward"] for answer in row["answers"] if answer["reward"] is not None] for row in rows]
     differing = [max(group) - min(group) > 1e-8 for group in groups if len(group) > 1]

@@ -86,7 +86,7 @@ class Encoded:
     overflow: tokens beyond max_length; with too_long="drop" the row is to be dropped, else they are gone from ids.
     left_out: kinds of problems: what the template cannot write (see Rendered).
     second: of two answers to one prompt, where in `ids` the second one's sequence begins; 0 for one sequence.
-    good: the verdict on an answer. question: of a prompt that the model answers itself, the reward.Asked as JSON.
+    good: the verdict on an answer. question: of a prompt that the model answers itself, the Question as JSON.
     """
 
     ids: list[int]

@@ -13,7 +13,7 @@ import pytest
 from studio import config, reward_trial
 from studio.__main__ import main
 from studio.errors import OrderError, StudioError
-from studio.reward import Asked
+from studio.evaluation.questions import Question
 from studio.rewards import REWARDS, labels
 from studio.rewards.exact import Exact
 from studio.rewards.json_object import Json
@@ -33,8 +33,8 @@ LEAST: dict[str, dict[str, Any]] = {
 }
 
 
-def asked(reference: str = "") -> Asked:
-    return Asked("Question?", [{"role": "user", "content": "Question?"}], reference)
+def asked(reference: str = "") -> Question:
+    return Question("Question?", [{"role": "user", "content": "Question?"}], reference)
 
 
 @pytest.mark.parametrize("name", REWARDS)
@@ -199,6 +199,15 @@ def test_rules_are_tried_on_the_answers_in_the_data(home: Path, tmp_path: Path) 
     first = found["rows"][0]
     assert (first["prompt"], first["reference"]) == ("What is 0 + 0?", "It is 0.")
     assert first["answers"] == [{"text": "It is 0.", "reward": 1.0, "rewards": {"number": 1.0, "regex": 0.0}}]
+
+
+def test_a_trial_of_the_base_knows_the_tools_of_a_row(home: Path, tmp_path: Path) -> None:
+    tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
+    row = {"messages": [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}], "tools": [tool]}
+    made = order(tmp_path, [{"name": "number"}])
+    (tmp_path / "asked.jsonl").write_text(json.dumps(row))
+    (question,) = reward_trial.questions(made, 8).values()
+    assert question.variables == {"tools": [tool]}
 
 
 def test_a_trial_needs_rewards(home: Path, tmp_path: Path) -> None:

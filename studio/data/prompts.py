@@ -6,22 +6,21 @@ import json
 from typing import Any
 
 from studio.errors import TemplateError
-from studio.evaluation.questions import question
+from studio.evaluation.questions import Question, question
 from studio.kernels import IGNORE_INDEX
-from studio.reward import Asked
 from studio.tokens import Encoded, Encoder
 
 
-def asked_of(conversation: dict[str, Any]) -> Asked | None:
+def asked_of(conversation: dict[str, Any]) -> Question | None:
     """The question of a row, and its own answer; None for plain text."""
     found = question(conversation, last=True)
     if found is not None:
-        return Asked(found.text, found.messages, found.reference)
+        return found
     messages = conversation.get("messages") or []
     if not messages or messages[-1]["role"] == "assistant":
         return None
     text = next((message["content"] for message in reversed(messages) if message["role"] == "user"), "")
-    return Asked(text, messages, conversation.get("reference") or "")
+    return Question(text, messages, conversation.get("reference") or "", conversation.get("tools") or None)
 
 
 def encode_prompt(conversation: dict[str, Any], encoder: Encoder) -> Encoded | TemplateError:
@@ -30,8 +29,7 @@ def encode_prompt(conversation: dict[str, Any], encoder: Encoder) -> Encoded | T
     if asked is None:
         return TemplateError("The row holds no question.", "Give rows with a question each.", "data.train")
     try:
-        tools = conversation.get("tools")
-        ids = encoder.prompt_ids(asked.messages, **({"tools": tools} if tools else {}))
+        ids = encoder.prompt_ids(asked.messages, **asked.variables)
     except TemplateError as error:
         return error
     overflow = max(0, len(ids) - encoder.max_length) if encoder.max_length else 0

@@ -16,6 +16,11 @@ class Question(NamedTuple):
     reference: str = ""
     tools: Any = None
 
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What a template is given beside the messages."""
+        return {"tools": self.tools} if self.tools else {}
+
 
 def question(row: dict[str, Any], last: bool = False) -> Question | None:
     """What stands before a conversation's first answer (last: its last one); None for plain text.

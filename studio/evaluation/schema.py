@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 import regex
+from pydantic import AfterValidator
 
 from studio.text.patterns import compile_pattern
 
@@ -19,8 +20,19 @@ TYPES = 7  # that JSON has
 SECONDS = 1.0  # for one pattern in one text
 
 
-def check(schema: dict[str, Any]) -> None:
-    """Raise ValueError, which says why, for what is no JSON Schema (draft 2020-12), or refers to what lies outside."""
+def checked(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema. Raises ValueError for what is no JSON Schema (draft 2020-12), or refers to what lies outside."""
+    try:
+        _check(schema)
+    except ValueError as error:
+        raise ValueError(f"this is no JSON Schema: {error}") from None
+    return schema
+
+
+JsonSchema = Annotated[dict[str, Any], AfterValidator(checked)]
+
+
+def _check(schema: dict[str, Any]) -> None:
     from jsonschema import SchemaError
     from referencing import Registry
     from referencing.exceptions import Unresolvable

@@ -12,9 +12,10 @@ import time
 from typing import Any
 
 from studio.errors import ModelError, RunError
+from studio.evaluation.endpoint import KEY, check_url
 from studio.evaluation.statistics import wilson
 from studio.judge.endpoint import Endpoint
-from studio.judge.order import KEY, PROMPT, JudgeOrder, check_url, order_of
+from studio.judge.order import PROMPT, JudgeOrder, order_of
 from studio.run import Run
 from studio.runs import evaluations
 from studio.side_job import Progress, SideJob

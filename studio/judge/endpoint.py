@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx2
 
 from studio.errors import ModelError, RunError
-from studio.judge.order import KEY, JudgeOrder
+from studio.evaluation.endpoint import KEY, EndpointOrder
 
 TRIES = 4  # of a request that meets a busy or failing endpoint
 LONGEST_WAIT = 60.0  # seconds between two tries
@@ -23,7 +23,7 @@ REPLY_TOKENS = 512
 class Endpoint:
     """An OpenAI-style chat endpoint: no faster than ordered, asked again when busy, each reply kept."""
 
-    def __init__(self, order: JudgeOrder, cache: Path, is_stopped: Callable[[], bool]):
+    def __init__(self, order: EndpointOrder, cache: Path, is_stopped: Callable[[], bool]):
         self.order, self.cache, self.is_stopped = order, cache, is_stopped
         self.refused = False  # by the endpoint, in a way that asking again does not change
         self._lock, self._next = threading.Lock(), 0.0

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from functools import reduce
-from inspect import isabstract
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,21 +11,9 @@ from pydantic import BeforeValidator, Field
 from studio import cards
 from studio.device import Device, devices
 from studio.place import Place
+from studio.registry import discover
 
-
-def _discover() -> dict[str, type[Place]]:
-    """All concrete Place classes of the modules in this folder, by kind."""
-    classes: dict[str, type[Place]] = {}
-    for module in pkgutil.iter_modules(__path__):
-        namespace = importlib.import_module(f"{__name__}.{module.name}")
-        for value in vars(namespace).values():
-            defined_here = isinstance(value, type) and value.__module__ == namespace.__name__
-            if defined_here and issubclass(value, Place) and not isabstract(value):
-                classes[value.model_fields["kind"].default] = value
-    return dict(sorted(classes.items(), key=lambda item: (item[1].remote, item[0])))
-
-
-PLACES: dict[str, type[Place]] = _discover()
+PLACES: dict[str, type[Place]] = discover(__path__, __name__, Place, tag="kind")
 
 
 def _expand_short_form(value: Any) -> Any:

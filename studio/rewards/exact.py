@@ -6,9 +6,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from studio.evaluation.questions import Question
 from studio.evaluation.scores import final
 from studio.evaluation.task import label
-from studio.reward import Asked, Reward
+from studio.reward import Reward
 
 
 class Exact(Reward):
@@ -26,9 +27,9 @@ class Exact(Reward):
         True, title="Loosely", description="Case, blanks and punctuation around the answer do not matter."
     )
 
-    def score(self, text: str, asked: Asked) -> float:
+    def score(self, text: str, question: Question) -> float:
         plain = label if self.loose else _one_blank
-        return float(plain(final(text)) == plain(final(asked.reference)))
+        return float(plain(final(text)) == plain(final(question.reference)))
 
 
 def _one_blank(text: str) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from studio.evaluation import schema
+from studio.evaluation.questions import Question
 from studio.evaluation.scores import final
 from studio.evaluation.task import is_object, parsed
-from studio.reward import Asked, Reward
+from studio.reward import Reward
 
 
 class Json(Reward):
@@ -22,21 +23,11 @@ class Json(Reward):
         "1 where the answer is a JSON object or list and nothing beside, and as the schema says, else 0."
     )
 
-    json_schema: dict[str, Any] | None = Field(
+    json_schema: schema.JsonSchema | None = Field(
         None, title="JSON Schema", description="What the answer must be like; left out: any object or list."
     )
 
-    @field_validator("json_schema")
-    @classmethod
-    def _check_schema(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        try:
-            if value is not None:
-                schema.check(value)
-        except ValueError as error:
-            raise ValueError(f"this is no JSON Schema: {error}") from None
-        return value
-
-    def score(self, text: str, asked: Asked) -> float:
+    def score(self, text: str, question: Question) -> float:
         text = final(text)
         if not is_object(text):
             return 0.0

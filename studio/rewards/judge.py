@@ -7,8 +7,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from studio.evaluation.endpoint import EndpointOrder
+from studio.evaluation.questions import Question
 from studio.knob import OPTIMISATION
-from studio.reward import Asked, Reward
+from studio.reward import Reward
 
 PROMPT = """Mark the answer to the question: 0 is useless, 10 could not be better. Length does not matter.
 
@@ -27,7 +29,7 @@ MARK = re.compile(r"\[\[\s*(\d+(?:\.\d+)?)\s*\]\]|^\W*(\d+(?:\.\d+)?)(?:\s*/\s*1
 HIGHEST = 10
 
 
-class Judge(Reward):
+class Judge(EndpointOrder, Reward):
     """The endpoint is asked as by `judge`: no faster than ordered, each reply kept, its key from the environment."""
 
     name: Literal["judge"] = Field("judge", frozen=True, title="Reward", description="A judge.")
@@ -38,20 +40,12 @@ class Judge(Reward):
         "there; its key stands in STUDIO_JUDGE_KEY."
     )
 
-    url: str = Field(min_length=1, max_length=500, title="Address", description="As https://host/v1.")
-    model: str = Field(min_length=1, max_length=200, title="Model", description="Its name there.")
     prompt: str = Field(
         PROMPT,
         max_length=20_000,
         title="What it is asked",
         json_schema_extra=OPTIMISATION,
         description="With {question} and {answer}; {reference} is optional. The reply must hold the mark, 0 to 10.",
-    )
-    per_minute: int = Field(
-        120, ge=1, le=6000, title="Requests a minute", json_schema_extra=OPTIMISATION, description="At most."
-    )
-    timeout: float = Field(
-        60, gt=0, le=600, title="Patience", json_schema_extra=OPTIMISATION, description="Seconds for one reply."
     )
 
     @field_validator("prompt")
@@ -65,9 +59,9 @@ class Judge(Reward):
     def address(self) -> str:
         return self.url
 
-    def filled(self, text: str, asked: Asked) -> str:
+    def filled(self, text: str, question: Question) -> str:
         """What the judge is asked about an answer."""
-        texts = {"question": asked.text, "reference": asked.reference, "answer": text}
+        texts = {"question": question.text, "reference": question.reference, "answer": text}
         return SLOTS.sub(lambda slot: texts[slot[1]], self.prompt)
 
 

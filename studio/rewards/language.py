@@ -7,7 +7,8 @@ from typing import ClassVar, Literal
 import regex
 from pydantic import Field
 
-from studio.reward import Asked, Reward
+from studio.evaluation.questions import Question
+from studio.reward import Reward
 
 # Unicode's scripts; kanji are Han. "common" letters (ー) are nobody's.
 SCRIPTS = {
@@ -41,6 +42,6 @@ class Language(Reward):
         "latin", "chinese", "japanese", "korean", "cyrillic", "arabic", "devanagari", "greek", "hebrew", "thai"
     ] = Field("latin", title="Script", description="Japanese counts kanji and kana, Chinese counts characters.")
 
-    def score(self, text: str, asked: Asked) -> float:
+    def score(self, text: str, question: Question) -> float:
         letters = LETTER.findall(text)
         return sum(OF_SCRIPT[self.script].match(letter) is not None for letter in letters) / max(1, len(letters))

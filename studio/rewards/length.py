@@ -6,8 +6,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from studio.evaluation.questions import Question
 from studio.evaluation.scores import RougeTokens, final
-from studio.reward import Asked, Reward
+from studio.reward import Reward
 
 
 class Length(Reward):
@@ -36,7 +37,7 @@ class Length(Reward):
             raise ValueError("at_most is below at_least")
         return self
 
-    def score(self, text: str, asked: Asked) -> float:
+    def score(self, text: str, question: Question) -> float:
         text = final(text)
         size = len(text) if self.unit == "characters" else len(RougeTokens().tokenize(text))
         if size < self.at_least:

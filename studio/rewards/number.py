@@ -8,9 +8,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from studio.evaluation.questions import Question
 from studio.evaluation.scores import final
 from studio.knob import OPTIMISATION
-from studio.reward import Asked, Reward
+from studio.reward import Reward
 
 NUMBER = re.compile(r"[-−]?(?:\d{1,3}(?:[,，]\d{3})+|\d+)(?:[.．]\d+)?(?:[eE][-+]?\d+)?")
 
@@ -33,8 +34,8 @@ class Number(Reward):
         description="By which share of the right number the answer may be off.",
     )
 
-    def score(self, text: str, asked: Asked) -> float | None:
-        right, found = last_number(asked.reference), last_number(final(text))
+    def score(self, text: str, question: Question) -> float | None:
+        right, found = last_number(question.reference), last_number(final(text))
         if right is None:
             return None
         return float(found is not None and math.isclose(found, right, rel_tol=self.tolerance, abs_tol=1e-12))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import regex
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from studio.reward import Asked, Reward
-from studio.text.patterns import compile_pattern
+from studio.evaluation.questions import Question
+from studio.reward import Reward
+from studio.text.patterns import Pattern
 
 SECONDS = 1.0  # for one answer
 
@@ -21,23 +22,13 @@ class Regex(Reward):
     label: ClassVar[str] = "Pattern"
     about: ClassVar[str] = "1 where the pattern is found in the answer, else 0."
 
-    pattern: str = Field(
+    pattern: Pattern = Field(
         min_length=1,
-        max_length=2000,
         title="Pattern",
         description="A regular expression: ^Answer: begins so, \\.$ ends so, (?s)<think>.*</think>.+ thinks first.",
     )
 
-    @field_validator("pattern")
-    @classmethod
-    def _check_pattern(cls, value: str) -> str:
-        try:
-            compile_pattern(value)
-        except ValueError as error:
-            raise ValueError(f"this pattern cannot be read: {error}") from None
-        return value
-
-    def score(self, text: str, asked: Asked) -> float:
+    def score(self, text: str, question: Question) -> float:
         try:
             return float(regex.search(self.pattern, text, timeout=SECONDS) is not None)
         except TimeoutError:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from studio.errors import OrderError
-from studio.reward import Asked, Reward, Scorer
+from studio.evaluation.questions import Question
+from studio.reward import Reward, Scorer
 
 FUNCTION = "reward"
 
@@ -36,10 +38,7 @@ class Python(Reward):
     def open(self) -> Scorer:
         function = loaded(Path(self.file).expanduser())
 
-        def scored(texts: Sequence[str], questions: Sequence[Asked]) -> list[float | None]:
-            return [_called(function, self.file, text, asked) for text, asked in zip(texts, questions, strict=True)]
-
-        return scored
+        return lambda texts, questions: list(map(partial(_called, function, self.file), texts, questions))
 
 
 def loaded(path: Path) -> Callable[..., Any]:
@@ -61,8 +60,8 @@ def loaded(path: Path) -> Callable[..., Any]:
     return function
 
 
-def _called(function: Callable[..., Any], file: str, text: str, asked: Asked) -> float | None:
-    row = {"prompt": asked.text, "messages": asked.messages, "reference": asked.reference}
+def _called(function: Callable[..., Any], file: str, text: str, question: Question) -> float | None:
+    row = {"prompt": question.text, "messages": question.messages, "reference": question.reference}
     try:
         value = function(text, row)
         number = None if value is None else float(value)

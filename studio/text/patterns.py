@@ -7,9 +7,11 @@ searches take a limit of time; compiling takes none, so a pattern is measured fi
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Annotated, Any
 
 import regex
+from annotated_types import MaxLen
+from pydantic import AfterValidator
 
 SIZE = 250_000  # parts that a pattern may have when its counted repeats are written out; about 80 MB
 BRACES = re.compile(r"\{([^{}]*)\}?")
@@ -27,6 +29,18 @@ def compile_pattern(pattern: str, flags: int = 0) -> Any:
     except (regex.error, RecursionError, OverflowError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise ValueError(reason) from None
+
+
+def checked(pattern: str) -> str:
+    """The pattern. Raises ValueError where it cannot be compiled."""
+    try:
+        compile_pattern(pattern)
+    except ValueError as error:
+        raise ValueError(f"this pattern cannot be read: {error}") from None
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(checked), MaxLen(2000)]
 
 
 def written_out(pattern: str) -> int:

@@ -17,10 +17,10 @@ import torch
 from transformers.trainer_utils import EvalLoopOutput
 
 from studio.config import RunConfig
-from studio.evaluation.questions import spread
+from studio.evaluation.questions import Question, spread
 from studio.home import write_atomic
 from studio.kernels import EVAL_PROMPTS, IGNORE_INDEX
-from studio.reward import Asked, Scorer
+from studio.reward import Scorer
 from studio.rewards import labels
 from studio.stages.grpo import GRPO
 from studio.tokens import Encoder
@@ -167,9 +167,9 @@ class GroupObjective(Objective):
     def longest_step(self, rows: Sequence[Row]) -> list[MicroBatch]:
         """The micro-batches of a step of the longest prompts, with answers as long as they may be."""
         count = min(self.stage.max_new_tokens, max(1, self.writer.ends.context - len(rows[0]["input_ids"])))
-        asked = Asked("", [])
+        question = Question("", [])
         rollouts = [
-            Rollout(row["input_ids"], asked, row["input_ids"][:1] * count, "", False, [], 0.0)
+            Rollout(row["input_ids"], question, row["input_ids"][:1] * count, "", False, [], 0.0)
             for row in rows
             for _ in range(self.stage.group)
         ]
@@ -204,7 +204,7 @@ class GroupObjective(Objective):
         """Take up what `save` kept."""
         file = folder / PENDING_FILE
         kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
-        self.rollouts = [Rollout(**{**fields, "asked": Asked(*fields["asked"])}) for fields in kept]
+        self.rollouts = [Rollout(**{**fields, "asked": Question(*fields["asked"])}) for fields in kept]
 
     def _show(self, step: int) -> None:
         """Write the answers to one of the step's prompts as an event, with their rewards."""

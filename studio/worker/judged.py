@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from studio.judge import AT_ONCE, Endpoint, JudgeOrder, check_url
-from studio.reward import Asked
+from studio.evaluation.endpoint import check_url
+from studio.evaluation.questions import Question
+from studio.judge import AT_ONCE, Endpoint
 from studio.rewards.judge import Judge, mark
 
 CACHE_FILE = "judge-replies.jsonl"  # one object a line: what was asked, as a digest, and the reply
@@ -19,10 +20,9 @@ class JudgeScorer:
     def __init__(self, reward: Judge, cache: Path):
         """cache: the folder that replies are kept in. Raises OrderError for an address that may not be asked."""
         check_url(reward.url)
-        order = JudgeOrder(url=reward.url, model=reward.model, per_minute=reward.per_minute, timeout=reward.timeout)
-        self.reward, self.endpoint = reward, Endpoint(order, cache / CACHE_FILE, lambda: False)
+        self.reward, self.endpoint = reward, Endpoint(reward, cache / CACHE_FILE, lambda: False)
 
-    def __call__(self, texts: Sequence[str], questions: Sequence[Asked]) -> list[float | None]:
+    def __call__(self, texts: Sequence[str], questions: Sequence[Question]) -> list[float | None]:
         """Raises ModelError where the endpoint does not answer."""
         asked = list(map(self.reward.filled, texts, questions))
         with ThreadPoolExecutor(AT_ONCE) as pool:

@@ -1,7 +1,7 @@
 """python -m studio.worker.reward_trial ORDER.json ANSWER.json: an order's rewards on answers of the data or the base.
 
-ORDER: {"config" (YAML), "answers": data or base, "questions": [[row, asked]]}; ANSWER: as reward_trial.trial returns.
-Lines like 3/20 on standard output are progress.
+ORDER: {"config" (YAML), "answers": data or base, "questions": [[row, question]]}; ANSWER: as
+reward_trial.trial returns. Lines like 3/20 on standard output are progress.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import torch
 from studio import config, device, reward_trial
 from studio.base import source
 from studio.errors import StudioError
+from studio.evaluation.questions import Question
 from studio.home import subfolder
 from studio.methods import METHODS
-from studio.reward import Asked
-from studio.reward_trial import GROUP, TOKENS, Question
+from studio.reward_trial import GROUP, TOKENS
 from studio.tokens import Encoder
 from studio.worker.loaded import DTYPES, default_device
 from studio.worker.rollouts import Ends, Writer, context_length
@@ -29,16 +29,16 @@ from studio.worker.scorers import opened
 def trial(order: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(device.cores())
     run_config = config.parse(order["config"])
-    asked = [Question(row, Asked(*fields)) for row, fields in order["questions"]]
+    asked = {row: Question(*fields) for row, fields in order["questions"]}
     scorers = opened(run_config.stage.rewards, subfolder("cache"))
     if order["answers"] == "data":
-        texts = [[question.asked.reference] for question in asked]
+        texts = [[question.reference] for question in asked.values()]
     else:
         texts = written(run_config, asked)
     return reward_trial.table(run_config, order["answers"], asked, texts, scorers)
 
 
-def written(run_config: config.RunConfig, asked: list[Question]) -> list[list[str]]:
+def written(run_config: config.RunConfig, asked: dict[int, Question]) -> list[list[str]]:
     """Answers of the base to each question, sampled as the order says."""
     folder = source.fetch(run_config.model)
     model = METHODS["full"]().load(folder, DTYPES[device.devices()[0].precision]).to(default_device()).eval()
@@ -48,12 +48,12 @@ def written(run_config: config.RunConfig, asked: list[Question]) -> list[list[st
     group = min(stage.group, GROUP)
     writer = Writer(stage, encoder, Ends.of(encoder, context_length(model, 0)), 4 * group, run_config.training.seed)
     texts = []
-    for question in asked:
+    for row, question in asked.items():
         prompt = {
-            "input_ids": encoder.prompt_ids(question.asked.messages),
-            "question": json.dumps(question.asked._asdict(), default=str),
+            "input_ids": encoder.prompt_ids(question.messages, **question.variables),
+            "question": json.dumps(question._asdict(), default=str),
         }
-        texts.append([rollout.text for rollout in writer.write(model, [prompt], group, f"trial {question.row}")])
+        texts.append([rollout.text for rollout in writer.write(model, [prompt], group, f"trial {row}")])
         print(f"{len(texts)}/{len(asked)}", flush=True)
     return texts
 

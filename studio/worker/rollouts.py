@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from studio.reward import Asked
+from studio.evaluation.questions import Question
 from studio.stages.grpo import GRPO
 from studio.talk.stopping import end_token_ids
 from studio.tokens import Encoder
@@ -27,7 +27,7 @@ class Rollout:
     """
 
     prompt_ids: list[int]
-    asked: Asked
+    asked: Question
     ids: list[int]
     text: str
     ended: bool
@@ -113,8 +113,8 @@ class Writer:
             .endswith(THINKING)
         ):
             text = f"{THINKING}\n{text}"  # opened by the template
-        asked = Asked(**json.loads(prompt["question"]))
-        return Rollout(prompt["input_ids"], asked, ids, text.rstrip("\ufffd"), answer.finish_reason == "stop", [])
+        question = Question(**json.loads(prompt["question"]))
+        return Rollout(prompt["input_ids"], question, ids, text.rstrip("\ufffd"), answer.finish_reason == "stop", [])
 
 
 def as_row(rollout: Rollout) -> Row:

@@ -164,8 +164,7 @@ class Samples:
         self.token_seconds = took / max(1, generated)
 
     def _generate(self, model: Any, question: Question, tokens: int, seconds: float | None) -> list[int]:
-        variables = {"tools": question.tools} if question.tools else {}
-        prompt_ids = self.encoder.prompt_ids(question.messages, **variables)
+        prompt_ids = self.encoder.prompt_ids(question.messages, **question.variables)
         input_ids = torch.tensor([prompt_ids], device=self.trainer.args.device)
         dtype = self.trainer.dtype
         with torch.no_grad(), torch.autocast(input_ids.device.type, dtype, enabled=dtype != torch.float32):

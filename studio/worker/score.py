@@ -16,7 +16,7 @@ import torch
 
 from studio import device, run
 from studio.errors import StudioError
-from studio.reward import Asked
+from studio.evaluation.questions import Question
 from studio.talk.reference import of_run
 from studio.tokens import Encoded
 from studio.worker import reward_head
@@ -39,7 +39,7 @@ class RewardScorer:
         self.encoder = loaded.encoder
         self.encoder.max_length, self.encoder.train_on = max_length or found.config.data.max_length, "last"
 
-    def __call__(self, texts: Sequence[str], questions: Sequence[Asked]) -> list[float | None]:
+    def __call__(self, texts: Sequence[str], questions: Sequence[Question]) -> list[float | None]:
         return self.scores(
             [
                 [*asked.messages, {"role": "assistant", "content": text}]

@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM
 from studio import config, preflight
 from studio.errors import StudioError
 from studio.estimate import estimate
+from studio.evaluation.questions import Question
 from studio.methods import METHODS
-from studio.reward import Asked
 from studio.run import Run, create, summary
 from studio.stages.grpo import GRPO
 from studio.tokens import Encoder
@@ -69,7 +69,7 @@ def test_the_same_turn_writes_the_same(tiny_model: Path, home: Path, tmp_path: P
     assert [one.ids for one in first] == [one.ids for one in again] != [one.ids for one in other]
     assert len({tuple(one.ids) for one in first}) > 4
     assert [one.asked for one in first[::4]] == [
-        Asked(row["prompt"], [{"role": "user", "content": row["prompt"]}], row["completion"]) for row in ROWS[:3]
+        Question(row["prompt"], [{"role": "user", "content": row["prompt"]}], row["completion"]) for row in ROWS[:3]
     ]
     for one in first:
         assert one.prompt_ids == rows[first.index(one) // 4]["input_ids"]

@@ -10,7 +10,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from studio.reward import Asked
+from studio.evaluation.questions import Question
 from studio.stages.grpo import GRPO
 from studio.worker.rollouts import Rollout, tensor_of
 from tests.worker.comparing import LAYOUTS, objective_of
@@ -91,7 +91,13 @@ def test_grpo_loses_what_trl_loses(name: str, knobs: dict[str, Any], models: Any
         loss = trainer._compute_loss(trainer.model, batch)
     rollouts = [
         Rollout(
-            PROMPTS[place // GROUP], Asked("", []), ids, "", True, [reward], float("nan") if reward is None else reward
+            PROMPTS[place // GROUP],
+            Question("", []),
+            ids,
+            "",
+            True,
+            [reward],
+            float("nan") if reward is None else reward,
         )
         for place, (ids, reward) in enumerate(zip(ANSWERS, rewards, strict=True))
     ]

@@ -12,8 +12,7 @@ import pytest
 
 from studio import config, scoring
 from studio.errors import ModelError
-from studio.reward import Asked
-from studio.reward_trial import Question
+from studio.evaluation.questions import Question
 from studio.rewards.judge import Judge
 from studio.run import create
 from studio.worker import reward_trial
@@ -51,7 +50,7 @@ def test_a_judge_marks_each_answer_once(judge: Any, tmp_path: Path, monkeypatch:
     address, bodies = judge
     monkeypatch.setenv("STUDIO_JUDGE_KEY", "secret-key")
     reward = Judge(url=address, model="m", prompt="{question} answer: {answer}", per_minute=6000)
-    questions = [Asked("Q", []), Asked("Q", []), Asked("Q", []), Asked("Other", [])]
+    questions = [Question("Q", []), Question("Q", []), Question("Q", []), Question("Other", [])]
     assert JudgeScorer(reward, tmp_path)(["abc", "abcde", "abc", "abc"], questions) == [0.3, 0.5, 0.3, 0.3]
     assert len(bodies) == 3
     assert {(body["model"], body["key"]) for body in bodies} == {("m", "Bearer secret-key")}
@@ -65,7 +64,7 @@ def test_a_judge_that_is_broken_is_said(judge: Any, tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(Endpoint, "_sleep", lambda *_: None)
     with pytest.raises(ModelError, match="status 500"):
-        JudgeScorer(Judge(url=judge[0], model="m"), tmp_path)(["broken"], [Asked("Q", [])])
+        JudgeScorer(Judge(url=judge[0], model="m"), tmp_path)(["broken"], [Question("Q", [])])
 
 
 def test_a_reward_model_gives_what_score_says(home: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -79,7 +78,7 @@ def test_a_reward_model_gives_what_score_says(home: Path, tiny_model: Path, tmp_
     assert main(run) == 0
     scorer = RewardScorer(run.id)
     found = scorer(
-        [row["chosen"] for row in rows], [Asked("", [{"role": "user", "content": row["prompt"]}]) for row in rows]
+        [row["chosen"] for row in rows], [Question("", [{"role": "user", "content": row["prompt"]}]) for row in rows]
     )
     assert found == pytest.approx([row["score"] for row in scoring.score(run, str(pairs))], abs=1e-5)
 
@@ -87,7 +86,7 @@ def test_a_reward_model_gives_what_score_says(home: Path, tiny_model: Path, tmp_
 def test_the_base_answers_in_a_trial(home: Path, tiny_model: Path, tmp_path: Path) -> None:
     stage = {"name": "grpo", "group": 3, "max_new_tokens": 5, "rewards": [{"name": "language", "script": "latin"}]}
     made = config.build({"model": str(tiny_model), "data": {"train": "x.json"}, "stage": stage})
-    questions = [Question(n, Asked(f"Say {n}", [{"role": "user", "content": f"Say {n}"}], str(n))) for n in (1, 4)]
+    questions = [(n, Question(f"Say {n}", [{"role": "user", "content": f"Say {n}"}], str(n))) for n in (1, 4)]
     order = json.loads(json.dumps({"config": made.to_yaml(), "answers": "base", "questions": questions}))
     found = reward_trial.trial(order)
     assert [row["row"] for row in found["rows"]] == [1, 4]
