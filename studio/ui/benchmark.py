@@ -40,14 +40,16 @@ def stop_benchmark(name: str) -> dict[str, Any]:
 
 @rights.read(WATCHER, VISITOR)
 def benchmarks(ask: dict[str, Any]) -> Response:
-    """{id} -> {state, doing, done, of, error, install, results: {at, results}}.
+    """{id, mark} -> {state, doing, done, of, error, install, mark, results: {at, results}}.
 
-    install: the command that installs lm-eval, where it is missing.
+    install: the command that installs lm-eval, where it is missing. results: only where the mark differs.
     """
-    run = live.get_run(str(ask.get("id", "")))
-    answer, found = benchmark.job(run).status(), benchmark.results(run)
-    answer["install"] = None if harness.installed() else harness.INSTALL
-    if found:
-        plain = [{key: value for key, value in one.items() if key not in HIDDEN} for one in found]
-        answer["results"] = {"at": found[0]["at"], "results": plain}
-    return live.json_response(answer)
+    task = benchmark.job(live.get_run(str(ask.get("id", ""))))
+    found = task.results()
+    status = task.status() | {"install": None if harness.installed() else harness.INSTALL}
+
+    def shown() -> dict[str, Any]:
+        measured = [{key: value for key, value in row.items() if key not in HIDDEN} for row in found["results"]]
+        return {"at": found["at"], "results": measured}
+
+    return live.side_job_response(ask, status, found, shown)

@@ -48,13 +48,12 @@ def evaluation(ask: dict[str, Any]) -> Response:
     """
     chosen = live.get_run(str(ask.get("id", "")))
     rows = ask.get("rows")
-    answer = evaluating.status(chosen, rows if isinstance(rows, int) and rows > 0 else 0)
+    status = evaluating.status(chosen, rows if isinstance(rows, int) and rows > 0 else 0)
+    status["metrics"] = evaluations.metrics(chosen)
     found = evaluations.results(chosen)
-    mark = str(found.get("at", ""))
-    answer |= {"mark": mark, "metrics": evaluations.metrics(chosen)}
-    if found and ask.get("mark") != mark:
-        answer["results"] = {**found, "table": found["table"][:MOST_ROWS], "of": len(found["table"])}
-    return live.json_response(answer)
+    return live.side_job_response(
+        ask, status, found, lambda: {**found, "table": found["table"][:MOST_ROWS], "of": len(found["table"])}
+    )
 
 
 @rights.read(WATCHER, VISITOR)

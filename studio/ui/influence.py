@@ -70,11 +70,9 @@ def train_without(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 @rights.read(WATCHER, VISITOR)
 def influences(ask: dict[str, Any]) -> Response:
-    """{id, mark} -> {state, doing, done, of, error, results}: results only where the mark differs."""
+    """{id, mark} -> {state, doing, done, of, error, mark, results}: results only where the mark differs."""
     task = influence.job(live.get_run(str(ask.get("id", ""))))
-    answer, found = task.status(), task.results()
-    answer["mark"] = str(found.get("at", ""))
-    if found and ask.get("mark") != answer["mark"]:
-        lists = {name: found[name][: influence.LISTED] for name in LISTS}
-        answer["results"] = {**found, **lists}
-    return live.json_response(answer)
+    found = task.results()
+    return live.side_job_response(
+        ask, task.status(), found, lambda: {**found, **{name: found[name][: influence.LISTED] for name in LISTS}}
+    )

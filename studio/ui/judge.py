@@ -38,16 +38,16 @@ def stop_judging(name: str) -> dict[str, Any]:
 
 @rights.read(WATCHER, VISITOR)
 def judgement(ask: dict[str, Any]) -> Response:
-    """{id} -> {state, doing, done, of, error, prompt, answers, key, results}.
+    """{id, mark} -> {state, doing, done, of, error, prompt, answers, key, mark, results}.
 
-    prompt: the default one. answers: whether there are any to judge. key, url: only the owner is told.
+    prompt: the default one. answers: whether there are any to judge. key, url: only the owner is told. results: only
+    where the mark differs.
     """
     run = live.get_run(str(ask.get("id", "")))
-    answer, found = judge.job(run).status(), judge.job(run).results()
-    answer |= {"prompt": judge.PROMPT, "answers": bool(judge.evaluations.results(run).get("table"))}
+    status, found = judge.job(run).status(), judge.job(run).results()
+    status |= {"prompt": judge.PROMPT, "answers": bool(judge.evaluations.results(run).get("table"))}
     if who.role.get() == OWNER:
-        answer["key"] = bool(os.environ.get(judge.KEY))
-        answer["url"] = found.get("url", "")
-    if found:
-        answer["results"] = {key: value for key, value in found.items() if key not in HIDDEN}
-    return live.json_response(answer)
+        status |= {"key": bool(os.environ.get(judge.KEY)), "url": found.get("url", "")}
+    return live.side_job_response(
+        ask, status, found, lambda: {key: value for key, value in found.items() if key not in HIDDEN}
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import orjson
@@ -221,6 +222,15 @@ def stop_side_job(task: SideJob) -> dict[str, Any]:
     """Ask a job beside a run to end. Returns {run, state}."""
     task.request_stop()
     return {"run": task.run.id, "state": task.status()["state"]}
+
+
+def side_job_response(
+    ask: dict[str, Any], status: dict[str, Any], results: dict[str, Any], shown: Callable[[], dict[str, Any]]
+) -> Response:
+    """How a job beside a run stands: {**status, mark, results}; results: shown(), unless the page has that mark's."""
+    mark = str(results.get("at", ""))
+    news = {"results": shown()} if results and ask.get("mark") != mark else {}
+    return json_response({**status, "mark": mark, **news})
 
 
 @rights.read(WATCHER, VISITOR, waits=True)
