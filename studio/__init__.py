@@ -37,7 +37,7 @@ Numbers are floors: a file imports only from its own floor or below, and there i
 __version__ = "0.1.0"
 
 FLOORS = {
-    0: ("errors", "json_text", "kernels", "knob", "registry", "request_body"),
+    0: ("errors", "json_text", "kernels", "knob", "quick_imports", "registry", "request_body"),
     1: (
         "crash",
         "home",

@@ -31,6 +31,7 @@ for heard, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP
 settings.register_profile("studio", deadline=None, print_blob=True)
 settings.load_profile("studio")
 
+from studio import quick_imports  # noqa: E402, F401 - before gradio and peft
 from studio.device import Device  # noqa: E402
 from studio.home import PROJECT  # noqa: E402
 from tests import tiny  # noqa: E402

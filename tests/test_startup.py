@@ -15,6 +15,8 @@ HEAVY = ('torch', 'peft', 'trl', 'bitsandbytes', 'accelerate')
 heavy = sorted(name for name in sys.modules if name.split('.')[0] in HEAVY)
 print('HEAVY', heavy[:5])
 print('GRADIO', 'gradio' in sys.modules)
+stubs = sys.modules.get('gradio.component_meta')
+print('STUBS', stubs is not None and stubs.create_or_modify_pyi.__module__ == 'gradio.component_meta')
 """
 
 
@@ -30,6 +32,7 @@ def test_page_never_loads_torch(home: Path) -> None:
     out = _probe("import app; page = app.build()")
     assert "HEAVY []" in out
     assert "GRADIO True" in out
+    assert "STUBS False" in out
 
 
 def test_terminal_loads_neither(home: Path) -> None:

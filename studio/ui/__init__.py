@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import importlib
 
+from studio import quick_imports  # noqa: F401 - before gradio
+
+# isort: split
 import gradio as gr
 
 from studio.ui import assets, bar, jobs, space
