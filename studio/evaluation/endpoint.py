@@ -1,0 +1,64 @@
+"""A model behind an OpenAI-style endpoint that judges answers: how it is asked, and which addresses may be."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from studio.errors import OrderError
+from studio.knob import OPTIMISATION
+
+KEY = "STUDIO_JUDGE_KEY"
+
+
+class EndpointOrder(BaseModel):
+    """Which model is asked, and how fast."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str = Field(min_length=1, max_length=500, title="Address", description="As https://host/v1.")
+    model: str = Field(min_length=1, max_length=200, title="Model", description="Its name there.")
+    per_minute: int = Field(
+        120, ge=1, le=6000, title="Requests a minute", json_schema_extra=OPTIMISATION, description="At most."
+    )
+    timeout: float = Field(
+        60, gt=0, le=600, title="Patience", json_schema_extra=OPTIMISATION, description="Seconds for one reply."
+    )
+
+
+def check_url(url: str) -> None:
+    """Raise OrderError for what is no plain http(s) address, and for one that leads to a host's own services.
+
+    Link-local addresses hand out a cloud's credentials. A key is sent without encryption to this computer only.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise OrderError(f"{url!r} is no address: {error}.", "Write it as https://host/v1.", "judge.url") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
+        raise OrderError(
+            "The judge's address must be http or https, with a host and without a user, a query or a key in it.",
+            f"Write it as https://host/v1; a key comes from {KEY} in the environment.",
+            "judge.url",
+        )
+    try:
+        found = socket.getaddrinfo(parts.hostname, port or 443, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise OrderError(f"{parts.hostname} is not known: {error}.", "Check the address.", "judge.url") from error
+    addresses = [ipaddress.ip_address(entry[4][0].partition("%")[0]) for entry in found]
+    plain = [getattr(address, "ipv4_mapped", None) or address for address in addresses]
+    if any(each.is_link_local or each.is_multicast or each.is_unspecified for each in plain):
+        raise OrderError(
+            f"{parts.hostname} leads to a service of the host itself, which is not asked.",
+            "Give the address of a model server.",
+            "judge.url",
+        )
+    if os.environ.get(KEY) and parts.scheme == "http" and not all(each.is_loopback for each in plain):
+        raise OrderError(
+            f"The key in {KEY} would travel unencrypted to {parts.hostname}.", "Use https, or unset it.", "judge.url"
+        )
