@@ -275,16 +275,20 @@ def new_file(rows: Iterable[dict[str, Any]], name: str) -> Path:
     """Write rows as a data file of their own, uploads/NAME.jsonl or NAME-2.jsonl, …; one that is there and says the
     same is returned.
     """
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return new_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), name, "jsonl")
+
+
+def new_text(text: str, name: str, ending: str) -> Path:
+    """As new_file, of a text as it stands."""
     folder = subfolder("uploads")
     with changing(folder / name):
         for number in range(1, 10_000):
-            file = folder / f"{name if number == 1 else f'{name}-{number}'}.jsonl"
+            file = folder / f"{name if number == 1 else f'{name}-{number}'}.{ending}"
             if not file.exists():
                 write_atomic(file, text)
             if file.read_text(encoding="utf-8") == text:
                 return file
-    raise DataError(f"There are too many files named {name}.jsonl.", "Remove some of them.", "name")
+    raise DataError(f"There are too many files named {name}.{ending}.", "Remove some of them.", "name")
 
 
 def to_rows(rows: Iterable[dict[str, Any]], name: str = "from-chat") -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from studio.data.editing.log import pending
 from studio.data.editing.record import edit_summary, record_of
 from studio.data.lengths import suggested
 from studio.data.mapping import mapping_in
+from studio.data.pasting import read_pasted
 from studio.data.ratings import has_ratings, pairs_of
 from studio.errors import StudioError
 from studio.home import slug
@@ -228,6 +230,15 @@ def rated_pairs(source: str) -> dict[str, Any]:
     return {"source": str(path), "name": path.name, "pairs": len(rows), "left_out": left_out}
 
 
+@rights.job(waits=True)
+def paste_rows(text: str, header: str = "auto") -> dict[str, Any]:
+    """A new data set of pasted text. header: what the first line of a table holds. Returns {source, name, header}."""
+    pasted = read_pasted(text, header)
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in pasted.rows or ()]
+    path = chats.new_text("".join(lines) or pasted.text, "pasted", pasted.ending)
+    return {"source": str(path), "name": path.name, "header": pasted.header}
+
+
 READS = (inspect, rows, preview, lengths, *data_edit.READS)
 
 
@@ -235,6 +246,7 @@ def build(page: gr.Blocks) -> None:
     """The tab's one part, and the jobs of its editor."""
     data_edit.build()
     rights.register(rated_pairs)
+    rights.register(paste_rows)
     gr.HTML(
         html_template=assets.read("data.html"), js_on_load=assets.mount("data"), apply_default_css=False, elem_id="data"
     )

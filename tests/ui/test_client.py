@@ -79,7 +79,8 @@ JOBS = {
     "try_rewards",  # the Tune tab
     "data_edit",
     "data_save",
-    "rated_pairs",  # the Data tab
+    "rated_pairs",
+    "paste_rows",  # the Data tab
     "examine",  # the list of runs
     "chat_ask",
     "chat_stop",

@@ -140,6 +140,14 @@ def test_both_sides_of_a_pair_stand_beside_each_other(home: Path, tmp_path: Path
         assert "".join(text for text, _ in side["tokens"]) == side["text"]
 
 
+def test_pasted_rows_become_a_file(home: Path) -> None:
+    made = data.paste_rows("What is 1?\tOne\nWhat is 2?\tTwo\n")
+    assert (made["name"], made["header"]) == ("pasted.jsonl", "row")
+    seen = data.inspect({"order": {"data": {"train": made["source"], "eval": 0}}, "lang": "en"})
+    assert (seen["rows"], seen["format"]) == (2, "prompt")
+    assert data.paste_rows("question,answer\nWhat is 1?,One\n")["name"] == "pasted.csv"
+
+
 def test_verdicts_and_ratings_are_told(home: Path, tmp_path: Path, tiny_model: Path) -> None:
     file = tmp_path / "rows.json"
     asked = {"order": {"model": str(tiny_model), "data": {"train": str(file)}}, "lang": "en"}

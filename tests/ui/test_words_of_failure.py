@@ -89,6 +89,7 @@ def jobs(talk: str, order: str, sample: str) -> list[tuple[Any, ...]]:
         ("data_edit", {"order": order, "revision": 0, "change": {"op": "undo"}}),
         ("data_save", {"order": order, "revision": 0}),
         ("rated_pairs", sample),
+        ("paste_rows", "Q: one?\nA: 1"),
     ]
 
 

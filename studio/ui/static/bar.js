@@ -5,19 +5,26 @@
 
   // A cause or action that the core has filled with values, in the page's language: by the sentence whose {0} {1} …
   // it fits.
+  // Sentences with numbered slots as patterns, those with the most words of their own first (as in ui/words.py).
+  const patterns = {};
+  const own = (key) => key.replace(/\{\w*\}/g, "").length;
+  const patternsOf = (table) => Object.entries(table).filter(([key]) => /\{\d+\}/.test(key))
+    .sort(([a], [b]) => own(b) - own(a))
+    .map(([key, said]) => [new RegExp(`^${key.split(/\{\d+\}/)
+      .map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"))
+      .join("([\\s\\S]*?)")}$`), said]);
   studio.told = studio.told || ((message) => {
     const table = (window.studioWords || {})[studio.language] || {};
-    if (!message || message in table || studio.language === "en") return studio.say(message || "");
-    for (const [key, said] of Object.entries(table)) {
-      if (!/\{\d+\}/.test(key)) continue;
-      const pattern = key.split(/\{\d+\}/)
-        .map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"))
-        .join("([\\s\\S]*?)");
-      const found = message.match(new RegExp(`^${pattern}$`));
+    if (!message || Object.hasOwn(table, message) || studio.language === "en") return studio.say(message || "");
+    for (const [pattern, said] of patterns[studio.language] ||= patternsOf(table)) {
+      const found = message.match(pattern);
       if (found) return said.replace(/\{(\d+)\}/g, (slot, n) => studio.told(found[+n + 1] ?? slot));
     }
     return message;
   });
+  studio.methodLabel = (name) => studio.say(studio.offer?.form.methods.find((one) => one.name === name)?.label || name);
+  // A folder or file of this computer by its last name; ids and samples as they are.
+  studio.brief = (name) => (/^([/~]|[A-Za-z]:[\\/])/.test(name || "") ? name.split(/[/\\]/).filter(Boolean).pop() : name);
 
   const PHASES = {
     queued: "Waiting", starting: "Starting", sending: "Sending it there",

@@ -66,9 +66,10 @@
     nameOf(voice) {
       if (!voice) return "";
       const known = this.voices.find((one) => one.name === voice);
-      if (known) return known.kind === "base" ? studio.say("{name}, untuned", { name: known.label }) : known.label;
+      const bare = (name) => studio.say("{name}, untuned", { name: studio.brief(name) });
+      if (known) return known.kind === "base" ? bare(known.label) : known.label;
       const under = this.voices.find((one) => one.base === voice);
-      return under ? studio.say("{name}, untuned", { name: under.under }) : voice;
+      return under ? bare(under.under) : voice;
     }
 
     // What stands in the address: ?model=RUN picks the voices and begins anew; ?talk=ID opens a conversation.
@@ -111,7 +112,7 @@
       this.picked = key;
       this.picks.forEach((pick, side) => {
         pick.replaceChildren(...(side ? [make("option", { value: "" }, studio.say("nobody else"))] : []),
-          ...[...several].map(([label, value]) => make("option", { value }, label)));
+          ...[...several].map(([label, value]) => make("option", { value, title: label }, studio.brief(label))));
         pick.value = this.chosen[side];
       });
       this.blind.hidden = !this.chosen[1];

@@ -7,7 +7,9 @@
   const SIZES = { small: [0, 1e9], medium: [1e9, 4.5e9], large: [4.5e9, 1.05e10], huge: [1.05e10, Infinity] };
   const LANGUAGES = { en: "English", zh: "Chinese", es: "Spanish", fr: "French", de: "German", ja: "Japanese",
     ko: "Korean", ar: "Arabic", pt: "Portuguese", ru: "Russian" };
-  const billions = (count) => (count == null ? "" : `${studio.number(count / 1e9, count < 1e10 ? 2 : 0)}B`);
+  const weights = (count) => (count == null ? "" : count < 5e8
+    ? `${studio.number(count / 1e6, count < 1e7 ? 2 : 0)}M`
+    : `${studio.number(count / 1e9, count < 1e10 ? 2 : 0)}B`);
 
   // host: where in the page it lies. take(model, method or null, settings): what choosing does to the order.
   studio.chooser = (host, take) => {
@@ -72,7 +74,7 @@
         && (!filters.licence || (filters.licence === "open" ? OPEN.includes(row.licence) : !row.gated));
     };
 
-    const facts = (row) => [billions(row.parameters), row.licence, row.context
+    const facts = (row) => [weights(row.parameters), row.licence, row.context
       && studio.say("reads {n} tokens", { n: studio.number(row.context) }),
       row.kind === "base" && studio.say("a base: knows no chat yet"),
       row.thinking === "always" ? studio.say("always thinks first")

@@ -51,6 +51,33 @@
       sending = null; drawSources();
     };
 
+    const paste = async () => {
+      const pasted = await studio.inquire({
+        title: studio.say("Paste rows"),
+        text: studio.say("Cells copied from Excel or another table, a Markdown table, JSON, or lines that begin with Q: "
+          + "and A:. They become a file of their own."),
+        fields: [{ key: "text", label: studio.say("Rows"), value: "", long: true },
+          { key: "header", label: studio.say("The first line of a table holds"), value: "auto",
+            choices: [["auto", studio.say("recognise it")], ["names", studio.say("the columns' names")],
+              ["row", studio.say("a row")]] }],
+        act: studio.say("Use these rows")
+      });
+      if (!pasted) return;
+      trouble = null; sending = studio.say("what was pasted"); drawSources();
+      try {
+        const made = await studio.call("paste_rows", pasted.text, pasted.header);
+        told = { source: made.source, text: [studio.say("Pasted as {name}.", { name: made.name }),
+          made.header === "row" && studio.say("The first line was taken as a row: the columns had no names."),
+          made.header === "names" && studio.say("The first line was taken as the columns' names.")]
+          .filter(Boolean).join(" ") };
+        studio.order.use(made.source);
+        window.dispatchEvent(new CustomEvent("studio:uploads"));
+      } catch (error) {
+        trouble = studio.trouble(error);
+      }
+      sending = null; drawSources();
+    };
+
     // The edited rows stand in a new file: it takes the place of the one they are from.
     const written = (made) => {
       const train = studio.order.value.data.train;
@@ -110,7 +137,9 @@
         placeholder: studio.say("owner/data-set or a path"), spellcheck: "false", autocomplete: "off"
       });
       other.addEventListener("change", () => other.value.trim() && studio.order.use(other.value.trim()));
-      sources.replaceChildren(...[el("div", { class: "bring" }, file, drop),
+      const more = el("p", { class: "bring-more" },
+        el("button", { type: "button", job: "paste_rows", class: "plain", onclick: paste }, studio.say("Paste rows…")));
+      sources.replaceChildren(...[el("div", { class: "bring" }, file, drop), more,
         trouble && el("p", { class: "fault", role: "alert" }, el("b", {}, trouble.message), " ", trouble.hint || ""),
         offer.uploads.length > 0 && el("h3", {}, studio.say("Yours")),
         ...offer.uploads.slice(0, 12).map((one) => pick(one.source, one.name, studio.bytes(one.bytes))),

@@ -6,7 +6,7 @@
   // A row as the tokens it would be trained on, coloured, with the place of the cut.
   studio.tokens = (shown) => {
     if (!shown.tokens)
-      return el("p", { class: "quiet" }, studio.say("Tokens are shown once the model is on this computer."));
+      return el("p", { class: "quiet small" }, studio.say("Tokens are shown once the model is on this computer."));
     const box = el("div", { class: "tokens", role: "group", "aria-label": studio.say("Tokens") });
     const ends = new Set(shown.ends);
     shown.tokens.forEach(([text, trained], place) => {
@@ -126,7 +126,9 @@
         ? talk()
         : shape === "text"
         ? both((one) => el("pre", { class: "rendered", tabindex: "0" }, one.text ?? ""))
-        : both(studio.tokens);
+        : shown.tokens
+        ? both(studio.tokens)
+        : el("div", {}, studio.tokens(shown), talk());
       view.replaceChildren(...[el("div", { class: "row-head" },
         el("b", { class: "num" }, studio.say("Row {n}", { n: studio.number(shown.row) }),
           shown.line ? el("span", { class: "quiet" }, " · " + studio.say("line {n}", { n: shown.line })) : "",

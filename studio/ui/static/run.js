@@ -196,8 +196,9 @@
             studio.say("Notify me")));
       return [this.back(),
         make("div", { class: "run-title" }, make("div", {}, make("h2", {}, star, row.name, studio.state(row.state)),
-          make("p", { class: "quiet" },
-            [row.model, row.method, row.data, studio.date(row.created)].filter(Boolean).join(" · ")),
+          make("p", { class: "quiet", title: [row.model, row.data].filter(Boolean).join("\n") },
+            [studio.brief(row.model), studio.methodLabel(row.method), studio.brief(row.data), studio.date(row.created)]
+              .filter(Boolean).join(" · ")),
           ...(row.edited
             || []).map((one) => make("p", { class: "quiet small run-edited" },
               studio.say("Edited from {name}: {what}", { name: one.from, what: studio.editedCounts(one.counts) }))),
@@ -213,7 +214,7 @@
         onchange: () => { if (pick.value) this.lay([...this.over, pick.value]); }
       },
         make("option", { value: "" }, studio.say("Lay another run over this one…")),
-        others.slice(0, 200).map((row) => make("option", { value: row.id }, row.name + ` (${row.state})`)));
+        others.slice(0, 200).map((row) => make("option", { value: row.id }, `${row.name} (${studio.state(row.state).textContent})`)));
       return [this.over.length < 7 ? pick : null,
         this.over.length
           ? make("button", { type: "button", class: "chip", onclick: () => this.lay([]) }, studio.say("Only this run"))

@@ -280,9 +280,10 @@
         : [drawModel(), drawData(), drawStage(), drawMethod(), drawTraining(), advanced && drawAdvanced(), drawPlace()];
       while (form.lastElementChild && form.lastElementChild !== line) form.lastElementChild.remove();
       form.append(...(line.parentNode ? [] : [line]), ...cards.filter(Boolean));
-      at(".lead").textContent =
-        studio.say("Everything is set for a first run: a small model, sample data and LoRA. Press Start, or change "
-          + "what you like.");
+      at(".lead").textContent = studio.order.model() === offer.first.model && studio.order.train() === offer.first.data.train
+        ? studio.say("Everything is set for a first run: a small model, sample data and LoRA. Press Start, or change "
+          + "what you like.")
+        : studio.say("The summary says what this will take. Press Start, or change what you like.");
       at(".shape").replaceChildren(studio.segments("Form or YAML", [["form", "Form"], ["yaml", "YAML"]], shape, turn));
       if (focused && element.contains(document.activeElement) === false) document.getElementById(focused)?.focus();
     }

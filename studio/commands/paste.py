@@ -1,0 +1,43 @@
+"""paste: a data file of copied cells, a Markdown table, or lines of questions and answers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from studio.data.pasting import HEADERS, read_pasted
+from studio.errors import DataError
+from studio.home import write_atomic
+
+
+def add(parsers: Any, common: ArgumentParser) -> None:
+    """paste OUT."""
+    parser = parsers.add_parser(
+        "paste", parents=[common], help="a data file of cells copied from a table, or of lines with Q: and A:"
+    )
+    parser.add_argument("out", metavar="OUT", help="where to; its ending is added")
+    parser.add_argument("text", nargs="?", default="-", metavar="FILE", help="what was copied; - reads standard input")
+    parser.add_argument("--header", choices=HEADERS, default="auto", help="what the first line of a table holds")
+    parser.set_defaults(run=paste, show=lambda answer: print(f"{answer['path']}: {answer['rows'] or 'as it stands'}"))
+
+
+def paste(args: Namespace) -> dict[str, Any]:
+    """{path, rows, header}; rows: None where the text was kept as it stands."""
+    try:
+        copied = sys.stdin.buffer.read() if args.text == "-" else Path(args.text).expanduser().read_bytes()
+    except OSError as error:
+        raise DataError(f"{args.text} cannot be read: {error.strerror}.", "Give another file.", "FILE") from error
+    pasted = read_pasted(copied.decode("utf-8", "replace"), args.header)
+    out = Path(args.out).expanduser().absolute()
+    out = out if out.suffix == f".{pasted.ending}" else out.with_name(f"{out.name}.{pasted.ending}")
+    if out.exists():
+        raise DataError(f"{out} stands there already.", "Give another path.", "OUT")
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in pasted.rows or ()) or pasted.text
+    try:
+        write_atomic(out, text)
+    except OSError as error:
+        raise DataError(f"{out} cannot be written: {error.strerror}.", "Give another path.", "OUT") from error
+    return {"path": str(out), "rows": None if pasted.rows is None else len(pasted.rows), "header": pasted.header}

@@ -1,0 +1,139 @@
+"""Rows out of pasted text: cells copied from a spreadsheet, a Markdown table, lines of questions and answers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from typing import NamedTuple
+
+from studio.data.containers import JSON_START
+from studio.data.dialects import dialect_of
+from studio.data.formats import formats
+from studio.errors import DataError
+
+MAX_CHARS = 5_000_000
+MAX_TITLE_CHARS = 24  # of a column's name
+RULE = re.compile(r"\s*\|?\s*:?-{2,}:?\s*(\|\s*:?-{2,}:?\s*)*\|?\s*")  # |---|:--:|
+CELL_EDGE = re.compile(r"(?<!\\)\|")
+QUESTION = r"q|question|user|human|prompt|问题?|問題?|用户"
+ANSWER = r"a|answer|assistant|bot|response|答案?|回答|助手"
+LABEL = re.compile(rf"\s*(?:\*\*)?(?:({QUESTION})|({ANSWER}))\s*\d*(?:\*\*)?\s*[:：](?:\*\*)?\s*(.*)", re.IGNORECASE)
+NAMES = {1: ("text",), 2: ("question", "answer"), 3: ("instruction", "input", "output")}  # of columns without names
+HEADERS = ("auto", "names", "row")
+
+
+class Pasted(NamedTuple):
+    """rows: of a table or of labelled lines, else None: `text` is a file as it stands, of kind `ending`.
+
+    header: what the first line of a table was taken for, "" where there is none.
+    """
+
+    rows: list[dict[str, str]] | None
+    text: str
+    ending: str
+    header: str = ""
+
+
+def read_pasted(text: str, header: str = "auto") -> Pasted:
+    """What was pasted. header: what the first line of a table is. Raises DataError."""
+    if header not in HEADERS:
+        raise DataError(
+            f"{header!r} is nothing that a first line holds.", f"Give one of {', '.join(HEADERS)}.", "header"
+        )
+    text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff").strip("\n")
+    if not text.strip():
+        raise DataError("Nothing was pasted.", "Copy some rows of a table first, then paste them here.", "text")
+    if len(text) > MAX_CHARS:
+        raise DataError(
+            f"{len(text):,} characters are too many to paste.", "Save them as a file, and bring that.", "text"
+        )
+    if JSON_START.match(text.lstrip()):
+        return Pasted(None, text + "\n", "jsonl" if text.lstrip()[0] == "{" else "json")
+    table = _markdown_table(text) or _spreadsheet_cells(text)
+    if table:
+        return _named(table, "names" if header == "auto" and _is_markdown(text) else header)
+    rows = _labelled_rows(text)
+    if rows:
+        return Pasted(rows, "", "jsonl")
+    return Pasted(None, text + "\n", "csv" if dialect_of(text) else "txt")
+
+
+def _is_markdown(text: str) -> bool:
+    lines = text.split("\n", 2)
+    return len(lines) > 1 and "|" in lines[0] and RULE.fullmatch(lines[1]) is not None
+
+
+def _markdown_table(text: str) -> list[list[str]]:
+    r"""The cells of a Markdown table; \| stands for a bar, <br> for a new line."""
+    if not _is_markdown(text):
+        return []
+    lines = [line.strip() for line in text.split("\n")]
+    rows = []
+    for line in [lines[0], *lines[2:]]:
+        if not line:
+            continue
+        cells = CELL_EDGE.split(line.removeprefix("|"))
+        if line.endswith("|") and not line.endswith(r"\|"):
+            cells.pop()
+        rows.append([re.sub(r"<br\s*/?>", "\n", cell.replace(r"\|", "|")).strip() for cell in cells])
+    return rows
+
+
+def _spreadsheet_cells(text: str) -> list[list[str]]:
+    """Cells as Excel, Sheets and Numbers copy them: parted by tabs, quoted where they hold a new line."""
+    rows = [row for row in csv.reader(io.StringIO(text), "excel-tab") if any(cell.strip() for cell in row)]
+    width = max(map(len, rows))
+    return rows if width > 1 and 2 * sum(len(row) == width for row in rows) > len(rows) else []
+
+
+def _named(table: list[list[str]], header: str) -> Pasted:
+    width = max(map(len, table))
+    known = {name for name in table[0] if name.strip()}
+    if header == "auto":
+        header = "names" if len(known) == len(table[0]) and _are_names(table) else "row"
+    names = NAMES.get(width, tuple(f"column {number}" for number in range(1, width + 1)))
+    if header == "names":
+        names, table = tuple(_distinct([name.strip() for name in table[0]], width)), table[1:]
+    if not table:
+        raise DataError("There is a line of names, but no row.", "Copy the rows below it too.", "text")
+    rows = [dict(zip(names, [*row, *[""] * (width - len(row))], strict=True)) for row in table]
+    return Pasted(rows, "", "jsonl", header)
+
+
+def _are_names(table: list[list[str]]) -> bool:
+    """Whether the first line holds the columns' names: those of a known layout, or words much shorter than the rest."""
+    if any(layout.fits(dict.fromkeys(table[0], "x")) for layout in formats().values()):
+        return True
+    first = [cell.strip() for cell in table[0]]
+    if any(len(cell) > MAX_TITLE_CHARS or re.search(r"[.?!。？！\d]", cell) for cell in first):
+        return False
+    rest = [len(cell) for row in table[1:] for cell in row]
+    return bool(rest) and 2 * sum(map(len, first)) / len(first) < sum(rest) / len(rest)
+
+
+def _distinct(names: list[str], width: int) -> list[str]:
+    """A name for each column, no two alike."""
+    distinct: list[str] = []
+    for number in range(width):
+        name = names[number] if number < len(names) and names[number] else f"column {number + 1}"
+        distinct.append(name if name not in distinct else f"{name} ({number + 1})")
+    return distinct
+
+
+def _labelled_rows(text: str) -> list[dict[str, str]]:
+    """Rows of lines such as "Q: …" and "A: …", each going on to the next label; [] where others stand among them."""
+    turns: list[tuple[str, list[str]]] = []
+    for line in text.split("\n"):
+        match = LABEL.fullmatch(line)
+        if match:
+            turns.append(("question" if match[1] else "answer", [match[3]]))
+        elif turns:
+            turns[-1][1].append(line)
+        elif line.strip():
+            return []
+    kinds = [kind for kind, _ in turns]
+    if len(kinds) < 2 or kinds != ["question", "answer"] * (len(kinds) // 2):
+        return []
+    texts = ["\n".join(lines).strip() for _, lines in turns]
+    return [{"question": ask, "answer": reply} for ask, reply in zip(texts[::2], texts[1::2], strict=True)]
