@@ -29,7 +29,7 @@ from studio.run import Run
 from studio.runs import checkpoints, sequence
 from studio.talk.reference import check_base
 from studio.tokens import Encoder
-from studio.worker import keep_general, loss_check, memory, probe, torch_devices, train
+from studio.worker import base_model, keep_general, loss_check, memory, probe, torch_devices, train
 from studio.worker.loaded import share_weights
 from studio.worker.memory import peak_memory
 from studio.worker.report import Report
@@ -201,7 +201,7 @@ class RaceRun:
         self.braked.clear()
         self.report.phase("loading model")
         first = group[0]
-        base = train.load_base(first.config, first.resolved, self.folder)
+        base = base_model.load_base(first.config, first.resolved, self.folder)
         device = next(base.parameters()).device
         rows = first.rows.train.first(4)
         if first.resolved.dtype == "float16" and not loss_check.is_finite(base, rows, torch.float16, device):
@@ -210,19 +210,19 @@ class RaceRun:
                 one.resolved = one.resolved._replace(dtype="float32", autocast=None)
             del base
             memory.empty_cache()
-            base = train.load_base(first.config, first.resolved, self.folder)
+            base = base_model.load_base(first.config, first.resolved, self.folder)
         return base
 
     def _wrap(self, one: Contestant, base: Any, shared: bool) -> Any:
         """The setting's model: modules of its own around the group's weights, with its own attention."""
         if shared:
             base = share_weights(base)
-            kernel = train.attention_kernel(one.config, one.resolved) or "sdpa"
+            kernel = base_model.attention_kernel(one.config, one.resolved) or "sdpa"
             if base.config._attn_implementation not in (kernel, "eager") and base._can_set_attn_implementation():
                 base.set_attn_implementation(kernel)
         if base.config._attn_implementation == "eager":
             one.resolved = one.resolved._replace(attention="eager")
-        return train.wrap_base(one.config, one.resolved, base)
+        return base_model.wrap_base(one.config, one.resolved, base)
 
     def turn(self, one: Contestant, upto: int, base: Any, shared: bool) -> None:
         """Train a setting up to a step, from its checkpoint. What fails ends this setting, not the race."""

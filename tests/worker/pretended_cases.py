@@ -21,7 +21,7 @@ from studio import auto, cards, config, model
 from studio.method import Method
 from studio.methods import METHODS
 from studio.resolve import Resolved, resolve
-from studio.worker import attention, distributed, fast_lora, train
+from studio.worker import attention, base_model, distributed, fast_lora
 from studio.worker.batches import Layout, MicroBatchCollator
 from studio.worker.grpo import GroupObjective
 from studio.worker.preference import Objective
@@ -105,7 +105,7 @@ def steps(
     assert resolved.packed == packed
     assert stage or len(micro_batches) == count
     with pretended.accelerator():
-        _, tuned = train._load_and_wrap(order, resolved, folder)
+        _, tuned = base_model.load_and_wrap(order, resolved, folder)
         for name, weight in [*tuned.named_parameters(), *tuned.named_buffers()]:
             assert weight.device.type == pretended.NAME, f"{name} lies on {weight.device}"
         tuned.config.use_cache = False  # as the Trainer does

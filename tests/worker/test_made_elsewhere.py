@@ -269,7 +269,7 @@ def test_a_type_without_a_language_model_is_told_in_words(tmp_path: Path) -> Non
 
 
 def test_a_method_that_peft_does_not_put_on_a_model_is_told_in_words(home: Path, tiny_model: Path) -> None:
-    from studio.worker.train import wrap_base
+    from studio.worker.base_model import wrap_base
 
     base = load_base(tiny_model, torch.float32)
     base.config.model_type = "mamba"  # peft refuses its out_proj

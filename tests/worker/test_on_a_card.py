@@ -15,7 +15,7 @@ from studio.errors import OrderError
 from studio.estimate import estimate
 from studio.memory import studio_loop
 from studio.resolve import resolve
-from studio.worker import attention, distributed, probe, train
+from studio.worker import attention, base_model, distributed, probe, train
 from studio.worker.adamw import RoundedAdamW
 from studio.worker.report import Report
 from tests import tiny
@@ -173,13 +173,13 @@ def test_fp16_that_overflows_is_seen_and_float32_is_taken(tmp_path: Path, monkey
     notes: list[str] = []
     report = SimpleNamespace(precision=None, note=lambda text, level: notes.append(text))
     with pytest.raises(OrderError, match="beyond what fp16 holds"):
-        train._load_in_finite_precision(order(precision="fp16"), resolved, folder, prepared, report)
-    found, _, tuned = train._load_in_finite_precision(order(), resolved, folder, prepared, report)
+        base_model.load_in_finite_precision(order(precision="fp16"), resolved, folder, prepared, report)
+    found, _, tuned = base_model.load_in_finite_precision(order(), resolved, folder, prepared, report)
     assert (found.dtype, found.autocast, report.precision) == ("float32", None, "float32")
     assert len(notes) == 1
     assert {weight.dtype for weight in tuned.parameters()} == {torch.float32}
     well = tiny.write(tmp_path / "usual")
-    assert train._load_in_finite_precision(order(), resolved, well, prepared, report)[0].dtype == "float16"
+    assert base_model.load_in_finite_precision(order(), resolved, well, prepared, report)[0].dtype == "float16"
 
 
 @pytest.mark.parametrize(

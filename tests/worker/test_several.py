@@ -28,7 +28,7 @@ from studio.methods import METHODS
 from studio.resolve import resolve
 from studio.run import Run, create, summary
 from studio.runs import goal, launch, sequence
-from studio.worker import distributed, sharding, train
+from studio.worker import base_model, distributed, sharding
 from tests.conftest import terminal
 from tests.worker.carrying import carry, evals, order, result, rows, steps
 from tests.worker.test_preference import COMPARING
@@ -247,7 +247,7 @@ def test_what_will_be_split_waits_in_its_file(
         order, model.facts(tiny_model), devices()[0], {"rows": 9, "tokens": 99, "trained": 99, "max": 11}
     )
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
-    _, tuned = train._load_and_wrap(order, resolved, tiny_model)
+    _, tuned = base_model.load_and_wrap(order, resolved, tiny_model)
     mapped = [
         line.split()[0].split("-")
         for line in Path("/proc/self/maps").read_text().splitlines()

@@ -1,0 +1,106 @@
+"""The base model as an order needs it: in which type and attention it is loaded, and what the method makes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import set_seed
+
+from studio import data, new_tokens, token_rows
+from studio.config import RunConfig
+from studio.errors import OrderError
+from studio.resolve import Resolved
+from studio.worker import (
+    adamw,
+    attention,
+    distributed,
+    fast_lora,
+    fused_kernels,
+    loss_check,
+    memory,
+    reward_head,
+    sharding,
+)
+from studio.worker.report import Report
+
+
+def load_in_finite_precision(
+    config: RunConfig, resolved: Resolved, folder: Path, rows: data.Prepared, report: Report
+) -> tuple[Resolved, Any, Any]:
+    """(resolved, base, tuned), in float32 where fp16 cannot hold this model's numbers.
+
+    Raises OrderError where fp16 was ordered and cannot.
+    """
+    base, tuned = load_and_wrap(config, resolved, folder)
+    report.precision = resolved.dtype
+    device = next(tuned.parameters()).device
+    if resolved.dtype != "float16" or loss_check.is_finite(tuned, rows.train.first(4), torch.float16, device):
+        return resolved, base, tuned
+    if config.training.precision == "fp16":
+        raise OrderError(
+            "This model's numbers go beyond what fp16 holds: its loss is not a number before the first step.",
+            "Set training.precision to auto: it then computes in float32.",
+            "training.precision",
+        )
+    why = "this model's numbers go beyond what fp16 holds"
+    report.note(f"Computed in float32: {why}. That is slower, and the base takes twice the memory.", "warning")
+    report.precision = "float32"
+    resolved = resolved._replace(dtype="float32", autocast=None, why={**resolved.why, "precision": why})
+    del base, tuned
+    memory.empty_cache()
+    set_seed(config.training.seed)
+    return resolved, *load_and_wrap(config, resolved, folder)
+
+
+def load_and_wrap(config: RunConfig, resolved: Resolved, folder: Path) -> tuple[Any, Any]:
+    """(base model, the model that the method makes of it), on the device.
+
+    The base is moved before it is wrapped: what wrapping adds and computes, partly in float32, is then on the device
+    too.
+    """
+    base = load_base(config, resolved, folder)
+    return base, wrap_base(config, resolved, base)
+
+
+def attention_kernel(config: RunConfig, resolved: Resolved) -> str | None:
+    """The attention that a base is loaded with; None: transformers' own choice, SDPA or eager where a family has no
+    SDPA.
+    """
+    attention.register()
+    kernel = attention.PACKED_ATTENTION if resolved.attention == "sdpa" and not resolved.masked else resolved.attention
+    return None if kernel == "sdpa" and config.training.attention == "auto" else kernel
+
+
+def load_base(config: RunConfig, resolved: Resolved, folder: Path) -> Any:
+    """The base model on the device, with rows for the order's new tokens."""
+    kernel, dtype = attention_kernel(config, resolved), getattr(torch, resolved.dtype)
+    as_stored = sharding.may_shard(config) and config.method.quantized() is None and resolved.weights == "float32"
+    base = config.method.load(folder, "auto" if as_stored else dtype, attn_implementation=kernel)
+    if resolved.fused_kernels:
+        fused_kernels.fuse(base)
+    base = token_rows.add_rows(base, new_tokens.assign_ids(folder, config.data.new_tokens))
+    if sharding.may_shard(config):
+        base.defer_float32_cast = True  # it need not fit on one device, nor in 32 bits on the host of all processes
+        return sharding.as_stored(base, dtype) if as_stored else base
+    return distributed.to_device(base, resolved.device)
+
+
+def wrap_base(config: RunConfig, resolved: Resolved, base: Any) -> Any:
+    """The model that the method makes of a base. What starts at random does so from the order's seed."""
+    set_seed(config.training.seed)
+    try:
+        tuned = config.method.wrap(base)
+    except (ValueError, LookupError, TypeError, AttributeError, NotImplementedError) as error:  # peft's own refusals
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(".")
+        raise OrderError(
+            f"{config.method.label} cannot be put on this {base.config.model_type} model: {reason}.",
+            "Take another method, or other settings of this one.",
+            "method.name",
+        ) from error
+    if resolved.weights == "bfloat16":
+        adamw.cast_trained_to_bf16(tuned).defer_float32_cast = False
+    if not resolved.compile:  # which fuses by itself, and stops at functions of our own
+        fast_lora.speed_up_lora(tuned, resolved.autocast is not None)
+    return reward_head.add(tuned) if config.stage.scores else tuned

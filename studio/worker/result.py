@@ -1,0 +1,96 @@
+"""The result of a run: model/ in its folder, complete or absent, and the end event."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from studio import model, new_tokens
+from studio.base import shards
+from studio.config import RunConfig
+from studio.export import hf_files
+from studio.home import write_atomic
+from studio.run import Run
+from studio.runs import checkpoints
+from studio.tokens import Encoder
+from studio.worker import distributed, memory, reward_head, sharding
+from studio.worker.report import Report
+from studio.worker.trainer import StudioTrainer
+
+ROWS_LOOKED_AT = 20_000  # of a large data set
+
+
+def save_result(
+    run: Run, config: RunConfig, trainer: StudioTrainer, encoder: Encoder, base: Path, report: Report
+) -> None:
+    """Write model/ with its manifest last, then the end event."""
+    if report.stopping == "discard":
+        peak = memory.peak_memory()
+        report.emit("end", state="stopped", cause="Stopped and discarded as asked.", peak_memory=peak)
+        return
+    report.phase("saving")
+    step = trainer.load_best_weights() if config.training.keep_best else trainer.state.global_step
+    if report.forgetting is not None and report.stopping is None:
+        report.forgetting(step, final=True)
+    full_model = sharding.gather_full_model(trainer)
+    if distributed.is_main():
+        with checkpoints.replacing(run.result) as folder:
+            _write(folder, full_model, config, encoder, base)
+            manifest = _manifest(config, encoder, base) | {
+                "step": step,
+                "special_answers": special_answers(trainer.train_dataset, encoder),
+            }
+            write_atomic(folder / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False))
+        report.saved(run.result, "model")
+    stopped = report.stopping is not None
+    report.emit(
+        "end",
+        state="stopped" if stopped else "finished",
+        cause="Stopped as asked; the model so far is kept." if stopped else None,
+        peak_memory=max(distributed.gather(memory.peak_memory())),
+        memory_by_phase=report.record_peak(),
+        step=step,
+    )
+
+
+def _write(folder: Path, full_model: Any, config: RunConfig, encoder: Encoder, base: Path) -> None:
+    """What the method saves, with tokenizer and template; the config too where it is a whole model."""
+    config.method.save_result(full_model, folder)
+    if config.stage.scores:
+        reward_head.save(full_model, folder)
+    hf_files.copy_tokenizer(encoder.tokenizer_folder, folder, encoder.template.text)
+    if not config.method.adapter:
+        size = new_tokens.assign_ids(base, config.data.new_tokens).size
+        hf_files.write_config(
+            base,
+            folder,
+            dtype=str(full_model.config.dtype).removeprefix("torch."),
+            vocabulary=size if size > model.facts(base).rows else None,
+        )
+
+
+def _manifest(config: RunConfig, encoder: Encoder, base: Path) -> dict[str, Any]:
+    """What a reader of the result must know: the base it is for, the method, and how it is talked to."""
+    added = new_tokens.assign_ids(base, config.data.new_tokens)
+    return {
+        "base": str(base),
+        "base_fingerprint": shards.fingerprint(base),
+        "model": config.model.model_dump(),
+        "method": config.method.model_dump(mode="json"),
+        **({} if config.stage.is_supervised else {"stage": config.stage.model_dump(mode="json")}),
+        **({"start": config.start} if config.start else {}),
+        "template": encoder.template.name,
+        "stop": encoder.template.stop_strings,
+        **({"own_tokenizer": True, "new_tokens": added.ids} if added.rows else {}),
+    }
+
+
+def special_answers(rows: Any, encoder: Encoder) -> list[int]:
+    """Special tokens, other than the ends of turns, that are targets in the first rows: the chat shows them."""
+    tokenizer, template = encoder.tokenizer, encoder.template
+    special = {token for token, added in tokenizer.get_added_tokens_decoder().items() if added.special}
+    special -= {tokenizer.token_to_id(text) for text in (*template.stop_strings, *template.special.values())}
+    if not special:
+        return []
+    return sorted(special & {label for row in rows.first(ROWS_LOOKED_AT) for label in row["labels"]})
