@@ -16,7 +16,8 @@ class Block:
     """Rows in file order.
 
     lines: the line at which each row begins, from 1; None: the file has no lines. bad: {index in rows: (kind, value,
-    reason)} of rows that are no data, which are None. done: bytes of the file read so far. last: the last line read,
+    reason)} of rows that are no data, which are None. flagged: {index in rows: kind of problem} of rows that the file
+    itself sets apart. done: bytes of the file read so far. last: the last line read,
     blank ones too, where the file is read by lines. notes: what was repaired or left out, in sentences.
     """
 
@@ -26,6 +27,7 @@ class Block:
     last: int = 0
     bad: dict[int, tuple[str, Any, str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    flagged: dict[int, str] = field(default_factory=dict)
 
     def add(self, row: Any, line: int) -> None:
         self.rows.append(row)
@@ -36,7 +38,10 @@ class Block:
         if len(self.rows) <= count:
             return self
         bad = {n: why for n, why in self.bad.items() if n < count}
-        return Block(self.rows[:count], self.lines and self.lines[:count], self.done, self.last, bad, self.notes)
+        flagged = {n: kind for n, kind in self.flagged.items() if n < count}
+        return Block(
+            self.rows[:count], self.lines and self.lines[:count], self.done, self.last, bad, self.notes, flagged
+        )
 
     def add_bad(self, line: int, kind: str, value: Any, reason: str) -> None:
         self.bad[len(self.rows)] = (kind, value, reason)

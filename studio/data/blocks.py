@@ -17,7 +17,8 @@ from studio.data.containers import Container, open_bytes
 from studio.data.json_stream import JsonStream, duplicate_key_notes, object_noting_duplicates, row_too_long
 from studio.data.lenient_json import repair
 from studio.data.nested_rows import expand_row, rows_within
-from studio.data.tables import arrow_rows, csv_rows, sheet_rows
+from studio.data.sheets import sheet_rows
+from studio.data.tables import arrow_rows, csv_rows
 from studio.errors import DataError
 from studio.text.marks import speaker, turns_in
 
@@ -40,7 +41,8 @@ def _blocks(path: Path, container: Container) -> Iterator[Block]:
     elif container.name == "xlsx":
         yield from sheet_rows(path, container)
     else:
-        read = {"jsonl": json_lines, "json": _json, "csv": csv_rows, "tsv": csv_rows, "text": _text}[container.name]
+        tables = dict.fromkeys(("csv", "tsv", "markdown"), csv_rows)
+        read = {"jsonl": json_lines, "json": _json, "text": _text, **tables}[container.name]
         with open_bytes(path, container) as file:
             yield from read(file, path.name, container)
 
@@ -63,6 +65,8 @@ def _expand(block: Block) -> Block:
     for n, row in enumerate(block.rows):
         if n in block.bad:
             expanded.bad[len(expanded.rows)] = block.bad[n]
+        if n in block.flagged:
+            expanded.flagged[len(expanded.rows)] = block.flagged[n]
         rows = rows_of.get(n, [row])
         expanded.rows += rows
         if expanded.lines is not None:

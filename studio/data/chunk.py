@@ -64,7 +64,10 @@ def convert_block(block: Block, first_row: int, convert: Converter, problems: Pr
         if row is None and problems.row - first_row in bad:
             kind, value, reason = bad[problems.row - first_row]
             problems(kind, None, value, reason)
-        elif (conversation := convert(row, problems)) is not None:
+            continue
+        if kind := block.flagged.get(problems.row - first_row):
+            problems(kind, None, row)
+        if (conversation := convert(row, problems)) is not None:
             conversations.append(conversation)
             numbers.append(problems.row)
     return _chunk(conversations, np.array(numbers, np.int64), problems)

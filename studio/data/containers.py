@@ -43,8 +43,9 @@ CHOOSE_HINT = "Choose a JSON, JSON Lines, CSV, TSV, Excel, Parquet or Arrow file
 class Container:
     """How a file is read.
 
-    name: json | jsonl | csv | tsv | xlsx | parquet | arrow | text. compression: gz | bz2 | xz | zst, or "" for none.
-    dialect: of csv and tsv only.
+    name: json | jsonl | csv | tsv | markdown | xlsx | parquet | arrow | text.
+    compression: gz | bz2 | xz | zst, or "" for none.
+    dialect: of csv, tsv and markdown only.
     """
 
     name: str
@@ -134,6 +135,8 @@ def _text_kind(text: str, whole: bool, table: bool) -> tuple[str, Dialect]:
     dialect = None if start.startswith("<|im_start|>") else dialect_of(text, table)
     if dialect is None:
         return ("jsonl" if _is_mostly_json_lines(text) else "text"), Dialect()
+    if dialect.drawn:
+        return "markdown", dialect
     return ("tsv" if dialect.delimiter == "\t" else "csv"), dialect
 
 

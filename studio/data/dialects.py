@@ -8,7 +8,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any, NamedTuple
 
+from studio.data.drawn import DrawnReader, drawn_header
 from studio.data.formats import formats
 
 DELIMITERS = (",", ";", "|", "\t")
@@ -21,6 +23,7 @@ class Dialect:
     """How cells are parted. escape: a quotation mark in a cell is written \\" ; spaces: blanks follow the separator.
 
     above: rows before the header, such as a title, or Excel's note of the separator. quote: what stands around cells.
+    drawn: the table is drawn with bars and rules, as in Markdown.
     """
 
     delimiter: str = ","
@@ -28,9 +31,12 @@ class Dialect:
     spaces: bool = False
     above: int = 0
     quote: str = '"'
+    drawn: bool = False
 
-    def reader(self, lines: Iterator[str]) -> csv.reader:  # type: ignore[valid-type]
-        """csv's own reader; it raises csv.Error where a quotation mark stands where none may."""
+    def reader(self, lines: Iterator[str]) -> Any:
+        """A reader of rows: csv's own, which raises csv.Error at a misplaced quotation mark, or of drawn tables."""
+        if self.drawn:
+            return DrawnReader(lines)
         escape = "\\" if self.escape else None
         options = {"delimiter": self.delimiter, "quotechar": self.quote, "escapechar": escape, "strict": True}
         return csv.reader(lines, skipinitialspace=self.spaces, **options)
@@ -43,22 +49,32 @@ def dialect_of(text: str, named: bool = False) -> Dialect | None:
     if excel_note:
         quoting = _quoting(text[excel_note.end() :], excel_note[1])
         return replace(quoting, above=1)
+    if drawn_header(text):
+        return Dialect("|", drawn=True)
     best: tuple[int, Dialect] | None = None
     for delimiter in DELIMITERS:
         dialect = _quoting(text, delimiter)
-        score, above = _score(_rows(text, dialect))
-        if score and (best is None or score > best[0]):
-            best = score, replace(dialect, above=above)
+        header = _header_among(_rows(text, dialect))
+        if header.score and (best is None or header.score > best[0]):
+            best = header.score, replace(dialect, above=header.above)
     if best is None and named:
         delimiter = max(DELIMITERS, key=lambda sign: text.partition("\n")[0].count(sign))
         return _quoting(text, delimiter)
     return best[1] if best else None
 
 
-def above_header(rows: list[list[object]]) -> int:
-    """The number of filled rows above the header of a sheet."""
-    texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
-    return _score([row for row in texts if any(row)][:SAMPLE_ROWS])[1]
+class Header(NamedTuple):
+    """above: filled rows before it. hits: names of it that are known. score: how sure it is; 0 for not at all."""
+
+    above: int = 0
+    hits: int = 0
+    score: int = 0
+
+
+def header_of(rows: list[list[Any]]) -> Header:
+    """The header of a sheet."""
+    texts = [["" if cell is None else str(cell) for cell in row] for row in rows[: 10 * SAMPLE_ROWS]]
+    return _header_among([row for row in texts if any(row)][:SAMPLE_ROWS])
 
 
 def _quoting(text: str, delimiter: str) -> Dialect:
@@ -97,26 +113,37 @@ def _rows(text: str, dialect: Dialect) -> list[list[str]]:
     return rows[:-1] if len(text) >= HEAD_CHARACTERS and 2 < len(rows) <= SAMPLE_ROWS else rows
 
 
-def _score(rows: list[list[str]]) -> tuple[int, int]:
-    """(how sure it is that these are the rows of a table, 0 for not at all; rows above its header)."""
-    if not rows:
-        return 0, 0
+def _header_among(rows: list[list[str]]) -> Header:
+    """The header among the first rows of what may be a table: the one with the most known names."""
+    found = []
     for above, row in enumerate(rows[:MAX_ABOVE]):
-        header = _header(row)
-        hits = sum(cell.lower() in _known_columns() for cell in header)
+        names = _names(row)
+        hits = sum(name.lower() in _known_columns() for name in names)
         below = rows[above + 1 :]
-        narrower = all(len(_header(r)) < len(header) for r in rows[:above])
-        if header and hits and _are_names(header) and (not above or (len(header) > 1 and narrower and below)):
-            return hits * 10 + len(header), above
-    header = [cell.strip() for cell in rows[0]]
-    same = sum(len(row) == len(header) for row in rows[1:])
-    plain = (
-        len(header) > 1 and all(header[1:]) and _are_names(_header(rows[0])) and len(rows) > 2 and same == len(rows) - 1
-    )
-    return (len(header), 0) if plain else (0, 0)
+        named = hits and _are_names(names) and (not above or (len(names) > 1 and below))
+        if named and all(len(set(_names(r))) < len(names) or r[0].lstrip().startswith("#") for r in rows[:above]):
+            found.append(Header(above, hits, hits * 10 + len(names)))
+    best = max(found, key=lambda header: header.hits, default=Header())
+    if best.hits < 2 and not best.above and _is_group_row(rows):
+        return Header(1, 0, len(rows[1]))
+    if found or not rows:
+        return best
+    names = rows[0]
+    same = sum(len(row) == len(names) for row in rows[1:])
+    named = len(names) > 1 and all(name.strip() for name in names[1:]) and _are_names(_names(names))
+    return Header(0, 0, len(names)) if named and len(rows) > 2 and same == len(rows) - 1 else Header()
 
 
-def _header(row: list[str]) -> list[str]:
+def _is_group_row(rows: list[list[str]]) -> bool:
+    """Whether the first row names groups of columns, as merged cells above a header do: Dialogue,,Meta"""
+    if len(rows) < 3 or len({len(row) for row in rows}) > 1:
+        return False
+    groups, names, *below = map(_names, rows)
+    filled = len(names) == len(rows[1]) > len(set(groups)) > 0
+    return filled and bool(rows[0][0].strip()) and _are_names(names) and not any(map(_are_names, below))
+
+
+def _names(row: list[str]) -> list[str]:
     """The cells that name a column; pandas leaves the name of its index empty."""
     return [cell.strip().lstrip("\ufeff") for cell in row if cell.strip()]
 

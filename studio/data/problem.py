@@ -153,7 +153,7 @@ KINDS: dict[str, Kind] = {
     ),
     "nan_text": Kind(
         "suspicious",
-        "The field says only nan: an empty cell of a spreadsheet, written out.",
+        "The field holds only what a program writes for nothing or for an error: nan, N/A, #REF!",
         "Drop the row, or fill the cell.",
     ),
     "bad_answer": Kind(
@@ -177,6 +177,11 @@ KINDS: dict[str, Kind] = {
         "The row is marked as one to test or validate with: a model that has learnt it scores too well on it.",
         "Put such rows into a file of their own and name it as data.eval; or leave them out: "
         "--set data.problems.test_row=drop, or Drop on the page.",
+    ),
+    "hidden_row": Kind(
+        "suspicious",
+        "The row is hidden in the sheet, by a filter or by hand; it is read like the others.",
+        "To leave such rows out: --set data.problems.hidden_row=drop, or Drop on the page.",
     ),
     "odd_call": Kind(
         "suspicious",

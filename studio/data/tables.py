@@ -1,4 +1,4 @@
-"""Rows from tables: CSV and TSV, Excel, Parquet and Arrow."""
+"""Rows from tables: CSV and TSV, tables drawn in text, Parquet and Arrow. Those of Excel: sheets.py."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import csv
 import io
 import json
 import re
-import zipfile
 from collections.abc import Iterator
-from datetime import date, datetime, time, timedelta
+from datetime import date, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
@@ -16,21 +15,19 @@ from typing import IO, Any
 from studio.data.block import ROWS_PER_BLOCK, Block
 from studio.data.compression import open_decompressed
 from studio.data.containers import Container
-from studio.data.dialects import above_header
 from studio.errors import DataError
 
 CLASSES_NOTE = "The numbers in {} stand for classes; read are their names: {}."
 PLAIN_TYPES = frozenset((str, int, float, bool, type(None)))
-MERGED = re.compile(rb"<mergeCell ")
-FORMULA_WITHOUT_RESULT = re.compile(rb"<f\b[^>]*(?:/>|>[^<]*</f>)(?:<v\s*/>|<v></v>)?</c>")
-OVERLAP_BYTES = 1 << 16  # searched twice, so that no cell falls between two chunks
+TEXT_FORMULA = re.compile(r'="((?:[^"]|"")*)"')
+TEXT_FORMULA_NOTE = 'Cells that Excel wrote as formulas of a text (="…") are read as that text.'
 
 
 def csv_rows(file: IO[bytes], name: str, container: Container) -> Iterator[Block]:
     """csv's own reading, a row at a time: only CR and LF end a line, and a fault costs the lines it spoils."""
     csv.field_size_limit(1 << 30)
     text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")  # type: ignore[arg-type]
-    reader, table = container.dialect.reader(iter(text)), _RowBuilder(container.dialect.above)
+    reader, table = container.dialect.reader(iter(text)), RowBuilder(container.dialect.above)
     block, line = Block(), 1
     while True:
         cells: list[str] | None = []
@@ -39,6 +36,8 @@ def csv_rows(file: IO[bytes], name: str, container: Container) -> Iterator[Block
         except csv.Error as error:
             block.add_bad(line, "columns", "", _csv_error_text(error, line, reader.line_num))
         if cells is None:
+            if container.dialect.drawn and (beside := reader.rest()):
+                block.notes.append(f"Beside the table stands text that was not read: {'; '.join(beside)[:200]}.")
             break
         table.add(block, cells, line, container.dialect.delimiter)
         line = reader.line_num + 1
@@ -57,11 +56,14 @@ def _csv_error_text(error: csv.Error, first: int, last: int) -> str:
     return f"{where}: {error}."
 
 
-class _RowBuilder:
+class RowBuilder:
     """Rows under a header. above: filled rows before it."""
 
     def __init__(self, above: int):
-        self.above, self.skipped, self.header = above, [], None
+        self.above = above
+        self.skipped: list[str] = []
+        self.cells: list[Any] = []  # of the header, as they stand there
+        self.header: list[str] | None = None
 
     def add(self, block: Block, cells: list[Any], line: int, delimiter: str = ",") -> None:
         if not any(cell not in ("", None) for cell in cells):
@@ -70,25 +72,39 @@ class _RowBuilder:
             self.skipped.append(" ".join(str(cell) for cell in cells if cell not in ("", None)))
             return
         if self.header is None:
-            self.header = _column_names(cells)
+            self.cells = cells
+            self.header = column_names([_text_of(cell) for cell in cells])
             titles = [title for title in self.skipped if not title.startswith("sep=")]
             if titles:
                 block.notes.append(
                     f"The header is line {line}; above it stands, and was left out: {'; '.join(titles)[:200]}."
                 )
             return
+        if cells == self.cells:
+            reason = f"Line {line} repeats the header: it is no row, and left out."
+            block.add_bad(line, "columns", delimiter.join(map(str, cells)), reason)
+            return
         extra = cells[len(self.header) :]
         if len(cells) < len(self.header) or any(extra):
             reason = f"Line {line} has {len(cells)} cells, the header {len(self.header)}."
             block.add_bad(line, "columns", delimiter.join(map(str, cells)), reason)
             return
+        if any(type(cell) is str and cell[:2] == '="' for cell in cells):
+            cells = [_text_of(cell) for cell in cells]
+            block.notes.append(TEXT_FORMULA_NOTE)
         block.add(
             {name or "(no name)": cell for name, cell in zip(self.header, cells) if name or cell not in ("", None)},
             line,
         )
 
 
-def _column_names(cells: list[Any]) -> list[str]:
+def _text_of(cell: Any) -> Any:
+    """The cell; where Excel wrote a formula of a text, ="Tea", that text."""
+    formula = TEXT_FORMULA.fullmatch(cell) if type(cell) is str and cell[:2] == '="' else None
+    return formula[1].replace('""', '"') if formula else cell
+
+
+def column_names(cells: list[Any]) -> list[str]:
     """The columns' names; one that stands there twice gets a number, so that none hides another."""
     names: list[str] = []
     for cell in cells:
@@ -99,72 +115,6 @@ def _column_names(cells: list[Any]) -> list[str]:
             else f"{name} ({sum(n == name or n.startswith(name + ' (') for n in names) + 1})"
         )
     return names
-
-
-def sheet_rows(path: Path, container: Container) -> Iterator[Block]:
-    """The rows of the first sheet of an Excel file that has any; a note names the other sheets."""
-    try:
-        import openpyxl  # optional
-    except ImportError:
-        raise DataError(
-            f"{path.name} is an Excel file.", "pip install openpyxl reads it; or save the sheet as CSV.", path.name
-        ) from None
-    try:
-        with open(path, "rb") as file:  # by its name openpyxl would refuse one that ends otherwise
-            book = openpyxl.load_workbook(file, read_only=True, data_only=True)
-            sheets = [
-                (sheet.title, [list(row) for row in sheet.iter_rows(values_only=True)]) for sheet in book.worksheets
-            ]
-    except Exception as error:  # openpyxl and its parser raise what they like on a damaged file
-        raise DataError(
-            f"{path.name} is a ZIP or Excel file, but damaged: {error}.",
-            "Open it in Excel and save it again, or as CSV.",
-            path.name,
-        ) from error
-    filled = [(title, rows) for title, rows in sheets if sum(any(c not in (None, "") for c in row) for row in rows) > 1]
-    if not filled:
-        raise DataError(f"{path.name} holds no rows.", "Choose a file that holds rows.", path.name)
-    title, rows = filled[0]
-    rows = [[cell if type(cell) in PLAIN_TYPES else _date_text(cell) for cell in row] for row in rows]
-    table, block = _RowBuilder(above_header(rows)), Block(notes=_cell_notes(path))
-    if len(filled) > 1:
-        others = ", ".join(other for other, _ in filled[1:10])
-        block.notes.append(f"The sheet {title} was read; these were not: {others}.")
-    width = max(len(row) for row in rows)
-    for line, row in enumerate(rows, 1):
-        table.add(block, [cell if cell is not None else "" for cell in row] + [""] * (width - len(row)), line)
-        if len(block.rows) >= ROWS_PER_BLOCK:
-            yield block
-            block = Block()
-    yield block
-
-
-def _cell_notes(path: Path) -> list[str]:
-    """Notes on merged cells and on formulas without a result, which are read as empty."""
-    merged = formulas = 0
-    with zipfile.ZipFile(path) as book:
-        for name in book.namelist():
-            if not name.startswith("xl/worksheets/") or not name.endswith(".xml"):
-                continue
-            with book.open(name) as sheet:
-                rest = b""
-                while data := sheet.read(1 << 20):
-                    merged += len(MERGED.findall(data))
-                    matches = list(FORMULA_WITHOUT_RESULT.finditer(rest + data))
-                    formulas += len(matches)
-                    rest = (rest + data)[max(matches[-1].end() if matches else 0, len(rest + data) - OVERLAP_BYTES) :]
-    notes = []
-    if merged:
-        notes.append(
-            f"{merged} ranges of cells are merged: the first cell of each holds its value, the others are read as "
-            "empty."
-        )
-    if formulas:
-        notes.append(
-            f"{formulas} formulas have no saved result and are read as empty: open the file in Excel, save it, "
-            "and choose it again."
-        )
-    return notes
 
 
 def arrow_rows(path: Path, container: Container) -> Iterator[Block]:
@@ -186,6 +136,8 @@ def arrow_rows(path: Path, container: Container) -> Iterator[Block]:
         notes: list[str] | None = None
         for batch in batches:
             done += batch.get_total_buffer_size()  # nbytes would follow offsets that nobody has looked at yet
+            if len(set(batch.schema.names)) < len(batch.schema.names):
+                batch = batch.rename_columns(column_names(batch.schema.names))
             if notes is None:
                 classes = class_names(batch.schema)
                 notes = [CLASSES_NOTE.format(name, ", ".join(names[:5])) for name, names in classes.items()]
@@ -235,7 +187,7 @@ def _block(pa: Any, batch: Any, done: int) -> Block:
     """The batch as rows. Raises ArrowInvalid where its buffers are inconsistent: Arrow would read beyond their ends."""
     try:
         batch.validate(full=True)
-        return Block([_without_filled_nulls(row) for row in batch.to_pylist()], None, done)
+        return Block([_without_filled_nulls(row) for row in batch.to_pylist(maps_as_pydicts="lossy")], None, done)
     except (pa.ArrowInvalid, UnicodeDecodeError):
         return _row_by_row(pa, batch, done)
 
@@ -299,10 +251,3 @@ def _plain_value(value: Any) -> Any:
         except UnicodeDecodeError:
             return value
     return str(value) if isinstance(value, (date, time, timedelta, Decimal)) else value
-
-
-def _date_text(value: Any) -> str:
-    """A date or a time of a sheet as text. Excel keeps a date as midnight of that day."""
-    if isinstance(value, datetime) and value.time() == time.min:
-        value = value.date()
-    return str(value)

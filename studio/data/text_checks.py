@@ -15,6 +15,10 @@ from typing import NamedTuple
 import numpy as np
 
 MAX_TEXT_CHARACTERS = 100_000  # characters of one text: absurd
+NOTHING = frozenset(  # as programs write it; \N: a database's; with #: a spreadsheet's errors
+    ("nan", "none", "null", "\\n", "nat", "n/a", "n.a.", "<na>", "nil", "(null)", "#n/a", "#ref!", "#name?", "#value!",
+     "#div/0!", "#num!", "#null!", "#error!")
+)  # fmt: skip
 CONTROL_BYTES = [*range(0, 9), 11, 12, *range(14, 32), 127]
 SUSPICIOUS_BYTES = bytes(1 if b in b"{$<@&[\r_JKz-\xc3\xef" or b in CONTROL_BYTES else 0 for b in range(256))
 
@@ -179,9 +183,9 @@ def _code_point(text: str) -> str:
 
 
 def _nearly_empty(data: bytes, ends: np.ndarray, starts: np.ndarray, answers: np.ndarray) -> Iterator[Hit]:
-    for i in np.flatnonzero(ends - starts <= 4).tolist():
+    for i in np.flatnonzero(ends - starts <= 8).tolist():
         text = _text(data, ends, i).strip()
-        if text.lower() in ("nan", "none", "null", "\\n"):  # \N: a database's
+        if text.lower() in NOTHING:
             yield Hit("nan_text", i, text)
         elif len(text) == 1 and answers[i]:
             yield Hit("too_short", i, text)

@@ -153,12 +153,14 @@ def _unknown_speakers(speakers: list[str], role: str, name: str) -> DataError:
 
 def group_turns(blocks: Iterable[Block], how: ThreadColumns) -> Iterator[Block]:
     """The conversations in the order of their first turns, each with the line of its first turn. Held in memory."""
-    turns = [
-        (row, block.lines[n] if block.lines else None)
-        for block in blocks
-        for n, row in enumerate(map(as_row, block.rows))
-        if isinstance(row, dict)
-    ]
+    turns: list[Turn] = []
+    notes: list[str] = []
+    for block in blocks:
+        notes += block.notes
+        lines = block.lines or [None] * len(block.rows)
+        turns += [
+            (row, line) for row, line in zip(map(as_row, block.rows), lines, strict=True) if isinstance(row, dict)
+        ]
     threads = _branches(turns, how) if how.parent else _groups(turns, how)
     used = sum(map(len, threads))
     key = how.parent or how.conversation
@@ -166,7 +168,7 @@ def group_turns(blocks: Iterable[Block], how: ThreadColumns) -> Iterator[Block]:
     note += f" by the column {key}." if key else ", each up to the next row that is no turn."
     if used < len(turns):
         note += f" {len(turns) - used} rows stand in other branches, or in no conversation, and are not used."
-    block = Block(notes=[note], lines=None if not turns or turns[0][1] is None else [])
+    block = Block(notes=[*notes, note], lines=None if not turns or turns[0][1] is None else [])
     for thread in threads:
         messages = [{"role": _role(row[how.role]), "content": row.get(how.content)} | _more(row) for row, _ in thread]
         block.rows.append({"messages": messages})
