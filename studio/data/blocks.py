@@ -23,6 +23,8 @@ from studio.errors import DataError
 from studio.text.marks import speaker, turns_in
 
 LINES_CHECKED = 200  # lines
+DIGITS_AS_ZEROS = bytes(ord("0") if chr(byte) in "0123456789" else ord(".") for byte in range(256))
+LONG_NUMBER = b"0" * 20  # orjson makes a float of a whole number beyond 64 bits
 
 
 def blocks(path: Path, container: Container) -> Iterator[Block]:
@@ -109,11 +111,14 @@ def _notes_on_duplicate_keys(texts: list[bytes]) -> list[str]:
 
 def parse_lines(texts: list[bytes], numbers: Sequence[int], done: int) -> Block:
     """A block from lines. numbers: of each line in the file."""
-    try:
-        rows = list(map(orjson.loads, texts))
-    except orjson.JSONDecodeError:
-        return _parse_line_by_line(texts, numbers, done)
-    return Block(rows, list(numbers), done)
+    if not _has_long_number(b"\n".join(texts)):
+        with contextlib.suppress(orjson.JSONDecodeError):
+            return Block(list(map(orjson.loads, texts)), list(numbers), done)
+    return _parse_line_by_line(texts, numbers, done)
+
+
+def _has_long_number(text: bytes) -> bool:
+    return LONG_NUMBER in text.translate(DIGITS_AS_ZEROS)
 
 
 def _parse_line_by_line(texts: list[bytes], numbers: Sequence[int], done: int) -> Block:
@@ -123,14 +128,16 @@ def _parse_line_by_line(texts: list[bytes], numbers: Sequence[int], done: int) -
         if not text:
             continue
         try:
-            block.add(orjson.loads(text), line)
+            value = orjson.loads(text)
         except orjson.JSONDecodeError as error:
             _parse_with_json(block, text, line, error)
+        else:
+            block.add(json.loads(text) if _has_long_number(text) else value, line)
     return block
 
 
 def _parse_with_json(block: Block, text: bytes, line: int, error: orjson.JSONDecodeError) -> None:
-    """What orjson refuses and the json module reads: NaN, numbers beyond 64 bits, half surrogates."""
+    """What orjson refuses and the json module reads: NaN, half surrogates."""
     try:
         block.add(json.loads(text), line)
     except UnicodeDecodeError as broken:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
-
-import orjson
 
 from studio.data.formats import LIST_COLUMNS
 from studio.data.roles import ROLE_KEYS, ROLES
@@ -139,8 +138,8 @@ def _decoded(text: str) -> list[Any] | None:
     if text.lstrip()[:1] not in ("{", "["):
         return None
     try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
         return None
     return expand_row(value) or [value]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from studio.data.editing.log import Edits
 from studio.data.editing.operations import Fix, Replace, operation
 from studio.data.editing.saving import save
 from studio.data.editing.state import State
+from studio.data.editing.typed import meant
 from studio.data.mapping import resolve_entry
 from studio.errors import OrderError, StudioError
 from studio.ui import guard, measure, rights, words
-from studio.ui.data_edit_view import bar_of, in_short, lists_of, roles_of, row_after, text_of
+from studio.ui.data_edit_view import bar_of, in_short, lists_of, roles_of, row_after, text_of, texts_of
 from studio.ui.data_rows import PAGE, conversation_of, tokens_of
 
 Question = dict[str, Any]
@@ -64,25 +66,23 @@ def edit_fix(question: Question) -> Question:
 def data_edit(question: Question) -> Question:
     """Apply a change: an operation, or {"op": undo, redo or discard}.
 
-    {order, revision, change} -> what is not saved now, and the row it was about.
+    {order, revision, fingerprint, change} -> what is not saved now, and the row it was about. change: as typed.meant.
     """
     run_config = _wanted(question)
     edits = _edits(run_config)
     change = question.get("change")
     if not isinstance(change, dict):
         raise OrderError("The question names no change.", "Ask as the page does.", "change")
-    if change.get("op") == "replace" and "skip" not in change:
-        change = {**change, "skip": edits.dataset.unused}
     before = edits.state()
-    state = edits.change(change, _revision(question))
-    return {**bar_of(state), "row": row_after(before, state)}
+    state = edits.change(meant(change, before, edits.dataset), _revision(question), _fingerprint(question))
+    return {**bar_of(state), "fingerprint": edits.dataset.fingerprint, "row": row_after(before, state)}
 
 
 @rights.job(waits=True)
 def data_save(question: Question) -> Question:
-    """{order, revision} -> the new file: {source, name, bytes, rows, fingerprint (sha256), left_out, mapping}."""
+    """{order, revision, fingerprint} -> the new file: {source, name, bytes, rows, fingerprint, left_out, mapping}."""
     run_config = _wanted(question)
-    record = save(_edits(run_config), _revision(question))
+    record = save(_edits(run_config), _revision(question), _fingerprint(question))
     return {
         "source": record["file"],
         "name": Path(record["file"]).name,
@@ -129,6 +129,12 @@ def _revision(question: Question) -> int:
     return seen
 
 
+def _fingerprint(question: Question) -> str | None:
+    """Of the content of the file that was seen; None where the question does not say."""
+    seen = question.get("fingerprint")
+    return seen if isinstance(seen, str) and re.fullmatch(r"[\w-]{1,100}", seen) else None
+
+
 def _answered(job: Callable[[RunConfig, Edits, State, Question], Question], question: Question) -> Question:
     lang = words.language(question.get("lang"))
     try:
@@ -168,6 +174,7 @@ def _rows(run_config: RunConfig, edits: Edits, state: State, question: Question)
         "rows": shown,
         "columns": edits.dataset.columns,
         "roles": roles_of(state),
+        "fingerprint": edits.dataset.fingerprint,
         "from": Path(edits.dataset.source).name,
     }
 
@@ -186,6 +193,7 @@ def _row(run_config: RunConfig, edits: Edits, state: State, question: Question) 
         "value": value,
         "text": text_of(value, state, row, broken),
         "lists": lists_of(value),
+        "texts": texts_of(value),
         "missing": [name for name in edits.dataset.columns if isinstance(value, dict) and name not in value],
         "added": row in state.added,
         "changed": row in state.edits_by_row,

@@ -7,9 +7,10 @@ from itertools import islice
 from typing import Any
 
 from studio.data.editing import scan
+from studio.data.editing.cell_operations import CellOperation
 from studio.data.editing.cells import cells, keys_of, turn_lists
-from studio.data.editing.operations import Add, Delete, Replace, Set
-from studio.data.editing.state import State, Step
+from studio.data.editing.operations import Add, Delete, Replace, Step
+from studio.data.editing.state import State
 from studio.ui.data_rows import PAGE, SHORT
 
 Question = dict[str, Any]
@@ -30,7 +31,7 @@ def bar_of(state: State) -> Question:
 def _described(step: Step) -> Question:
     """An operation in short, for the page to say in its language."""
     described: Question = {"op": step.op}
-    if isinstance(step, Set):
+    if isinstance(step, CellOperation):
         described |= {"row": step.row, "field": str(next((key for key in step.path if isinstance(key, str)), ""))}
     elif isinstance(step, Delete):
         described |= {"count": len(step.rows), "row": step.rows[0]}
@@ -49,7 +50,7 @@ def row_after(before: State, after: State) -> int | None:
     last = steps[-1] if steps else None
     if isinstance(last, Add):
         row = max(after.added if after.exists(max(after.added, default=0)) else {last.after})
-    elif isinstance(last, Set):
+    elif isinstance(last, CellOperation):
         row = last.row
     elif isinstance(last, Delete) and last.rows:
         row = last.rows[0]
@@ -82,6 +83,22 @@ def lists_of(value: Any) -> list[Question]:
     """Where the lists of turns of a row stand, and which of their keys say who speaks, and what."""
     found = [(list(path), *keys_of(turns)) for path, turns in turn_lists(value)]
     return [{"path": path, "who": who, "said": said} for path, who, said in found]
+
+
+def texts_of(value: Any) -> dict[str, str]:
+    """The values of a row's fields that are no text, as JSON with every digit, by their path as JSON: a browser rounds
+    large numbers, and writes 1.0 as 1.
+    """
+    fields = [((key,), item) for key, item in value.items()] if isinstance(value, dict) else [((), value)]
+    for path, turns in turn_lists(value):
+        fields += [((*path, n, key), item) for n, turn in enumerate(turns) for key, item in turn.items()]
+    return {
+        json.dumps(path, ensure_ascii=False, separators=(",", ":")): json.dumps(
+            item, ensure_ascii=False, indent=1, default=str
+        )
+        for path, item in fields
+        if not isinstance(item, str)
+    }
 
 
 def text_of(value: Any, state: State, row: int, broken: bool) -> str:

@@ -7,6 +7,7 @@ once. Answers are encoded by orjson: the web framework's own encoder takes tens 
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -285,10 +286,15 @@ def repairs(ask: dict[str, Any]) -> Response:
 
 
 def json_response(answer: dict[str, Any]) -> Response:
-    """An answer as a response of its own, made once by orjson."""
-    return Response(
-        orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS), media_type="application/json"
-    )
+    """An answer as a response of its own, made once by orjson; of what it refuses (numbers beyond 64 bits, half
+    surrogates) by the json module, with null for NaN as orjson has it.
+    """
+    try:
+        body = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+    except TypeError:
+        plain = json.dumps(answer, default=lambda value: value.tolist())
+        body = json.dumps(json.loads(plain, parse_constant=lambda _: None)).encode()
+    return Response(body, media_type="application/json")
 
 
 def _checkpoint(run_: Run, step: int) -> dict[str, Any]:

@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from studio.data.dataset import Dataset
-from studio.data.editing.operations import operation
+from studio.data.editing.operations import Step, operation
 from studio.data.editing.rows import folder_of, rows_of
 from studio.data.editing.scan import resolved
-from studio.data.editing.state import State, Step
+from studio.data.editing.state import State
 from studio.errors import DataError
 from studio.home import changing
 
@@ -52,16 +52,16 @@ class Edits:
         _cached_state[self.folder] = ((len(lines), hash(lines[-1]) if lines else 0), state)
         return state
 
-    def change(self, values: dict[str, Any], revision: int | None = None) -> State:
+    def change(self, values: dict[str, Any], revision: int | None = None, fingerprint: str | None = None) -> State:
         """Apply an operation, or one of undo, redo and discard; returns the new state.
 
-        revision: the one the change was made on; None: the current one. Raises StaleError where the rows were changed
-        since, DataError where the change is impossible.
+        revision, fingerprint: those the change was made on; None: the current ones. Raises StaleError where the rows
+        were changed since, DataError where the change is impossible.
         """
         with changing(self.file):
             lines = _lines(self.file)
             state = self._state(lines)
-            self.check_seen(state, revision)
+            self.check_seen(state, revision, fingerprint)
             control = values.get("op") if isinstance(values, dict) else None
             if control in CONTROLS:
                 if control == "redo" and not state.undone:
@@ -74,8 +74,19 @@ class Edits:
             _append(self.file, lines, line)
         return self.state()
 
-    def check_seen(self, state: State, revision: int | None) -> None:
-        """Raise StaleError where the state is no longer at the revision that was shown."""
+    def check_seen(self, state: State, revision: int | None, fingerprint: str | None) -> None:
+        """Raise StaleError where the file, or the state of its rows, is no longer the one that was shown."""
+        if fingerprint is not None and fingerprint != self.dataset.fingerprint:
+            name, count = Path(self.dataset.source).name, pending(fingerprint)
+            kept = (
+                f" {count:,} changes of the earlier rows are kept for when the earlier file is back." if count else ""
+            )
+            raise StaleError(
+                f"{name} holds other rows than those shown here: the file was written anew meanwhile, or is read "
+                "another way. This change was not made.",
+                f"The rows are shown as they stand in the file now.{kept}",
+                "fingerprint",
+            )
         if revision is not None and revision != state.revision:
             raise StaleError(
                 "These rows were changed in another tab or by another program since they were shown here; "
@@ -84,10 +95,18 @@ class Edits:
                 "revision",
             )
 
-    def note_saved(self, about: dict[str, Any]) -> None:
-        """Record that the operations were saved to a new file; the log restarts and the cached rows are removed."""
+    @contextmanager
+    def saving(self, revision: int | None, fingerprint: str | None) -> Iterator[tuple[State, dict[str, Any]]]:
+        """(the state to save, what the log is to say of it), locked against changes meanwhile; they would be lost.
+
+        Afterwards the log restarts and the cached rows are removed. Raises StaleError as `change`.
+        """
         with changing(self.file):
-            _append(self.file, _lines(self.file), {"op": "saved", **about})
+            lines = _lines(self.file)
+            state, about = self._state(lines), {"op": "saved"}
+            self.check_seen(state, revision, fingerprint)
+            yield state, about
+            _append(self.file, lines, about)
         shutil.rmtree(self.folder / "rows", ignore_errors=True)
 
 
@@ -121,21 +140,29 @@ def _append(file: Path, lines: list[bytes], line: dict[str, Any]) -> None:
 
 
 def _replay(lines: list[bytes]) -> tuple[list[Step], list[Step]]:
-    """(operations in effect, undone operations with the next one to redo last)."""
+    """(operations in effect, undone operations with the next one to redo last). Raises DataError for a damaged line."""
     steps: list[Step] = []
     undone: list[Step] = []
-    for line in lines:
-        values = orjson.loads(line)
-        op = values["op"]
-        if op == "undo":
-            undone.append(steps.pop())
-        elif op == "redo":
-            steps.append(undone.pop())
-        elif op == "discard":
-            undone, steps = [*undone, *steps[::-1]], []
-        elif op == "saved":
-            steps, undone = [], []
-        else:
-            steps.append(operation(values))
-            undone = []
+    for number, line in enumerate(lines, 1):
+        try:
+            values = json.loads(line)
+            op = values["op"]
+            if op == "undo":
+                undone.append(steps.pop())
+            elif op == "redo":
+                steps.append(undone.pop())
+            elif op == "discard":
+                undone, steps = [*undone, *steps[::-1]], []
+            elif op == "saved":
+                steps, undone = [], []
+            else:
+                steps.append(operation(values))
+                undone = []
+        except (ValueError, LookupError, TypeError, DataError) as error:
+            raise DataError(
+                f"Line {number} of the changes of this file is damaged ({type(error).__name__}).",
+                "Take that line and all after it out of the newest log.jsonl in the folder edits of the studio's home: "
+                "the changes before it are kept.",
+                "edits",
+            ) from error
     return steps, undone

@@ -1,71 +1,27 @@
-"""The operations on rows: set, delete, add, replace, fix. Each is a line of JSON and a pure function of a row."""
+"""The operations on rows: delete, add, replace, fix; with those on one row, each is a line of JSON."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Annotated, Any, Literal, NamedTuple
 
 import regex
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from studio import json_text
-from studio.data.editing.cells import check_path, map_texts, path_text, replace_at, value_at
+from studio.data.editing.cell_operations import Insert, Operation, Remove, Row, Set, check_size
+from studio.data.editing.cells import map_texts
 from studio.data.editing.fixes import TEXT_FIXES, TURN_FIXES, apply_fix
 from studio.data.problem import KINDS
 from studio.errors import DataError
 from studio.text.patterns import compile_pattern
 
-MAX_VALUE_CHARACTERS = 2_000_000  # characters of a value, as JSON
 PATTERN_SECONDS = (
     1.0  # that a pattern may take for one text; ten times that when it is applied again, on a busier computer
 )
-Row = Annotated[int, Field(ge=1, lt=2**53)]
 RowList = Annotated[list[Row], Field(max_length=5_000_000)]
-
-
-class Operation(BaseModel):
-    """A line of the log."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
-
-
-class Set(Operation):
-    """Another value at a path in a row: a cell, a turn's words, a list of turns, or (no path) the whole row."""
-
-    op: Literal["set"]
-    row: Row
-    path: Annotated[list[Annotated[str, Field(max_length=500)] | Annotated[int, Field(ge=0)]], Field(max_length=20)]
-    value: Any
-
-    def apply(self, value: Any) -> Any:
-        return replace_at(value, tuple(self.path), self.value)
-
-    def check(self, value: Any) -> None:
-        """Raise DataError where it does not fit the row as it stands."""
-        _check_size(self.value, self.row)
-        path = tuple(self.path)
-        if not path:
-            if not isinstance(self.value, (dict, list)) or not self.value:
-                raise DataError(
-                    f"Row {self.row} must be an object with named fields, or a list of turns.",
-                    'Write it as {"…": "…"}.',
-                    "value",
-                )
-            return
-        check_path(value, path, self.row)
-        try:
-            before = value_at(value, path)
-        except LookupError:
-            return
-        if isinstance(before, str) and not isinstance(self.value, str):
-            raise DataError(
-                f"{path_text(path)} of row {self.row} holds text; {type(self.value).__name__} was given.",
-                "Write it as text.",
-                "value",
-            )
 
 
 class Delete(Operation):
@@ -81,7 +37,7 @@ class Add(Operation):
     value: Any
 
     def check(self) -> None:
-        _check_size(self.value, None)
+        check_size(self.value, None)
         if not isinstance(self.value, (dict, list)) or not self.value:
             raise DataError(
                 "A new row must be an object with named fields, or a list of turns.", 'Write it as {"…": "…"}.', "value"
@@ -203,36 +159,20 @@ class Fix(Operation):
         return apply_fix(self.kind, value)
 
 
-AnyOperation = Annotated[Set | Delete | Add | Replace | Fix, Field(discriminator="op")]
-ADAPTER: TypeAdapter[Set | Delete | Add | Replace | Fix] = TypeAdapter(AnyOperation)
+Step = Set | Insert | Remove | Delete | Add | Replace | Fix
+ADAPTER: TypeAdapter[Step] = TypeAdapter(Annotated[Step, Field(discriminator="op")])
 
 
-def operation(values: Any) -> Set | Delete | Add | Replace | Fix:
+def operation(values: Any) -> Step:
     """An operation from plain values. Raises DataError that names the field and what is wrong with it."""
     try:
         return ADAPTER.validate_python(json_text.check_depth(values, "The operation"))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:]) or "op"
-        known = "set, delete, add, replace or fix"
+        known = "set, insert, remove, delete, add, replace or fix"
         raise DataError(
             f"The operation is not one: {where}: {first['msg']}.",
             f'Write it as {{"op": …}} with op one of {known}.',
             where,
         ) from error
-
-
-def _check_size(value: Any, row: int | None) -> None:
-    try:
-        size = len(json.dumps(json_text.check_depth(value, "The value")))
-    except (TypeError, ValueError) as error:
-        if isinstance(error, DataError | json_text.NestingError):
-            raise
-        raise DataError("The value is no JSON.", "Write text, numbers, lists or objects.", "value") from error
-    if size > MAX_VALUE_CHARACTERS:
-        subject = f"Row {row}" if row else "The new row"
-        raise DataError(
-            f"{subject} would get {size:,} characters in one field.",
-            f"At most {MAX_VALUE_CHARACTERS:,} fit; part the text into several rows.",
-            "value",
-        )

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
 from studio.data.dataset import Dataset
 from studio.data.formats import as_row
@@ -52,7 +51,7 @@ class Rows:
         return self.lines[(int(self.ends[row - 2]) if row > 1 else 0) : int(self.ends[row - 1]) - 1]
 
     def value(self, row: int) -> Any:
-        return decoded(self.line(row))
+        return json.loads(self.line(row))
 
 
 def rows_of(source: str, dataset: Dataset, format: str, mapping: dict[str, Any] | None, encoding: str) -> Rows:
@@ -112,13 +111,6 @@ def _as_text(value: Any) -> str:
             "data.train",
         )
     return str(value)  # dates, decimals
-
-
-def decoded(line: bytes) -> Any:
-    try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError:  # NaN, half surrogates, numbers beyond 64 bits
-        return json.loads(line)
 
 
 def writable(value: Any) -> Any:

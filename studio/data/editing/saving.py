@@ -23,12 +23,11 @@ from studio.home import fsync_path, slug, subfolder, temporary_path, write_atomi
 EDITED_SUFFIX = re.compile(r"(\.edited)?(-\d+)?$")
 
 
-def save(edits: Edits, revision: int | None = None) -> dict[str, Any]:
+def save(edits: Edits, revision: int | None = None, fingerprint: str | None = None) -> dict[str, Any]:
     """Write the rows of a log to a new file among the uploads; the log begins anew. As `write`, and StaleError."""
-    state = edits.state()
-    edits.check_seen(state, revision)
-    record = write(edits.dataset, state)
-    edits.note_saved({"file": Path(record["file"]).name, "sha256": record["sha256"]})
+    with edits.saving(revision, fingerprint) as (state, about):
+        record = write(edits.dataset, state)
+        about |= {"file": Path(record["file"]).name, "sha256": record["sha256"]}
     return record
 
 

@@ -14,10 +14,11 @@ from studio.data.block import Block
 from studio.data.chunk import ProblemCollector, convert_block
 from studio.data.converter import Converter
 from studio.data.dataset import Dataset
+from studio.data.editing.cell_operations import CellOperation
 from studio.data.editing.cells import cells
 from studio.data.editing.excerpts import deleted_excerpt, difference, match_excerpt
-from studio.data.editing.operations import Add, Delete, Fix, Replace, Set
-from studio.data.editing.state import State, Step
+from studio.data.editing.operations import Add, Delete, Fix, Replace, Step
+from studio.data.editing.state import State
 from studio.data.formats import formats
 from studio.errors import DataError
 
@@ -150,7 +151,7 @@ def check_rows(state: State, rows: list[int]) -> tuple[ProblemCollector, pa.Tabl
 
 def resolved(step: Step, state: State, dataset: Dataset) -> Step:
     """The operation with the rows and counts that it affects filled in. Raises DataError where it is impossible."""
-    if isinstance(step, Set):
+    if isinstance(step, CellOperation):
         _check_row(state, step.row)
         step.check(state.value(step.row))
         return step

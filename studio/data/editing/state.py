@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from studio.data.editing.operations import Add, Delete, Fix, Replace, Set
+from studio.data.editing.cell_operations import CellOperation
+from studio.data.editing.operations import Add, Delete, Fix, Replace, Set, Step
 from studio.data.editing.rows import Rows
-
-Step = Set | Delete | Add | Replace | Fix
 
 
 class State:
@@ -42,7 +41,7 @@ class State:
         elif isinstance(step, Delete) or (isinstance(step, Fix) and step.way == "delete"):
             self.deleted.update(step.rows or ())
         else:
-            for row in [step.row] if isinstance(step, Set) else step.rows or ():
+            for row in [step.row] if isinstance(step, CellOperation) else step.rows or ():
                 self.edits_by_row.setdefault(row, []).append(n)
 
     @cached_property
@@ -87,7 +86,7 @@ class State:
     def counts(self) -> dict[str, int]:
         """Counts of changes: cells; deleted, added, replaced and fixed rows; replacements (matches)."""
         counts: Counter[str] = Counter()
-        cells = {(step.row, tuple(step.path)) for step in self.steps if isinstance(step, Set)}
+        cells = {(step.row, tuple(step.path)) for step in self.steps if isinstance(step, CellOperation)}
         counts["cells"], counts["added"] = len(cells), len(self.added)
         counts["deleted"] = len(self.deleted)
         for step in self.steps:

@@ -62,7 +62,7 @@
     // -- changes go one after the other, each with the revision that the one before it left
     const change = (op) => (going = going.then(async () => {
       try {
-        state = await studio.call("data_edit", question({ revision: state.revision, change: op }));
+        state = await studio.call("data_edit", question({ revision: state.revision, fingerprint: page.fingerprint, change: op }));
         tell(null); drawBar();
         return state;
       } catch (problem) {
@@ -107,7 +107,7 @@
     const save = () => (going = going.then(async () => {
       keep.disabled = true; keep.textContent = say("Saving…");
       try {
-        const made = await studio.call("data_save", question({ revision: state.revision }));
+        const made = await studio.call("data_save", question({ revision: state.revision, fingerprint: page.fingerprint }));
         tell(null);
         clear();
         saved(made);
@@ -195,8 +195,9 @@
       if (fields) drawRow();
       drawVerdict();
     }
-    const put = async (path, value, field) => {
-      const row = shown.row, answer = await change({ op: "set", row, path, value });
+    // what: {value}, {typed: text} or {json: text}; or another operation in place of "set"
+    const put = async (path, what, field) => {
+      const row = shown.row, answer = await change({ op: "set", row, path, ...what });
       field?.classList.toggle("unsaved", !answer);
       if (!answer) return false;
       await load({ quiet: true });
@@ -204,7 +205,7 @@
       return true;
     };
     // A text that is changed in place: leaving it or Ctrl+Enter keeps the change, Esc takes it back.
-    const area = (path, stored, label, read = (text) => text) => {
+    const area = (path, stored, label, read = (typed) => ({ typed })) => {
       let before = stored;
       const plain = () => before.replace(/\r\n?/g, "\n"); // as a text field holds it
       const field = el("textarea", {
@@ -216,17 +217,8 @@
       const commit = async () => {
         if (field.value === plain()) { field.classList.remove("unsaved"); return; }
         if (field.value === sent) return;
-        const text = before.includes("\r\n") ? field.value.replace(/\n/g, "\r\n") : field.value;
-        let value;
-        try {
-          value = read(text);
-        } catch {
-          tell({ message: say("This is no JSON."), hint: say("Correct it; Esc takes the change back.") });
-          field.classList.add("unsaved");
-          return;
-        }
-        sent = field.value;
-        if (await put(path, value, field)) before = text;
+        const text = sent = field.value;
+        if (await put(path, read(text), field)) before = text;
         sent = null;
       };
       field.addEventListener("change", commit);
@@ -247,15 +239,16 @@
       });
       return field;
     };
-    const json = (path, value, label) => el("div", { class: "json" },
-      area(path, JSON.stringify(value, null, 1), label, JSON.parse));
+    // what is no text is shown and sent as the text of its JSON: numbers here would be rounded
+    const json = (path, label, text = shown.texts[JSON.stringify(path)]) => el("div", { class: "json" },
+      area(path, text, label, (json) => ({ json })));
     const cell = (path, value, label) => el("div", { class: "cell-box" }, el("b", {}, label),
-      typeof value === "string" ? area(path, value, label) : json(path, value, label));
+      typeof value === "string" ? area(path, value, label) : json(path, label));
 
     function drawTurns({ path, who, said }, turns) {
       const at = turns.map((one) => one[who]), known = [...new Set([...page.roles, ...at])];
       const roles = known.every((role) => STANDARD.includes(role)) ? STANDARD : [...new Set([...known, "system"])];
-      const insert = (n, role) => put(path, [...turns.slice(0, n), { [who]: role, [said]: "" }, ...turns.slice(n)])
+      const insert = (n, role) => put([...path, n], { op: "insert", value: { [who]: role, [said]: "" } })
         .then(() => view.querySelectorAll(".turn-edit")[n]?.querySelector("textarea")?.focus());
       const following = (role) => {
         const talk = roles.filter((one) => !["system", "tool"].includes(one));
@@ -271,19 +264,19 @@
           const role = el("select", { "aria-label": say("Who speaks in turn {n}", { n: n + 1 }) },
             roles.map((name) => el("option", { value: name }, name)));
           role.value = one[who];
-          role.addEventListener("change", () => put([...path, n, who], role.value));
+          role.addEventListener("change", () => put([...path, n, who], { value: role.value }));
           return el("div", { class: "turn-edit" }, el("div", { class: "turn-head" }, role,
             el("button", { type: "button", class: "plain small", onclick: () => insert(n + 1, following(one[who])) },
               "+ " + say("Turn below")),
             el("button", {
               type: "button", class: "plain small", disabled: turns.length < 2,
-              onclick: () => put(path, turns.filter((_, place) => place !== n))
+              onclick: () => put([...path, n], { op: "remove" })
             }, say("Remove"))),
             typeof one[said] === "string"
               ? area([...path, n, said], one[said], label)
               : one[said] === undefined
               ? ""
-              : json([...path, n, said], one[said], label),
+              : json([...path, n, said], label),
             Object.keys(one)
               .filter((key) => key !== who && key !== said)
               .map((key) => cell([...path, n, key], one[key], key)));
@@ -294,14 +287,13 @@
       const parts = value == null
         ? [el("p", { class: "note" }, say("This line could not be read. Write it as JSON, or delete the row."))]
         : Array.isArray(value)
-        ? (shown.lists.length ? [drawTurns(shown.lists[0], value)] : [json([], value, say("Row"))])
-        : typeof value !== "object" ? [area([], String(value), say("Row"), (text) => ({ text }))]
+        ? (shown.lists.length ? [drawTurns(shown.lists[0], value)] : [json([], say("Row"))])
+        : typeof value !== "object" ? [area([], String(value), say("Row"), (text) => ({ value: { text } }))]
         : Object.entries(value).map(([key, one]) => {
           const turns = shown.lists.find((each) => same(each.path, [key]));
           return turns ? drawTurns(turns, one) : cell([key], one, key);
         });
-      if (value == null) parts.push(el("div", { class: "json" }, area([], shown.text, say("Row"), JSON.parse)));
-      const copy = value && typeof value === "object" ? value : {};
+      if (value == null) parts.push(json([], say("Row"), shown.text));
       view.replaceChildren(el("div", { class: "row-head" },
         el("b", { class: "num" }, say("Row {n}", { n: number(row) }),
           shown.added || shown.changed
@@ -310,7 +302,7 @@
         el("div", { class: "row-acts" },
           el("button", {
             type: "button", class: "button edit-add",
-            onclick: () => step({ op: "add", after: row, value: emptied(copy) })
+            onclick: () => step({ op: "add", after: row })
           }, say("Add a row below")),
           el("button", { type: "button", class: "button edit-delete", onclick: () => remove(row) },
             say("Delete this row")))),
@@ -318,7 +310,7 @@
         shown.missing.length
           ? el("p", { class: "small quiet jump" }, say("Empty columns:"), " ",
             shown.missing.slice(0, 12)
-              .map((name) => el("button", { type: "button", class: "plain", onclick: () => put([name], "") },
+              .map((name) => el("button", { type: "button", class: "plain", onclick: () => put([name], { value: "" }) },
                 "+ " + name)))
           : "",
         verdict);
@@ -328,25 +320,6 @@
       chosen = (page.rows[place + 1] || page.rows[place - 1])?.row ?? null;
       return step({ op: "delete", rows: [row] });
     };
-    // A row of the same shape without its words.
-    const emptied = (value) => {
-      if (Array.isArray(value)) {
-        const { who, said } = shown.lists[0] || { who: "role", said: "content" };
-        return { [who === "from" ? "conversations" : "messages"]: talk(value, who, said) };
-      }
-      const made = Object.fromEntries(Object.entries(value).map(([key, one]) => {
-        const turns = shown.lists.find((each) => same(each.path, [key]));
-        return [key, turns ? talk(one, turns.who, turns.said) : typeof one === "string" ? "" : one];
-      }));
-      return Object.keys(made).length
-        ? made
-        : Object.fromEntries((page.columns.length
-          ? page.columns
-          : ["instruction", "output"]).map((name) => [name, ""]));
-    };
-    const talk = (turns, who, said) => turns.filter((one) => !["system", "tool", "function"].includes(one[who]))
-      .slice(0, 2)
-      .map((one) => ({ [who]: one[who], [said]: "" }));
     function drawVerdict() {
       const open = verdict.querySelector("details")?.open ?? false;
       verdict.replaceChildren(...[...shown.problems.map((one) => el("p", { class: "note" },
