@@ -50,6 +50,7 @@ NOT_COLUMNS = {*TAGS, "format", "use", "first_choice"}  # keys of a mapping that
 MISSING = object()
 SAFE = re.compile(r"[\w=./\[\]-]*\w")  # what a shell takes as one word, up to where a sentence may end behind it
 OPTION = re.compile(r"--column ('[^']*'|[\w=./\[\]-]*\w)")
+OPTIONS = re.compile(rf"[:：]?(?:\s*{OPTION.pattern})+")
 INFO_FILE = "dataset_info.json"
 ENTRY_KEYS = {
     *("columns", "tags", "formatting", "file_name", "file_sha1", "folder", "split", "subset", "num_samples", "ranking"),
@@ -197,6 +198,11 @@ def mapping_in(hint: str) -> dict[str, str] | None:
     pairs = [pair.strip("'").partition("=") for pair in OPTION.findall(hint)]
     mapping = {part: column for part, _, column in pairs}
     return mapping if mapping and "NAME" not in mapping.values() else None
+
+
+def without_options(hint: str) -> str:
+    """A hint without the options of a command that stand in it, for a page that has a button in their place."""
+    return OPTIONS.sub("", hint)
 
 
 def value_at(row: Any, column: str) -> Any:

@@ -26,12 +26,9 @@ def normalized(text: bytes) -> bytes:
 def ending_key(text: bytes) -> bytes:
     """The first and last KEY_BYTES of the normalized text: a cheap key that is equal for equal normalized texts."""
     if text.isascii():
-        begin, end = (
-            text[:WINDOW_BYTES].translate(LOWERCASE, IGNORED_BYTES)[:KEY_BYTES],
-            text[-WINDOW_BYTES:].translate(LOWERCASE, IGNORED_BYTES)[-KEY_BYTES:],
-        )
-        if len(begin) == len(end) == KEY_BYTES:
-            return begin + end
+        windows = (text[:WINDOW_BYTES] + text[-WINDOW_BYTES:]).translate(LOWERCASE, IGNORED_BYTES)
+        if len(windows) >= WINDOW_BYTES + KEY_BYTES:  # so each window gave a whole key
+            return windows[:KEY_BYTES] + windows[-KEY_BYTES:]
     whole = normalized(text)
     return whole[:KEY_BYTES] + whole[-KEY_BYTES:]
 

@@ -12,11 +12,11 @@ from studio import config, data
 from studio.config import RunConfig
 from studio.data import pairs
 from studio.data.editing import scan
-from studio.data.editing.fixes import FIX_LABELS
+from studio.data.editing.fixes import FIX_LABELS, TURN_FIXES
 from studio.data.editing.log import pending
 from studio.data.editing.record import edit_summary, record_of
 from studio.data.lengths import suggested
-from studio.data.mapping import mapping_in
+from studio.data.mapping import mapping_in, without_options
 from studio.data.pasting import read_pasted
 from studio.data.ratings import has_ratings, pairs_of
 from studio.errors import StudioError
@@ -41,8 +41,10 @@ def inspect(question: Question) -> Question:
     found = answer_of(_inspect, question)
     if "error" not in found:
         return found
-    known, suggested_mapping = answer_of(_columns, question), mapping_in(found["error"]["hint"] or "")
+    known, hint = answer_of(_columns, question), found["error"]["hint"] or ""
+    suggested_mapping = mapping_in(hint)
     return found | {
+        "error": found["error"] | ({"hint": without_options(hint)} if suggested_mapping else {}),
         "columns": known.get("columns", []),
         "rated": known.get("rated", False),
         "suggested": suggested_mapping,
@@ -103,7 +105,8 @@ def _inspect(run_config: RunConfig, lang: str) -> Question:
     for kind, count in found.counts.items():
         first = next((one for one in found.problems if one.kind == kind), None)
         kinds.append(
-            _kind(kind, count, found.by_kind[kind][:SHOWN], run_config) | {"value": first.value if first else ""}
+            _kind(kind, count, found.by_kind[kind][:SHOWN], run_config)
+            | {"value": first.value if first else "", "mend": _mend(kind, first)}
         )
     left = sum(measure.read(one.source, run_config).rows for one in run_config.data.sources()[1:])
     try:
@@ -120,7 +123,7 @@ def _inspect(run_config: RunConfig, lang: str) -> Question:
         "format": found.format,
         "container": found.container,
         "reason": words.translate(found.reason, lang),
-        "unsure": words.translate(found.unsure, lang),
+        "unsure": without_options(words.translate(found.unsure, lang)),
         "suggested": mapping_in(found.unsure),
         "unused": found.unused,
         "notes": [words.translate(note, lang) for note in found.notes],
@@ -153,11 +156,16 @@ def _kind(kind: str, count: int, rows: Any, run_config: RunConfig) -> Question:
         "reason": about.reason,
         "hint": about.hint,
         "rows": [int(row) for row in rows],
-        "mend": FIX_LABELS.get(kind),
         "delete": kind not in scan.FILE_KINDS,
         "default": {"refused": "drop"}.get(about.severity, "keep"),
         "decision": run_config.data.problems.get(kind),
     }
+
+
+def _mend(kind: str, first: data.Problem | None) -> str | None:
+    """What mends the rows of a kind, if anything does: turns are mended where the first of its rows has turns."""
+    has_turns = first is not None and "[" in (first.field or "")
+    return None if kind in TURN_FIXES and not has_turns else FIX_LABELS.get(kind)
 
 
 def _columns(run_config: RunConfig, lang: str) -> Question:

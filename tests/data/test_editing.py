@@ -345,10 +345,10 @@ def test_a_pattern_that_never_ends_is_stopped(home: Path, tmp_path: Path) -> Non
     edits = edits_of(
         written(tmp_path / "rows.jsonl", [*ALPACA, {"instruction": "A?", "input": "", "output": "a" * 40 + "!"}])
     )
-    begun = time.monotonic()
+    begun = time.process_time()
     with pytest.raises(DataError, match="takes too long"):
         edits.change({"op": "replace", "find": r"(a|aa)+$", "put": "", "regex": True})
-    assert time.monotonic() - begun < 20
+    assert time.process_time() - begun < 20
     assert not edits.state().steps
 
 

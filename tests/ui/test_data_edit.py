@@ -10,6 +10,7 @@ import pytest
 
 from studio.errors import OrderError, StudioError
 from studio.ui import data, data_edit, rights, who
+from studio.ui.live import json_response
 from studio.ui.who import NOBODY, OWNER, VISITOR, WATCHER
 
 
@@ -95,6 +96,30 @@ def test_a_fix_is_asked_first(question: dict[str, Any]) -> None:
     )
     change(question, op="fix", kind="not_json", way="delete")
     assert data_edit.edit_rows(question)["unreadable"] == 0
+    assert kinds["empty_field"]["mend"] == "Drop empty turns"
+    flat = Path(question["order"]["data"]["train"]).with_name("flat.jsonl")
+    flat.write_text('{"instruction": "Why?", "output": "So."}\n{"instruction": "Why not?", "output": ""}\n')
+    (problem,) = data.inspect({"order": {"data": {"train": str(flat)}}})["problems"]
+    assert (problem["kind"], problem["mend"]) == ("empty_field", None)  # it has no turns to drop
+
+
+def test_a_row_of_odd_values_is_shown_and_what_was_typed_is_kept(question: dict[str, Any]) -> None:
+    file = Path(question["order"]["data"]["train"]).with_name("odd.jsonl")
+    file.write_text(
+        r'{"instruction": "Half \ud83d", "output": "a\r\nb", "n": 123456789012345678901, "x": [1.0, NaN]}' + "\n"
+    )
+    odd = {**question, "order": {**question["order"], "data": {"train": str(file)}}}
+    shown = data_edit.edit_row(odd | {"row": 1})
+    assert json.loads(shown["texts"]['["n"]']) == 123456789012345678901
+    assert shown["texts"]['["x"]'].split() == ["[", "1.0,", "NaN", "]"]
+    assert json.loads(json_response(shown).body)["value"]["x"] == [1.0, None]
+    assert json_response(data_edit.edit_rows(odd)).status_code == 200
+    change(odd, op="set", row=1, path=["output"], typed="a\nb!")
+    seen = data_edit.edit_rows(odd)
+    assert data_edit.edit_row(odd | {"row": 1})["value"]["output"] == "a\r\nb!"
+    file.write_text('{"instruction": "Another?", "output": "Yes."}\n')
+    with pytest.raises(StudioError, match="written anew"):
+        data_edit.data_edit(odd | {"revision": 0, "fingerprint": seen["fingerprint"], "change": {"op": "discard"}})
 
 
 def test_the_new_file_takes_over(question: dict[str, Any], home: Path) -> None:

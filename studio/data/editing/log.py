@@ -78,13 +78,13 @@ class Edits:
         """Raise StaleError where the file, or the state of its rows, is no longer the one that was shown."""
         if fingerprint is not None and fingerprint != self.dataset.fingerprint:
             name, count = Path(self.dataset.source).name, pending(fingerprint)
-            kept = (
-                f" {count:,} changes of the earlier rows are kept for when the earlier file is back." if count else ""
-            )
+            shown = "The rows are shown as they stand in the file now."
             raise StaleError(
                 f"{name} holds other rows than those shown here: the file was written anew meanwhile, or is read "
                 "another way. This change was not made.",
-                f"The rows are shown as they stand in the file now.{kept}",
+                f"{shown} {count:,} changes of the earlier rows are kept for when the earlier file is back."
+                if count
+                else shown,
                 "fingerprint",
             )
         if revision is not None and revision != state.revision:

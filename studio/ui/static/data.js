@@ -2,6 +2,8 @@
 (() => {
   const studio = window.studio, el = studio.element;
   const DECISIONS = [["drop", "Drop"], ["keep", "Keep"], ["stop", "Stop"]];
+  const PARTS = [["prompt", "Question"], ["answer", "Answer"], ["input", "More input"], ["system", "System text"],
+    ["reasoning", "Reasoning"], ["messages", "List of turns"]];
   const SEVERITY = { refused: "cannot be trained on", cut: "too long", suspicious: "worth a look" };
 
   // A data set of pairs that was just made becomes the order's, under a stage that learns from it.
@@ -248,26 +250,27 @@
 
     // What a hint says to name by hand, done with one button.
     function suggested() {
-      if (!found.suggested) return [];
-      const columns = Object.entries(found.suggested).map(([part, column]) => `${part} = ${column}`).join(", ");
-      const mapping = { ...(studio.order.get("data.mapping") || {}), ...found.suggested };
-      return [el("div", { class: "row-head" }, el("button", {
+      const guess = found.suggested;
+      if (!guess) return [];
+      const ways = guess.prompt && guess.answer ? [guess, { ...guess, prompt: guess.answer, answer: guess.prompt }] : [guess];
+      const label = (part) => studio.say(Object.fromEntries(PARTS)[part] || part);
+      return [el("div", { class: "ways" }, ways.map((way) => el("button", {
         type: "button", class: "button read-suggested",
-        onclick: () => studio.order.set("data.mapping", mapping, undefined, "data")
-      }, studio.say("Read it this way: {columns}", { columns })))];
+        onclick: () => studio.order.set("data.mapping", { ...(studio.order.get("data.mapping") || {}), ...way },
+          undefined, "data")
+      }, studio.say("Read it this way: {columns}",
+        { columns: Object.entries(way).map(([part, column]) => `${label(part)} = ${column}`).join(", ") }))))];
     }
 
     // The columns, named by hand: where the layout is not known, or may not be what was meant.
     function naming(wanted) {
       const mapping = studio.order.get("data.mapping");
       if (!found.columns?.length || !(wanted || mapping)) return [];
-      const parts = [["prompt", "Question"], ["answer", "Answer"], ["input", "More input"], ["system", "System text"],
-        ["reasoning", "Reasoning"], ["messages", "List of turns"]];
-      const selects = Object.fromEntries(parts.map(([part]) => [part,
+      const selects = Object.fromEntries(PARTS.map(([part]) => [part,
         el("select", { id: `column-${part}` }, el("option", { value: "" }, studio.say("none")),
           ...found.columns.map((name) => el("option", { value: name }, name)))]));
       for (const [part, select] of Object.entries(selects))
-        select.value = mapping?.[part] || found.classes?.[part] || "";
+        select.value = mapping?.[part] || found.suggested?.[part] || found.classes?.[part] || "";
       const trouble = el("p", { class: "quiet small", role: "status" });
       const read = () => {
         const chosen = Object.fromEntries(Object.entries(selects)
@@ -281,7 +284,7 @@
       };
       return [el("details", { class: "naming", open: true }, el("summary", {}, studio.say("Name the columns")),
         el("div", { class: "columns", role: "group", "aria-label": studio.say("Which column holds what") },
-          parts.map(([part, label]) => el("label", { for: `column-${part}` }, studio.say(label), selects[part]))),
+          PARTS.map(([part, label]) => el("label", { for: `column-${part}` }, studio.say(label), selects[part]))),
         el("div", { class: "row-head" }, trouble,
           mapping
             && el("button", {
