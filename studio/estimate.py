@@ -213,8 +213,9 @@ def _advice(facts: ModelFacts, config: RunConfig, rows: RowStatistics | None, ex
 def on_disk(facts: ModelFacts, config: RunConfig) -> dict[str, int]:
     """Bytes by cause: checkpoints (trained weights, two optimizer states), one more while it is written; the result."""
     trained_bytes = config.method.trainable(facts) * (2 if config.training.weights == "bf16" else 4)
+    whole = facts.parameters * (4 if facts.stored_dtype == "float32" and config.training.weights != "bf16" else 2)
     return {
         "checkpoints": (config.training.keep_checkpoints + 1) * 3 * trained_bytes,
-        "result": trained_bytes if config.method.adapter else facts.parameters * 2,
+        "result": trained_bytes if config.method.adapter else whole,
         "tokenizer and diary": 8 * 2**20,
     }

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from studio import json_text
-from studio.base import catalogue, families, headers, shards, source
+from studio.base import catalogue, families, headers, shards, source, targets
 from studio.base.source import ModelOrder
 from studio.errors import ModelError, reading_model_file
 from studio.home import PROJECT
@@ -33,11 +33,12 @@ BYTES = {
     "BOOL": 1,
 }
 
+FLOATS = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 DECODERS_ONLY = "Only decoder-only language models can be tuned here, such as Qwen/Qwen2.5-0.5B-Instruct."
 # Tables that are looked up, not multiplied: they are no target for LoRA and its like, and stay 16-bit under 4-bit
 # loading.
 EMBEDDING = re.compile(
-    r"(^|\.)(embed_tokens|embed_positions|tokens_embed|positions_embed|wte|wpe|word_embeddings|tok_embeddings|"
+    r"(^|\.)(embed_tokens\w*|embed_positions|tokens_embed|positions_embed|wte|wpe|word_embeddings|tok_embeddings|"
     r"embed_in|embeddings?)(\.|$)"
 )
 TOKENS = re.compile(r"(^|\.)(embed_tokens|tokens_embed|wte|word_embeddings|tok_embeddings|embed_in)\.weight$")
@@ -45,9 +46,6 @@ TABLES = re.compile(
     r"(^|\.)(embed_tokens|tokens_embed|wte|word_embeddings|tok_embeddings|embed_in|lm_head|embed_out)\.weight$"
 )  # a row a token
 HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output)(\.|$)")
-EXPERTS = re.compile(
-    r"(^|\.)(experts|router)(\.|$)"
-)  # transformers holds a layer's experts in one stacked tensor, which is no linear
 
 
 class Tensor(BaseModel):
@@ -93,6 +91,21 @@ class ModelFacts(BaseModel):
     @property
     def bytes(self) -> int:
         return sum(tensor.bytes for tensor in self.tensors.values())
+
+    @property
+    def stored_dtype(self) -> str:
+        """float32, bfloat16 or float16, in which most of the stored numbers are; else what config.json says."""
+        sizes = {
+            dtype: sum(tensor.size for tensor in self.tensors.values() if tensor.dtype == stored)
+            for stored, dtype in FLOATS.items()
+        }
+        return max(sizes, key=sizes.__getitem__) if any(sizes.values()) else self.dtype
+
+    @property
+    def exact(self) -> set[str]:
+        """Names of tensors stored in float32 beside others in 16 bits: norms, routers, states that need it."""
+        alone = self.stored_dtype == "float32"
+        return set() if alone else {name for name, tensor in self.tensors.items() if tensor.dtype == "F32"}
 
     @property
     def rows(self) -> int:
@@ -169,13 +182,13 @@ def _parameters(key: ByIdentity) -> int:
 def _linears(key: ByIdentity) -> dict[str, tuple[int, int]]:
     facts: ModelFacts = key[0]
     conv1d = facts.model_type in ("gpt2", "openai-gpt")  # GPT and GPT-2 store their linears transposed
-    routers = {name.partition(".experts.")[0] + ".gate" for name in facts.tensors if ".experts." in name}
+    routers = targets.routers(facts.tensors)
     found = {}
     for name, tensor in facts.tensors.items():
         module = name.removesuffix(".weight")
         if module == name or len(tensor.shape) != 2 or module in routers:
             continue
-        if not any(pattern.search(module) for pattern in (EMBEDDING, HEAD, EXPERTS)):
+        if not any(pattern.search(module) for pattern in (EMBEDDING, HEAD, targets.ROUTED)):
             found[module] = tensor.shape if conv1d else tensor.shape[::-1]
     return found
 

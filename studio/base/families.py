@@ -54,6 +54,51 @@ QUERY_BIAS = ("qwen2",)
 HEAD_NORMS = ("qwen3", "gemma3_text")  # queries and keys are normed a head at a time
 FOUR_NORMS = ("gemma2", "gemma3_text")
 
+# model types whose experts peft means by the names of their old linears (its _MOE_TARGET_MODULE_MAPPING): a LoRA cannot
+# name a dense or shared feed-forward there
+EXPERTS_AS_W = frozenset(("minimax", "minimax_m2"))
+EXPERTS_AS_PROJ = frozenset(
+    (
+        "UnlimitedOcrTextModel",
+        "Dots3NoteTextModel",
+        "afmoe",
+        "beam",
+        "cohere2_moe",
+        "deepseek_v2",
+        "deepseek_v3",
+        "deepseek_v32",
+        "dots1",
+        "ernie4_5_moe",
+        "exaone_moe",
+        "flex_olmo",
+        "glm4_moe",
+        "glm4_moe_lite",
+        "glm4v_moe",
+        "glm_moe_dsa",
+        "hunyuan_v1_moe",
+        "longcat_flash",
+        "mellum",
+        "olmoe",
+        "qwen3_moe",
+        "qwen3_next",
+        "qwen3_omni_moe",
+        "qwen3_omni_moe_text",
+        "qwen3_omni_moe_thinker",
+        "solar_open",
+    )
+)
+STATE_SPACE = frozenset(("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"))
+
+
+def not_for_lora(model_type: str) -> frozenset[str]:
+    """Names of linears that peft's LoRA takes for something else in a model of this type, or refuses."""
+    if model_type in EXPERTS_AS_PROJ:
+        return frozenset(("gate", "gate_proj", "up_proj", "down_proj"))
+    if model_type in EXPERTS_AS_W:
+        return frozenset(("gate", "w1", "w2", "w3"))
+    return frozenset(("out_proj",)) if model_type in STATE_SPACE else frozenset()
+
+
 # model types of transformers that write no text from left to right, unless config.json says is_decoder
 ENCODERS = frozenset(
     [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from studio.errors import OrderError
@@ -23,6 +24,12 @@ FUSED = re.compile(r"(?:^|\.)(?:c_attn|qkv_proj|query_key_value|Wqkv|wqkv|qkv|at
 END = re.compile(r"(?:^|\.)(?:o_proj|out_proj|c_proj|dense|dense_4h_to_h|down_proj|fc2|w2|wo|fc_out|proj|linear2)$")
 KEY = re.compile(r"(?:^|\.)(?:k|k_proj|k_lin|key|wk)$")
 EXPERTS = re.compile(r"expert")
+# transformers holds a layer's experts in one stacked tensor, which is no linear; what chooses among them stays as it is
+ROUTED = re.compile(r"(^|\.)(experts|router)(\.|$)")
+# parts of a model that also sees or hears: a text never runs through them
+NOT_TEXT = re.compile(
+    r"(^|\.)(vision\w*|visual|image\w*|audio\w*|speech\w*|embed_(vision|audio)|multi_modal_projector)(\.|$)"
+)
 
 PRESETS = ("q-v", "attention", "all-linear")
 
@@ -39,7 +46,11 @@ def is_called(name: str, word: str) -> bool:
 
 
 def choose(targets: str | tuple[str, ...], linears: Linears, where: str = "method.target_modules") -> Linears:
-    """The linears meant by one of PRESETS or by names. Raises OrderError for names that match nothing."""
+    """The linears that a text runs through meant by one of PRESETS or by names.
+
+    Raises OrderError for names that match nothing.
+    """
+    linears = {name: shape for name, shape in linears.items() if not NOT_TEXT.search(name)}
     if targets == "all-linear":
         return dict(linears)
     if targets in ("attention", "q-v"):
@@ -86,7 +97,7 @@ def ends(linears: Linears) -> dict[str, dict[int, str]]:
     by_part: dict[str, dict[int, list[str]]] = {"attention": {}, "feed-forward": {}}
     for name in linears:
         match = LAYER.search(name)
-        if match is None or not END.search(name) or EXPERTS.search(name, match.end()):
+        if match is None or not END.search(name) or EXPERTS.search(name, match.end()) or NOT_TEXT.search(name):
             continue
         part = "attention" if ATTENTION.search(name) else "feed-forward"
         by_part[part].setdefault(int(match.group(1)), []).append(name)
@@ -96,15 +107,21 @@ def ends(linears: Linears) -> dict[str, dict[int, str]]:
     }
 
 
+def routers(names: Iterable[str]) -> set[str]:
+    """The gates beside the experts among names of modules or tensors: they choose, and are no layer to adapt."""
+    return {name.partition(".experts")[0] + ".gate" for name in names if ".experts" in name}
+
+
 def live(model: Any) -> Linears:
-    """The linears of a loaded model, quantized ones too; the head left out."""
+    """The linears of a loaded model, quantized ones too; head and routers left out."""
     import torch
     from transformers.pytorch_utils import Conv1D
 
-    head = model.get_output_embeddings()
+    head, modules = model.get_output_embeddings(), dict(model.named_modules())
+    gates = routers(modules)
     linears: Linears = {}
-    for name, module in model.named_modules():
-        if module is head:
+    for name, module in modules.items():
+        if module is head or name in gates or ROUTED.search(name):
             continue
         if isinstance(module, torch.nn.Linear):
             linears[name] = (module.in_features, module.out_features)

@@ -16,6 +16,7 @@ from typing import Any
 from studio.new_tokens import FILES
 
 NEW_CLASS = "TokenizersBackend"  # the generic tokenizer class in transformers 5
+KNOWN_ROPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")  # in transformers 4
 OLD_CLASS = "PreTrainedTokenizerFast"  # its name in both versions
 
 
@@ -94,7 +95,8 @@ def legacy_rope(config: dict[str, Any]) -> dict[str, Any]:
         return {}
     if "full_attention" in rope:  # one set for each kind of layer
         local = (rope.get("sliding_attention") or {}).get("rope_theta")
-        return _legacy(rope["full_attention"] or {}) | ({"rope_local_base_freq": local} if local else {})
+        outer = _legacy(rope["full_attention"] or {})
+        return outer | ({"rope_local_base_freq": local} if outer and local else {})
     return _legacy(rope)
 
 
@@ -105,6 +107,8 @@ def _legacy(rope: dict[str, Any]) -> dict[str, Any]:
         if key in rope
     }
     kind = rope.get("rope_type", "default")
+    if kind not in KNOWN_ROPES:
+        return {}
     if kind == "default":
         return {key: value for key, value in outside.items() if key != "original_max_position_embeddings"}
     if kind == "longrope":  # transformers 4 takes three fields for Phi-3 and no more

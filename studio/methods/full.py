@@ -9,10 +9,12 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from studio.base import targets
+from studio.base.shards import weight_files
 from studio.errors import OrderError
 from studio.knob import PRECISION
-from studio.method import Method, Shapes, in_float32
-from studio.model import EMBEDDING, ModelFacts
+from studio.method import Method, Shapes, in_float32, is_cast_deferred, trained_weights
+from studio.model import EMBEDDING, TABLES, ModelFacts
+from studio.model import facts as facts_of
 
 BUFFER = re.compile(
     r"(^|\.)(rotary_emb\.inv_freq|masked_bias|attn\.bias|attention\.bias)$"
@@ -121,17 +123,52 @@ class Full(Method):
         weights = dict(model.named_parameters())
         for name in self._trained_names(list(weights), model.config.get_text_config().num_hidden_layers):
             weights[name].requires_grad_(True)
-        return in_float32(model)
+        return model if is_cast_deferred(model) else _with_stored_values(in_float32(model))
 
     def save_result(self, model: Any, folder: Path) -> None:
-        """Whole weights in the type the base was loaded in; training's float32 would only double the file."""
-        dtype = model.config.dtype
-        state = {
-            name: weight.to(dtype) if weight.is_floating_point() else weight
-            for name, weight in model.state_dict().items()
-        }
+        """Each weight in the type of the base's files, which training's float32 would only double."""
+        import torch
+
+        base = _base_facts(model)
+        if base and any(weight.dtype == torch.float32 for weight in trained_weights(model).values()):
+            model.config.dtype = getattr(torch, base.stored_dtype)
+        exact, dtype = base.exact if base else set(), model.config.dtype
+        state: dict[str, Any] = {}
+        cast: dict[Any, Any] = {}  # a tied head stays the embedding's tensor, which is written once
+        for name, weight in model.state_dict().items():
+            wanted = torch.float32 if name in exact else dtype
+            state[name] = (
+                cast.setdefault((weight.data_ptr(), weight.shape), weight.to(wanted))
+                if weight.is_floating_point()
+                else weight
+            )
         model.save_pretrained(folder, state_dict=state, safe_serialization=True)
 
     def attach(self, model: Any, folder: Path, name: str = "default") -> Any:
         """The weights in folder are the model: load them instead of the base."""
         return self.load(folder, model.dtype).to(model.device).eval()
+
+
+def _base_facts(model: Any) -> ModelFacts | None:
+    """Facts of the files that a model was loaded from; None where it was not loaded from a folder."""
+    folder = Path(model.name_or_path or "-")
+    return facts_of(folder) if (folder / "config.json").is_file() else None
+
+
+def _with_stored_values(model: Any) -> Any:
+    """The model with its trained weights as the base's files hold them in float32, where loading rounded them."""
+    import torch
+    from safetensors import safe_open
+
+    base = _base_facts(model)
+    if base is None or model.config.dtype == torch.float32:
+        return model
+    weights = {name: weight for name, weight in trained_weights(model).items() if weight.dtype == torch.float32}
+    for file in weight_files(Path(model.name_or_path)):
+        with safe_open(file, "pt") as stored, torch.no_grad():
+            for name in stored.keys():  # noqa: SIM118 - not a dict
+                weight, tensor = weights.get(name), base.tensors[name]
+                is_grown = TABLES.search(name) and getattr(model, "token_rows", None)
+                if weight is not None and tensor.dtype == "F32" and weight.shape == tensor.shape and not is_grown:
+                    weight.copy_(stored.get_tensor(name))
+    return model

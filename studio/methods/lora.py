@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from studio import token_rows
-from studio.base import targets
+from studio.base import families, targets
 from studio.errors import OrderError
 from studio.knob import OPTIMISATION
 from studio.method import Method, Shapes, in_float32, trained_weights
@@ -76,8 +76,8 @@ class LoRA(Method):
         title="Target modules",
         json_schema_extra={"choices": list(targets.PRESETS)},
         description="Which layers get matrices: q-v (the first to take, smallest), attention (then k and o), "
-        "all-linear (feed-forward too, best quality), or names of your own. Embeddings and head are left "
-        "alone.",
+        "all-linear (feed-forward too, best quality), or names of your own. Embeddings, head and stacked experts are "
+        "left alone.",
     )
     rslora: bool = Field(
         False,
@@ -145,7 +145,23 @@ class LoRA(Method):
 
     def targets(self, facts: ModelFacts) -> targets.Linears:
         """Module name -> (in, out) of every linear adapted. Raises OrderError where a name matches nothing."""
-        return targets.choose(self.target_modules, facts.linears())
+        return self._choose(facts.linears(), facts.model_type)
+
+    def _choose(self, linears: targets.Linears, model_type: str) -> targets.Linears:
+        """The linears adapted. Raises OrderError for names that peft means otherwise in a model of this type."""
+        names = families.not_for_lora(model_type)
+        reachable = {name: shape for name, shape in linears.items() if name.rpartition(".")[2] not in names}
+        words = () if isinstance(self.target_modules, str) else self.target_modules
+        for word in words:
+            meant = [name for name in linears if targets.is_called(name, word)]
+            if meant and not any(name in reachable for name in meant):
+                raise OrderError(
+                    f"peft puts no LoRA on {word!r} of a {model_type} model: it refuses that layer, or takes the name "
+                    "for the stacked experts.",
+                    f"Take all-linear, or some of: {', '.join(targets.words(reachable))}.",
+                    "method.target_modules",
+                )
+        return targets.choose(self.target_modules, reachable)
 
     def trained(self, facts: ModelFacts) -> Shapes:
         """A is rank × in, B is out × rank: rank · (in + out) a layer (paper, section 4.1); DoRA adds a length a row."""
@@ -232,7 +248,7 @@ class LoRA(Method):
     def wrap(self, model: Any) -> Any:
         from peft import EvaConfig, LoraConfig, get_peft_model
 
-        chosen = targets.choose(self.target_modules, targets.live(model))
+        chosen = self._choose(targets.live(model), model.config.model_type)
         whole = [
             name
             for name, _ in model.named_modules()

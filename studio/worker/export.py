@@ -25,7 +25,7 @@ from studio.talk.reference import ModelReference, resolve
 from studio.talk.stopping import end_tokens
 from studio.worker import gguf_file
 from studio.worker.importance import importance
-from studio.worker.merge import base_dtype, merge, still_tied, stored_in_float32
+from studio.worker.merge import base_dtype, merge, still_tied
 
 TABLE = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|tok_embeddings|embed_in)\.weight$")
 FULL = ExportError(
@@ -41,7 +41,7 @@ def merged(reference: ModelReference, out: Path, precision: str = "own") -> None
     """
     out.mkdir(parents=True, exist_ok=True)
     dtype = TYPES.get(precision) or base_dtype(reference)
-    shapes = merge(reference, out, dtype, stored_in_float32(reference) if precision == "own" else ())
+    shapes = merge(reference, out, dtype, model.facts(reference.base).exact if precision == "own" else ())
     rows = {shape[0] for name, shape in shapes.items() if TABLE.search(name)} - {model.facts(reference.base).vocab_size}
     ends = end_tokens(reference)
     hf_files.write_config(

@@ -7,6 +7,7 @@ token, and its text is streamed.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -195,7 +196,7 @@ class Batch:
     Their key and value caches share one tensor per layer, padded on the left: [answers, heads, longest, head_dim].
     Models with another kind of cache (sliding windows, states), or whose rotary frequencies depend on the sequence
     length (LongRoPE, dynamic NTK), keep one cache per answer and are stepped one by one: a longer neighbour would
-    change an answer.
+    change an answer. A family whose states are no cache of transformers' reads the whole sequence for every token.
     """
 
     def __init__(self, model: Any):
@@ -205,6 +206,7 @@ class Batch:
         self.answers: list[Answer] = []
         self.cache: Any = None
         self.mask: torch.Tensor | None = None  # [answers, longest], 1 at real tokens
+        self.has_cache = _has_cache(self.base_model)
         self.rope_kind, self.longrope_switch = _length_dependent_rope(self.base_model.config.get_text_config())
 
     @torch.inference_mode()
@@ -236,18 +238,25 @@ class Batch:
 
     def _prefill_chunk(self, answer: Answer) -> torch.Tensor | None:
         """The logits [vocabulary] behind the prompt, on the CPU; None while prompt tokens are left."""
-        end = len(answer.prompt_ids) if self.rope_kind else answer.num_prefilled + PREFILL_CHUNK
+        end = len(answer.prompt_ids) if self.rope_kind or not self.has_cache else answer.num_prefilled + PREFILL_CHUNK
         input_ids = torch.tensor([answer.prompt_ids[answer.num_prefilled : end]], device=self.device)
         self._reset_dynamic_rope()
         # peft's model puts the method's virtual tokens, if any, before the first chunk
         model = self.model if answer.num_prefilled == 0 else self.base_model
-        cache = self._new_cache() if answer.cache is None else answer.cache
-        out = model(input_ids=input_ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        answer.cache = out.past_key_values
+        out = self._forward(answer, model, input_ids, logits_to_keep=1)
         answer.num_prefilled += input_ids.shape[1]
         if answer.num_prefilled < len(answer.prompt_ids):
             return None
         return out.logits[0, -1].float().cpu()
+
+    def _forward(self, answer: Answer, model: Any, input_ids: torch.Tensor, **options: Any) -> Any:
+        """The model's output for further tokens of one answer, whose cache takes them in."""
+        if not self.has_cache:
+            return model(input_ids=input_ids, use_cache=False, **options)
+        cache = self._new_cache() if answer.cache is None else answer.cache
+        out = model(input_ids=input_ids, past_key_values=cache, use_cache=True, **options)
+        answer.cache = out.past_key_values
+        return out
 
     def _new_cache(self) -> Any:
         from transformers.cache_utils import DynamicCache
@@ -277,9 +286,10 @@ class Batch:
             # computed anew with the long factors, as transformers' Phi-3 does
             answer.cache, ids = self._new_cache(), answer.prompt_ids + answer.output_ids
         self._reset_dynamic_rope()
-        input_ids = torch.tensor([ids], device=self.device)
-        out = self.base_model(input_ids=input_ids, past_key_values=answer.cache, use_cache=True)
-        answer.cache = out.past_key_values
+        if not self.has_cache:
+            ids = answer.prompt_ids + answer.output_ids
+        model = self.base_model if self.has_cache else self.model
+        out = self._forward(answer, model, torch.tensor([ids], device=self.device))
         return answer.take(out.logits[0, -1].float().cpu())
 
     def _reset_dynamic_rope(self) -> None:
@@ -303,7 +313,11 @@ class Batch:
         return [(answer, answer.take(row)) for answer, row in zip(self.answers, logits, strict=True)]
 
     def _join(self, answer: Answer) -> None:
-        if self.rope_kind or any(type(layer).__name__ != "DynamicLayer" for layer in answer.cache.layers):
+        if (
+            self.rope_kind
+            or not self.has_cache
+            or any(type(layer).__name__ != "DynamicLayer" for layer in answer.cache.layers)
+        ):
             self.answers.append(answer)
             return
         length = answer.cache.get_seq_length()
@@ -339,6 +353,12 @@ class Batch:
         for layer in self.cache.layers:
             layer.keys = layer.keys[indices][:, :, padding:].contiguous()
             layer.values = layer.values[indices][:, :, padding:].contiguous()
+
+
+def _has_cache(model: Any) -> bool:
+    """Whether the model keeps what it has read in a cache of transformers', as its `generate` decides it."""
+    takes_cache = "past_key_values" in inspect.signature(model.forward).parameters
+    return takes_cache and bool(model._supports_default_dynamic_cache())
 
 
 def _length_dependent_rope(config: Any) -> tuple[str, int | None]:

@@ -246,13 +246,6 @@ def base_dtype(found: ModelReference) -> torch.dtype:
     return getattr(torch, named) if named in ("bfloat16", "float16", "float32") else torch.bfloat16
 
 
-def stored_in_float32(found: ModelReference) -> set[str]:
-    """Tensors that the base stores in float32 beside others in 16 bits: routers and states that need its precision."""
-    tensors = model.facts(found.base).tensors
-    exact = {name for name, tensor in tensors.items() if tensor.dtype == "F32"}
-    return exact if {"BF16", "F16"} & {tensor.dtype for tensor in tensors.values()} else set()
-
-
 def still_tied(base: Path, names: Iterable[str]) -> bool:
     """Whether head and embedding of a merged model, given its tensors' names, are one table."""
     facts = model.facts(base)

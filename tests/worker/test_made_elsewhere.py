@@ -237,17 +237,34 @@ def test_experts_keep_the_names_of_the_bases_files(knobs: dict, home: Path, tmp_
 
 
 def test_tensors_stored_in_float32_beside_bf16_stay(home: Path, tiny_model: Path, tmp_path: Path) -> None:
-    base = tmp_path / "base"
+    base, mixed = _with_float32_norms(tmp_path / "base", tiny_model)
+    merged(resolve(trained(base).id), tmp_path / "out")
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    assert torch.equal(written["model.norm.weight"], mixed["model.norm.weight"])
+    assert {name: weight.dtype for name, weight in written.items()} == {n: weight.dtype for n, weight in mixed.items()}
+
+
+def _with_float32_norms(base: Path, tiny_model: Path) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A base with matrices in bf16 and norms in float32, and its tensors."""
     shutil.copytree(tiny_model, base)
     tensors = load_file(base / "model.safetensors")
     mixed = {name: weight if "norm" in name else weight.bfloat16() for name, weight in tensors.items()}
     mixed["model.norm.weight"] = torch.linspace(0.9, 1.1, 32)
     save_file(mixed, base / "model.safetensors", metadata={"format": "pt"})
     _edit(base, dtype="bfloat16")
-    merged(resolve(trained(base).id), tmp_path / "out")
-    written = load_file(tmp_path / "out" / "model.safetensors")
-    assert torch.equal(written["model.norm.weight"], mixed["model.norm.weight"])
-    assert {name: weight.dtype for name, weight in written.items()} == {n: weight.dtype for n, weight in mixed.items()}
+    return base, mixed
+
+
+@pytest.mark.parametrize("stored", ["mixed", "float32"])
+def test_full_fine_tuning_keeps_what_the_base_stores_in_float32(stored: str, tiny_model: Path, tmp_path: Path) -> None:
+    """Loaded in bf16 for training: the weights start exact, and are written in the type of the base's files."""
+    base = _with_float32_norms(tmp_path / "base", tiny_model)[0] if stored == "mixed" else tiny_model
+    before = load_file(base / "model.safetensors")
+    method = METHODS["full"]()
+    method.save_result(method.wrap(method.load(base, torch.bfloat16)), tmp_path / "out")
+    after = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
+    assert {name: weight.dtype for name, weight in after.items()} == {n: weight.dtype for n, weight in before.items()}
 
 
 def test_the_repetition_penalty_is_transformers_own() -> None:
