@@ -58,6 +58,7 @@ FLOORS = {
         "token_rows",
         "rendering",
         "tokens",
+        "template_check",
         "data",
         "general",
         "combination",

@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from studio import model, new_tokens
+from studio.data.order import DataOrder
 from studio.errors import ModelError, StudioError, TemplateError, reading_model_file
 from studio.kernels import IGNORE_INDEX
 from studio.rendering import Conversation, Reasoning, Renderer, Span
 from studio.template import Message, Rendered, Template, added_bos, load
-from studio.text.template_check import check
-
-if TYPE_CHECKING:
-    from studio.data import DataOrder
 
 TrainOn = Literal["assistant", "last", "all"]
 TooLong = Literal["cut", "drop", "split"]
@@ -253,10 +250,6 @@ class Encoder:
     def new_tokens_note(self) -> str:
         """A sentence for tokens that are to be added and need not be, or ""."""
         return new_tokens.describe_known(self.folder, self.added)
-
-    def check_template(self, samples: Iterable[Conversation] = ()) -> None:
-        """Refuse, before a device is touched, what would train wrongly. Raises TemplateError with the reason."""
-        check(self, list(samples))
 
 
 def _limits(folder: Path, tokenizer: Any) -> tuple[int | None, int | None]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from studio import template
+from studio import template, template_check
 from studio.tokens import Encoder
 
 BASES = {
@@ -44,7 +44,7 @@ def test_auto_ends_in_a_token(name: str, tiny_model: Path, tmp_path: Path) -> No
     encoder = Encoder(folder, used)
     assert encoder.tokenizer.token_to_id(used.stop_strings[0]) is not None
     assert encoder.end_of_turn_warning() == ""
-    encoder.check_template()
+    template_check.check(encoder, [])
 
 
 def test_an_end_of_plain_text_is_warned_about(tiny_model: Path, tmp_path: Path) -> None:

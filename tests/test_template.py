@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from studio import template
+from studio import template, template_check
 from studio.errors import TemplateError
 from studio.template import Template
 from studio.tokens import Encoder
@@ -159,7 +159,7 @@ BROKEN = {
 def test_the_gate_catches(name: str, tiny_model: Path) -> None:
     one = Template("broken", BROKEN[name], template.special_tokens(tiny_model))
     with pytest.raises(TemplateError) as refused:
-        Encoder(tiny_model, one, 512).check_template([ONE, TWO])
+        template_check.check(Encoder(tiny_model, one, 512), [ONE, TWO])
     assert "broken" in refused.value.message
 
 
@@ -177,7 +177,7 @@ def test_the_gate_lets_sound_ones_pass(name: str, tiny_model: Path) -> None:
     assert len(SOUND) >= 12
     special = {"eos_token": "<|im_end|>", "bos_token": "<|im_start|>"} | template.special_tokens(tiny_model)
     one = Template(name, SOUND[name] or template.load(name).text, special)
-    Encoder(tiny_model, one, 512).check_template([ONE, SYSTEM, TWO])
+    template_check.check(Encoder(tiny_model, one, 512), [ONE, SYSTEM, TWO])
 
 
 CALL = [
@@ -214,9 +214,9 @@ def test_a_borrowed_end_must_be_a_token(tiny_model: Path, tmp_path: Path) -> Non
     one = Template("opener", OPENER, template.special_tokens(tiny_model))
     assert (one.stop_strings, trained(one, TWO)) == (["<|user|>", "<|tool|>"], ["Hello.<|user|>", "Yes.<|user|>"])
     with pytest.raises(TemplateError, match="<|user|>.*no token of this model's tokenizer") as refused:
-        Encoder(tiny_model, one, 512).check_template([ONE, TWO])
+        template_check.check(Encoder(tiny_model, one, 512), [ONE, TWO])
     assert "chatml" in refused.value.hint
-    Encoder(with_tokens(tiny_model, tmp_path, "<|user|>"), one, 512).check_template([ONE, TWO])
+    template_check.check(Encoder(with_tokens(tiny_model, tmp_path, "<|user|>"), one, 512), [ONE, TWO])
 
 
 def with_tokens(model: Path, folder: Path, *tokens: str) -> Path:
@@ -232,8 +232,9 @@ def test_the_gate_lets_glm_pass(tiny_model: Path, tmp_path: Path) -> None:
     if path is None:
         pytest.skip("trl does not carry this template any more")
     one = Template("glm4moe", Path(path).read_text(encoding="utf-8"), template.special_tokens(tiny_model))
-    Encoder(with_tokens(tiny_model, tmp_path, "<|user|>", "<|assistant|>", "<|observation|>"), one, 512).check_template(
-        [ONE, SYSTEM, TWO, CALL]
+    template_check.check(
+        Encoder(with_tokens(tiny_model, tmp_path, "<|user|>", "<|assistant|>", "<|observation|>"), one, 512),
+        [ONE, SYSTEM, TWO, CALL],
     )
 
 
@@ -244,7 +245,7 @@ def test_the_gate_lets_glm_pass(tiny_model: Path, tmp_path: Path) -> None:
 )
 def test_the_gate_lets_the_templates_of_real_models_pass(path: str, tiny_model: Path) -> None:
     special = {"eos_token": "<|im_end|>", "bos_token": "<|im_start|>"} | template.special_tokens(tiny_model)
-    Encoder(tiny_model, Template("real", Path(path).read_text(encoding="utf-8"), special)).check_template([ONE])
+    template_check.check(Encoder(tiny_model, Template("real", Path(path).read_text(encoding="utf-8"), special)), [ONE])
 
 
 EVIL = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from studio import data, template
+from studio import data, template, template_check
 from studio.data import DataOrder
 from studio.errors import DataError, ModelError, TemplateError
 from studio.kernels import IGNORE_INDEX
@@ -124,10 +124,10 @@ def test_preview_colours_are_the_labels_of_the_training_rows(
 def test_the_gate_on_rows(tiny_model: Path) -> None:
     one = template.load("model", tiny_model)
     with pytest.raises(TemplateError, match="no token"):
-        Encoder(tiny_model, one, max_length=8).check_template(CONVERSATIONS)
+        template_check.check(Encoder(tiny_model, one, max_length=8), CONVERSATIONS)
     with pytest.raises(TemplateError, match="train_on to all"):
-        Encoder(tiny_model, one).check_template(["A plain text."])
-    Encoder(tiny_model, one, train_on="all").check_template(["A plain text.", *CONVERSATIONS])
+        template_check.check(Encoder(tiny_model, one), ["A plain text."])
+    template_check.check(Encoder(tiny_model, one, train_on="all"), ["A plain text.", *CONVERSATIONS])
 
 
 def write(path: Path, rows: list[Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from studio import template
+from studio import template, template_check
 from studio.kernels import IGNORE_INDEX
 from studio.template import Template
 from studio.tokens import Encoder
@@ -110,7 +110,7 @@ def test_unigram_with_tools(unigram: Path) -> None:
         same(unigram, tokenizer, "model", messages, TOOLS)
     encoder = Encoder(unigram, template.load("model", unigram))
     assert "weather" in encoder.encode({"messages": CALL, "tools": TOOLS}).text.split("[INST]")[0]
-    encoder.check_template([{"messages": CALL, "tools": TOOLS}])
+    template_check.check(encoder, [{"messages": CALL, "tools": TOOLS}])
 
 
 def test_tools_with_the_templates_of_real_models(tiny_model: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from studio import template_check
 from studio.data.encoding import check_context_length
 from studio.data.order import DataOrder
 from studio.data.pairs import refuse_other_examples
@@ -33,7 +34,7 @@ def check(order: DataOrder, model_folder: Path | None = None, num_virtual_tokens
         return
     encoder = Encoder.from_order(order, model_folder, num_virtual_tokens=num_virtual_tokens)
     for dataset, conversations in zip(datasets, chosen, strict=True):
-        encoder.check_template(conversations[:GATE_ROWS] if order.examples != "prompts" else [])
+        template_check.check(encoder, conversations[:GATE_ROWS] if order.examples != "prompts" else [])
         if encoder.context_limit is not None and encoder.context_limit < order.max_length:
             # the rows with the most characters; the trainer checks all
             longest = np.argsort(-conversations.sizes(characters), kind="stable")[:GATE_ROWS]

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from studio import process
+from studio import process, template_check
 from studio.data import store
 from studio.data import streaming as large
 from studio.data.dataset import Dataset
@@ -62,7 +62,7 @@ def prepare(
         for part in splits:
             step = max(1, len(part.train) // CHECKED_ROWS)
             rows = range(0, len(part.train), step) if order.examples != "prompts" else ()
-            encoder.check_template([part.train[n] for n in rows][:CHECKED_ROWS])
+            template_check.check(encoder, [part.train[n] for n in rows][:CHECKED_ROWS])
         parted = order.too_long == "split"  # then it is not known before how many rows there are
         if ahead and sum(counts) >= large.LARGE and not parted and order.examples == "answers":
             return large.start_streaming(order, encoder, seed, key, counts, record.available)

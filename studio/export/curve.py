@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from studio.run import Run
-from studio.runs.summary import current_events
+from studio.runs.state import current_events
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 800, 320, 56, 16, 36
 TRAIN, HELD_OUT = "#4477aa", "#cc6622"  # distinct for the colour-blind too

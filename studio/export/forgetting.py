@@ -8,7 +8,7 @@ from typing import Any
 from studio import general
 from studio.general.verdict import SENTENCES
 from studio.run import Run
-from studio.runs.summary import current_events
+from studio.runs.state import current_events
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 800, 300, 56, 24, 40
 COLOUR = "#4477aa"

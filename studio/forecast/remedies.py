@@ -5,7 +5,7 @@ costs, and how large batch and length may be.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from studio import events, model
 from studio.base import source
@@ -14,10 +14,8 @@ from studio.device import devices
 from studio.errors import OrderError, StudioError
 from studio.memory.peak import Peak, grown, peak
 from studio.memory.studio_loop import RowStatistics
+from studio.runs.folder import Run
 from studio.training import DEFAULT_ACCUMULATION
-
-if TYPE_CHECKING:
-    from studio.run import Run
 
 Measure = Callable[[RunConfig], Peak]
 MIN_SAVING = 0.01  # share of the expected bytes; a remedy that saves less is not worth its cost

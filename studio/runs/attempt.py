@@ -21,7 +21,7 @@ from studio.run import Run
 from studio.runs import checkpoints, launch, recovery, sequence, stopping
 from studio.runs.diagnosis import DISK, DISK_LOW, diagnose
 from studio.runs.log import ATTEMPT, Log
-from studio.runs.summary import STATE_EVENTS
+from studio.runs.state import STATE_EVENTS
 
 EXIT_GRACE = 10.0  # seconds from the trainer's end event to its exit; libraries may hang in their exit handlers
 DISK_VERY_LOW = int(os.environ.get("STUDIO_DISK_VERY_LOW", 100_000_000))  # bytes free below which a run is stopped

@@ -6,16 +6,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 
 from studio import events, process
 from studio.events import FULL, Lock
 from studio.runs.diagnosis import diagnose_lost
-
-if TYPE_CHECKING:
-    from studio.run import Run
+from studio.runs.folder import Run
 
 
 def reconcile(run: Run) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from studio.events import latest
 from studio.runs.preference_signs import answers_grow, both_fall, longer_wins, pairs_by_heart, reward_hacked
 from studio.runs.sign import Sign
-from studio.runs.summary import current_events
+from studio.runs.state import current_events
 
 __all__ = ["Sign", "signs"]
 

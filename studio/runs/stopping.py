@@ -16,7 +16,7 @@ from typing import Any
 from studio import crash
 from studio.run import Run
 from studio.runs import launch
-from studio.runs.summary import WORKING
+from studio.runs.state import WORKING
 
 TERM_NOW, TERM_SAVING, KILL_AFTER = 1.0, 600.0, 5.0  # seconds; see above
 TERM_AFTER = float(os.environ.get("STUDIO_STOP_TERM", 60))

@@ -5,53 +5,14 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from studio import general
 from studio.errors import OrderError, RunError
 from studio.events import latest, perplexity, read, seconds
 from studio.runs.diagnosis import diagnose_lost
-
-if TYPE_CHECKING:
-    from studio.run import Run
-
-STATES = ("queued", "starting", "running", "stopping", "finished", "stopped", "failed", "lost")
-ALIVE = ("starting", "running", "stopping")
-WORKING = ("training", "evaluating", "saving", "reconnecting")  # phases after the first step
-STATE_EVENTS = ("phase", "end")  # kinds of event that determine the state
-
-
-def derive_state(alive: bool, state_event: dict[str, Any] | None, stop: bool) -> str:
-    """One of STATES.
-
-    alive: whether the lock was held, asked before the events were read; state_event: the last phase or end event; stop:
-    whether the stop file exists. A run whose lock is held has not ended, even after its end event: its processes still
-    hold memory.
-    """
-    ended = state_event is not None and state_event["kind"] == "end"
-    if not alive:
-        if ended:
-            return state_event["state"]
-        return "queued" if state_event is None or state_event["name"] == "queued" else "lost"
-    if stop:
-        return "stopping"
-    return "running" if ended or (state_event is not None and state_event["name"] in WORKING) else "starting"
-
-
-def current_events(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The events without those superseded by a resume: steps after the checkpoint it continued from."""
-    remaining: list[dict[str, Any]] = []
-    for event in events:
-        if event["kind"] == "phase" and event.get("from_step") is not None:
-            remaining = [
-                earlier for earlier in remaining if earlier.get("step") is None or earlier["step"] <= event["from_step"]
-            ]
-        remaining.append(event)
-    return remaining
-
-
-def phase(events: list[dict[str, Any]]) -> str | None:
-    return latest(events, "phase").get("name")
+from studio.runs.folder import Run
+from studio.runs.state import ALIVE, STATE_EVENTS, current_events, derive_state, phase
 
 
 def summary(run: Run, events: list[dict[str, Any]] | None = None) -> dict[str, Any]:
@@ -156,9 +117,7 @@ def _order_fields(run: Run) -> dict[str, Any]:
     """Name, model, method and data of the order, and the run's label."""
     label = run.label()
     files = (run.folder / "config.yaml", run.folder / "changes.json")
-    fields = _cached_order_fields(
-        run.folder, type(run), tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
-    )
+    fields = _cached_order_fields(run.folder, tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files))
     return {
         **fields,
         "name": label.get("name") or fields["name"],
@@ -168,11 +127,11 @@ def _order_fields(run: Run) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1024)
-def _cached_order_fields(folder: Path, kind: type[Run], changed: tuple[int, ...]) -> dict[str, Any]:
+def _cached_order_fields(folder: Path, changed: tuple[int, ...]) -> dict[str, Any]:
     """The order's part of the summary, read again only when its files change."""
     default_name = re.sub(r"^\d{4}-\d\d-\d\d-\d{4}-", "", folder.name)
     try:
-        run = kind(folder)
+        run = Run(folder)
         config = run.config
     except (OrderError, RunError):
         unknown = dict.fromkeys(("model", "method", "stage", "data", "combined", "race"))

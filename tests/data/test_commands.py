@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from studio import data, template
+from studio import data, template, template_check
 from studio.__main__ import main
 from studio.data.formats import formats
 from studio.kernels import IGNORE_INDEX
@@ -237,4 +237,4 @@ def test_rows_a_template_cannot_write_are_refused_with_its_reason(
     assert set(told[0]) == PROBLEM
     encoder = Encoder(tiny_model, template.load("alpaca", tiny_model))
     with pytest.raises(TemplateError, match="calls of tools"):
-        encoder.check_template(data.read(path).conversations[:50])
+        template_check.check(encoder, data.read(path).conversations[:50])

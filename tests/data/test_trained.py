@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, processors
 
-from studio import data, template
+from studio import data, template, template_check
 from studio.commands import estimate
 from studio.data import DataOrder
 from studio.errors import DataError, TemplateError
@@ -297,7 +297,7 @@ def test_qwen3s_empty_block_is_not_trained(policy: Any, thinking: str, plain: st
     assert EMPTY + "Four." in encoder.encode(PLAIN).text, "it is read all the same"
     written = [PLAIN[0], answer(EMPTY + "Four.")]  # by the data itself, as for a /no_think question
     assert trained(encoder, written).startswith(EMPTY) == (policy in ("auto", "keep"))
-    encoder.check_template([PLAIN])
+    template_check.check(encoder, [PLAIN])
 
 
 @pytest.mark.parametrize("name", ["qwen3", "qwen3_5_think", "qwen3_5_nothink", "qwen3_6", "glm4moe"])

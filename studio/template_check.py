@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from studio.errors import TemplateError
 from studio.kernels import IGNORE_INDEX
 from studio.text.assistant_spans import ANSWER, QUESTION
-
-if TYPE_CHECKING:
-    from studio.tokens import Encoded, Encoder
+from studio.tokens import Encoded, Encoder
 
 SECOND, REPLY, RULE = "w3xj question", "w3xj answer", "k5vq rule"
 PROBES: tuple[list[dict[str, Any]], ...] = (
@@ -29,7 +28,7 @@ PROBES: tuple[list[dict[str, Any]], ...] = (
 OTHERS = "Choose another template; `auto` takes the model's own."
 
 
-def check(encoder: Encoder, samples: list[Any]) -> None:
+def check(encoder: Encoder, samples: Sequence[Any] = ()) -> None:
     """Raise TemplateError when no token, every token, or the end of a turn would be trained wrongly.
 
     Two small made-up conversations show what the template does; then the user's own rows are looked at.
