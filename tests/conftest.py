@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 
+gc.disable()  # until all is collected
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read once, when huggingface_hub is imported
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # several processes share few cores in these tests
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -92,6 +94,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         and not _is_quick(collection_path)
     )
     return True if other else None
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays to the end: the garbage collector need not walk it for every test."""
+    gc.enable()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
