@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from studio.run import Run
-from tests.worker.carrying import order, rows
+from tests.worker.carrying import carry, order, rows
 from tests.worker.test_several import start
 
 SETTINGS = (
@@ -28,12 +28,22 @@ def measured(run: Run) -> dict[str, Any]:
     return [event for event in run.events() if event["kind"] == "forgetting"][-1]
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Run:
+    """The run on one process, which is this one."""
+    home = tmp_path_factory.mktemp("alone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STUDIO_HOME", str(home))
+        run = order(tiny_model, rows(home / "rows.json", 23), *SETTINGS)
+        carry(run)
+    assert run.state() == "finished"
+    return run
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
-def test_as_on_one_process(home: Path, tiny_model: Path, tmp_path: Path, sharding: str) -> None:
+def test_as_on_one_process(home: Path, tiny_model: Path, tmp_path: Path, alone: Run, sharding: str) -> None:
     data = rows(tmp_path / "rows.json", 23)
-    alone = order(tiny_model, data, *SETTINGS)
-    assert start(alone).wait(300) == 0
     both = order(tiny_model, data, *SETTINGS, "training.devices=2", f"training.sharding={sharding}")
     assert start(both).wait(300) == 0
     one, two = measured(alone), measured(both)
