@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class StudioError(Exception):
@@ -35,6 +36,13 @@ class OrderError(StudioError):
     """The order (a RunConfig) cannot be carried out as written."""
 
     reason = "order"
+
+
+def wrong_setting(error: Any, section: str, hint: str = "Correct it.") -> OrderError:
+    """What a person is told of a pydantic ValidationError: its first fault, under the section's name."""
+    first = error.errors()[0]
+    where = ".".join(map(str, (section, *first["loc"])))
+    return OrderError(f"{where}: {first['msg'].removeprefix('Value error, ')}.", hint, where)
 
 
 class DataError(StudioError):

@@ -8,8 +8,11 @@ prints that answer for people. Raise StudioError for a refused order (exit 2), F
 
 from __future__ import annotations
 
+import sys
+from argparse import ArgumentParser
 from typing import Any
 
+RUN = "a run's id, a unique part of it, or last"
 UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
 
@@ -19,6 +22,20 @@ class Failed(Exception):
     def __init__(self, answer: Any):
         super().__init__(str(answer))
         self.answer = answer
+
+
+def add_settings(parser: ArgumentParser, about: str = "change the order: --set method.rank=16") -> None:
+    """--set KEY=VALUE, any number of times; args.settings has them."""
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help=about)
+
+
+def tell(progress: dict[str, Any]) -> None:
+    """How a job beside a run stands, on one line of standard error."""
+    print(f"\r{progress['doing']} {progress['done']}/{progress['of']} ", end="", file=sys.stderr, flush=True)
+
+
+def tell_count(done: int, total: int) -> None:
+    print(f"\r{done}/{total} ", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
 def size(count: float) -> str:

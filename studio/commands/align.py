@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from studio import config, origin, preflight, queue
+from studio.commands import add_settings
 from studio.commands.export import tell
 from studio.commands.runs import SUMMARY_KEYS, submit_and_follow
 from studio.run import find
@@ -23,9 +24,7 @@ def add(parsers: Any, common: ArgumentParser) -> None:
     one.add_argument(
         "--merge", action="store_true", help="work the run's adapter into the base first; a new adapter begins on it"
     )
-    one.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="change the order"
-    )
+    add_settings(one)
     one.add_argument("--detach", action="store_true", help="return at once; the run goes on by itself")
     one.set_defaults(run=align, show=show)
 

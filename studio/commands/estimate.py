@@ -10,7 +10,7 @@ from typing import Any
 
 from studio import auto_values, cards, config, data, estimate, model, places
 from studio.base import source
-from studio.commands import size
+from studio.commands import add_settings, size
 from studio.device import Device, devices, scan_devices
 from studio.driver import fit
 from studio.errors import OrderError, StudioError
@@ -29,9 +29,7 @@ def add(parsers: argparse._SubParsersAction, common: argparse.ArgumentParser) ->
     parser.add_argument(
         "--explain", action="store_true", help="the page on memory: an 8B model line by line, and the tutorials' table"
     )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting: --set method.rank=8"
-    )
+    add_settings(parser)
     parser.add_argument("--device", metavar="NAME", help="a card that need not be here, such as 'NVIDIA A10G'")
     parser.add_argument("--memory", metavar="SIZE", help="a card with this much memory, such as 24GB")
     parser.set_defaults(run=run, show=show)
@@ -54,7 +52,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             "Write `python -m studio estimate ORDER.yaml`, or --explain for the page on memory.",
             "config",
         )
-    order = config.load(args.config, args.set)
+    order = config.load(args.config, args.settings)
     facts, (rows, told) = model.facts_of(order.model), statistics(order)
     if args.device or args.memory:
         other = cards.device(args.device, args.memory)

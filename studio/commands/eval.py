@@ -11,7 +11,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from studio import benchmark, evaluating, judge, queue
-from studio.errors import OrderError
+from studio.commands import tell
+from studio.errors import OrderError, wrong_setting
 from studio.evaluation import harness
 from studio.evaluation.order import ROWS, EvaluationOrder
 from studio.general.verdict import describe
@@ -86,12 +87,12 @@ def measure(args: Namespace) -> dict[str, Any]:
     judge_order = judge.order_of(named_judge) if any(named_judge.values()) else None  # refused before anything is asked
     name = reference.canonical_name(args.model)
     run = find(name.partition("@")[0])
-    answer = evaluating.evaluate(run, _order(args, run.config, request), name, args.data, args.rows, _tell)
+    answer = evaluating.evaluate(run, _order(args, run.config, request), name, args.data, args.rows, tell)
     print(file=sys.stderr)
     for row in answer["table"][: args.samples]:
         print(f"\n{row['prompt']}\n  [base] {row['base']}\n  [tuned] {row['tuned']}", file=sys.stderr)
     queue.advance()  # what was ordered meanwhile
-    verdicts = {"judge": judge.judge(run, judge_order, _tell, answer["table"])} if judge_order else {}
+    verdicts = {"judge": judge.judge(run, judge_order, tell, answer["table"])} if judge_order else {}
     return {**answer, **verdicts, "forgetting": summary(run).get("forgetting")}
 
 
@@ -103,7 +104,7 @@ def _benchmark(args: Namespace, settings: dict[str, Any] | None) -> dict[str, An
     for function in harness.check(order):
         print(f"{order.task} runs the Python function {function}.", file=sys.stderr)
     try:
-        return benchmark.measure(find(name.partition("@")[0]), order, name, _tell)
+        return benchmark.measure(find(name.partition("@")[0]), order, name, tell)
     finally:
         print(file=sys.stderr)
         queue.advance()  # what was ordered meanwhile
@@ -126,18 +127,9 @@ def _order(args: Namespace, config: Any, request: dict[str, Any]) -> EvaluationO
             settings["json_schema"] = json.loads(Path(args.schema).read_text(encoding="utf-8"))
         return EvaluationOrder(**settings | {key: value for key, value in options.items() if value is not None})
     except ValidationError as error:
-        first = error.errors()[0]
-        raise OrderError(
-            f"evaluation.{first['loc'][0]}: {first['msg'].removeprefix('Value error, ')}.",
-            "python -m studio eval --help says what can be given.",
-            f"evaluation.{first['loc'][0]}",
-        ) from error
+        raise wrong_setting(error, "evaluation") from error
     except (OSError, ValueError) as error:
         raise OrderError(f"The order of the evaluation cannot be read: {error}.", "Give JSON.", "evaluation") from error
-
-
-def _tell(progress: dict[str, Any]) -> None:
-    print(f"\r{progress['doing']} {progress['done']}/{progress['of']} ", end="", file=sys.stderr, flush=True)
 
 
 def show(answer: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from studio import config, preflight, queue, run
+from studio.commands import add_settings
 from studio.errors import OrderError
 from studio.run import Run
 from studio.runs import launch
@@ -24,14 +25,7 @@ def add(parsers: Any, common: ArgumentParser) -> None:
     )
     parser.add_argument("--count", type=int, default=2, help="hosts")
     parser.add_argument("--each", type=int, help="devices on each; left out: training.devices of the order")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="settings",
-        help="change the order: --set method.rank=16",
-    )
+    add_settings(parser)
     parser.set_defaults(run=told, show=show)
 
 

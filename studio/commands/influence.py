@@ -7,6 +7,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from studio import influence, queue
+from studio.commands import RUN, tell
 from studio.run import find
 from studio.side_job import read_request
 
@@ -17,7 +18,7 @@ def add(parsers: Any, common: ArgumentParser) -> None:
         parents=[common],
         help="the training rows that taught an adapter an answer, by gradients, and those that hurt the held-out loss",
     )
-    parser.add_argument("model", metavar="RUN", help="a run's id, a unique part of it, or last")
+    parser.add_argument("model", metavar="RUN", help=RUN)
     parser.add_argument("--prompt", metavar="TEXT", help="the question; left out: only what hurts the held-out loss")
     parser.add_argument("--answer", metavar="TEXT", help="the answer; left out: the run's own")
     parser.add_argument("--rows", type=int, default=influence.MOST_ROWS, help="look at so many training rows at most")
@@ -39,15 +40,11 @@ def measure(args: Namespace) -> dict[str, Any]:
         request = read_request(args.request)
     try:
         return influence.influences(
-            run, request["prompt"], request["answer"], not args.no_held_out, _tell, max(1, args.rows)
+            run, request["prompt"], request["answer"], not args.no_held_out, tell, max(1, args.rows)
         )
     finally:
         print(file=sys.stderr)
         queue.advance()  # what was ordered meanwhile
-
-
-def _tell(progress: dict[str, Any]) -> None:
-    print(f"\r{progress['doing']} {progress['done']}/{progress['of']} ", end="", file=sys.stderr, flush=True)
 
 
 def show(answer: dict[str, Any]) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from studio import evaluating, judge
+from studio.commands import RUN, tell
 from studio.errors import OrderError
-from studio.run import Run, find
+from studio.run import find
 from studio.runs import evaluations
 from studio.side_job import read_request
 
@@ -20,7 +21,7 @@ def add(parsers: Any, common: ArgumentParser) -> None:
         parents=[common],
         help="another model says which answers are better, base or tuned, in both orders; win rate with its interval",
     )
-    parser.add_argument("model", metavar="RUN", help="a run's id, a unique part of it, or last")
+    parser.add_argument("model", metavar="RUN", help=RUN)
     parser.add_argument("--judge", metavar="URL", help="an OpenAI-style endpoint, as http://127.0.0.1:8000/v1")
     parser.add_argument("--judge-model", metavar="NAME", help="the model's name there")
     parser.add_argument("--rows", type=int, help="judge so many questions at most (100)")
@@ -37,7 +38,9 @@ def measure(args: Namespace) -> dict[str, Any]:
     if args.show_prompt:
         return {"prompt": judge.PROMPT}
     run, order = find(args.model), judge.order_of(_settings(args))
-    answer = judged(run, order, None if evaluations.results(run).get("table") else _answers(run))
+    known = evaluations.results(run).get("table")
+    table = None if known else evaluating.evaluate(run, progress=tell)["table"]
+    answer = judge.judge(run, order, tell, table)
     print(file=sys.stderr)
     return answer
 
@@ -56,18 +59,6 @@ def _settings(args: Namespace) -> dict[str, Any]:
         "prompt": Path(args.prompt).expanduser().read_text(encoding="utf-8") if args.prompt else None,
     }
     return {key: value for key, value in given.items() if value is not None}
-
-
-def _answers(run: Run) -> list[dict[str, Any]]:
-    return evaluating.evaluate(run, progress=tell)["table"]
-
-
-def judged(run: Run, order: judge.JudgeOrder, table: list[dict[str, Any]] | None) -> dict[str, Any]:
-    return judge.judge(run, order, tell, table)
-
-
-def tell(progress: dict[str, Any]) -> None:
-    print(f"\r{progress['doing']} {progress['done']}/{progress['of']} ", end="", file=sys.stderr, flush=True)
 
 
 def show(answer: dict[str, Any]) -> None:

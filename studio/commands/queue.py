@@ -6,12 +6,11 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from studio import config, preflight, queue, run, yaml_text
+from studio.commands import RUN, add_settings
 from studio.commands.runs import _show_list
 from studio.errors import RunError
 from studio.run import REQUESTS, Run
 from studio.runs import goal, remote
-
-ONE = "a run's id, a unique part of it, or last"
 
 
 def add(parsers: Any, common: ArgumentParser) -> None:
@@ -22,14 +21,7 @@ def add(parsers: Any, common: ArgumentParser) -> None:
     stopped.add_argument("--discard", action="store_true", help="keep nothing")
     _about(parsers, common, "pause", pause, "stop a run and let it wait in the queue until it is resumed")
     resumed = _about(parsers, common, "resume", resume, "go on from the last checkpoint")
-    resumed.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="settings",
-        help="change the order from here on: --set training.batch_size=1",
-    )
+    add_settings(resumed, "change the order from here on: --set training.batch_size=1")
     _about(
         parsers,
         common,
@@ -44,9 +36,7 @@ def add(parsers: Any, common: ArgumentParser) -> None:
     asked = _about(parsers, common, "ask", ask, "ask a running run for something after its step")
     asked.add_argument("what", choices=REQUESTS)
     doubled = _about(parsers, common, "duplicate", duplicate, "queue a new run with the same order")
-    doubled.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="with this changed"
-    )
+    add_settings(doubled, "with this changed")
     labelled = _about(parsers, common, "label", label, "write a name, a note or a star on a run")
     labelled.add_argument("--name", dest="new_name", help="another name to show; the folder keeps its own")
     labelled.add_argument("--note", help="free text")
@@ -62,7 +52,7 @@ def add(parsers: Any, common: ArgumentParser) -> None:
 
 def _about(parsers: Any, common: ArgumentParser, name: str, function: Any, text: str) -> ArgumentParser:
     one = parsers.add_parser(name, parents=[common], help=text)
-    one.add_argument("name", metavar="RUN", help=ONE)
+    one.add_argument("name", metavar="RUN", help=RUN)
     one.set_defaults(run=function)
     return one
 

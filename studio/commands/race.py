@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from studio import config, race, run
-from studio.commands import Failed
+from studio.commands import Failed, add_settings
 from studio.commands.estimate import statistics
 from studio.commands.runs import submit_and_follow
 from studio.config import RunConfig
@@ -79,7 +79,7 @@ def add(parsers: argparse._SubParsersAction, common: argparse.ArgumentParser) ->
 
 def add_order(parser: argparse.ArgumentParser, about: str) -> None:
     parser.add_argument("--model", default="starter", help="the base model (starter)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help=about)
+    add_settings(parser, about)
 
 
 # -- race and keep

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
 from studio import config, reward_trial
+from studio.commands import add_settings, tell_count
 from studio.commands.methods import knobs, show_knobs
 from studio.rewards import REWARDS
 
@@ -20,7 +20,7 @@ def add(parsers: Any, common: ArgumentParser) -> None:
         "rewards", parents=[common], help="the rewards of grpo and their knobs; with an order: try its rewards on rows"
     )
     parser.add_argument("order", type=Path, nargs="?", metavar="ORDER", help="an order with stage grpo, a YAML file")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting")
+    add_settings(parser)
     parser.add_argument("--rows", type=int, default=reward_trial.ROWS, metavar="N", help="try so many rows (8)")
     parser.add_argument(
         "--answers",
@@ -35,8 +35,8 @@ def run(args: Namespace) -> dict[str, Any] | list[dict[str, Any]]:
     """The rewards with their knobs; with an order what `reward_trial.trial` returns."""
     if args.order is None:
         return [described(name) for name in REWARDS]
-    order = config.load(args.order, args.set)
-    return reward_trial.trial(order, args.answers, max(1, args.rows), _tell)
+    order = config.load(args.order, args.settings)
+    return reward_trial.trial(order, args.answers, max(1, args.rows), tell_count)
 
 
 def described(name: str) -> dict[str, Any]:
@@ -49,10 +49,6 @@ def described(name: str) -> dict[str, Any]:
         "source": " ".join((kind.__doc__ or "").split()),
         "knobs": knobs(kind),
     }
-
-
-def _tell(done: int, total: int) -> None:
-    print(f"\r{done}/{total} ", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
 def show(answer: dict[str, Any] | list[dict[str, Any]]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from studio import benchmark, config, general, origin, preflight, queue, race, run
-from studio.commands import Failed
+from studio.commands import RUN, Failed, add_settings
 from studio.events import read
 from studio.forecast.remedies import repairs
 from studio.general.verdict import describe
@@ -24,14 +24,7 @@ SUMMARY_KEYS = ("run", "state", "cause", "action", "train_loss", "eval_loss_befo
 def add(parsers: Any, common: ArgumentParser) -> None:
     train = parsers.add_parser("train", parents=[common], help="train a model from a YAML order")
     train.add_argument("config", help="a YAML file, or `sample` for the bundled data with every default")
-    train.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="settings",
-        help="change the order: --set method.rank=16",
-    )
+    add_settings(train)
     train.add_argument("--detach", action="store_true", help="return at once; the run goes on by itself")
     train.set_defaults(run=start, show=_show_end)
     listed = parsers.add_parser("runs", parents=[common], help="list all runs")
@@ -51,10 +44,10 @@ def add(parsers: Any, common: ArgumentParser) -> None:
         parents=[common],
         help="how one run stands, with signs of trouble; after an out-of-memory, what would help",
     )
-    shown.add_argument("name", metavar="RUN", help="a run's id, a unique part of it, or last")
+    shown.add_argument("name", metavar="RUN", help=RUN)
     shown.set_defaults(run=show)
     logged = parsers.add_parser("log", parents=[common], help="the trainer's output")
-    logged.add_argument("name", metavar="RUN", help="a run's id, a unique part of it, or last")
+    logged.add_argument("name", metavar="RUN", help=RUN)
     logged.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
     logged.set_defaults(run=show_log, show=lambda answer: None)
     compared = parsers.add_parser(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from studio import scoring
+from studio.commands import tell_count
 from studio.commands.data import mapping_of
 from studio.run import find
 
@@ -24,11 +24,7 @@ def add(parsers: Any, common: ArgumentParser) -> None:
 
 def rows(args: Namespace) -> list[dict[str, Any]]:
     """[{row, score, rejected?}], in the order of the file."""
-    return scoring.score(find(args.model), args.file, args.format, mapping_of(args), _tell)
-
-
-def _tell(done: int, total: int) -> None:
-    print(f"\r{done}/{total} ", end="\n" if done == total else "", file=sys.stderr, flush=True)
+    return scoring.score(find(args.model), args.file, args.format, mapping_of(args), tell_count)
 
 
 def show(answer: list[dict[str, Any]]) -> None:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from studio import yaml_text
 from studio.base import hub
-from studio.errors import DataError, OrderError
+from studio.errors import DataError, OrderError, wrong_setting
 
 INSTALL = 'pip install "lm-eval>=0.4.13,<0.5"'
 EXAMPLE = "docs/benchmarks/capitals.yaml"
@@ -46,9 +46,7 @@ def order_of(settings: Any) -> BenchmarkOrder:
     try:
         return BenchmarkOrder.model_validate(settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, ("benchmark", *first["loc"])))
-        raise OrderError(f"{where}: {first['msg']}.", "Correct it.", where) from error
+        raise wrong_setting(error, "benchmark") from error
 
 
 def installed() -> bool:

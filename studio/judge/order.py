@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from studio.errors import OrderError
+from studio.errors import OrderError, wrong_setting
 from studio.evaluation.endpoint import EndpointOrder, check_url
 
 PROMPT = """Two assistants answered the same question. Decide which answer is better: right, complete, to the point.
@@ -40,9 +40,7 @@ def order_of(settings: dict[str, Any]) -> JudgeOrder:
     try:
         order = JudgeOrder.model_validate(settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = str(first["loc"][0])
-        raise OrderError(f"judge.{where}: {first['msg']}.", "Correct it.", f"judge.{where}") from error
+        raise wrong_setting(error, "judge") from error
     missing = [name for name in ("question", "answer_a", "answer_b") if f"{{{name}}}" not in order.prompt]
     if missing:
         raise OrderError(

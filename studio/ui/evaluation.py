@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from studio import evaluating
-from studio.errors import OrderError, RunError
+from studio.errors import RunError, wrong_setting
 from studio.evaluation import table
 from studio.evaluation.order import EvaluationOrder
 from studio.runs import evaluations, leaderboard
@@ -26,9 +26,7 @@ def evaluate(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     try:
         order = EvaluationOrder.model_validate(settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, ("evaluation", *first["loc"])))
-        raise OrderError(f"{where}: {first['msg'].removeprefix('Value error, ')}.", "", where) from error
+        raise wrong_setting(error, "evaluation") from error
     evaluating.start(chosen, order)
     return {"run": chosen.id, "state": "going"}
 

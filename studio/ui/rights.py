@@ -21,7 +21,7 @@ import anyio.to_thread
 import gradio as gr
 from pydantic import TypeAdapter, ValidationError
 
-from studio.errors import OrderError, as_studio_error, internal_error
+from studio.errors import as_studio_error, internal_error, wrong_setting
 from studio.ui import audit, who
 from studio.ui.who import NOBODY, OWNER
 
@@ -132,9 +132,7 @@ def _check_types(function: Function, args: tuple[Any, ...]) -> None:
         try:
             adapter.validate_python(value, strict=True)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, (name, *first["loc"])))
-            raise OrderError(f"{where}: {first['msg']}.", "Ask as the page does.", name) from error
+            raise wrong_setting(error, name, "Ask as the page does.") from error
 
 
 @cache
