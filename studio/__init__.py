@@ -47,8 +47,8 @@ FLOORS = {
     3: "config presets recipes auto",
     4: "memory estimate forecast run runs queue",
     5: (
-        "combining evaluating origin race plan side_job influence judge benchmark choice scoring reward_trial "
-        "preflight auto_values resolve doctor supervise relay bundle follow talk export bench"
+        "combining evaluating origin race plan side_job job_process influence judge benchmark choice scoring "
+        "reward_trial preflight auto_values resolve doctor supervise relay bundle follow talk export bench"
     ),
     6: "worker ui",
     7: "commands __main__ page",

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import statistics
-import tempfile
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from studio import data, preflight
@@ -14,7 +11,7 @@ from studio.config import RunConfig
 from studio.device import devices
 from studio.errors import DeviceError, OrderError
 from studio.evaluation.questions import Question
-from studio.export.proof import run_worker
+from studio.job_process import Progress, ask_worker
 from studio.reward import Scorer
 from studio.rewards import labels
 from studio.runs import claim
@@ -22,7 +19,6 @@ from studio.runs import claim
 ROWS, MOST_ROWS = 8, 64
 GROUP, TOKENS = 4, 256  # answers of the base to a prompt, and tokens of each, at most
 Answers = Literal["data", "base"]
-Progress = Callable[[int, int], None]
 
 
 def trial(
@@ -47,11 +43,7 @@ def trial(
             "device",
         )
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            file, answer = Path(folder, "order.json"), Path(folder, "answer.json")
-            file.write_text(json.dumps(order, default=str), encoding="utf-8")
-            run_worker(["studio.worker.reward_trial", str(file), str(answer)], progress)
-            return json.loads(answer.read_text(encoding="utf-8"))
+        return ask_worker(["studio.worker.reward_trial"], order, progress)
     finally:
         lock.release()
 

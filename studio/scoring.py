@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from studio import data
 from studio.data.pairs import rejected_side
 from studio.errors import DataError
-from studio.export.proof import run_worker
+from studio.job_process import Progress, ask_worker
 from studio.run import Run
 from studio.talk.reference import of_run
-
-Progress = Callable[[int, int], None]
 
 
 def score(
@@ -35,11 +29,7 @@ def score(
     conversations = [row["messages"] for row in rows]
     conversations += [rejected_side(row)["messages"] for row in rows if "rejected" in row]
     order = {"run": run.id, "conversations": conversations, "max_length": run.config.data.max_length}
-    with tempfile.TemporaryDirectory() as folder:
-        asked, answered = Path(folder, "order.json"), Path(folder, "answer.json")
-        asked.write_text(json.dumps(order), encoding="utf-8")
-        run_worker(["studio.worker.score", str(asked), str(answered)], progress)
-        scores = json.loads(answered.read_text())
+    scores = ask_worker(["studio.worker.score"], order, progress)
     second = iter(scores[len(rows) :])
     return [
         {"row": row["row"], "score": value, **({"rejected": next(second)} if "rejected" in row else {})}

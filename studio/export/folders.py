@@ -17,8 +17,9 @@ from studio import model
 from studio.errors import ExportError, StudioError
 from studio.events import Lock, is_locked
 from studio.export import gguf_families, llama_cpp, modelfile, readme
-from studio.export.proof import prove, run_worker
+from studio.export.proof import prove
 from studio.home import write_atomic
+from studio.job_process import run_worker
 from studio.talk.reference import ModelReference, resolve
 from studio.talk.stopping import never_stops
 

@@ -9,21 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable
-from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from studio import data, process, run
+from studio import data, run
 from studio.base import source
-from studio.device import default_environment
-from studio.errors import ExportError, StudioError
-from studio.home import PROJECT, subfolder, write_atomic
+from studio.errors import StudioError
+from studio.home import subfolder, write_atomic
+from studio.job_process import ask_worker
 from studio.talk.reference import ModelReference
 from studio.tokens import Encoder
 
@@ -202,43 +197,4 @@ def _cache_file(name: str, weights: Path, asked: Any) -> Path:
 
 
 def _run_side(side: str, name: str, order: dict[str, Any], progress: Callable[[int, int], None]) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(dir=subfolder("cache")) as scratch:
-        order_file, answer_file = Path(scratch, "order.json"), Path(scratch, "answer.json")
-        order_file.write_text(json.dumps(order, ensure_ascii=False))
-        run_worker(["studio.worker.prove", side, name, str(order_file), str(answer_file)], progress)
-        return json.loads(answer_file.read_text())
-
-
-def run_worker(command: list[str], progress: Callable[[int, int], None] = lambda *_: None) -> None:
-    """Run `python -m …` to its end; lines like 3/20 are progress.
-
-    Raises ExportError with its last output on failure.
-    """
-    from studio.talk.chat import SERVER_ENVIRONMENT
-
-    environment = {**os.environ, **SERVER_ENVIRONMENT, **default_environment(), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    output: list[str] = []
-    with subprocess.Popen(
-        [sys.executable, "-m", *command],
-        cwd=PROJECT,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        preexec_fn=partial(process.die_with_parent, os.getpid()),
-    ) as worker:
-        for line in worker.stdout:
-            done, slash, total = line.strip().partition("/")
-            if slash and done.isdigit() and total.isdigit():
-                progress(int(done), int(total))
-            elif line.strip():
-                output.append(line.strip())
-    if worker.returncode:
-        last = output[-1] if output else f"exit code {worker.returncode}"
-        if last.startswith('{"error"'):
-            error = json.loads(last)["error"]
-            raise ExportError(error["message"], error["hint"], error["where"])
-        hint = "If memory was short, end the chat or a training first."
-        raise ExportError(f"The worker failed: {last[:300]}", hint, command[0])
+    return ask_worker(["studio.worker.prove", side, name], order, progress)

@@ -1,4 +1,4 @@
-"""What a worker prints for the process that began it (side_job.py): a JSON object a line, and an error as its last."""
+"""What a worker tells the process that began it (side_job.py, job_process.py), an error as its last line."""
 
 from __future__ import annotations
 
@@ -22,3 +22,13 @@ def run_on_order(main: Callable[[dict[str, Any]], None]) -> None:
     except StudioError as error:
         emit("error", **error.as_dict())
         sys.exit(2)
+
+
+def answer_order(answer: Callable[[dict[str, Any]], Any]) -> None:
+    """Write what `answer` makes of the order, from and to the files that the command line names last."""
+    try:
+        answered = answer(json.loads(Path(sys.argv[-2]).read_text(encoding="utf-8")))
+    except StudioError as error:
+        print(json.dumps({"error": error.as_dict()}))
+        sys.exit(2)
+    Path(sys.argv[-1]).write_text(json.dumps(answered, ensure_ascii=False), encoding="utf-8")

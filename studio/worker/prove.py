@@ -6,7 +6,6 @@ through llama.cpp where it is installed. Weights are loaded in the dtype of the 
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +20,7 @@ from studio.talk import room
 from studio.talk.reference import ModelReference, of_folder, resolve
 from studio.worker import llama_cpp
 from studio.worker.generate import Sampling
+from studio.worker.lines import answer_order
 from studio.worker.loaded import LoadedModel, LoadedModels
 from studio.worker.merge import base_dtype, rounded, still_tied, untied, weights
 
@@ -285,9 +285,4 @@ def placement(parameters: int, dtype: torch.dtype) -> tuple[str, torch.dtype]:
 
 
 if __name__ == "__main__":
-    try:
-        side = main(sys.argv[1], sys.argv[2], json.loads(Path(sys.argv[3]).read_text()))
-    except StudioError as error:
-        print(json.dumps({"error": error.as_dict()}))
-        sys.exit(2)
-    Path(sys.argv[4]).write_text(json.dumps(side, ensure_ascii=False))
+    answer_order(lambda order: main(sys.argv[1], sys.argv[2], order))

@@ -7,20 +7,18 @@ reward_trial.trial returns. Lines like 3/20 on standard output are progress.
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from studio import config, device, reward_trial
 from studio.base import source
-from studio.errors import StudioError
 from studio.evaluation.questions import Question
 from studio.home import subfolder
 from studio.methods import METHODS
 from studio.reward_trial import GROUP, TOKENS
 from studio.tokens import Encoder
+from studio.worker.lines import answer_order
 from studio.worker.loaded import DTYPES, default_device
 from studio.worker.rollouts import Ends, Writer, context_length
 from studio.worker.scorers import opened
@@ -59,9 +57,4 @@ def written(run_config: config.RunConfig, asked: dict[int, Question]) -> list[li
 
 
 if __name__ == "__main__":
-    try:
-        answer = trial(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
-    except StudioError as error:
-        print(json.dumps({"error": error.as_dict()}))
-        sys.exit(1)
-    Path(sys.argv[2]).write_text(json.dumps(answer))
+    answer_order(trial)

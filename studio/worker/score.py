@@ -6,21 +6,18 @@ ORDER: {"run", "conversations", "max_length"}; ANSWER: a list of scores, None fo
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from studio import device, run
-from studio.errors import StudioError
 from studio.evaluation.questions import Question
 from studio.talk.reference import of_run
 from studio.tokens import Encoded
 from studio.worker import reward_head
 from studio.worker.batches import collate
+from studio.worker.lines import answer_order
 from studio.worker.loaded import LoadedModels
 
 BATCH = 8  # sequences at once, of about the same length
@@ -74,9 +71,4 @@ def score(order: dict[str, Any]) -> list[float | None]:
 
 
 if __name__ == "__main__":
-    try:
-        answer = score(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
-    except StudioError as error:
-        print(json.dumps({"error": error.as_dict()}))
-        sys.exit(1)
-    Path(sys.argv[2]).write_text(json.dumps(answer))
+    answer_order(score)

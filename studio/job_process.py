@@ -1,0 +1,66 @@
+"""One job in a worker process of its own: words or an order go in, files or an answer come out."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from studio import process
+from studio.device import default_environment
+from studio.errors import ExportError
+from studio.home import PROJECT, subfolder
+from studio.talk.chat import SERVER_ENVIRONMENT
+
+Progress = Callable[[int, int], None]
+
+
+def ask_worker(command: list[str], order: dict[str, Any], progress: Progress = lambda *_: None) -> Any:
+    """The answer of `python -m …` to an order, both JSON; the worker takes them by lines.answer_order.
+
+    Raises ExportError as run_worker does.
+    """
+    with tempfile.TemporaryDirectory(dir=subfolder("cache")) as folder:
+        asked, answered = Path(folder, "order.json"), Path(folder, "answer.json")
+        asked.write_text(json.dumps(order, ensure_ascii=False, default=str), encoding="utf-8")
+        run_worker([*command, str(asked), str(answered)], progress)
+        return json.loads(answered.read_text(encoding="utf-8"))
+
+
+def run_worker(command: list[str], progress: Callable[[int, int], None] = lambda *_: None) -> None:
+    """Run `python -m …` to its end; lines like 3/20 are progress.
+
+    Raises ExportError with its last output on failure.
+    """
+    environment = {**os.environ, **SERVER_ENVIRONMENT, **default_environment(), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    output: list[str] = []
+    with subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=PROJECT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        preexec_fn=partial(process.die_with_parent, os.getpid()),
+    ) as worker:
+        for line in worker.stdout:
+            done, slash, total = line.strip().partition("/")
+            if slash and done.isdigit() and total.isdigit():
+                progress(int(done), int(total))
+            elif line.strip():
+                output.append(line.strip())
+    if worker.returncode:
+        last = output[-1] if output else f"exit code {worker.returncode}"
+        if last.startswith('{"error"'):
+            error = json.loads(last)["error"]
+            raise ExportError(error["message"], error["hint"], error["where"])
+        hint = "If memory was short, end the chat or a training first."
+        raise ExportError(f"The worker failed: {last[:300]}", hint, command[0])
