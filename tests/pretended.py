@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -213,3 +214,22 @@ def real_answers(monkeypatch: Any) -> None:
     from transformers.utils import import_utils
 
     monkeypatch.setattr(import_utils, "is_fake_tensor", lambda tensor: False)
+
+
+def fake_files(monkeypatch: Any) -> None:
+    """Tensors that are read from a file while fake ones are in use are fake, on the host."""
+    import safetensors
+
+    def opened(*args: Any, **kwargs: Any) -> Any:
+        file = safe_open(*args, **kwargs)
+        read = file.get_tensor
+
+        def get_tensor(name: str) -> torch.Tensor:
+            with unset_fake_temporarily():
+                tensor = read(name)
+            return given(tensor, "cpu")
+
+        return contextlib.nullcontext(SimpleNamespace(keys=file.keys, get_tensor=get_tensor))
+
+    safe_open = safetensors.safe_open
+    monkeypatch.setattr(safetensors, "safe_open", opened)

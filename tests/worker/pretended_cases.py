@@ -74,6 +74,7 @@ def _honest(monkeypatch: pytest.MonkeyPatch) -> None:
     load = Method.load
     monkeypatch.setattr(Method, "load", lambda self, *given, **more: pretended.loaded(load, self, *given, **more))
     pretended.real_answers(monkeypatch)
+    pretended.fake_files(monkeypatch)
 
 
 def steps(
