@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import linear
@@ -44,11 +44,25 @@ def scaled_mm(left: torch.Tensor, right: torch.Tensor, scale: float) -> torch.Te
     return torch.addmm(right[0], left, right, beta=0, alpha=scale)
 
 
+class Frozen(NamedTuple):
+    """What LowRankLinear computes with and has no gradient for.
+
+    narrow_A, narrow_B: A and B in the format of the products; scaling: of their product; rate: of dropout; weight,
+    bias: of the base, in that format too, None where its result is given.
+    """
+
+    narrow_A: torch.Tensor
+    narrow_B: torch.Tensor
+    scaling: float
+    rate: float
+    weight: torch.Tensor | None
+    bias: torch.Tensor | None
+
+
 class LowRankLinear(torch.autograd.Function):
     """x · weightᵀ + bias + scaling · dropout(x) · Aᵀ · Bᵀ; `result` stands for the first two where it is given.
 
-    x: [..., inputs]; lora_A: [rank, inputs]; lora_B: [outputs, rank]; narrow_A, narrow_B: both in the format of the
-    products; weight, bias: frozen, in that format too. The gradients of lora_A and lora_B come in their own type.
+    x: [..., inputs]; lora_A: [rank, inputs]; lora_B: [outputs, rank]. Their gradients come in their own type.
     """
 
     @staticmethod
@@ -57,14 +71,10 @@ class LowRankLinear(torch.autograd.Function):
         x: torch.Tensor,
         lora_A: torch.Tensor,
         lora_B: torch.Tensor,
-        narrow_A: torch.Tensor,
-        narrow_B: torch.Tensor,
-        weight: torch.Tensor | None,
-        bias: torch.Tensor | None,
         result: torch.Tensor | None,
-        scaling: float,
-        rate: float,
+        frozen: Frozen,
     ) -> torch.Tensor:
+        narrow_A, narrow_B, scaling, rate, weight, bias = frozen
         narrow_x = x.to(narrow_A.dtype)
         dropped, mask, scale, rest = drop(narrow_x, rate) if rate else (narrow_x, None, 1.0, 1.0)
         inner = linear(dropped, narrow_A).flatten(0, -2)
@@ -98,8 +108,8 @@ class LowRankLinear(torch.autograd.Function):
         grad_x = None
         if ctx.needs_input_grad[0]:
             grad_x = _grad_input(grad, grad_inner, narrow_A, weight, mask).view(x.shape).to(x.dtype)
-        grad_result = grad_output if ctx.needs_input_grad[7] else None
-        return grad_x, grad_A, grad_B, None, None, None, None, grad_result, None, None
+        grad_result = grad_output if ctx.needs_input_grad[3] else None
+        return grad_x, grad_A, grad_B, grad_result, None
 
 
 def _grad_input(
@@ -149,10 +159,8 @@ class LoraForward:
         dropout, base = layer.lora_dropout[adapter], layer.get_base_layer()
         rate = dropout.p if dropout.training and isinstance(dropout, torch.nn.Dropout) else 0.0
         weight, bias = _frozen_linear(base, dtype)
-        result = base(x) if weight is None else None
-        return LowRankLinear.apply(
-            x, lora_A, lora_B, narrow_A, narrow_B, weight, bias, result, layer.scaling[adapter], rate
-        )
+        frozen = Frozen(narrow_A, narrow_B, layer.scaling[adapter], rate, weight, bias)
+        return LowRankLinear.apply(x, lora_A, lora_B, base(x) if weight is None else None, frozen)
 
 
 def _frozen_linear(base: Any, dtype: torch.dtype) -> tuple[torch.Tensor | None, torch.Tensor | None]:

@@ -11,7 +11,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from studio.methods.lora import LoRA
 from studio.methods.qlora import QLoRA
-from studio.worker.fast_lora import LowRankLinear, dropout_mask, narrow_copies, speed_up_lora
+from studio.worker.fast_lora import Frozen, LowRankLinear, dropout_mask, narrow_copies, speed_up_lora
 
 
 def test_the_dropout_mask_drops_its_share_and_keeps_the_mean() -> None:
@@ -36,7 +36,8 @@ def test_low_rank_linear_is_what_its_formula_says(is_fused: bool, rate: float) -
     result = None if is_fused else functional.linear(x, weight, bias)
     base = (weight, bias) if is_fused else (None, None)
     torch.manual_seed(1)
-    output = LowRankLinear.apply(x, lora_A, lora_B, lora_A.detach(), lora_B.detach(), *base, result, 1.7, rate)
+    frozen = Frozen(lora_A.detach(), lora_B.detach(), 1.7, rate, *base)
+    output = LowRankLinear.apply(x, lora_A, lora_B, result, frozen)
     grad_output = torch.randn(3, 8, 6, dtype=torch.float64)
     torch.manual_seed(1)
     mask, scale = dropout_mask(x, rate) if rate else (torch.ones_like(x), 1.0)
