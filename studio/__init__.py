@@ -26,6 +26,7 @@ The top level holds the product's nouns; a folder beside a noun holds what it is
     run        runs/      attempts, claims, checkpoints, stops, recovery, diagnosis
     (a result) talk/      models and their server, conversations, votes
                evaluation/ what answers are worth: scores, intervals, verdict; evaluating.py measures a run
+               making     rows out of a document, by another model
                influence: which rows taught it; benchmark: tasks of lm-eval; side_job.py: a job beside a finished run
                scoring: a reward model's scores of a file
     stage      stages/    what is learnt from what;  reward  rewards/  what an answer is worth; reward_trial
@@ -47,8 +48,8 @@ FLOORS = {
     3: "config presets recipes auto",
     4: "memory estimate forecast run runs queue",
     5: (
-        "combining evaluating origin race plan side_job job_process influence judge benchmark choice scoring "
-        "reward_trial preflight auto_values resolve doctor supervise relay bundle follow talk export bench"
+        "combining evaluating origin race plan side_job job_process influence judge making benchmark choice "
+        "scoring reward_trial preflight auto_values resolve doctor supervise relay bundle follow talk export bench"
     ),
     6: "worker ui",
     7: "commands __main__ page",

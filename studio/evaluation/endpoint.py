@@ -30,35 +30,36 @@ class EndpointOrder(BaseModel):
     )
 
 
-def check_url(url: str) -> None:
+def check_url(url: str, key: str = KEY, where: str = "judge.url") -> None:
     """Raise OrderError for what is no plain http(s) address, and for one that leads to a host's own services.
 
     Link-local addresses hand out a cloud's credentials. A key is sent without encryption to this computer only.
+    key: the environment variable that holds it.
     """
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise OrderError(f"{url!r} is no address: {error}.", "Write it as https://host/v1.", "judge.url") from error
+        raise OrderError(f"{url!r} is no address: {error}.", "Write it as https://host/v1.", where) from error
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
         raise OrderError(
-            "The judge's address must be http or https, with a host and without a user, a query or a key in it.",
-            f"Write it as https://host/v1; a key comes from {KEY} in the environment.",
-            "judge.url",
+            "The address must be http or https, with a host and without a user, a query or a key in it.",
+            f"Write it as https://host/v1; a key comes from {key} in the environment.",
+            where,
         )
     try:
         found = socket.getaddrinfo(parts.hostname, port or 443, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise OrderError(f"{parts.hostname} is not known: {error}.", "Check the address.", "judge.url") from error
+        raise OrderError(f"{parts.hostname} is not known: {error}.", "Check the address.", where) from error
     addresses = [ipaddress.ip_address(entry[4][0].partition("%")[0]) for entry in found]
     plain = [getattr(address, "ipv4_mapped", None) or address for address in addresses]
     if any(each.is_link_local or each.is_multicast or each.is_unspecified for each in plain):
         raise OrderError(
             f"{parts.hostname} leads to a service of the host itself, which is not asked.",
             "Give the address of a model server.",
-            "judge.url",
+            where,
         )
-    if os.environ.get(KEY) and parts.scheme == "http" and not all(each.is_loopback for each in plain):
+    if os.environ.get(key) and parts.scheme == "http" and not all(each.is_loopback for each in plain):
         raise OrderError(
-            f"The key in {KEY} would travel unencrypted to {parts.hostname}.", "Use https, or unset it.", "judge.url"
+            f"The key in {key} would travel unencrypted to {parts.hostname}.", "Use https, or unset it.", where
         )

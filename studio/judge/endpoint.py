@@ -1,4 +1,4 @@
-"""An OpenAI-style chat endpoint that is asked for verdicts."""
+"""An OpenAI-style chat endpoint that is asked for verdicts, or, by a subclass, for something else."""
 
 from __future__ import annotations
 
@@ -17,18 +17,22 @@ from studio.evaluation.endpoint import KEY, EndpointOrder
 
 TRIES = 4  # of a request that meets a busy or failing endpoint
 LONGEST_WAIT = 60.0  # seconds between two tries
-REPLY_TOKENS = 512
 
 
 class Endpoint:
-    """An OpenAI-style chat endpoint: no faster than ordered, asked again when busy, each reply kept."""
+    """An OpenAI-style chat endpoint: no faster than ordered, asked again when busy, each reply kept.
+
+    name: in sentences. section: of an order's keys. key: the environment variable that holds the key.
+    """
+
+    name, section, key, reply_tokens = "The judge", "judge", KEY, 512
 
     def __init__(self, order: EndpointOrder, cache: Path, is_stopped: Callable[[], bool]):
         self.order, self.cache, self.is_stopped = order, cache, is_stopped
         self.refused = False  # by the endpoint, in a way that asking again does not change
         self._lock, self._next = threading.Lock(), 0.0
         self._known = self._cached()
-        key = os.environ.get(KEY)
+        key = os.environ.get(self.key)
         self._client = httpx2.Client(
             timeout=order.timeout, follow_redirects=False, headers={"Authorization": f"Bearer {key}"} if key else {}
         )
@@ -62,7 +66,7 @@ class Endpoint:
             "model": self.order.model,
             "messages": [{"role": "user", "content": prompt}],
             "temperature": 0,
-            "max_tokens": REPLY_TOKENS,
+            "max_tokens": self.reply_tokens,
         }
         why = ""
         for attempt in range(TRIES):
@@ -83,7 +87,11 @@ class Endpoint:
                 pause = float(after) if after.replace(".", "", 1).isdigit() else pause
             if attempt < TRIES - 1:
                 self._sleep(min(pause, LONGEST_WAIT))
-        raise ModelError(f"The judge does not answer: {why}", f"Check its address, its model and {KEY}.", "judge.url")
+        raise ModelError(
+            f"{self.name} does not answer: {why}",
+            f"Check its address, its model and {self.key}.",
+            f"{self.section}.url",
+        )
 
     def _content(self, answer: httpx2.Response) -> str:
         try:
@@ -91,9 +99,9 @@ class Endpoint:
         except (ValueError, LookupError, TypeError) as error:
             self.refused = True
             raise ModelError(
-                "The judge's answer is not one of an OpenAI-style endpoint.",
+                f"{self.name}: the answer is not one of an OpenAI-style endpoint.",
                 "The address mostly ends in /v1.",
-                "judge.url",
+                f"{self.section}.url",
             ) from error
 
     def _wait_for_turn(self) -> None:

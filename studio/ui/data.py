@@ -24,7 +24,7 @@ from studio.home import slug
 from studio.stages import learning_from
 from studio.talk import chats
 from studio.text import sandbox
-from studio.ui import assets, data_edit, guard, measure, rights, who, words
+from studio.ui import assets, data_edit, guard, making, measure, rights, who, words
 from studio.ui.data_rows import page_of, preview_of
 from studio.ui.who import VISITOR, WATCHER
 
@@ -247,12 +247,13 @@ def paste_rows(text: str, header: str = "auto") -> dict[str, Any]:
     return {"source": str(path), "name": path.name, "header": pasted.header}
 
 
-READS = (inspect, rows, preview, lengths, *data_edit.READS)
+READS = (inspect, rows, preview, lengths, *data_edit.READS, *making.READS)
 
 
 def build(page: gr.Blocks) -> None:
     """The tab's one part, and the jobs of its editor."""
     data_edit.build()
+    making.build()
     rights.register(rated_pairs)
     rights.register(paste_rows)
     gr.HTML(

@@ -80,7 +80,11 @@ JOBS = {
     "data_edit",
     "data_save",
     "rated_pairs",
-    "paste_rows",  # the Data tab
+    "paste_rows",
+    "read_document",
+    "make_rows",
+    "stop_making",
+    "take_rows",  # the Data tab
     "examine",  # the list of runs
     "chat_ask",
     "chat_stop",

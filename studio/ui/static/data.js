@@ -40,19 +40,24 @@
     at(".onward").addEventListener("click", () => studio.open("tune"));
     const question = (more = {}) => ({ order: studio.order.value, lang: studio.language, ...more });
 
+    // A new file becomes the order's, and what was found in it comes into view, which lies far below on a phone.
+    const use = (made) => {
+      studio.order.use(made.source);
+      window.dispatchEvent(new CustomEvent("studio:uploads"));
+      about.scrollIntoView({ behavior: "smooth", block: "center" });
+    };
     const bring = async (file) => {
       trouble = null; sending = file.name; drawSources();
       try {
         const { path } = await upload(file);
-        const made = await studio.call("import", path, file.name);
-        studio.order.use(made.source);
-        window.dispatchEvent(new CustomEvent("studio:uploads"));
+        use(await studio.call("import", path, file.name));
       } catch (error) {
         trouble = error.message ? error : { message: studio.say("The file could not be sent."), hint: String(error) };
       }
       sending = null; drawSources();
     };
 
+    const openMaking = studio.making(element, upload, (made) => use(made));
     const paste = async () => {
       const pasted = await studio.inquire({
         title: studio.say("Paste rows"),
@@ -72,8 +77,7 @@
           made.header === "row" && studio.say("The first line was taken as a row: the columns had no names."),
           made.header === "names" && studio.say("The first line was taken as the columns' names.")]
           .filter(Boolean).join(" ") };
-        studio.order.use(made.source);
-        window.dispatchEvent(new CustomEvent("studio:uploads"));
+        use(made);
       } catch (error) {
         trouble = studio.trouble(error);
       }
@@ -140,7 +144,8 @@
       });
       other.addEventListener("change", () => other.value.trim() && studio.order.use(other.value.trim()));
       const more = el("p", { class: "bring-more" },
-        el("button", { type: "button", job: "paste_rows", class: "plain", onclick: paste }, studio.say("Paste rows…")));
+        el("button", { type: "button", job: "paste_rows", class: "plain", onclick: paste }, studio.say("Paste rows…")),
+        el("button", { type: "button", job: "make_rows", class: "plain", onclick: openMaking }, studio.say("From a document…")));
       sources.replaceChildren(...[el("div", { class: "bring" }, file, drop), more,
         trouble && el("p", { class: "fault", role: "alert" }, el("b", {}, trouble.message), " ", trouble.hint || ""),
         offer.uploads.length > 0 && el("h3", {}, studio.say("Yours")),

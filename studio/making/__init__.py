@@ -1,0 +1,151 @@
+"""Rows out of a document, written by another model: a folder under home/made with the document's passages and the rows.
+
+passages.json: the passages. rows.jsonl: a row a line as it is written, {question, answer, passage, marks}. A key comes
+from STUDIO_MAKE_KEY alone and is written nowhere. Nothing is sent without a command or a click.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from studio import json_text
+from studio.errors import DataError, ModelError, RunError
+from studio.home import inside, slug, subfolder, write_atomic
+from studio.judge.endpoint import Endpoint
+from studio.making.document import Passage, passages, text_of
+from studio.making.rows import KEY, MakeOrder, Row, filled, marked, order_of, read_reply
+from studio.side_job import Progress, SideJob
+
+FAILURES = 3  # passages in a row that got no reply: the rest is not asked
+
+
+class Writer(Endpoint):
+    """The endpoint that writes rows."""
+
+    name, section, key, reply_tokens = "The model that writes rows", "make", KEY, 4096
+
+
+class Folder(NamedTuple):
+    """A document's folder, as SideJob asks for it."""
+
+    id: str
+    folder: Path
+
+
+class Making(SideJob):
+    """The writing of rows about one document."""
+
+    def __init__(self, folder: Path, progress: Progress = lambda _: None):
+        super().__init__(Folder(folder.name, folder), "", "The writing of rows", progress)  # type: ignore[arg-type]
+
+    def stop_requested(self) -> bool:
+        return (self.folder / "stop").exists()
+
+    @property
+    def rows_file(self) -> Path:
+        return self.folder / "rows.jsonl"
+
+    def rows(self) -> list[Row]:
+        return [
+            Row(row["question"], row["answer"], row["passage"], tuple(row["marks"])) for row in _lines(self.rows_file)
+        ]
+
+    def passages(self) -> list[Passage]:
+        return [Passage(*entry) for entry in json_text.read_or_default(self.folder / "passages.json", [])]
+
+
+def _lines(path: Path) -> Iterable[dict[str, Any]]:
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:  # cut off
+            continue
+
+
+def folder(name: str) -> Path:
+    """The folder of a document by its id. Raises DataError where there is none."""
+    found = inside(subfolder("made"), name)
+    if not (found / "passages.json").is_file():
+        raise DataError(f"There is no document {name!r} here.", "Choose the document again.", "id")
+    return found
+
+
+def begin(document: Path, name: str = "") -> Making:
+    """A new folder for a document, cut into passages. Raises DataError."""
+    parts = passages(text_of(document))
+    stem = slug(Path(name or document.name).stem, "document")[:48]
+    for number in range(1, 10_000):
+        target = subfolder("made") / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            target.mkdir()
+        except FileExistsError:
+            continue
+        write_atomic(target / "passages.json", json.dumps(parts, ensure_ascii=False))
+        return Making(target)
+    raise DataError(f"There are too many documents named {stem}.", "Give it another name.", "name")
+
+
+def write(task: Making, order: MakeOrder, each: Callable[[Row], None] = lambda row: None) -> dict[str, Any]:
+    """{rows, marked, passages, of, unread, why, state}: ask about one passage after the other; kept as results.json.
+
+    unread: passages whose reply held no row. Raises StudioError where not one row was written.
+    """
+    parts, until = task.passages()[: order.passages], time.monotonic() + 60 * order.minutes
+    done = unread = failures = 0
+    why, state = "", "done"
+    with task.working(device=False), open(task.rows_file, "a", encoding="utf-8") as file:
+        writer = Writer(order, task.folder / "cache.jsonl", task.stop_requested)
+        rows = task.rows()
+        known = {row.passage for row in rows}  # of an earlier, stopped writing
+        for number, passage in enumerate(parts):
+            if task.stop_requested() or time.monotonic() > until:
+                state = "stopped"
+                break
+            if number in known:
+                done += 1
+                continue
+            task.tell("writing", number, len(parts))
+            values = {"count": order.per_passage, "document": task.run.id, **passage._asdict(), "passage": passage.text}
+            try:
+                pairs = read_reply(writer.ask(filled(order.prompt, values)))
+            except RunError:
+                state = "stopped"
+                break
+            except ModelError as error:
+                failures, why = failures + 1, error.message
+                if writer.refused or failures == FAILURES:
+                    break
+                continue
+            done, failures, unread = done + 1, 0, unread + (not pairs)
+            for question, answer in pairs[: order.per_passage]:
+                row = marked(question, answer, number, passage.text, rows)
+                rows.append(row)
+                file.write(json.dumps(row._asdict(), ensure_ascii=False) + "\n")
+                file.flush()
+                each(row)
+        if not rows:
+            if state == "stopped":
+                raise task.stopped()
+            raise ModelError(
+                "Not one row was written.",
+                why or "No reply held rows: try a larger model, or look at the prompt.",
+                "make",
+            )
+        flagged = sum(1 for row in rows if row.marks)
+        answer = {"rows": len(rows), "marked": flagged, "passages": done, "of": len(parts)}
+        return task.keep(answer | {"unread": unread, "why": why, "state": state})
+
+
+def training_rows(rows: Iterable[Row | dict[str, str]]) -> list[dict[str, str]]:
+    """Rows as a data file holds them."""
+    plain = [row._asdict() if isinstance(row, Row) else row for row in rows]
+    return [{"question": row["question"], "answer": row["answer"]} for row in plain]
+
+
+__all__ = ["KEY", "MakeOrder", "Making", "Writer", "begin", "folder", "order_of", "training_rows", "write"]

@@ -1,0 +1,86 @@
+"""Rows out of a document, on the Data tab: another model writes them, the owner reads and takes what is good."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from starlette.responses import Response
+
+from studio import making
+from studio.making.rows import PROMPT, small_note
+from studio.talk import chats
+from studio.ui import live, rights, uploads, words
+
+
+@rights.job(waits=True)
+def read_document(file: Any, name: str = "") -> dict[str, Any]:
+    """Cut an uploaded document into passages; nothing is sent anywhere. Returns {id, passages}."""
+    path = uploads.uploaded(file.get("path") if isinstance(file, dict) else file)
+    try:
+        task = making.begin(path, name or path.name)
+    finally:
+        uploads.drop(path)
+    return {"id": task.run.id, "passages": len(task.passages())}
+
+
+@rights.job(waits=True)
+def make_rows(id: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Begin to have rows written about a document. settings: as the command's: url, model, prompt, per_passage, ….
+
+    Returns {id, state}.
+    """
+    task, order = making.Making(making.folder(id)), making.order_of(settings)
+    task.start(["make"], order.model_dump(), device=False)
+    return {"id": id, "state": "going"}
+
+
+@rights.job()
+def stop_making(id: str) -> dict[str, Any]:
+    """End the writing; what was written stays. Returns {id, state}."""
+    task = making.Making(making.folder(id))
+    task.request_stop()
+    return {"id": id, "state": "going" if task.going() else "stopped"}
+
+
+@rights.job(waits=True)
+def take_rows(id: str, rows: list[int]) -> dict[str, Any]:
+    """A data set of the accepted rows, by their numbers from 0. Returns {source, name, rows}."""
+    written = making.Making(making.folder(id)).rows()
+    taken = [written[number] for number in sorted(set(rows)) if 0 <= number < len(written)]
+    path = chats.new_file(making.training_rows(taken), f"{id}-rows")
+    return {"source": str(path), "name": path.name, "rows": len(taken)}
+
+
+@rights.read()
+def made(ask: dict[str, Any]) -> Response:
+    """{id, start, model, lang} -> {prompt, key, note, passages, state, doing, done, of, error, results, rows}.
+
+    rows: from `start` on, each with its passage. Without an id the first three alone. note: of a model too small by
+    its name.
+    """
+    lang = words.language(ask.get("lang"))
+    answer: dict[str, Any] = {
+        "prompt": PROMPT,
+        "key": bool(os.environ.get(making.KEY)),
+        "note": words.translate(small_note(str(ask.get("model") or "")[:200]), lang),
+    }
+    if ask.get("id"):
+        task = making.Making(making.folder(str(ask["id"])))
+        start = ask["start"] if isinstance(ask.get("start"), int) and ask["start"] >= 0 else 0
+        parts = task.passages()
+        answer |= task.status() | {"results": task.results(), "passages": len(parts)}
+        answer["rows"] = [
+            row._asdict() | {"heading": parts[row.passage].heading, "text": parts[row.passage].text}
+            for row in task.rows()[start:]
+        ]
+    return live.json_response(answer)
+
+
+READS = (made,)
+
+
+def build() -> None:
+    """Declare the jobs. Inside a gr.Blocks."""
+    for job in (read_document, make_rows, stop_making, take_rows):
+        rights.register(job)

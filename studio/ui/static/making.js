@@ -1,0 +1,173 @@
+// Rows out of a document: another model writes them, each beside the passage it is from; A accepts, R rejects.
+(() => {
+  const studio = window.studio, el = studio.element;
+  const KEPT = "studio-making"; // {id, decisions: {number: true or false}}
+  const MARKS = { unsupported: "not in the passage", repeat: "asked before" };
+
+  // host: where in the page it lies. upload(file) -> {path}. take(made): what becomes of the data set.
+  studio.making = (host, upload, take) => {
+    let kept = { id: null, decisions: {} }, rows = [], seen = {}, timer = null, here = 0, fault = "", busy = "";
+    let settings = { url: "", model: "", per_passage: 3, prompt: "" };
+    const dialog = el("dialog", { class: "chooser making" });
+    host.append(dialog);
+    dialog.addEventListener("close", () => clearTimeout(timer));
+    const store = () => studio.store(KEPT, JSON.stringify(kept));
+    const open = (id) => { kept = { id, decisions: {} }; rows = []; here = 0; fault = ""; store(); };
+
+    const look = async () => {
+      clearTimeout(timer);
+      const id = kept.id;
+      const answer = await studio.ask("data", "made",
+        { id, start: rows.length, model: settings.model, lang: studio.language }).catch((problem) => {
+        if (id && id === kept.id) open(null); // it is no longer there
+        fault = studio.trouble(problem).message;
+      });
+      if (id !== kept.id) return;
+      if (answer) {
+        const fresh = answer.rows || [];
+        const same = !fresh.length && JSON.stringify([seen.state, seen.done, seen.note]) === JSON.stringify([answer.state, answer.done, answer.note]);
+        seen = answer; rows.push(...fresh);
+        if (!same) draw();
+      } else draw();
+      if (dialog.open && seen.state === "going") timer = setTimeout(look, 1000);
+    };
+    const call = async (name, ...values) => {
+      fault = "";
+      try { return await studio.call(name, ...values); } catch (problem) {
+        const trouble = studio.trouble(problem);
+        fault = `${trouble.message} ${trouble.hint || ""}`;
+        draw();
+        return null;
+      }
+    };
+    const bring = async (file) => {
+      if (!file || busy) return;
+      busy = studio.say("Reading {name}…", { name: file.name }); draw();
+      try {
+        const made = await studio.call("read_document", (await upload(file)).path, file.name);
+        open(made.id);
+      } catch (problem) {
+        const trouble = studio.trouble(problem);
+        fault = `${trouble.message} ${trouble.hint || ""}`;
+      }
+      busy = ""; draw(); look();
+    };
+    const begin = async () => {
+      const wanted = { url: settings.url.trim(), model: settings.model.trim(), per_passage: Number(settings.per_passage) || 3 };
+      if (settings.prompt && settings.prompt !== seen.prompt) wanted.prompt = settings.prompt;
+      if (await call("make_rows", kept.id, wanted)) { seen.state = "going"; draw(); look(); }
+    };
+
+    const field = (name, label, more) => {
+      const entry = el("input", { class: "field", type: "text", value: String(settings[name]), ...more,
+        oninput: () => { settings[name] = entry.value; }, onchange: () => { if (name === "model") look(); } });
+      return el("label", {}, el("span", {}, studio.say(label)), entry);
+    };
+    const choice = () => {
+      const file = el("input", { type: "file", id: "making-file", class: "hidden-but-read", job: "read_document",
+        accept: ".md,.markdown,.txt,.rst,.pdf,.docx,.pptx,.xlsx,.html,.htm,.epub",
+        onchange: (event) => bring(event.target.files[0]) });
+      return el("div", { class: "bring" }, file, el("label", { class: "drop", for: "making-file" },
+        el("b", {}, busy || studio.say("Choose a document")),
+        el("span", { class: "quiet" }, studio.say("Markdown or text; PDF, Word, PowerPoint, Excel and HTML where the "
+          + "package markitdown is installed. Nothing is sent yet."))));
+    };
+    const form = () => {
+      const prompt = el("textarea", { class: "field", rows: "9", "aria-label": studio.say("Prompt"),
+        oninput: () => { settings.prompt = prompt.value; } });
+      prompt.value = settings.prompt || seen.prompt || "";
+      return el("div", { class: "making-form" },
+        el("p", {}, el("b", {}, kept.id), " · ", studio.say("{n} passages", { n: studio.number(seen.passages || 0) }), " ",
+          el("button", { type: "button", class: "plain", onclick: () => { open(null); draw(); } },
+            studio.say("Another document"))),
+        el("div", { class: "making-fields" },
+          field("url", "Address", { placeholder: "http://127.0.0.1:8000/v1" }),
+          field("model", "Model there", { placeholder: "base" }),
+          field("per_passage", "Rows of a passage", { inputmode: "numeric", maxlength: "2" })),
+        el("details", {}, el("summary", {}, studio.say("The prompt")), prompt),
+        seen.note && el("p", { class: "note" }, seen.note),
+        el("button", { type: "button", job: "make_rows", class: "primary", onclick: begin }, studio.say("Have rows written")),
+        el("p", { class: "quiet small" }, studio.say("The passages go to the address you give, and nowhere else."), " ",
+          seen.key ? studio.say("The key in STUDIO_MAKE_KEY is sent along.")
+          : studio.say("No key is sent: STUDIO_MAKE_KEY is not set.")));
+    };
+
+    const decide = (number, good) => {
+      kept.decisions[number] = kept.decisions[number] === good ? undefined : good;
+      store();
+      if (kept.decisions[number] !== undefined && here < rows.length - 1) here = number + 1;
+      draw();
+      dialog.querySelector(".made-row.here")?.scrollIntoView({ block: "nearest" });
+    };
+    const accepted = () => rows.map((_, number) => number).filter((number) => kept.decisions[number]);
+    const card = (row, number) => el("article", {
+      class: `made-row ${number === here ? "here" : ""} ${{ true: "taken", false: "left" }[kept.decisions[number]] || ""}`,
+      onclick: () => { if (here !== number) { here = number; draw(); } } },
+    el("div", {}, el("b", {}, row.question), el("p", {}, row.answer),
+      el("p", { class: "made-marks" }, row.marks.map((mark) => el("span", { class: "made-mark" }, studio.say(MARKS[mark] || mark)))),
+      el("div", { class: "acts" },
+        el("button", { type: "button", class: "chip", "aria-pressed": String(kept.decisions[number] === true),
+          onclick: (event) => { event.stopPropagation(); decide(number, true); } }, studio.say("Accept (A)")),
+        el("button", { type: "button", class: "chip", "aria-pressed": String(kept.decisions[number] === false),
+          onclick: (event) => { event.stopPropagation(); decide(number, false); } }, studio.say("Reject (R)")))),
+    el("blockquote", { class: "quiet small" }, row.heading && el("b", {}, row.heading), el("p", {}, row.text)));
+    const review = () => {
+      const taken = accepted().length;
+      return [el("div", { class: "making-bar" },
+        seen.state === "going"
+          ? [el("span", { role: "status" }, studio.say("{done} of {of} passages", { done: seen.done || 0, of: seen.of || seen.passages })),
+            el("button", { type: "button", job: "stop_making", class: "button", onclick: () => call("stop_making", kept.id) },
+              studio.say("Stop and keep what is written"))]
+          : [el("span", { class: "quiet" }, studio.say("{n} rows", { n: studio.number(rows.length) })),
+            seen.results?.passages < seen.results?.of && el("button", { type: "button", job: "make_rows", class: "plain",
+              onclick: () => { rows.pending = true; draw(); } }, studio.say("Go on…")),
+            el("button", { type: "button", class: "plain", onclick: () => { open(null); draw(); } },
+              studio.say("Another document"))],
+        el("span", { class: "grow" }),
+        el("button", { type: "button", class: "chip", onclick: () => {
+          rows.forEach((row, number) => { if (!row.marks.length) kept.decisions[number] ??= true; });
+          store(); draw();
+        } }, studio.say("Accept all that have no mark")),
+        el("button", { type: "button", job: "take_rows", class: "primary", disabled: !taken, onclick: async () => {
+          const made = await call("take_rows", kept.id, accepted());
+          if (made) { dialog.close(); take(made); }
+        } }, studio.say("Use {n} rows", { n: studio.number(taken) }))),
+      el("p", { class: "quiet small" }, studio.say("↑ and ↓ go from row to row, A accepts, R rejects.")),
+      rows.pending && form(),
+      el("div", { class: "made-rows" }, rows.map(card))];
+    };
+    function draw() {
+      if (!dialog.open) return;
+      const list = dialog.querySelector(".making-body"), top = list?.scrollTop || 0, focus = document.activeElement?.id;
+      const error = seen.error && seen.state === "failed" ? `${studio.told(seen.error.message)} ${studio.told(seen.error.hint || "")}` : "";
+      const body = el("div", { class: "making-body chooser-list", tabindex: "-1" }, ...[
+        (fault || error) && el("p", { class: "fault", role: "alert" }, fault || error),
+        ...(!kept.id ? [choice()] : rows.length ? review() : seen.state === "going" ? review() : [form()])
+      ].flat().filter(Boolean));
+      dialog.setAttribute("aria-label", studio.say("Rows from a document"));
+      dialog.replaceChildren(el("div", { class: "chooser-head" },
+        el("div", {}, el("h2", {}, studio.say("Rows from a document")), el("p", { class: "quiet small" },
+          studio.say("A model that you have writes questions and answers about each passage; you keep the good ones. Take one "
+            + "of 3 billion weights or more, served here or elsewhere: the starter is too small for it."))),
+        el("button", { type: "button", class: "plain", "aria-label": studio.say("Close"), onclick: () => dialog.close() }, "✕")),
+      body);
+      body.scrollTop = top;
+      if (focus) document.getElementById(focus)?.focus();
+      else if (rows.length) body.focus({ preventScroll: true }); // so that the next key is heard
+    }
+    dialog.addEventListener("keydown", (event) => {
+      if (!rows.length || /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName) || event.ctrlKey || event.metaKey) return;
+      const step = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1 }[event.key];
+      if (step) {
+        event.preventDefault();
+        here = Math.max(0, Math.min(rows.length - 1, here + step)); draw();
+        dialog.querySelector(".made-row.here")?.scrollIntoView({ block: "nearest" });
+      } else if (event.key === "a" || event.key === "r") { event.preventDefault(); decide(here, event.key === "a"); }
+    });
+
+    return () => {
+      try { kept = { ...kept, ...JSON.parse(studio.stored(KEPT) || "{}") }; } catch { /* as it was */ }
+      rows = []; dialog.showModal(); draw(); look();
+    };
+  };
+})();
