@@ -7,6 +7,7 @@ import re
 import pytest
 
 from studio import cards, config
+from studio.data.formats import formats
 from studio.errors import OrderError
 from studio.estimate import estimate
 from studio.memory import tables
@@ -106,3 +107,9 @@ def test_the_browsers_wish() -> None:
 
 def test_script_cannot_end_its_tag() -> None:
     assert "</" not in words.script()
+
+
+def test_the_titles_of_formats_are_said_in_every_language() -> None:
+    """They stand in the sentence that tells what a file looks like."""
+    titles = [module.TITLE for module in formats().values()]
+    assert not [title for title in titles if title not in words.table("zh")]
