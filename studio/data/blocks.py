@@ -127,7 +127,7 @@ def _has_long_number(text: bytes) -> bool:
 def _parse_line_by_line(texts: list[bytes], numbers: Sequence[int], done: int) -> Block:
     block = Block(done=done)
     for line, text in zip(numbers, texts, strict=True):
-        text = text.strip(b" \t\r\n\x00" if line > 1 else b" \t\r\n\x00\xef\xbb\xbf")
+        text = text.strip(b" \t\r\n\x00\x1e" if line > 1 else b" \t\r\n\x00\x1e\xef\xbb\xbf")
         if not text:
             continue
         try:

@@ -14,6 +14,7 @@ from studio.data.compression import DECOMPRESSION_ERRORS, compression_of, open_d
 from studio.data.dialects import Dialect, dialect_of
 from studio.data.encodings import check_encoding, encoding_of
 from studio.data.files import office
+from studio.data.foreign import CHOOSE_HINT, refuse_magic, refuse_notation
 from studio.data.nested_rows import rows_within
 from studio.errors import DataError
 
@@ -21,22 +22,7 @@ HEAD_BYTES = 1 << 18  # bytes looked at
 # no JSON: [Verse 1], [12:30] Ann: …, [12.03.24, 10:01] Ann: …
 JSON_START = re.compile(r"\{|\[(?!\s*(?:(?!true|false|null|NaN)[A-Za-z]|\d+[/:]\d|\d+[.-]\d+[.-]))")
 BOM = b"\xef\xbb\xbf"
-FOREIGN = {
-    b"%PDF": ("a PDF", "Choose a JSON, JSON Lines, CSV or Parquet file."),
-    b"\xd0\xcf\x11\xe0": ("an old Office file", "Save it as CSV."),
-    b"GGUF": ("a model (GGUF)", "Choose it as the model, not as the data."),
-    b"SQLite": ("an SQLite database", "Export the table as CSV."),
-    b"\x89PNG": ("an image", "This studio trains on text."),
-    b"\xff\xd8\xff": ("an image", "This studio trains on text."),
-    b"version https://git-lfs": (
-        "a Git LFS pointer",
-        "The file itself was not fetched: run git lfs pull, or download it.",
-    ),
-    b"<!DOCTYPE html": ("a web page", "Download the file itself, not the page that shows it."),
-    b"<!doctype html": ("a web page", "Download the file itself, not the page that shows it."),
-    b"<html": ("a web page", "Download the file itself, not the page that shows it."),
-}
-CHOOSE_HINT = "Choose a JSON, JSON Lines, CSV, TSV, Excel, Parquet or Arrow file (packed ones are fine)."
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a]")  # no text has many of these
 
 
 @dataclass(frozen=True, repr=False)
@@ -86,9 +72,7 @@ def container_of(path: Path, encoding: str = "auto") -> Container:
         if kind != "xlsx":
             raise DataError(f"{path.name} is {kind}, not data.", "Unpack it, or save the table as CSV.", path.name)
         return Container("xlsx")
-    for magic, (kind, hint) in FOREIGN.items():
-        if head.startswith(magic):
-            raise DataError(f"{path.name} is {kind}, not data.", hint, path.name)
+    refuse_magic(path, head.removeprefix(BOM), compression)
     return _text_container(path, head, compression, encoding)
 
 
@@ -100,35 +84,30 @@ def _text_container(path: Path, head: bytes, compression: str, encoding: str) ->
         raise DataError(
             f"{path.name} is a tar archive.", f"Unpack it (tar xf {path.name}), and name the folder.", path.name
         )
-    if "\x00" in text[:4096] and text.count("\x00") > len(text) // 20:
+    if 20 * len(CONTROL.findall(text[:4096])) > len(text[:4096]):
         raise DataError(f"{path.name} is a binary file of an unknown kind.", CHOOSE_HINT, path.name)
     endings = {ending.lower() for ending in path.suffixes}
-    name, dialect = _text_kind(text, whole, not endings.isdisjoint((".csv", ".tsv")))
-    if name == "text" and {".yaml", ".yml"} & endings:
-        raise DataError(
-            f"{path.name} is YAML, which is not read as data.",
-            'Save it as JSON: python -c "import json, sys, yaml; json.dump(yaml.safe_load(sys.stdin), sys.stdout, '
-            f'default=str)" < {path.name} > {path.stem}.json',
-            path.name,
-        )
-    if name == "text" and {".json", ".jsonl"} & endings:
+    as_json = not endings.isdisjoint((".json", ".jsonl", ".ndjson"))
+    if not as_json:
+        refuse_notation(path, text)
+    name, dialect = _text_kind(text, whole, not endings.isdisjoint((".csv", ".tsv")), as_json)
+    if name == "text" and as_json:
         first = " ".join(text.split("\n")[0].split())[:60]
-        raise DataError(
-            f"{path.name} is not JSON: it begins with {first!r}.",
-            "Export it again as JSON, or name it .txt if it is plain text.",
-            path.name,
-        )
+        hint = "Export it again as JSON, or name it .txt if it is plain text."
+        if first.startswith("```"):
+            hint = "Take out the lines that begin with ```."
+        raise DataError(f"{path.name} is not JSON: it begins with {first!r}.", hint, path.name)
     return Container(name, compression, encoding, dialect)
 
 
-def _text_kind(text: str, whole: bool, table: bool) -> tuple[str, Dialect]:
-    """(container, dialect) of a text file from its beginning. table: its name says that it is one."""
+def _text_kind(text: str, whole: bool, table: bool, as_json: bool) -> tuple[str, Dialect]:
+    """(container, dialect) of a text file from its beginning. table, as_json: its name says that it is one."""
     start = text.lstrip()
     if JSON_START.match(start):
         return _json_kind(start, whole), Dialect()
     if start[:2] in ("//", "/*") and "{" in start[:4096] and not table:
         return "json", Dialect()
-    if start[:1] == '"' and _is_double_encoded(start.split("\n")[0]):
+    if start[:1] == '"' and _is_string(start.split("\n")[0], as_json):
         return "jsonl", Dialect()
     if not table and _is_mostly_json_lines(text):
         return "jsonl", Dialect()
@@ -140,13 +119,13 @@ def _text_kind(text: str, whole: bool, table: bool) -> tuple[str, Dialect]:
     return ("tsv" if dialect.delimiter == "\t" else "csv"), dialect
 
 
-def _is_double_encoded(line: str) -> bool:
-    """Whether the line is a JSON string that holds JSON."""
+def _is_string(line: str, of_words: bool) -> bool:
+    """Whether the line is a JSON string that holds JSON; of_words: or anything else."""
     try:
         decoded = json.loads(line)
     except (ValueError, RecursionError):
         return False
-    return isinstance(decoded, str) and decoded.lstrip()[:1] in ("{", "[") and _is_value(decoded)
+    return isinstance(decoded, str) and (of_words or (decoded.lstrip()[:1] in ("{", "[") and _is_value(decoded)))
 
 
 def _json_kind(start: str, whole: bool) -> str:

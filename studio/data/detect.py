@@ -10,11 +10,13 @@ from typing import Any
 
 from studio.data.converter import Converter
 from studio.data.formats import Row, as_row, formats
+from studio.data.formats.context import CONTEXT
 from studio.data.formats.fields import kind
 from studio.data.formats.messages import is_turn, role_of
 from studio.data.layouts import layout_of, rewritten
-from studio.data.mapping import PARTS, format_of, options
+from studio.data.mapping import PARTS, format_of, options, value_at
 from studio.data.problem import KINDS
+from studio.data.rated import has_ratings
 from studio.data.roles import MESSAGE_COLUMNS, ROLE_KEYS
 from studio.errors import DataError
 
@@ -27,12 +29,35 @@ PATH_LABELS = re.compile(
     r"(^|[._])(id|uuid|key|hash|url|lang|language|split|date|time|model|category|type|tag|status|user|user_id|name|"
     r"created_at|updated_at)$"
 )
+NUMBERS = re.compile(r"(?:\.\d+)+$")  # of entries, at the end of a path
 SYSTEM_NAMES = re.compile(r"system", re.IGNORECASE)
 REJECTED = frozenset(("rejected", "non_preferred_output", "rejected_response", "rejected_messages"))
 LABELS = frozenset(
     ("label", "labels", "class", "category", "sentiment", "intent", "emotion", "topic", "gold_label", "label_text",
      "stars", "rating", "score", "polarity", "is_duplicate", "toxic", "is_toxic", "spam", "target", "标签", "类别")
 )  # fmt: skip
+TELLTALES: tuple[tuple[frozenset[str], str], ...] = (  # columns that say what a file is, what to do
+    (
+        frozenset(("custom_id", "response")),
+        "A batch's output holds answers alone: put each beside the question that has its custom_id in the "
+        "request file, as messages.",
+    ),
+    (frozenset(("input_ids",)), "These are numbers of tokens already. Choose the texts that they were made from."),
+    (frozenset(("cell_type", "source")), "This is a notebook. Save it as a script, and name that .txt, to learn it."),
+    (frozenset(("architectures",)), "This is a model's config.json: choose its folder as the model, not as the data."),
+    (
+        frozenset(("id", "name", "is_archived")),
+        "This is Slack's list of channels. The messages stand in the folders beside it, a file for each day.",
+    ),
+    (
+        frozenset(("id", "name", "team_id", "profile")),
+        "This is Slack's list of people. The messages stand in the folders beside it, a file for each day.",
+    ),
+    (
+        frozenset(("tokens", "ner_tags")),
+        "These are words with tags. Write each row as a question with the text and an answer with what is to be found.",
+    ),
+)
 MAX_PATH_DEPTH = 6  # objects and lists around a text
 SAMPLE_ROWS = 200  # rows
 CONFIDENT_SHARE = 0.9  # share of the rows that must look like the format
@@ -90,6 +115,9 @@ def _unknown_layout(columns: list[str], rows: list[Any], name: str) -> DataError
             name,
         )
     message = f"The rows of {name} have none of the known layouts: {_listed(columns)}."
+    hint = next((hint for told, hint in TELLTALES if told <= set(columns)), "")
+    if hint:
+        return DataError(message, hint, name)
     sampled = [row for row in map(as_row, rows[:SAMPLE_ROWS]) if isinstance(row, dict)]
     if len(rows) == 1:
         values = list(sampled[0].values())
@@ -102,12 +130,6 @@ def _unknown_layout(columns: list[str], rows: list[Any], name: str) -> DataError
                 'Where these are questions and their answers, write each as a row: {"prompt": "…", "completion": "…"}.',
                 name,
             )
-    if {"custom_id", "response"} <= set(columns):
-        hint = (
-            "A batch's output holds answers alone: put each beside the question that has its custom_id in the "
-            "request file, as messages."
-        )
-        return DataError(message, hint, name)
     if len(columns) == 1 and (sign := re.fullmatch(r"\w+([^\w\s.?!'\"-])\w+(?:\1\w+)*", columns[0])):
         hint = f"If {sign[1]} parts the cells, say so in a line above the first: sep={sign[1]}"
         return DataError(message, hint, name)
@@ -115,10 +137,16 @@ def _unknown_layout(columns: list[str], rows: list[Any], name: str) -> DataError
         hint = "If the first line is a row already, write the names of the columns in a line above it: "
         hint += ",".join(["prompt", "completion", *("more" * (n > 2) for n in range(3, len(columns) + 1))])
         return DataError(message, hint, name)
-    return DataError(message, _layout_hint(columns, sampled), "data.mapping")
+    if has_ratings(sampled):
+        hint = (
+            "These are rated answers. For stage dpo, pairs of a better and a worse one are made by: python -m studio "
+            f"pairs {name} pairs.jsonl"
+        )
+        return DataError(message, hint, name)
+    return DataError(message, _layout_hint(columns, sampled, name), "data.mapping")
 
 
-def _layout_hint(columns: list[str], rows: list[Row]) -> str:
+def _layout_hint(columns: list[str], rows: list[Row], name: str) -> str:
     """A hint on how to read rows of unknown layout: a mapping that works on them, or what they lack."""
     for column in columns:  # a list of turns whose roles have another name
         if (keys := _turn_keys(rows, column)) and _mapping_works(
@@ -136,6 +164,10 @@ def _layout_hint(columns: list[str], rows: list[Row]) -> str:
         if column := next((c for c in texts if names.search(c)), None):
             mapping[part] = column
     question, answer = mapping.get("prompt"), mapping.get("answer")
+    if question and answer and question != answer and all(_is_list_of_texts(row.get(answer)) for row in rows):
+        first = {**mapping, "answer": f"{answer}.0"}
+        if _mapping_works(first, rows):
+            return f"To learn the first of the texts in {answer}: {options(first)}."
     if not answer and (hint := _class_hint(columns, texts, rows) or _path_hint(rows)):
         return hint
     if question and answer and question != answer and _mapping_works(mapping, rows):
@@ -145,7 +177,7 @@ def _layout_hint(columns: list[str], rows: list[Row]) -> str:
             f"{{instruction, output}}."
         )
     if len(texts) == 2 and not answer and _mapping_works({"prompt": texts[0], "answer": texts[1]}, rows):
-        return _two_texts_hint(*texts)
+        return _two_texts_hint(*texts) + _on_first_line(name)
     if question and not answer:
         reason = "there is none"
         if column := next((c for c in columns if ANSWER_NAMES.search(c)), None):
@@ -177,6 +209,20 @@ def _two_texts_hint(first: str, second: str) -> str:
     )
 
 
+def _on_first_line(name: str) -> str:
+    if not name.lower().endswith((".csv", ".tsv", ".txt")):
+        return ""
+    return " If the first line is a row already, write the names of the columns in a line above it."
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    """Whether a text is a list of texts as JSON."""
+    if not isinstance(value, str) or value.lstrip()[:1] != "[":
+        return False
+    texts = value_at({"": value}, ".0")
+    return isinstance(texts, str)
+
+
 def _class_hint(columns: list[str], texts: list[str], rows: list[Row]) -> str:
     """How to learn the class, or the mark, of one or two texts as an answer; "" where no column holds one."""
     label = next((name for name in columns if name.lower() in LABELS and name not in texts), None)
@@ -194,12 +240,15 @@ def _class_hint(columns: list[str], texts: list[str], rows: list[Row]) -> str:
 
 def _path_hint(rows: list[Row]) -> str:
     """How to name a question and an answer that stand inside objects and lists; "" where there are none."""
-    paths = [path for path in text_paths(rows[0]) if "." in path and not PATH_LABELS.search(path)]
+    paths = [path for path in text_paths(rows[0]) if "." in path and not PATH_LABELS.search(NUMBERS.sub("", path))]
     outer = [name for name in _text_columns(rows) if not _is_label(name, rows)]
-    for questions in (paths, outer):
+    outer.sort(key=lambda name: -sum(len(str(row.get(name))) for row in rows[:20]))  # what is asked has most words
+    named = [name for name in outer if name in formats()["prompt"].COLUMNS["prompt"]]
+    answers = sorted(filter(PATH_ANSWERS.search, paths), key=lambda p: not PATH_ANSWERS.search(p.partition(".")[0]))
+    for questions in (named, paths, outer):
         asked = next((p for p in questions if QUESTION_NAMES.search(p) and not ANSWER_NAMES.search(p)), None)
         asked = asked or next((p for p in questions if not PATH_ANSWERS.search(p)), None)
-        answer = next((p for p in paths if PATH_ANSWERS.search(p) and p != asked), None)
+        answer = next((p for p in answers if p != asked), None)
         if asked and answer and _mapping_works({"prompt": asked, "answer": answer}, rows):
             hint = f"Say where they stand: {options({'prompt': asked, 'answer': answer})}."
             return f"{hint} The 0 is the first entry of a list." if ".0" in asked + answer else hint
@@ -227,6 +276,8 @@ def _conversation_hint(columns: list[str], rows: list[Row]) -> str:
     """What a list that could be a conversation lacks; "" where there is none."""
     for column in columns:
         first = next((row[column] for row in rows if isinstance(row.get(column), list) and row[column]), None)
+        if first and column in MESSAGE_COLUMNS and len(first) == 1 and isinstance(first[0], str):
+            return f"{column} holds one text a row: add its answer behind it."
         if first is None or not isinstance(first[0], dict):
             continue
         if all(is_turn(turn, known=True) for turn in first):
@@ -250,7 +301,7 @@ def suggest_mapping(rows: list[Any], kind: str, field: str, format: str) -> str:
         turns = [turn for value in lists for turn in value if isinstance(turn, dict)]
         speakers = [turn[key] for turn in turns for key in ROLE_KEYS if key in turn]
         roles = [s.get("name") if isinstance(s, dict) else s for s in speakers]
-        roles = [role for role in roles if isinstance(role, str)]
+        roles = [str(role) for role in roles if isinstance(role, (str, int))]
         names = list(dict.fromkeys(roles))
         known_roles = {role_of(name) for name in names}
         unknown_roles = [name for name in names if role_of(name) is None]
@@ -259,12 +310,27 @@ def suggest_mapping(rows: list[Any], kind: str, field: str, format: str) -> str:
             mapping = dict(zip(parts, unknown_roles))
             if mapping and len(unknown_roles) <= len(parts) and _mapping_works(mapping, rows):
                 return f"Rename it; or say who is who: {options(mapping)}."
+    if kind == "wrong_type" and format in ("prompt", "alpaca") and (hint := _first_answer_hint(rows, field)):
+        return hint
     answer = next((name for name in formats()["prompt"].COLUMNS["answer"] if any(name in row for row in rows)), None)
     if kind != "empty_field" or format not in ("prompt", "alpaca") or not answer or field == answer:
         return ""
     if _mapping_works({"text": answer}, rows):
         return f"Fill it; or, to learn {answer} as plain text: {options({'text': answer})}."
     return ""
+
+
+def _first_answer_hint(rows: list[Row], field: str) -> str:
+    """How to learn the first of several answers; "" where the field is no list of texts."""
+    values = [row.get(field) for row in rows]
+    asked = next((name for name in formats()["prompt"].COLUMNS["prompt"] if all(name in row for row in rows)), None)
+    if not asked or not all(isinstance(value, list) and value and isinstance(value[0], str) for value in values):
+        return ""
+    more = next((name for name in ("input", *CONTEXT) if name != asked and isinstance(rows[0].get(name), str)), None)
+    mapping = {"prompt": asked} | ({"input": more} if more else {}) | {"answer": f"{field}.0"}
+    return (
+        f"Write one answer a row; or, to learn the first: {options(mapping)}." if _mapping_works(mapping, rows) else ""
+    )
 
 
 def _turn_keys(rows: list[Row], column: str) -> tuple[str, str] | None:

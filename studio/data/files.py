@@ -16,6 +16,10 @@ from studio.home import subfolder
 
 DATA_ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".xlsx")
 COMPRESSED_ENDINGS = (".gz", ".bz2", ".xz", ".zst")
+ARCHIVE_ENDINGS = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar")
+SLACK_LISTS = frozenset(  # what an export of Slack holds beside its messages
+    ("channels.json", "users.json", "dms.json", "groups.json", "mpims.json", "canvases.json", "integration_logs.json")
+)
 NOT_DATA = re.compile(
     r"^(\.|_|readme|license|licence|dataset_infos?\.json|config\.json|state\.json|.*\.ya?ml$|metadata\.json)",
     re.IGNORECASE,
@@ -70,14 +74,12 @@ class Files:
     def _choose(self, paths: Iterable[Path], name: str, below: Path) -> None:
         """The data files of one kind; those held out to test are left out where there are others."""
         paths = [p for p in paths if not NOT_DATA.match(p.name)]
-        files = [p for p in paths if _data_ending(p)]
-        self.passed_over += [str(p.relative_to(below)) for p in paths if not _data_ending(p)]
+        lists = [p for p in paths if p.name in SLACK_LISTS]
+        lists = lists if {"channels.json", "users.json"} <= {p.name for p in lists} else []
+        files = [p for p in paths if _data_ending(p) and p not in lists]
+        self.passed_over += [str(p.relative_to(below)) for p in paths if p in lists or not _data_ending(p)]
         if not files:
-            raise DataError(
-                f"{name} holds no data files.",
-                f"Files that can be read end in {', '.join(DATA_ENDINGS)}.",
-                "data.train",
-            )
+            raise self._no_data(name)
         # with the ending of their packing
         kinds = {_data_ending(p): p.name[p.name.lower().rindex(_data_ending(p)) :] for p in files}
         if len(kinds) > 1:
@@ -98,6 +100,18 @@ class Files:
             more = f" and {len(self.passed_over) - 5:,} more" if len(self.passed_over) > 5 else ""
             self.notes.append(f"Not read, as they are no data files: {', '.join(self.passed_over[:5])}{more}.")
         self.paths = sorted(files, key=lambda p: _natural_key(str(p)))[:MAX_FILES]
+
+    def _no_data(self, name: str) -> DataError:
+        archives = [path for path in self.passed_over if path.lower().endswith(ARCHIVE_ENDINGS)]
+        if archives:
+            return DataError(
+                f"{name} holds no data files, but {', '.join(archives[:5])}.",
+                "Unpack it, and choose what was packed in it.",
+                "data.train",
+            )
+        return DataError(
+            f"{name} holds no data files.", f"Files that can be read end in {', '.join(DATA_ENDINGS)}.", "data.train"
+        )
 
     def _unpack(self, path: Path) -> None:
         """The archive's data files, in a folder that is removed in the end."""

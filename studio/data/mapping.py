@@ -206,7 +206,12 @@ def without_options(hint: str) -> str:
 
 
 def value_at(row: Any, column: str) -> Any:
-    """What a column holds, or what stands at a path such as answers.text.0; MISSING for nothing."""
+    """What a column holds, or what stands at a path such as answers.text.0, also in JSON text; MISSING for nothing."""
+    if isinstance(row, str) and row.lstrip()[:1] in ("[", "{"):
+        try:
+            row = json_text.read(row)
+        except ValueError:
+            return MISSING
     if isinstance(row, dict) and column in row:
         return row[column]
     if isinstance(row, list):
@@ -236,7 +241,7 @@ def _retag(turn: Any, tags: dict[str, str]) -> Any:
         role = turn[role_key]
         if isinstance(role, dict) and "role" not in role:  # an author, as chat programs write them
             role = role.get("name", role)
-        known_role = role_names.get(role) if isinstance(role, str) else None
+        known_role = role_names.get(str(role)) if isinstance(role, (str, int)) else None
         result["role"] = "function_call" if known_role == "function" else ROLES.get(known_role, role)
     if content_key in turn:
         result["content"] = turn[content_key]

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from studio.data.formats import LIST_COLUMNS
-from studio.data.roles import ROLE_KEYS, ROLES
+from studio.data.roles import MESSAGE_COLUMNS, ROLE_KEYS, ROLES
 
 ROW_COLUMNS = ("prompt", "question", "question_stem", "query", "instruction", "problem", "passage", "story", "ideal",
                "completion", "response", "answer", "问题", "答案")  # fmt: skip
@@ -27,10 +27,12 @@ def rows_within(value: Any, depth: int = 0) -> list[Any] | None:
     ):
         return None
     return (
-        _split_orient(value)
+        _of_instances(value)
+        or _split_orient(value)
         or _only_list(value)
         or _column_orient(value)
         or _index_orient(value)
+        or _turn_lists(value)
         or _nested_object(value, depth)
     )
 
@@ -41,6 +43,15 @@ def _is_row(value: dict[str, Any]) -> bool:
         return True
     asked = (value[name] for name in ("question", "prompt") if isinstance(value.get(name), dict))
     return any(not key.isdigit() for question in asked for key in question)
+
+
+def _of_instances(value: dict[str, Any]) -> list[Any] | None:
+    """The instances of a task of Natural Instructions, each with the task's definition."""
+    definition, instances = value.get("Definition"), value.get("Instances")
+    if not definition or not isinstance(instances, list) or not all(isinstance(row, dict) for row in instances):
+        return None
+    words = "\n".join(definition) if isinstance(definition, list) else definition
+    return [{"instruction": words, **row} for row in instances]
 
 
 def _split_orient(value: dict[str, Any]) -> list[Any] | None:
@@ -76,12 +87,26 @@ def _column_orient(value: dict[str, Any]) -> list[Any] | None:
 
 def _index_orient(value: dict[str, Any]) -> list[Any] | None:
     rows = list(value.values())
-    alike = (
-        len(rows) > 2
-        and all(isinstance(row, dict) and len(row) > 1 for row in rows)
-        and len({frozenset(row) for row in rows}) == 1
+    if len(rows) < 2 or not all(isinstance(row, dict) and row for row in rows) or len(set(map(frozenset, rows))) > 1:
+        return None
+    if all(_is_row(row) or any(isinstance(row.get(name), list) for name in MESSAGE_COLUMNS) for row in rows):
+        return rows
+    plain = not any(isinstance(cell, (dict, list)) for row in rows for cell in row.values())
+    return rows if plain and len(rows) > 2 and len(rows[0]) > 1 else None
+
+
+def _turn_lists(value: dict[str, Any]) -> list[Any] | None:
+    """{name: [turn, turn, …], …}: a conversation under each name."""
+    lists = list(value.values())
+    turns = len(lists) > 1 and all(isinstance(turns, list) and len(turns) > 1 for turns in lists)
+    return [{"messages": turns} for turns in lists] if turns and all(_are_turns(turns) for turns in lists) else None
+
+
+def _are_turns(turns: list[Any]) -> bool:
+    return all(
+        isinstance(turn, dict) and any(isinstance(turn.get(k), str) and ROLES.get(turn[k].lower()) for k in ROLE_KEYS)
+        for turn in turns
     )
-    return rows if alike and not any(isinstance(cell, (dict, list)) for row in rows for cell in row.values()) else None
 
 
 def _nested_object(value: dict[str, Any], depth: int) -> list[Any] | None:

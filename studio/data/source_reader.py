@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -17,14 +16,12 @@ from studio.data.converter import Converter
 from studio.data.detect import Detection, columns_of, detect, match_ignoring_case
 from studio.data.files import Files
 from studio.data.formats import as_row, formats
-from studio.data.formats.prompt import COLUMNS, MORE_ANSWERS, pair_of
 from studio.data.layouts.multiple_choice import FIRST
 from studio.data.mapping import (
     check_columns,
     format_of,
     limit_of,
     normalized_mapping,
-    options,
     speakers_of,
     with_first_choice,
     with_label_column,
@@ -33,10 +30,10 @@ from studio.data.parallel import ParallelReaders
 from studio.data.problem import Problem, problem
 from studio.data.threads import MORE_KEYS, ThreadColumns, detect_thread, group_turns
 from studio.data.tracked_row import TrackedRow, names_of
+from studio.data.unsure import doubts
 from studio.errors import DataError
 
-VERSION = 13  # of stored data sets; raise it when a check or a format changes
-ANSWERS = frozenset((*COLUMNS["answer"], *MORE_ANSWERS))
+VERSION = 14  # of stored data sets; raise it when a check or a format changes
 SAMPLE_ROWS = 200  # rows by which columns are judged to be used or not
 
 
@@ -142,7 +139,8 @@ def preview(reader: SourceReader) -> Preview:
         detection = Detection(format_of(mapping_guess) or "alpaca", reason)
         mapping = mapping_guess
     unused = unused_columns(rows, detection.format, mapping)
-    unsure = " ".join(filter(None, [detection.unsure, unsure_choice, other_answers(rows, detection.format, unused)]))
+    doubted = doubts(rows[:SAMPLE_ROWS], detection.format, unused)
+    unsure = " ".join(filter(None, [detection.unsure, unsure_choice, *doubted]))
     return Preview(replace(detection, unsure=unsure), columns, unused, mapping, None, rows[:SAMPLE_ROWS])
 
 
@@ -156,23 +154,6 @@ def unused_columns(rows: list[Any], format: str, mapping: dict[str, Any] | None)
             present |= dict.fromkeys(names_of(row))
     unused = [name for name in present if name not in accessed]
     return [name for name in unused if "[]." not in name or name.partition("[].")[0] in accessed]
-
-
-def other_answers(rows: list[Any], format: str, unused: list[str]) -> str:
-    """A sentence that names columns which could be the answer too, beside the one that is learnt; "" for none."""
-    if format not in ("prompt", "alpaca"):
-        return ""
-    sample = [row for row in map(as_row, rows[:SAMPLE_ROWS]) if isinstance(row, dict)]
-    counts = Counter(name for row in sample for name in unused if isinstance(row.get(name), str) and row[name].strip())
-    names = [name for name in unused if name in ANSWERS and counts[name] * 2 > len(sample)]
-    pair = pair_of(sample[0]) if sample else None
-    if not names or not pair:
-        return ""
-    asked = {"prompt": pair[0]} | ({"input": "input"} if sample[0].get("input") and pair[0] != "input" else {})
-    return (
-        f"{', '.join(names)} could be the answer too, and is not learnt. To learn {names[0]}: "
-        f"{options({**asked, 'answer': names[0]})}"
-    )
 
 
 def no_rows_error(name: str, rows: int, problems: list[Problem], hint: str = "") -> DataError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import html
 import json
 from collections import Counter
@@ -36,9 +37,26 @@ def _from_text(text: str) -> list[Message] | None:
     except ValueError:
         pass
     try:
-        return calls_of([json_text.read(line) for line in text.splitlines() if line.strip()]) if "\n" in text else None
+        if "\n" in text and (calls := calls_of([json_text.read(line) for line in text.splitlines() if line.strip()])):
+            return calls
     except ValueError:
+        pass
+    try:
+        return calls_of(ast.literal_eval(text))  # as Python prints it
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
         return None
+
+
+def is_json(text: str) -> bool:
+    """Whether a text is JSON, or is it line by line."""
+    try:
+        json_text.read(text)
+    except ValueError:
+        try:
+            return bool([json_text.read(line) for line in text.splitlines() if line.strip()])
+        except ValueError:
+            return False
+    return True
 
 
 def _call(value: Any) -> Message | None:
@@ -75,10 +93,14 @@ def tools_of(value: Any) -> list[Any] | None:
         except ValueError:
             return None
     if isinstance(value, dict):
-        value = [value]
+        named = (
+            value and not {"name", "function", "type"} & set(value) and all(isinstance(v, dict) for v in value.values())
+        )
+        value = [{"name": name} | tool for name, tool in value.items()] if named else [value]
     if not isinstance(value, list) or not value or not all(isinstance(tool, dict) for tool in value):
         return None
-    return [_tool(tool) for tool in value]
+    tools = [_tool(tool) for tool in value]
+    return tools if names_of(tools) or any("type" in tool for tool in tools) else None
 
 
 def _tool(tool: Message) -> Message:

@@ -8,7 +8,8 @@ from typing import Any
 from studio.data.formats import ReportProblem
 from studio.data.tracked_row import without
 
-TEXTS = ("text", "input_text", "output_text", None)
+TEXTS = ("text", "input_text", "output_text", "refusal", None)
+TEXTS_IN = ("text", "value", "content", "thinking", "reasoning", "refusal")
 THOUGHTS = ("thinking", "reasoning", "thought", "redacted_thinking")
 CALLS = ("tool_use", "tool_call", "function_call", "functionCall")
 RESULTS = ("tool_result", "tool_response", "function_response", "functionResponse")
@@ -62,6 +63,11 @@ def turns_from_parts(turn: Turn, key: str, report: ReportProblem, where: str) ->
     return [*results, own_turn | {key: "\n".join(texts) if texts or not calls else None}]
 
 
+def is_parts(value: Any) -> bool:
+    """Whether a content is a list of parts, of whatever medium, and not a value of its own such as a tool's result."""
+    return isinstance(value, list) and all(isinstance(part, str) or _kind(part)[0] for part in value)
+
+
 def _is_piece(part: Any) -> bool:
     """Whether a part is a piece of one rich text, such as Telegram's {"type": "bold", "text": "…"} among strings."""
     return isinstance(part, str) or (
@@ -77,9 +83,7 @@ def _kind(part: Any) -> tuple[str, Any]:
         return "", None
     part_type = part.get("type")
     inner = part["text"] if isinstance(part.get("text"), dict) else part  # OpenAI's Assistants: {"text": {"value"}}
-    text = next(
-        (inner[k] for k in ("text", "value", "content", "thinking", "reasoning") if isinstance(inner.get(k), str)), None
-    )
+    text = next((inner[k] for k in TEXTS_IN if isinstance(inner.get(k), str)), None)
     if part.get("thought") is True or part_type in THOUGHTS:
         return ("thought", text) if text is not None else ("", None)
     if part_type in CALLS or any(k in part for k in CALLS):

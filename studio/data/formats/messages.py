@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
 from studio.data.formats import ReportProblem, Row
-from studio.data.formats.content import turns_from_parts
+from studio.data.formats.content import is_parts, turns_from_parts
 from studio.data.formats.fields import kind, reasoning_of, system_of
 from studio.data.formats.flags import flags_of, ranges_of
 from studio.data.roles import CONTENT_KEYS, MESSAGE_COLUMNS, ROLE_KEYS, ROLES, role_order_problem
@@ -81,7 +82,7 @@ def gather(row: Row, report: ReportProblem, role_key: str, content_key: str) -> 
     tools = _tools(row, row[name], report)
     if tools:
         conversation["tools"] = tools
-        _bare_calls(messages, tools)
+    _bare_calls(messages, tools, report, name)
     return conversation
 
 
@@ -130,11 +131,13 @@ def turns_of(
                 role = next((k for k in ROLE_KEYS if k in turn), role)
             if content not in turn:
                 content = next((k for k in CONTENT_KEYS if k in turn), content)
-            if (
-                isinstance(turn.get(content), list)
-                and turn[content]
-                and str(turn.get(role)).strip().lower() not in CALLING
-            ):
+            value = turn.get(content)
+            if type(value) is str or value is None:
+                pass
+            elif role_of(turn.get(role)) == "tool" and not is_parts(value):  # a result that is no text
+                turn = turn | {content: json.dumps(value, ensure_ascii=False, default=str)}
+                expanded = [turn]
+            elif isinstance(value, list) and value and str(turn.get(role)).strip().lower() not in CALLING:
                 expanded = turns_from_parts(turn, content, report, where)
         if expanded is None:
             return None
@@ -183,6 +186,8 @@ def _turn(turn: Any, report: ReportProblem, where: str, role_key: str, content_k
         report("missing_field" if role_name is None else "unknown_role", f"{where}.{role_key}", role_name)
         return None
     content = turn.get(content_key)
+    if content is None and isinstance(turn.get("refusal"), str):  # OpenAI's: what is said in the content's place
+        content = turn["refusal"]
     extra = _extra(turn, role, report, where) if len(turn) > 2 or content_key not in turn else NOTHING
     if extra is None:
         return None
@@ -204,7 +209,9 @@ def _turn(turn: Any, report: ReportProblem, where: str, role_key: str, content_k
             value = turn[content_key]
             report("wrong_type", f"{where}.{content_key}", value, f"The content must be text, but it is {kind(value)}.")
         elif "tool_calls" not in extra:
-            report("empty_field", f"{where}.{content_key}", content)
+            spoken = "audio" if isinstance(turn.get("audio"), dict) else None  # OpenAI's
+            reason = "The turn holds an audio: training here is on text alone. Write its transcript as the content."
+            report("empty_field", f"{where}.{spoken or content_key}", content, reason if spoken else "")
         if "tool_calls" not in extra:
             return None
         content = ""
@@ -257,14 +264,16 @@ def _tools(row: Row, turns: list[Any], report: ReportProblem) -> list[Any]:
     return []
 
 
-def _bare_calls(messages: list[dict[str, Any]], tools: list[Any]) -> None:
+def _bare_calls(messages: list[dict[str, Any]], tools: list[Any], report: ReportProblem, name: str) -> None:
     """Calls of the tools in the words of an answer become calls, as the template writes them.
 
-    They are all of the answer, as JSON, or stand at its end in <tool_call> tags.
+    They are all of the answer, as JSON, or stand at its end in <tool_call> tags. Tags around anything else are told.
     """
     names = set(tool_calls.names_of(tools))
-    for message in messages:
+    for n, message in enumerate(messages):
         if message["role"] != "assistant" or "tool_calls" in message or "untrained" in message:
+            continue
+        if not tools and "<tool_call>" not in message["content"]:
             continue
         words, start, _ = message["content"].partition("<tool_call>")
         calls: list[Any] | None = None
@@ -275,3 +284,5 @@ def _bare_calls(messages: list[dict[str, Any]], tools: list[Any]) -> None:
             words, calls = "", tool_calls.calls_of(words)
         if calls and {call["function"]["name"] for call in calls} <= names:
             message |= {"content": words.rstrip(), "tool_calls": calls}
+        elif start and not all(map(tool_calls.is_json, CALL_TEXT.findall(message["content"]) or [""])):
+            report("odd_call", f"{name}[{n}]", message["content"], "What stands in <tool_call> is no JSON of a call.")

@@ -6,7 +6,7 @@ from typing import Any
 
 TEXT_KEYS = (
     *("text", "content", "value", "page_content", "passage", "contents", "body", "snippet", "summary", "thinking"),
-    *("reasoning", "parts"),
+    *("reasoning", "parts", "full_text"),
 )
 
 

@@ -49,11 +49,16 @@ COLUMNS = {
 
 
 # names that say what a column is only where the other column is there too
-MORE_PROMPTS = ("task", "text", "content", "document", "article", "dialogue", "sentence", "source", "src",
-                "source_text", "input_text", "textInput", "docstring", "原文", "文本", "文章")  # fmt: skip
-MORE_ANSWERS = ("ideal", "expected", "expected_output", "ground_truth", "reference_answer", "correct_answer",
-                "best_answer", "final_answer", "gold_answer", "canonical_solution", "summary", "highlights", "code",
-                "sql", "translation", "tgt", "target_text", "output_text", "摘要", "译文")  # fmt: skip
+_REASONING = frozenset(REASONING)
+MORE_PROMPTS = (
+    *("inputs", "task", "conversation", "dialog", "transcript", "text", "content", "document", "article", "dialogue"),
+    *("sentence", "source", "src", "source_text", "input_text", "textInput", "docstring", "原文", "文本", "文章"),
+)
+MORE_ANSWERS = (
+    *("ideal", "expected", "expected_output", "ground_truth", "reference_answer", "correct_answer", "best_answer"),
+    *("targets", "attempt", "final_answer", "gold_answer", "canonical_solution", "summary", "highlights", "code"),
+    *("sql", "translation", "tgt", "target_text", "output_text", "摘要", "译文"),
+)
 END_CHARACTERS = 24  # that may follow an answer at the end of a text which holds question and answer
 
 
@@ -68,6 +73,8 @@ def pair_of(row: Row) -> tuple[str, str] | None:
         return asked, answer
     question = asked or _text_column(row, MORE_PROMPTS)
     answer = answer or _text_column(row, MORE_ANSWERS)
+    if asked and not answer and not _REASONING.isdisjoint(row):
+        answer = _text_column(row, ("content",))  # as R1 writes it: reasoning_content and content
     if not question or not answer or (not asked and _ends_with(row, question, answer)):
         return None
     return question, answer

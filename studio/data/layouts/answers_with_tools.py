@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from studio.data.formats import ReportProblem, Row, alpaca
@@ -13,8 +12,9 @@ from studio.data.tracked_row import without
 from studio.text import tool_calls
 
 TITLE = "questions and answers with tools, as in xLAM"
-KEYS = frozenset(("tools", "functions"))
-ANSWERS = (*COLUMNS["answer"], "answers", "calls", "tool_calls", "function_calls", "function_call")
+TOOLS, CALLS = ("tools", "functions"), ("answers", "calls", "tool_calls", "function_calls", "function_call")
+KEYS = frozenset((*TOOLS, *CALLS))
+ANSWERS = (*COLUMNS["answer"], *CALLS)
 ORDER = 70
 
 
@@ -22,11 +22,12 @@ def match(row: Row) -> tuple[str, str] | None:
     """The columns of question and answer."""
     if any(name in row for name in (*MESSAGE_COLUMNS, "chosen")):
         return None
-    if not any(tool_calls.tools_of(row.get(name)) for name in KEYS):
-        return None
     question = next((name for name in COLUMNS["prompt"] if isinstance(row.get(name), str) and row[name].strip()), None)
     answer = next((name for name in ANSWERS if row.get(name) and name != question), None)
-    return (question, answer) if question and answer else None
+    if not question or not answer:
+        return None
+    declared = any(tool_calls.tools_of(row.get(name)) for name in TOOLS)
+    return (question, answer) if declared or (answer in CALLS and tool_calls.calls_of(row[answer])) else None
 
 
 def rewrite(row: Row, report: ReportProblem) -> Row | None:
@@ -38,11 +39,15 @@ def rewrite(row: Row, report: ReportProblem) -> Row | None:
     before = history_of(row[history], report, history) if history else []
     if before is None:
         return None
-    if not isinstance(answered, str) and not tool_calls.calls_of(answered):
+    if isinstance(answered, str) and answered.strip() in ("[]", "{}"):
+        report("empty_field", answer, answered, "No function is called and nothing is said.")
+        return None
+    calls = tool_calls.calls_of(answered)
+    if not isinstance(answered, str) and not calls:
         report("wrong_type", answer, answered, "The answer must be text, or calls with name and arguments.")
         return None
     turn: dict[str, Any] = {"role": "assistant", "content": answered}
-    if not isinstance(answered, str):
-        turn = {"role": "assistant", "content": json.dumps(answered, ensure_ascii=False)}
+    if not any(row.get(name) for name in TOOLS) or not isinstance(answered, str):
+        turn |= {"content": "", "tool_calls": calls} if calls else {}
     rest = without(row, question, answer, history, "input" if alpaca.fits(row) else None)
     return rest | {"messages": [*before, {"role": "user", "content": asked}, turn]}

@@ -76,6 +76,7 @@ def match(row: Row) -> Question | None:
     if choices.right:
         return Question(column, choices, None, choices.right)
     named = [n for n in ANSWERS if n != column and n not in choices.columns and row.get(n) is not None]
+    named.sort(key=lambda n: str(row[n]).strip().isdigit())  # a letter is sure, a number counts from 0 or from 1
     for name in named:
         if right := _right(row[name], choices, row.get(FIRST)):
             return Question(column, choices, name, right)

@@ -14,6 +14,8 @@ KEYS = frozenset(MESSAGE_COLUMNS)
 
 def match(row: Row) -> str | None:
     """The column that holds the conversation."""
+    if "chosen" in row and "rejected" in row:  # whole conversations, which a comparison reads
+        return None
     return next(
         (n for n in MESSAGE_COLUMNS if isinstance(row.get(n), list) and row[n] and all(map(_is_pair, row[n][:8]))), None
     )

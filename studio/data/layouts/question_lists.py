@@ -25,7 +25,12 @@ def match(row: Row) -> tuple[str, str] | None:
 
 
 def _texts(value: Any) -> Any:
-    return value["input_text"] if isinstance(value, dict) and isinstance(value.get("input_text"), list) else value
+    if not isinstance(value, dict):
+        return value
+    texts = next((value[key] for key in ("input_text", "texts", "text") if isinstance(value.get(key), list)), None)
+    if texts is None:
+        return value
+    return [text[0] if isinstance(text, list) and text else text for text in texts]  # the first of several
 
 
 def rewrite(row: Row, report: ReportProblem) -> Row | None:

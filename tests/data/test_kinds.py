@@ -1,0 +1,323 @@
+"""More kinds of public data sets and exports, rebuilt small: what each is read as, and hints that are followed."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from studio import data
+from studio.commands.pairs import pairs_of
+from studio.data.mapping import mapping_in
+from studio.errors import DataError
+from tests.data.fixtures import as_lines
+from tests.data.test_other_makers import called
+from tests.data.test_shapes import A, U, said, turns, write
+from tests.data.test_trained import encoder_of, trained
+
+Q, ANSWER, OTHER = "How long does it draw?", "Two minutes at most.", "No idea."
+BOTH = [(U, Q), (A, ANSWER)]
+CALL = {"name": "get_weather", "arguments": {"city": "Rome"}}
+TOOL = {"name": "get_weather", "description": "Weather", "parameters": {"type": "object", "properties": {}}}
+ASKED = {"role": U, "content": Q}
+CALLING = {"role": A, "tool_calls": [{"id": "1", "type": "function", "function": CALL}]}
+END = {"role": A, "content": "It is 21."}
+
+
+def rows(**cells: Any) -> bytes:
+    return as_lines([cells, cells | {"id": 2}])
+
+
+# -- read, or read as told
+
+READ: dict[str, tuple[str, dict[str, Any]]] = {
+    "FLAN": ("prompt", {"inputs": Q, "targets": ANSWER, "task": "tea"}),
+    "a dialogue's summary": ("prompt", {"conversation": Q, "summary": ANSWER}),
+    "R1's fields": ("prompt", {"input": Q, "reasoning_content": "I think.", "content": ANSWER}),
+    "a refusal": ("chatml", {"messages": [ASKED, {"role": A, "content": None, "refusal": ANSWER}]}),
+    "a refusal as a part": (
+        "chatml",
+        {"messages": [ASKED, {"role": A, "content": [{"type": "refusal", "refusal": ANSWER}]}]},
+    ),
+    "scores of two answers": (
+        "preference",
+        {"question": {"full_text": Q}, "answer_0": OTHER, "score_0": -1.0, "answer_1": ANSWER, "score_1": 1.0},
+    ),
+    "HelpSteer's strength": (
+        "preference",
+        {"prompt": Q, "response_1": ANSWER, "response_2": OTHER, "preference_strength": -2},
+    ),
+    "whole conversations beside a template": (
+        "preference",
+        {"conversation": [{"input": Q, "output": None}], "chosen": turns(Q, ANSWER), "rejected": turns(Q, OTHER)},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_read(kind: str, home: Path, tmp_path: Path) -> None:
+    format, cells = READ[kind]
+    read = data.read(write(tmp_path, rows(**cells)))
+    assert (read.format, read.refused, said(read.conversations[0])) == (format, 0, BOTH)
+    if format == "preference":
+        assert read.conversations[0]["rejected"] == OTHER
+
+
+def test_a_tie_of_scores_is_refused(home: Path, tmp_path: Path) -> None:
+    cells = {"question": Q, "answer_0": ANSWER, "score_0": 1, "answer_1": OTHER, "score_1": 1}
+    with pytest.raises(DataError, match="row 1, score_0: It must name the better answer"):
+        data.read(write(tmp_path, rows(**cells)))
+
+
+OBJECTS: dict[str, Any] = {
+    "rows by two names": {"a": {"prompt": Q, "completion": ANSWER}, "b": {"prompt": "b?", "completion": "c"}},
+    "conversations by name": {"a": {"messages": turns(Q, ANSWER)}, "b": {"messages": turns("b?", "c")}},
+    "turns by name": {"a": turns(Q, ANSWER), "b": turns("b?", "c")},
+}
+
+
+@pytest.mark.parametrize("kind", OBJECTS)
+def test_an_object_of_rows(kind: str, home: Path, tmp_path: Path) -> None:
+    read = data.read(write(tmp_path, json.dumps(OBJECTS[kind]).encode(), "a.json"))
+    assert (read.rows, said(read.conversations[0])) == (2, BOTH)
+
+
+def test_a_task_of_natural_instructions_keeps_its_definition(home: Path, tmp_path: Path) -> None:
+    examples = [{"input": "x", "output": "y", "explanation": "z"}]
+    instances = [{"id": "1", "input": Q, "output": [ANSWER]}, {"id": "2", "input": "b?", "output": ["c"]}]
+    task = {"Definition": ["Answer."], "Positive Examples": examples, "Instances": instances}
+    read = data.read(write(tmp_path, json.dumps(task).encode(), "a.json"))
+    assert [said(c)[0][1] for c in read.conversations] == [f"Answer.\n{Q}", "Answer.\nb?"]
+
+
+def test_a_letter_is_surer_than_a_number(home: Path, tmp_path: Path) -> None:
+    cells = {"question": Q, "options": ["one", "two", "three"], "answer": "B", "answer_index": 1}
+    read = data.read(write(tmp_path, rows(**cells)))
+    assert (said(read.conversations[0])[1][1], read.unsure, read.unused) == ("B. two", "", ["id"])
+
+
+def test_lines_of_json_texts_are_texts(home: Path, tmp_path: Path) -> None:
+    read = data.read(write(tmp_path, b'"Once upon a time."\n"It ended."\n', "a.jsonl"))
+    assert (read.format, [c["text"] for c in read.conversations]) == ("text", ["Once upon a time.", "It ended."])
+
+
+# -- tools
+
+RESULTS = {"an object": {"t": 21}, "a list": [{"t": 21}], "a number": 21, "parts": [{"type": "text", "text": "21"}]}
+
+
+@pytest.mark.parametrize("kind", RESULTS)
+def test_a_result_that_is_no_text_is_its_json(kind: str, home: Path, tmp_path: Path) -> None:
+    result = {"role": "tool", "tool_call_id": "1", "content": RESULTS[kind]}
+    read = data.read(write(tmp_path, rows(messages=[ASKED, CALLING, result, END], tools=[TOOL])))
+    text = "21" if kind == "parts" else json.dumps(RESULTS[kind])
+    assert (read.refused, said(read.conversations[0])[2]) == (0, ("tool", text))
+
+
+def test_a_picture_among_results_is_still_refused(home: Path, tmp_path: Path) -> None:
+    result = {"role": "tool", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}
+    with pytest.raises(DataError, match="The turn holds an image"):
+        data.read(write(tmp_path, rows(messages=[ASKED, CALLING, result, END], tools=[TOOL])))
+
+
+WITHOUT_TOOLS: dict[str, dict[str, Any]] = {
+    "no tools": {"question": Q, "function_call": CALL},
+    "an empty list of tools": {"query": Q, "answers": json.dumps([CALL]), "tools": "[]"},
+    "tools by name": {"query": Q, "answers": [CALL], "tools": {"get_weather": {"description": "Weather"}}},
+    "Python's quotation marks": {
+        "tools": [TOOL],
+        "conversations": [
+            {"from": "human", "value": Q},
+            {"from": "gpt", "value": f"<tool_call>\n{CALL}\n</tool_call>"},
+        ],
+    },
+}
+
+
+@pytest.mark.parametrize("kind", WITHOUT_TOOLS)
+def test_calls_are_calls(kind: str, home: Path, tmp_path: Path, tiny_model: Path) -> None:
+    conversation = data.read(write(tmp_path, rows(**WITHOUT_TOOLS[kind]))).conversations[0]
+    assert called(conversation) == [("get_weather", {"city": "Rome"})]
+    assert '"city": "Rome"' in trained(encoder_of(tiny_model), conversation)
+    if kind == "tools by name":
+        assert conversation["tools"][0]["function"]["name"] == "get_weather"
+
+
+def test_an_answer_without_a_call_is_refused(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="row 1, answers: No function is called and nothing is said"):
+        data.read(write(tmp_path, rows(query=Q, answers="[]", tools=json.dumps([TOOL]))))
+
+
+def test_tags_around_what_is_no_json_are_told(home: Path, tmp_path: Path) -> None:
+    words = {"role": A, "content": f"<tool_call>\n{CALL}\n</tool_call>"}
+    read = data.read(write(tmp_path, rows(messages=[ASKED, words])))
+    assert [(p.kind, p.field) for p in read.problems][:1] == [("odd_call", "messages[1]")]
+
+
+def test_an_answer_that_is_a_sound_is_named(home: Path, tmp_path: Path) -> None:
+    spoken = {"role": A, "content": None, "audio": {"id": "1", "transcript": ANSWER}}
+    with pytest.raises(DataError, match=r"messages\[1\]\.audio: The turn holds an audio"):
+        data.read(write(tmp_path, rows(messages=[ASKED, spoken])))
+
+
+# -- doubts, and refusals with options that work
+
+SHARED = turns(Q, ANSWER, "from", "value", ("human", "gpt"))
+BESIDE: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
+    "a persona": (
+        {"persona": ["I like tea.", "I am old."], "messages": turns(Q, ANSWER)},
+        [("system", "I like tea.\nI am old."), *BOTH],
+    ),
+    "a context": ({"context": "It says two.", "conversations": SHARED}, [("system", "It says two."), *BOTH]),
+    "a prompt": ({"prompt": Q, "text": ANSWER}, BOTH),
+    "an attempt": ({"question": Q, "solution": OTHER, "attempt": ANSWER}, BOTH),
+}
+
+
+@pytest.mark.parametrize("kind", BESIDE)
+def test_a_doubt_names_options_that_work(kind: str, home: Path, tmp_path: Path) -> None:
+    cells, expected = BESIDE[kind]
+    path = write(tmp_path, rows(**cells))
+    read = data.read(path)
+    assert said(read.conversations[0]) != expected
+    assert said(data.read(path, mapping=mapping_in(read.unsure)).conversations[0]) == expected
+
+
+HINTED: dict[str, dict[str, Any]] = {
+    "NQ-open": {"question": Q, "answer": [ANSWER, "Two."]},
+    "several outputs": {"instruction": Q, "output": [ANSWER, "Two."]},
+    "APPS": {"question": Q, "solutions": json.dumps([ANSWER, "x"]), "input_output": json.dumps({"inputs": ["1"]})},
+    "CodeContests": {"name": "p1", "description": Q, "solutions": {"language": [1, 2], "solution": [ANSWER, "x"]}},
+    "ELI5": {"q_id": "7", "title": Q, "answers": {"a_id": ["1", "2"], "text": [ANSWER, "b"]}},
+    "MS MARCO": {"query": Q, "answers": [ANSWER], "passages": {"is_selected": [1], "passage_text": ["a long passage"]}},
+    "NarrativeQA": {
+        "document": {"summary": {"text": "A tale."}},
+        "question": {"text": Q},
+        "answers": [{"text": ANSWER}, {"text": "x"}],
+    },
+}
+
+
+@pytest.mark.parametrize("kind", HINTED)
+def test_the_options_of_a_hint_read_question_and_answer(kind: str, home: Path, tmp_path: Path) -> None:
+    path = write(tmp_path, rows(**HINTED[kind]))
+    with pytest.raises(DataError) as refusal:
+        data.read(path)
+    assert said(data.read(path, mapping=mapping_in(refusal.value.hint)).conversations[0]) == BOTH
+
+
+RATED: dict[str, dict[str, Any]] = {
+    "UltraFeedback": {
+        "instruction": Q,
+        "models": ["a", "b"],
+        "completions": [{"response": ANSWER, "overall_score": 8.0}, {"response": OTHER, "overall_score": 3.0}],
+    },
+    "Nectar": {"prompt": Q, "answers": [{"answer": ANSWER, "rank": 1.0}, {"answer": OTHER, "rank": 7.0}]},
+}
+
+
+@pytest.mark.parametrize("kind", RATED)
+def test_rated_answers_become_pairs_by_the_hint(kind: str, home: Path, tmp_path: Path) -> None:
+    path = write(tmp_path, rows(**RATED[kind]))
+    with pytest.raises(DataError) as refusal:
+        data.read(path)
+    assert f"pairs {path.name} " in refusal.value.hint
+    (pair,), _ = pairs_of(str(path))
+    assert (pair["prompt"], pair["chosen"], pair["rejected"]) == (Q, ANSWER, OTHER)
+
+
+TOLD: dict[str, tuple[Any, str]] = {
+    "tokens": ([{"input_ids": [1, 2], "labels": [1, 2]}], "the texts that they were made from"),
+    "a notebook": ({"cells": [{"cell_type": "code", "source": ["x"]}], "metadata": {}, "nbformat": 4}, "a notebook"),
+    "a model's config": ({"architectures": ["x"], "hidden_size": 8}, "as the model"),
+    "Slack's channels": ([{"id": "C", "name": "a", "is_archived": False}] * 2, "a file for each day"),
+    "Slack's people": ([{"id": "U", "name": "a", "team_id": "T", "profile": {}}] * 2, "a file for each day"),
+    "tags": ([{"tokens": ["a"], "ner_tags": [0]}], "words with tags"),
+    "questions alone": ([{"conversations": [Q], "source": "x"}] * 2, "add its answer behind it"),
+}
+
+
+@pytest.mark.parametrize("kind", TOLD)
+def test_what_a_file_is_is_told(kind: str, home: Path, tmp_path: Path) -> None:
+    content, hint = TOLD[kind]
+    with pytest.raises(DataError) as refusal:
+        data.read(write(tmp_path, json.dumps(content).encode(), "a.json"))
+    assert hint in refusal.value.hint
+
+
+# -- files
+
+LINES = as_lines([{"question": Q, "answer": ANSWER}, {"question": "b?", "answer": "c d"}])
+CONVERTED = {
+    "a.jsonl.gz": (gzip.compress(gzip.compress(LINES)), "packed twice", "a.jsonl"),
+    "a.toml": (f'[[rows]]\nquestion = "{Q}"\nanswer = "{ANSWER}"\n'.encode(), "is TOML", "a.json"),
+    "a.xml": (
+        f"<?xml version='1.0'?><rows><row><question>{Q}</question><answer>{ANSWER}</answer></row></rows>".encode(),
+        "is XML",
+        "a.json",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONVERTED)
+def test_the_command_of_a_hint_makes_a_file_that_is_read(name: str, home: Path, tmp_path: Path) -> None:
+    content, message, made = CONVERTED[name]
+    with pytest.raises(DataError, match=message) as refusal:
+        data.read(write(tmp_path, content, name))
+    command = refusal.value.hint.split(": ", 1)[1].replace("python ", f"{sys.executable} ", 1)
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+    assert said(data.read(tmp_path / made).conversations[0]) == BOTH
+
+
+FOREIGN = {
+    "a.rtf": (rb"{\rtf1\ansi Question: Tea?\par}", "a text in RTF"),
+    "a.7z": (b"7z\xbc\xaf\x27\x1c" + bytes(64), "a 7-Zip archive"),
+    "a.rar": (b"Rar!\x1a\x07\x01\x00" + bytes(64), "a RAR archive"),
+    "a.jsonl.lz4": (b"\x04\x22\x4d\x18" + bytes(64), "packed with LZ4"),
+    "a.pkl": (b"\x80\x04\x95\x1a\x00\x00]\x94.", "a pickle"),
+    "a.html": (b"<table><tr><td>Tea?</td></tr></table>", "a table in HTML"),
+    "a.sql": (b"INSERT INTO qa VALUES ('Tea?', 'Yes.');\n", "SQL"),
+    "tweets.js": (b'window.YTD.tweets.part0 = [ {"tweet": {}} ]', "a script around its data"),
+    "a.bin": (b"ORC\x00\x01" + b"\x01\x02\x03" * 40, "a binary file"),
+    "a.json": (b'```json\n[{"prompt": "a?"}]\n```\n', "not JSON"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_file_of_another_kind_is_named(name: str, home: Path, tmp_path: Path) -> None:
+    content, kind = FOREIGN[name]
+    with pytest.raises(DataError, match=kind):
+        data.read(write(tmp_path, content, name))
+
+
+def archive(path: Path, **files: bytes) -> Path:
+    with zipfile.ZipFile(path, "w") as packed:
+        for name, content in files.items():
+            packed.writestr(name, content)
+    return path
+
+
+def test_an_archive_in_an_archive_is_named(home: Path, tmp_path: Path) -> None:
+    inner = archive(tmp_path / "in.zip", **{"a.jsonl": LINES}).read_bytes()
+    with pytest.raises(DataError, match=r"no data files, but data\.zip"):
+        data.read(archive(tmp_path / "a.zip", **{"data.zip": inner}))
+
+
+def test_an_export_of_slack(home: Path, tmp_path: Path) -> None:
+    joined = {"type": "message", "subtype": "channel_join", "user": "U1", "text": "joined", "ts": "1.0"}
+    spoken = [
+        {"type": "message", "user": u, "text": t, "ts": ts} for u, t, ts in (("U1", Q, "1.1"), ("U2", ANSWER, "1.2"))
+    ]
+    lists = {name: json.dumps([{"id": "X", "name": "x"}]).encode() for name in ("channels.json", "users.json")}
+    path = archive(tmp_path / "a.zip", **lists, **{"general/2024-01-01.json": json.dumps([joined, *spoken]).encode()})
+    with pytest.raises(DataError, match="between U1, U2") as refusal:
+        data.read(path)
+    read = data.read(path, mapping=mapping_in(refusal.value.hint))
+    assert [said(c) for c in read.conversations] == [BOTH]
+    assert "Not read, as they are no data files: channels.json, users.json." in read.notes
