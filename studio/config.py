@@ -77,7 +77,7 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _tell_data_its_stage(self) -> RunConfig:
-        self.data.learnt_by(self.stage.examples)
+        self.data.learnt_by(self.stage.examples, self.stage.answer_tokens)
         return self
 
     @property

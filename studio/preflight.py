@@ -21,6 +21,7 @@ from studio.driver import fit
 from studio.errors import OrderError
 from studio.evaluation import endpoint
 from studio.talk import reference
+from studio.text import patterns
 from studio.training import Training
 
 # of transformers, those that need no more than their name -> the package that brings them
@@ -62,6 +63,7 @@ def check(config: RunConfig) -> None:
     config.method.refuse(facts, config.training, device)
     config.stage.refuse(config.method, config.data, config.training)
     check_new_tokens(config, facts)
+    check_answer_length(config, facts)
     check_settings(config, device)
     origin.check(config)
     data.check(config.data, folder, num_virtual_tokens=config.virtual_tokens)
@@ -90,12 +92,32 @@ def check_new_tokens(config: RunConfig, facts: model.ModelFacts | None) -> None:
         config.method.refuse_tokens(facts)
 
 
+def check_answer_length(config: RunConfig, facts: model.ModelFacts | None) -> None:
+    """Raise OrderError where the answers that are written leave no room for a prompt."""
+    tokens = config.stage.answer_tokens
+    if facts is None or not facts.context or tokens + config.virtual_tokens < facts.context:
+        return
+    raise OrderError(
+        f"stage.max_new_tokens is {tokens}, and the model reads {facts.context} tokens of prompt and answer together.",
+        f"Set it to {facts.context // 2} or less.",
+        "stage.max_new_tokens",
+    )
+
+
 def check_rewards(config: RunConfig) -> None:
     """Raise StudioError for a reward that cannot be given: no answer to compare with, no reward model, no address."""
     rewards = getattr(config.stage, "rewards", ())
-    if comparing := [reward.label for reward in rewards if reward.needs_reference]:
+    if comparing := [reward for reward in rewards if reward.needs_reference]:
         data.check_references(config.data, comparing)
     for reward in rewards:
+        for pattern in reward.patterns:
+            if text := patterns.slow_text(pattern):
+                raise OrderError(
+                    f"The search for the pattern {pattern[:200]} does not come to an end in a long text such as "
+                    f"{text!r}…",
+                    "Write no repeat within a repeat: a+ instead of (a+)+.",
+                    "stage.rewards",
+                )
         if config.place.remote and (reward.run_id or reward.code):
             raise OrderError(
                 f"The reward {reward.name} needs what is on this computer, and this run is for another one.",
@@ -106,6 +128,8 @@ def check_rewards(config: RunConfig) -> None:
             reference.of_run(run.find(reward.run_id), scores=True)
         if reward.address:
             endpoint.check_url(reward.address)
+            if not config.place.remote:
+                endpoint.check_answers(reward.address)
         if reward.code and not Path(reward.code).expanduser().is_file():
             raise OrderError(f"There is no file {reward.code}.", "Give the path of a .py file.", "stage.rewards")
 

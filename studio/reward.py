@@ -47,6 +47,15 @@ class Reward(BaseModel, ABC):
         """The file of a program that it runs, or ""."""
         return ""
 
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The regular expressions that it searches answers for."""
+        return ()
+
+    def compares_with(self, reference: str) -> bool:
+        """Whether it can compare an answer with this one of the data."""
+        return bool(reference.strip())
+
     def score(self, text: str, question: Question) -> float | None:
         """The reward of one answer; None where it has none to give."""
         raise NotImplementedError
@@ -59,4 +68,6 @@ class Reward(BaseModel, ABC):
         return lambda texts, questions: list(map(self._score, texts, questions))
 
     def _score(self, text: str, question: Question) -> float | None:
-        return None if self.needs_reference and not question.reference else self.score(text, question)
+        if self.needs_reference and not self.compares_with(question.reference):
+            return None
+        return self.score(text, question)

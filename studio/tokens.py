@@ -135,6 +135,7 @@ class Encoder:
             self.num_embeddings = None if size > self.num_embeddings else self.num_embeddings
         self.context_limit: int | None = None  # tokens beyond which a row is refused; from_order sets it
         self.num_virtual_tokens = 0  # tokens that the method puts before every row; not in context_limit
+        self.num_answer_tokens = 0  # tokens kept free behind every row; not in context_limit
 
     @classmethod
     def from_order(
@@ -149,8 +150,9 @@ class Encoder:
         train_on = order.train_on if order.examples == "answers" else "last"
         too_long = "drop" if order.examples == "prompts" else order.too_long  # half a question is none
         encoder = cls(model_folder, template, order.max_length, too_long, train_on, order.reasoning, order.new_tokens)
-        encoder.context_limit = encoder.context_length and encoder.context_length - num_virtual_tokens
-        encoder.num_virtual_tokens = num_virtual_tokens
+        encoder.num_virtual_tokens, encoder.num_answer_tokens = num_virtual_tokens, order.answer_tokens
+        if encoder.context_length:
+            encoder.context_limit = encoder.context_length - num_virtual_tokens - order.answer_tokens
         return encoder
 
     @property
@@ -221,6 +223,8 @@ class Encoder:
         if self.context_limit is None or size <= self.context_limit:
             return ""
         sentence = f"The row has {size} tokens; {self.folder.name} can read {self.context_limit} of a row"
+        if self.num_answer_tokens:
+            return f"{sentence}: {self.num_answer_tokens} are kept free for the answer."
         if self.num_virtual_tokens:
             return f"{sentence}: its method puts {self.num_virtual_tokens} before each."
         return f"{sentence}."

@@ -9,6 +9,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import regex
 
 from studio import config, reward_trial
 from studio.__main__ import main
@@ -23,6 +24,7 @@ from studio.rewards.length import Length
 from studio.rewards.number import Number, last_number
 from studio.rewards.pattern import Regex
 from studio.rewards.python import Python
+from studio.text.patterns import slow_text
 
 LEAST: dict[str, dict[str, Any]] = {
     "regex": {"pattern": "a"},
@@ -107,6 +109,42 @@ def test_patterns_are_searched_in_bounded_time() -> None:
     assert Regex(pattern=r"^Answer: .+\.$").score("Answer: yes.", asked()) == 1
     assert Regex(pattern=r"^Answer: .+\.$").score("My Answer: yes.", asked()) == 0
     assert Regex(pattern=r"(a+)+$").score("a" * 40 + "b", asked()) == 0
+
+
+@pytest.mark.parametrize("pattern", [r"(a+)+$", r"(\w+\s?)*$", r"(x+x+)+y", "(a|aa)+$"])
+def test_a_pattern_without_end_is_known_beforehand(pattern: str) -> None:
+    text = slow_text(pattern)
+    with pytest.raises(TimeoutError):
+        regex.search(pattern, text[0] * 1500 + "\0", timeout=0.1)
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"^Answer: .+\.$", r"(?s)<think>.*</think>.+", r"^\w+\W?$", r"\d+\s*$", r"^(\S+ ){3,10}\S+$", "a+b+c+"]
+)
+def test_usual_patterns_are_taken(pattern: str) -> None:
+    assert slow_text(pattern) == ""
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#"},
+        {"$defs": {"a": {"$ref": "#/$defs/a"}}, "properties": {"x": {"$ref": "#/$defs/a"}}},
+        {"$defs": {"a": {"anyOf": [{"type": "object"}, {"$ref": "#/$defs/a"}]}}, "items": {"$ref": "#/$defs/a"}},
+        {"$ref": "http://127.0.0.1:9/schema"},
+        {"$id": "http://127.0.0.1:9/", "properties": {"x": {"$ref": "other.json"}}},
+        {"$ref": "file:///etc/passwd"},
+    ],
+)
+def test_a_schema_that_has_no_end_or_lies_elsewhere_is_refused(schema: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="no JSON Schema"):
+        Json(json_schema=schema)
+
+
+def test_a_schema_of_a_tree_is_taken() -> None:
+    tree = {"type": "object", "properties": {"inner": {"$ref": "#"}, "$ref": {"type": "string"}}}
+    assert Json(json_schema=tree).score('{"inner": {"inner": {}}}', asked()) == 1
+    assert Json(json_schema=tree).score('{"inner": {"inner": 3}}', asked()) == 0
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 from studio import template_check
 from studio.data.encoding import check_context_length
 from studio.data.order import DataOrder
-from studio.data.pairs import refuse_other_examples
+from studio.data.pairs import encode_examples, refuse_indifferent, refuse_other_examples
 from studio.data.prompt_source import read_for
 from studio.data.splitting import characters
 from studio.tokens import Encoded, Encoder
@@ -28,6 +28,7 @@ def check(order: DataOrder, model_folder: Path | None = None, num_virtual_tokens
     chosen = [dataset.decide(order.problems).conversations for dataset in datasets]
     for dataset in datasets:
         refuse_other_examples(dataset, order.examples)
+    refuse_indifferent(chosen, order)
     if isinstance(order.eval, str):
         read_for(order, order.eval)
     if model_folder is None:
@@ -39,6 +40,7 @@ def check(order: DataOrder, model_folder: Path | None = None, num_virtual_tokens
             # the rows with the most characters; the trainer checks all
             longest = np.argsort(-conversations.sizes(characters), kind="stable")[:GATE_ROWS]
             rows = list(conversations.take(longest))
-            for conversation, encoded in zip(rows, encoder.encode_each(rows), strict=True):
-                if isinstance(encoded, Encoded):
+            for conversation, encoded in zip(rows, encode_examples(rows, encoder, order.examples), strict=True):
+                is_dropped = isinstance(encoded, Encoded) and encoded.overflow and encoder.too_long == "drop"
+                if isinstance(encoded, Encoded) and not is_dropped:
                     check_context_length(conversation, encoded, encoder, dataset.source)

@@ -139,15 +139,21 @@ class DataOrder(BaseModel):
         return value
 
     _examples: str = PrivateAttr("answers")
+    _answer_tokens: int = PrivateAttr(0)
 
     @property
     def examples(self) -> str:
         """What the order's stage learns from: "answers", "pairs" or "verdicts" (stage.EXAMPLES)."""
         return self._examples
 
-    def learnt_by(self, examples: str) -> DataOrder:
+    @property
+    def answer_tokens(self) -> int:
+        """Tokens that are kept free behind each row, for an answer that the model writes."""
+        return self._answer_tokens
+
+    def learnt_by(self, examples: str, answer_tokens: int = 0) -> DataOrder:
         """This order, for a stage that learns from such examples. RunConfig says so to its own."""
-        self._examples = examples
+        self._examples, self._answer_tokens = examples, answer_tokens
         return self
 
     def sources(self) -> list[Source]:

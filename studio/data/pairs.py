@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from studio.data.dataset import Conversations, Dataset
+from studio.data.order import DataOrder
 from studio.data.prompts import encode_prompt
 from studio.errors import DataError, TemplateError
 from studio.kernels import IGNORE_INDEX
@@ -43,6 +46,37 @@ def refuse_other_examples(dataset: Dataset, examples: str) -> None:
         hint,
         "data.train",
     )
+
+
+def refuse_indifferent(sources: Sequence[Conversations], order: DataOrder) -> None:
+    """Raise DataError where no pair of all sources has two answers that differ, or all verdicts are the same."""
+    rows = chain.from_iterable(sources)
+    named = ", ".join(source.source for source in order.sources())
+    if order.examples == "pairs" and not any(row["messages"][-1]["content"] != row["rejected"] for row in rows):
+        raise DataError(
+            f"In every pair of {named} the chosen and the rejected answer are the same: nothing can be learnt.",
+            "Take pairs of different answers.",
+            "data.train",
+        )
+    if order.examples == "verdicts" and len(kinds := _kinds(rows)) < 2:
+        good = kinds == {True}
+        raise DataError(
+            f"All answers of {named} are called {'good' if good else 'bad'}: there is nothing to tell apart.",
+            "Set stage to sft and data.format to good to learn them as they are, or add bad answers."
+            if good
+            else "Add good answers.",
+            "data.train",
+        )
+
+
+def _kinds(rows: Iterable[dict[str, Any]]) -> set[bool]:
+    """The verdicts among rows, read until both have been found."""
+    kinds: set[bool] = set()
+    for row in rows:
+        kinds.add(bool(row.get("label", True)))
+        if len(kinds) > 1:
+            break
+    return kinds
 
 
 def encode_examples(

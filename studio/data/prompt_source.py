@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 
 from studio.data.dataset import Dataset
@@ -9,6 +10,7 @@ from studio.data.order import DataOrder
 from studio.data.prompts import asked_of
 from studio.data.reading import read
 from studio.errors import DataError
+from studio.reward import Reward
 
 LOOKED_AT = 1000  # rows, for an answer to compare with
 FORMAT = "prompts"
@@ -36,14 +38,20 @@ def _takes_prompts(order: DataOrder) -> bool:
     return order.examples == "prompts" and order.format == "auto" and not order.mapping
 
 
-def check_references(order: DataOrder, rewards: list[str]) -> None:
-    """Raise DataError where rewards compare with an answer and no row has one. rewards: what they are called."""
+def check_references(order: DataOrder, rewards: Sequence[Reward]) -> None:
+    """Raise DataError where a reward compares with an answer and no row has one that it can compare with."""
     for source in order.sources():
         rows = read_for(order, source.source).conversations.batch(0, LOOKED_AT)
-        if not any((asked := asked_of(row)) is not None and asked.reference for row in rows):
+        references = [asked.reference for row in rows if (asked := asked_of(row)) is not None]
+        for reward in rewards:
+            if any(map(reward.compares_with, references)):
+                continue
             raise DataError(
-                f"The reward {rewards[0]} compares with the row's own answer, and the rows of {source.source} have "
-                "none.",
+                f"The reward {reward.label} reads a number in the row's own answer, and none of {source.source} has "
+                "one."
+                if any(map(str.strip, references))
+                else f"The reward {reward.label} compares with the row's own answer, and the rows of {source.source} "
+                "have none.",
                 "Add a column with the right answer, such as reference, or take rewards that need none.",
                 "stage.rewards",
             )

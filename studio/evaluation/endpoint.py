@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+import urllib.request
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +14,7 @@ from studio.errors import OrderError
 from studio.knob import OPTIMISATION
 
 KEY = "STUDIO_JUDGE_KEY"
+CONNECT_SECONDS = 5.0
 
 
 class EndpointOrder(BaseModel):
@@ -63,3 +65,20 @@ def check_url(url: str, key: str = KEY, where: str = "judge.url") -> None:
         raise OrderError(
             f"The key in {key} would travel unencrypted to {parts.hostname}.", "Use https, or unset it.", where
         )
+
+
+def check_answers(url: str) -> None:
+    """Raise OrderError where nobody listens at a checked address. Behind a proxy that is not known, and not asked."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
+        return
+    try:
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+        socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise OrderError(
+            f"Nothing answers at {url}: {error.strerror or error}.",
+            "Start the judge's server, or correct its address.",
+            "judge.url",
+        ) from error

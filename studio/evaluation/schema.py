@@ -13,11 +13,11 @@ from typing import Annotated, Any
 import regex
 from pydantic import AfterValidator
 
-from studio.text.patterns import compile_pattern
+from studio.text.patterns import SECONDS, compile_pattern
 
 MOST_CHARACTERS = 20_000  # of a schema written as JSON
 TYPES = 7  # that JSON has
-SECONDS = 1.0  # for one pattern in one text
+INSTANCES: tuple[Any, ...] = ({}, [], "", 0, None)
 
 
 def checked(schema: dict[str, Any]) -> dict[str, Any]:
@@ -47,10 +47,8 @@ def _check(schema: dict[str, Any]) -> None:
         for key in ("$ref", "$dynamicRef"):
             if isinstance(node.get(key), str) and not node[key].startswith("#"):
                 raise ValueError(f"{key} leads out of it ({node[key][:80]}); write what it names under $defs")
-        patterns = node.get("patternProperties")
-        for pattern in [node.get("pattern"), *(patterns if isinstance(patterns, dict) else ())]:
-            if isinstance(pattern, str):
-                compile_pattern(pattern)
+    for pattern in patterns(schema):
+        compile_pattern(pattern)
     try:
         validator = _validator(text)
         validator.check_schema(schema)
@@ -58,11 +56,22 @@ def _check(schema: dict[str, Any]) -> None:
         for node in _nodes(schema):
             if isinstance(node.get("$ref"), str):
                 resolver.lookup(node["$ref"])
+                for instance in INSTANCES:  # a reference that leads back to itself does so for any value
+                    validator.evolve(schema={"$ref": node["$ref"]}).is_valid(instance)
         validator.is_valid({})
     except (SchemaError, Unresolvable) as error:
         raise ValueError(str(error).splitlines()[0]) from None
     except RecursionError:
         raise ValueError("it refers to itself without end") from None
+
+
+def patterns(schema: dict[str, Any] | None) -> Iterator[str]:
+    """The regular expressions in a schema."""
+    for node in _nodes(schema):
+        names = node.get("patternProperties")
+        for pattern in [node.get("pattern"), *(names if isinstance(names, dict) else ())]:
+            if isinstance(pattern, str):
+                yield pattern
 
 
 def fulfils(value: Any, schema: dict[str, Any]) -> bool:

@@ -27,6 +27,10 @@ class Json(Reward):
         None, title="JSON Schema", description="What the answer must be like; left out: any object or list."
     )
 
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        return tuple(schema.patterns(self.json_schema))
+
     def score(self, text: str, question: Question) -> float:
         text = final(text)
         if not is_object(text):

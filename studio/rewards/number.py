@@ -34,6 +34,9 @@ class Number(Reward):
         description="By which share of the right number the answer may be off.",
     )
 
+    def compares_with(self, reference: str) -> bool:
+        return last_number(reference) is not None
+
     def score(self, text: str, question: Question) -> float | None:
         right, found = last_number(question.reference), last_number(final(text))
         if right is None:

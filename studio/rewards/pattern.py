@@ -9,9 +9,7 @@ from pydantic import Field
 
 from studio.evaluation.questions import Question
 from studio.reward import Reward
-from studio.text.patterns import Pattern
-
-SECONDS = 1.0  # for one answer
+from studio.text.patterns import SECONDS, Pattern
 
 
 class Regex(Reward):
@@ -27,6 +25,10 @@ class Regex(Reward):
         title="Pattern",
         description="A regular expression: ^Answer: begins so, \\.$ ends so, (?s)<think>.*</think>.+ thinks first.",
     )
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        return (self.pattern,)
 
     def score(self, text: str, question: Question) -> float:
         try:

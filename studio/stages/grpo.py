@@ -142,7 +142,13 @@ class GRPO(Stage):
         if not self.rewards:
             raise OrderError(
                 "GRPO learns from rewards, and the order names none.",
-                f"Write stage.rewards: [{{name: regex, pattern: '^Answer:'}}]. Rewards: {', '.join(REWARDS)}.",
+                f"Add one: stage.rewards: [{{name: regex, pattern: '^Answer:'}}]. Rewards: {', '.join(REWARDS)}.",
+                "stage.rewards",
+            )
+        if not any(reward.weight for reward in self.rewards):
+            raise OrderError(
+                "All rewards have the weight 0, so every answer is worth the same and nothing is learnt.",
+                "Give one of them another weight, such as 1.",
                 "stage.rewards",
             )
         if training.devices not in ("auto", 1):

@@ -13,9 +13,11 @@ import regex
 from annotated_types import MaxLen
 from pydantic import AfterValidator
 
+SECONDS = 0.2  # of the processor for one search in one text
 SIZE = 250_000  # parts that a pattern may have when its counted repeats are written out; about 80 MB
 BRACES = re.compile(r"\{([^{}]*)\}?")
 VERBOSE = re.compile(r"\(\?\w*x")
+LONG, KINDS = 1500, "a1 .\n中"  # characters of a text that a pattern is tried on, and those that such texts are made of
 
 
 def compile_pattern(pattern: str, flags: int = 0) -> Any:
@@ -54,3 +56,19 @@ def written_out(pattern: str) -> int:
         size = (size + braces.start() - end) * max(1, *(int(count or 0) for count in counts))
         end = braces.end()
     return size + len(pattern) - end
+
+
+def slow_text(pattern: str) -> str:
+    """The beginning of a text in which the search for a pattern takes longer than SECONDS; "" where none is known.
+
+    Tried are long texts of one character, or of words, that end in another one: a repeat within a repeat, as in
+    (a+)+$, divides them in more ways than can be looked at.
+    """
+    compiled = compile_pattern(pattern)
+    characters = dict.fromkeys([*filter(str.isalnum, pattern), *KINDS])
+    for text in (*(character * LONG for character in characters), "word " * (LONG // 5)):
+        try:
+            compiled.search(f"{text}\0", timeout=SECONDS)
+        except TimeoutError:
+            return text[:12]
+    return ""

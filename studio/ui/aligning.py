@@ -11,8 +11,7 @@ from studio.config import RunConfig
 from studio.errors import OrderError, StudioError
 from studio.home import subfolder
 from studio.stages import STAGES, learning_from
-from studio.ui import guard, live, rights, space, words
-from studio.ui.files import is_upload
+from studio.ui import files, guard, live, rights, space, words
 from studio.ui.who import VISITOR, WATCHER
 
 LOOKED_AT = 24  # uploads, the newest first
@@ -43,8 +42,9 @@ def preferences(question: dict[str, Any]) -> dict[str, Any]:
     """
     run, lang = live.get_run(str(question.get("id", ""))), words.language(question.get("lang"))
     found: list[dict[str, Any]] = []
-    files = [path for path in subfolder("uploads").iterdir() if is_upload(path) and path.stat().st_size <= LARGEST]
-    for path in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)[:LOOKED_AT]:
+    paths = subfolder("uploads").iterdir()
+    uploads = [path for path in paths if files.is_upload(path) and path.stat().st_size <= LARGEST]
+    for path in sorted(uploads, key=lambda path: path.stat().st_mtime, reverse=True)[:LOOKED_AT]:
         examples = _examples(path, path.stat().st_mtime_ns)
         if examples in ("pairs", "verdicts"):
             stage = learning_from(examples)[0]
@@ -66,6 +66,7 @@ def alignment(question: dict[str, Any]) -> dict[str, Any]:
 
 
 def _order(name: str, file: str) -> RunConfig:
+    files.allow_data(file)  # before it is read
     order = origin.order_after(live.get_run(name), file)
     guard.allow(order)
     return order

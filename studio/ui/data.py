@@ -199,7 +199,8 @@ def _beyond(found: measure.Lengths, run_config: RunConfig) -> list[Question]:
 
     virtual: tokens that the method puts before each.
     """
-    context = found.context and found.context - run_config.virtual_tokens
+    taken = run_config.virtual_tokens + run_config.stage.answer_tokens
+    context = found.context and found.context - taken
     if context is None or run_config.data.max_length <= context or not (count := int((found.tokens > context).sum())):
         return []
     return [

@@ -34,12 +34,10 @@ def allow(order: RunConfig) -> None:
     named = [one.source for one in order.data.sources()] + (
         [order.data.eval] if isinstance(order.data.eval, str) else []
     )
-    if restricted():
-        for text in named:
-            if not _is_data(text):
-                raise OrderError(f"{text[:300]} lies outside the studio's folders.", HINT, "data.train")
-        if not _is_model(order.model):
-            raise OrderError(f"{order.model.source[:300]} lies outside the studio's folders.", HINT, "model")
+    for text in named:
+        allow_data(text)
+    if restricted() and not _is_model(order.model):
+        raise OrderError(f"{order.model.source[:300]} lies outside the studio's folders.", HINT, "model")
     for reward in getattr(order.stage, "rewards", ()):
         if reward.code and restricted():
             raise OrderError(
@@ -58,6 +56,12 @@ def allow(order: RunConfig) -> None:
             raise OrderError(
                 f"{order.model.source} is not in this studio yet.", "Only the owner may fetch it.", "model"
             )
+
+
+def allow_data(text: str) -> None:
+    """Refuse data that lies outside the studio's folders, where files are restricted. Raises OrderError."""
+    if restricted() and not _is_data(text):
+        raise OrderError(f"{text[:300]} lies outside the studio's folders.", HINT, "data.train")
 
 
 def allow_voice(name: str) -> None:

@@ -180,6 +180,12 @@ def _note_data(rows: data.Prepared, encoder: Encoder, config: RunConfig, report:
     for part in rows.record["sources"]:
         for caution in data.cautions(part.get("compared")):
             report.note(caution, "warning")
+    if config.data.eval and not len(rows.eval) and not config.stage.is_supervised:
+        report.note(
+            f"Of {len(rows.train)} rows none is held out: it is not measured how this does on rows that it has not "
+            "learnt from.",
+            "warning",
+        )
     evaluated = rows.record["eval"]
     if evaluated.get("of", 0) > config.data.eval_rows:
         others = "not used" if isinstance(config.data.eval, str) else "trained on"

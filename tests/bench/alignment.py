@@ -3,7 +3,8 @@
 The same questions are answered politely (chosen) and curtly (rejected), with facts, openings and closings drawn from
 lists, so that held-out pairs hold questions that were not trained on. Prints one line a stage: held-out accuracy,
 margin and log-probabilities before the first step and at the end, seconds, memory; exits with 1 where a stage misses
-its goal. A few minutes of two idle cores. Named alone, grpo is given the questions and learns a form of the answer.
+its goal. A few minutes of two idle cores. Named alone, grpo is given the questions and learns to answer
+in one word.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import random
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,12 @@ GOALS = {"dpo": 0.8, "kto": 0.7, "orpo": 0.7, "reward": 0.8}
 GROUPS = {
     "name": "grpo",
     "group": 8,
-    "max_new_tokens": 24,
+    "max_new_tokens": 8,
     "beta": 0.0,
-    "rewards": [{"name": "regex", "pattern": "^Answer: "}],
+    "rewards": [{"name": "regex", "pattern": r"^\w+\W?$"}],
 }
-FORM, FEWEST = "Begin your reply with the word Answer and a colon.", 0.2  # FEWEST: above it there is little to learn
+FORM, FEWEST = "Answer in one word.", 0.2  # FEWEST: of held-out answers; above it there is little to learn
+PROMPTS = 160  # of grpo
 PAIRS, HELD_OUT = 64, 0.25
 WORDS = ("river", "stone", "candle", "garden", "window", "letter", "engine", "bridge", "copper", "velvet", "orange",
          "harbour", "pepper", "silver", "thunder")  # fmt: skip
@@ -47,10 +50,10 @@ TRAINING = {
 }
 
 
-def pairs(seed: int = 7) -> list[dict[str, Any]]:
+def pairs(seed: int = 7, count: int = PAIRS) -> list[dict[str, Any]]:
     """Rows with prompt, chosen and rejected."""
     draw, rows = random.Random(seed), []
-    for _ in range(PAIRS):
+    for _ in range(count):
         first, second = draw.sample(WORDS, 2)
         question, fact = draw.choice(
             (
@@ -73,12 +76,14 @@ def verdicts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def learns_a_form(rows: list[dict[str, Any]], file: Path) -> bool:
+def learns_a_form(file: Path) -> bool:
     """Train grpo, print the line; whether the held-out reward rises from below FEWEST to above 0.7."""
     from studio.worker.train import main as train
 
-    file.write_text(json.dumps([{"prompt": f"{row['prompt']} {FORM}"} for row in rows]), encoding="utf-8")
-    training = TRAINING | {"max_steps": 40, "batch_size": 4, "eval_every": 20}
+    prompts = sorted({f"{row['prompt']} {FORM}" for row in pairs(count=PROMPTS)})
+    file.write_text(json.dumps([{"prompt": prompt} for prompt in prompts]), encoding="utf-8")
+    training = TRAINING | {"max_steps": 16, "batch_size": 3, "learning_rate": 5e-4}
+    began, processor = time.monotonic(), time.process_time()
     order = {"model": "starter", "data": {"train": str(file), "eval": HELD_OUT}, "stage": GROUPS, "training": training}
     run = create(config.build(order))
     if train(run):
@@ -86,9 +91,10 @@ def learns_a_form(rows: list[dict[str, Any]], file: Path) -> bool:
     found = summary(run)
     before, after = found["preference_before"]["reward"], found["preference"]["reward"]
     holds = before < FEWEST and after > 0.7
-    word = "met" if holds else "MISSED"
     print(
-        f"== grpo: held-out reward {before:.3f} -> {after:.3f}; {found['seconds']:.0f} s; goal 0.7: {word}", flush=True
+        f"== grpo: held-out reward {before:.3f} -> {after:.3f}; {time.monotonic() - began:.0f} s, of the "
+        f"processor {time.process_time() - processor:.0f} s; goal 0.7: {'met' if holds else 'MISSED'}",
+        flush=True,
     )
     return holds
 
@@ -125,7 +131,7 @@ def main(stages: list[str]) -> int:
         for stage in stages:
             file = Path(folder, f"{stage}.json")
             if stage == "grpo":
-                holds.append(learns_a_form(rows, file))
+                holds.append(learns_a_form(file))
                 continue
             file.write_text(json.dumps(verdicts(rows) if stage == "kto" else rows), encoding="utf-8")
             holds.append(measured(stage, file))

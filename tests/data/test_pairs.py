@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from studio import data, template
+from studio import config, data, template
 from studio.__main__ import main
 from studio.data import DataOrder, pairs
 from studio.data.splitting import prompt_groups
+from studio.errors import StudioError
 from studio.kernels import IGNORE_INDEX
 from studio.tokens import Encoder
 
@@ -133,6 +134,30 @@ def test_faulty_pairs_are_named(kind: str, home: Path, tmp_path: Path) -> None:
     found = data.read(write(tmp_path, [SOUND, FAULTS[kind]]))
     assert [problem.row for problem in found.problems if problem.kind == kind] == [2]
     assert not [problem for problem in found.problems if problem.row == 1]
+
+
+@pytest.mark.parametrize(
+    ("stage", "rows", "message"),
+    [
+        ("dpo", [{"prompt": f"Q {n}?", "chosen": "Yes.", "rejected": "Yes."} for n in range(3)], "are the same"),
+        ("reward", [{"prompt": "Q?", "chosen": "Yes.", "rejected": "Yes."}], "are the same"),
+        ("kto", [{"prompt": f"Q {n}?", "completion": "Yes.", "label": True} for n in range(3)], "called good"),
+        ("kto", [{"prompt": f"Q {n}?", "completion": "Yes.", "label": False} for n in range(3)], "called bad"),
+    ],
+)
+def test_answers_that_nothing_tells_apart_are_refused(
+    stage: Any, rows: list[dict[str, Any]], message: str, home: Path, tmp_path: Path
+) -> None:
+    """Of all sources together: one file of good and one of bad answers are enough."""
+    order = config.build({"data": {"train": write(tmp_path, rows)}, "stage": stage})
+    with pytest.raises(StudioError, match=message) as caught:
+        data.check(order.data)
+    assert caught.value.hint
+    other = tmp_path / "other.json"
+    pair, verdict = SOUND, {"prompt": "Q?", "completion": "No.", "label": not rows[0].get("label")}
+    other.write_text(json.dumps([pair if "chosen" in rows[0] else verdict]))
+    sources = [{"source": str(file), "weight": 1} for file in (tmp_path / "rows.json", other)]
+    data.check(order.with_changes(data={"train": sources}).data)
 
 
 def test_two_rows_that_contradict_each_other_are_named(home: Path, tmp_path: Path) -> None:

@@ -195,7 +195,6 @@ def test_a_schema_is_followed_within_itself_and_within_limits(monkeypatch: pytes
     assert [fulfils({"ab": value}, keys) for value in ("x", 5)] == [1, 0]
     monkeypatch.setattr(schemas, "SECONDS", 0.02)
     assert fulfils({"a": "a" * 40}, {"properties": {"a": {"pattern": "(a+)+b|(a|aa)+c"}}}) == 0
-    assert fulfils({"a": 1}, {"properties": {"a": {"$ref": "#/properties/a"}}}) == 0, "it refers to itself"
 
 
 @pytest.mark.parametrize(
@@ -213,6 +212,7 @@ def test_a_schema_is_followed_within_itself_and_within_limits(monkeypatch: pytes
         {"json_schema": {"properties": {"name": {"$ref": "http://127.0.0.1:9/name"}}}},
         {"json_schema": {"$ref": "#/nothing"}},
         {"json_schema": {"$ref": "#"}},
+        {"json_schema": {"properties": {"a": {"$ref": "#/properties/a"}}}},
         {"json_schema": {"properties": {"name": {"pattern": "("}}}},
         {"rows": -1},
         {"max_new_tokens": 0},

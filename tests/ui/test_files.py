@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from studio import config
 from studio.errors import OrderError, StudioError
 from studio.home import PROJECT
-from studio.ui import files, uploads, who
+from studio.ui import aligning, files, jobs, tune, uploads, who
 from studio.ui.questions import reads
 from studio.ui.who import OWNER, VISITOR, WATCHER
 from tests.ui.served import Page
@@ -189,6 +190,65 @@ def test_the_computers_own_user_may_name_any_file(full: Path) -> None:
         files.allow(config.build({"data": {"train": out}, "model": "/etc"}))
     with requester(WATCHER, guarded=False), pytest.raises(OrderError):
         files.allow(config.build({"data": {"train": out}}))
+
+
+PROGRAM, ASKED = {"name": "python"}, {"name": "judge", "url": "http://127.0.0.1:9/v1", "model": "m"}
+
+
+@pytest.mark.parametrize(
+    ("role", "guarded", "public", "program", "judge"),
+    [
+        (OWNER, False, False, True, True),
+        (OWNER, True, False, False, True),
+        (OWNER, False, True, False, True),
+        *((role, guarded, False, False, False) for role in (WATCHER, VISITOR) for guarded in (True, False)),
+    ],
+)
+def test_programs_run_for_the_computers_own_user_and_judges_are_asked_for_the_owner(
+    role: str,
+    guarded: bool,
+    public: bool,
+    program: bool,
+    judge: bool,
+    full: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By every way that takes an order; the program leaves a trace where it runs."""
+    trace, file, prompts = tmp_path / "trace", tmp_path / "mine.py", full / "uploads" / "prompts.json"
+    file.write_text(f"open({str(trace)!r}, 'w')\ndef reward(text, row): return 1\n")
+    prompts.write_text(json.dumps([{"prompt": f"Q {n}?", "answer": "A."} for n in range(4)]))
+    if public:
+        monkeypatch.setenv(files.PUBLIC, "1")
+    for reward, is_allowed in ((PROGRAM | {"file": str(file)}, program), (ASKED, judge)):
+        for others in ([], [{"name": "exact"}]):  # wherever it stands
+            stage = {"name": "grpo", "rewards": [*others, reward]}
+            order = config.build({"data": {"train": str(prompts)}, "stage": stage})
+            with requester(role, guarded):
+                if is_allowed:
+                    files.allow(order)
+                else:
+                    with pytest.raises(OrderError, match=r"runs a program|Only the owner"):
+                        files.allow(order)
+                for ask in (
+                    lambda plain=order: tune.rewards_on_data({"order": plain.model_dump(mode="json")}),
+                    lambda plain=order: tune.try_rewards(plain.to_yaml()),
+                    lambda plain=order: jobs.start(plain.to_yaml()),
+                ):
+                    if not is_allowed:
+                        with pytest.raises(StudioError):
+                            ask()
+    assert not trace.exists()
+
+
+def test_a_file_of_preferences_is_not_opened_before_it_is_allowed(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its kind, or what is wrong with it, would tell who looks on what is in it."""
+    monkeypatch.setattr(aligning.live, "get_run", lambda name: SimpleNamespace(id=name))
+    monkeypatch.setattr("studio.origin.order_after", lambda *_: pytest.fail("the file was read"))
+    for path in (str(full.parent / "outside" / "secret.jsonl"), str(full / "token"), "/etc/passwd", "/nowhere"):
+        for role in (OWNER, WATCHER, VISITOR):
+            with requester(role), pytest.raises(OrderError, match="lies outside"):
+                aligning.alignment({"id": "one", "name": path})
 
 
 def test_who_looks_makes_nothing_be_fetched(full: Path) -> None:

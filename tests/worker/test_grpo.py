@@ -149,10 +149,29 @@ def test_a_run_learns_and_resumes_to_the_same_bits(
     assert answer["reward"] == answer["rewards"]["length"]
 
 
+def test_a_rare_form_becomes_the_usual_one(home: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """A third of the answers hold one of the letters before, nearly all after some steps."""
+    from studio.worker.train import main
+
+    stage = {"group": 8, "beta": 0.0, "rewards": [{"name": "regex", "pattern": "[pqwxyz]"}]}
+    training = {"max_steps": 14, "batch_size": 4, "accumulation": 1, "learning_rate": 2e-2, "schedule": "constant"}
+    run = create(order(stage, "full", tiny_model, tmp_path, **training, warmup=0, eval_every=99, save_every=99))
+    assert main(run) == 0
+    steps = [event["preference"]["reward"] for event in run.events() if event["kind"] == "step"]
+    assert sum(steps[:2]) / 2 < 0.5
+    assert sum(steps[-3:]) / 3 > 0.9
+    assert summary(run)["preference"]["reward"] > summary(run)["preference_before"]["reward"]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"stage": {"rewards": []}}, "names none"),
+        ({"stage": {"rewards": [LATIN | {"weight": 0}, {"name": "exact", "weight": 0}]}}, "weight 0"),
+        ({"stage": {"max_new_tokens": 512}}, "reads 512 tokens"),
+        ({"stage": {"max_new_tokens": 490}, "data": {"max_length": 500}}, "490 are kept free for the answer"),
+        ({"stage": {"rewards": [{"name": "regex", "pattern": r"(\w+\s?)*$"}]}}, "does not come to an end"),
+        ({"stage": {"rewards": [{"name": "judge", "url": "http://127.0.0.1:9/v1", "model": "m"}]}}, "Nothing answers"),
         ({"training": {"compile": True}}, "compile"),
         ({"data": {"train_on": "all"}}, "train_on"),
         ({"training": {"devices": 2}}, "one device"),
@@ -193,6 +212,9 @@ def test_prompts_alone_are_data(rows: Any, home: Path, tiny_model: Path, tmp_pat
     comparing = made.with_changes(stage={"rewards": [{"name": "number"}]})
     if "answer" in rows[0]:
         preflight.check(comparing)
+        Path(made.data.train).write_text(json.dumps([row | {"answer": "many"} for row in rows]))
+        with pytest.raises(StudioError, match="reads a number"):
+            preflight.check(comparing)
     else:
         with pytest.raises(StudioError, match="have none"):
             preflight.check(comparing)

@@ -95,7 +95,11 @@
     if (row.state === "finished" && row.race && !row.race.plan)
       call("good", studio.say("The race is over."),
         studio.say("Take the winner's settings, or go on with it as an ordinary run."));
-    if (row.state === "finished" && !row.race)
+    if (row.state === "finished" && row.stage === "reward")
+      call("good", studio.say("Finished. It gives answers a score."),
+        studio.say("Take it as a reward of GRPO, or score a file: {command}",
+          { command: `python -m studio score ${row.id} FILE` }));
+    else if (row.state === "finished" && !row.race)
       call("good", studio.say("Finished. See what it learnt."),
         studio.say("Ask it and the base model the same question, side by side."),
         make("button", {

@@ -47,6 +47,10 @@
   // Of runs that compare answers. about: the metric whose meaning is told below.
   const sides = (prefix) => [[`${prefix}chosen`, "chosen"], [`${prefix}rejected`, "rejected"]];
   const COMPARED = [
+    { key: "reward", title: "Reward", columns: [["reward"]], about: "reward" },
+    { key: "flat", title: "Groups without a difference", columns: [["flat"]], about: "flat" },
+    { key: "length", title: "Length of answers", columns: [["length"]], about: "length" },
+    { key: "ended", title: "Answers that end by themselves", columns: [["ended"]], about: "ended", hidden: true },
     { key: "accuracy", title: "Chosen answer preferred", columns: [["accuracy"]], about: "accuracy" },
     { key: "rewards", title: "Rewards", columns: sides(""), about: "chosen" },
     { key: "logps", title: "Log-probabilities", columns: sides("logps_"), about: "logps_chosen" },
@@ -101,7 +105,11 @@
       });
     }
     // The charts there are for these runs, and those of them that are hidden.
-    offered() { return this.charts.filter(({ spec }) => !spec.compared || this.has(spec.columns[0][0])); }
+    // Answers that earn rewards have no loss to speak of: it stays near 0 whatever is learnt.
+    offered() {
+      const earns = this.entries.length && this.entries.every(({ track }) => Number.isFinite(track.columns.reward?.[0]));
+      return this.charts.filter(({ spec }) => (spec.compared ? this.has(spec.columns[0][0]) : !earns || spec.key !== "loss"));
+    }
     get hiding() { return this.offered().some(({ spec }) => spec.compared) ? "hiddenCompared" : "hidden"; }
     isHidden(chart) { return this[this.hiding].includes(chart.spec.key) || !this.offered().includes(chart); }
 
@@ -225,7 +233,7 @@
         },
           studio.say(name))));
       const chips = make("div", { class: "chip-row", role: "group", "aria-label": studio.say("Charts shown") },
-        this.offered().slice(1).map(({ spec }) => make("button", { type: "button", class: "chip",
+        this.offered().filter(({ spec }) => spec.key !== "loss").map(({ spec }) => make("button", { type: "button", class: "chip",
           "aria-pressed": String(!this[this.hiding].includes(spec.key)), onclick: () => {
             const hidden = this[this.hiding];
             this[this.hiding] = hidden.includes(spec.key)

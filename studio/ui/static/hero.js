@@ -45,9 +45,13 @@
         ? studio.say("{n} trained parameters ({share} %)",
           { n: studio.number(row.trainable), share: studio.number((100 * row.trainable) / row.parameters, 2) })
         : null].filter(Boolean);
-    return [make("div", { class: "figures" },
-      big("Loss", row.train_loss == null ? "–" : row.train_loss.toFixed(3), speed),
-      big("Held-out loss", row.eval_loss == null ? "–" : row.eval_loss.toFixed(3), held), lost,
+    const reward = studio.live.tracks.get(row.id)?.last("reward"), first = row.preference_before?.reward;
+    const figure = (value) => (Number.isFinite(value) ? value.toFixed(3) : "–");
+    const learnt = row.stage === "grpo"
+      ? [big("Reward", figure(reward), speed), big("Held-out reward", figure(row.preference?.reward),
+        first == null ? "" : studio.say("{n} before", { n: figure(first) }))]
+      : [big("Loss", figure(row.train_loss), speed), big("Held-out loss", figure(row.eval_loss), held)];
+    return [make("div", { class: "figures" }, ...learnt, lost,
       big("Done", row.percent == null ? "–" : `${studio.number(Math.floor(row.percent))} %`, steps), time),
     make("div", {
       class: `meter ${alive ? "alive" : row.state}`, role: "progressbar", "aria-label": studio.say("Progress"),

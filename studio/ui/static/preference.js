@@ -3,12 +3,21 @@
   const studio = window.studio, make = studio.element;
   const NAMES = { accuracy: "Chosen answer preferred", margin: "Margin of the rewards", chosen: "Reward, chosen",
     rejected: "Reward, rejected", logps_chosen: "Log-probability, chosen", logps_rejected: "Log-probability, rejected",
-    length_chosen: "Tokens, chosen", length_rejected: "Tokens, rejected", kl: "Divergence (KL)" };
+    length_chosen: "Tokens, chosen", length_rejected: "Tokens, rejected", kl: "Divergence (KL)", reward: "Reward",
+    ended: "Answers that end by themselves", length: "Length of answers" };
+  const SHARES = ["accuracy", "ended"];
   const figure = (name, value) => (value == null
     ? "–"
-    : name === "accuracy" ? `${studio.number(100 * value)} %` : studio.number(value, name.startsWith("length") ? 0 : 3));
+    : SHARES.includes(name) ? `${studio.number(100 * value)} %` : studio.number(value, name.startsWith("length") ? 0 : 3));
 
-  const verdict = (before, now) => (now.accuracy == null
+  const earned = (before, now) => make("p", { class: `verdict ${before.reward >= now.reward ? "bad" : "good"}` },
+    make("b", {}, before.reward == null
+      ? studio.say("Its answers to held-out prompts earn {reward}.", { reward: figure("reward", now.reward) })
+      : studio.say("Its answers to held-out prompts earn {reward}; it was {before}.",
+        { reward: figure("reward", now.reward), before: figure("reward", before.reward) })));
+  const verdict = (before, now) => (now.reward != null
+    ? earned(before, now)
+    : now.accuracy == null
     ? null
     : make("p", { class: `verdict ${now.accuracy > 0.5 ? "good" : "bad"}` }, make("b", {}, before.accuracy == null
       ? studio.say("Of the held-out answers it prefers the better one in {share}.", { share: figure("accuracy", now.accuracy) })
@@ -28,12 +37,19 @@
     const show = (row) => {
       const others = row ? studio.live.tracks.get(row.id)?.others || [] : [];
       const measures = others.filter((event) => event.kind === "eval" && event.preference);
-      node.hidden = !measures.length;
+      node.hidden = !measures.length && row?.stage !== "reward";
       const now = JSON.stringify([row?.id, measures.length, studio.language]);
       if (node.hidden || now === key) return;
       key = now;
+      if (!measures.length) {
+        node.replaceChildren(make("p", { class: "quiet" },
+          studio.say("No pairs are held out: it is not known how often it prefers the better answer.")));
+        return;
+      }
       const before = measures[0].step === 0 ? measures[0].preference : {}, last = measures.at(-1).preference;
-      node.replaceChildren(...[make("h3", {}, studio.say("Which answers does it prefer?")), verdict(before, last),
+      node.replaceChildren(...[make("h3", {}, studio.say(last.reward == null
+        ? "Which answers does it prefer?"
+        : "What are its answers worth?")), verdict(before, last),
         table(before, last, studio.offer?.form.metrics || {})].filter(Boolean));
     };
     return { node, show };

@@ -21,7 +21,7 @@
   };
   const verdict = (found) => {
     if (found.mean == null) return studio.say("No reward was given: the rows have no answer to compare with.");
-    if (found.spread == null) return studio.say("So much are the answers in the data worth.");
+    if (found.spread == null) return studio.say("What the answers in the data earn:");
     return found.spread === 0
       ? studio.say("All answers to a prompt get the same reward: nothing would be learnt from them.")
       : studio.say("In {share} of the prompts some answers are better than others; only those teach something.",

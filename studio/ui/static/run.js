@@ -91,6 +91,7 @@
       if (view === "order" || view === "checkpoints") this.ordered.fetch();
       if (view === "curves") this.curves.all();
       this.away.show(view === "away" ? this.row : null);
+      this.panels.results.dataset.stage = this.row?.stage || "";
       for (const card of this.cards) card.show(view === "results" ? this.row : null);
     }
     step(event) {
