@@ -52,7 +52,7 @@ def fitting(question: dict[str, Any]) -> dict[str, Any]:
     here = not name and not run_config.place.remote
     ask = choice.Question(run_config, on, rows, here)
     return {
-        "device": {"name": on.name, "memory": on.memory, "kind": on.kind},
+        "device": {"name": on.name, "memory": on.memory, "free": on.free, "kind": on.kind},
         "rows": rows.rows if rows else None,
         "answers": _answers(ask, names),
     }

@@ -286,12 +286,15 @@ class FakeRun:
         return self
 
     def fail(
-        self, cause: str = "The device ran out of memory.", action: str = "Use a smaller batch with more accumulation."
+        self,
+        cause: str = "The device ran out of memory.",
+        action: str = "Use a smaller batch, a shorter max length or a smaller model, then resume.",
+        reason: str = "memory",
     ) -> FakeRun:
         self.print(
             "Traceback (most recent call last):\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
         )
-        self.say("end", state="failed", code=1, cause=cause, action=action, reason="memory")
+        self.say("end", state="failed", code=1, cause=cause, action=action, reason=reason)
         self.free()
         return self
 

@@ -2,6 +2,7 @@
 (() => {
   const studio = window.studio, make = studio.element;
   const ALIVE = ["starting", "running", "stopping"];
+  const ANEW = ["nan", "order", "data", "template", "model"]; // what a resume would meet again
 
   // After an out-of-memory: what would help, ranked, each one click away.
   const repairs = (row) => {
@@ -74,6 +75,9 @@
         studio.told(row.action || ""),
         row.reason === "memory"
           ? null
+          : ANEW.includes(row.reason) && !row.combined
+          ? make("button", { type: "button", class: "button primary", onclick: () => studio.reuse(row.id) },
+            studio.say("Change the settings"))
           : make("button", {
             type: "button", job: "resume", class: "button primary", disabled: studio.locked(row),
             onclick: () => studio.ACTS.resume.run(row)

@@ -130,9 +130,13 @@
         studio.write(node.querySelector(".choice-verdict"), verdict(row));
       }
     };
+    // What counts is what is free; where others hold a part of it, both are said.
+    const memory = ({ memory: all, free }) => (free < 0.9 * all
+      ? studio.say("{free} of {bytes} free", { free: studio.bytes(free), bytes: studio.bytes(all) })
+      : studio.bytes(all));
     const told = () => studio.write(where, on
       ? studio.say(trained ? "On {device}, {bytes}, for your {n} rows." : "On {device}, {bytes}.",
-        { device: on.name, bytes: studio.bytes(on.memory), n: studio.number(trained) })
+        { device: on.name, bytes: memory(on), n: studio.number(trained) })
       : studio.say("What each takes is being worked out…"));
 
     const done = (row, method, settings) => { dialog.close(); take(row.model, method, settings); };

@@ -13,7 +13,7 @@
     const line = (one) => make("tr", { class: one.front ? "front" : "" },
       make("td", {}, make("a", { href: `?tab=runs&run=${encodeURIComponent(one.run)}`, onclick: (event) => open(event, one.run) },
         one.name), one.front ? make("span", { class: "chip-mark" }, studio.say("beaten by none")) : null),
-      make("td", {}, one.method), make("td", { class: "num" }, one.gain > 0 ? "+" : "", figure(one.gain)),
+      make("td", {}, studio.methodLabel(one.method)), make("td", { class: "num" }, one.gain > 0 ? "+" : "", figure(one.gain)),
       make("td", { class: "num" }, one.score == null
         ? "–"
         : `${studio.number(100 * one.score)} %`, one.metric ? make("small", { class: "quiet" }, studio.metricName(one.metric)) : null),

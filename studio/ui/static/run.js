@@ -152,7 +152,8 @@
       this.drawMade(row, track);
       const locked = studio.locked(row);
       this.part("head", this.head,
-        [row.name, row.star, row.state, row.model, row.method, row.data, row.note, row.hold, locked, row.saved],
+        [row.name, row.star, row.state, row.model, studio.methodLabel(row.method), row.data, row.note, row.hold, locked,
+          row.saved],
         () => this.drawHead(row));
       this.part("hero", this.hero,
         [row.state, row.phase, row.train_loss, row.eval_loss, row.eval_loss_before, row.best_eval_loss, row.percent,
