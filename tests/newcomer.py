@@ -93,7 +93,7 @@ def main(arguments: list[str]) -> int:
 def visit(chromium: Any, room: Path, folder: Path, label: str, locale: str, size: tuple[int, int]) -> list[str]:
     """One walk in a home of its own; returns what is wrong, in words."""
     home = room / "home"
-    home.mkdir()
+    home.mkdir(parents=True)
     os.environ["STUDIO_HOME"] = str(home)
     rows, (width, height) = prepare(home), size
     wrong: list[str] = []

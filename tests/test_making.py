@@ -144,7 +144,13 @@ def test_wrong_orders_are_refused(settings: dict[str, Any]) -> None:
 
 
 def test_documents_that_hold_no_text_are_refused(tmp_path: Path) -> None:
-    for name, content in (("a.md", b" \n"), ("b.bin", b"\x00\x01"), ("c.pdf", b"%PDF-1.4")):
+    for name, content in (
+        ("a.md", b" \n"),
+        ("b.bin", b"\x00\x01"),
+        ("c.pdf", b"%PDF-1.4"),
+        ("d.pdf", b"text"),
+        ("e.docx", b"PK\x03\x04 cut off"),
+    ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError):
             text_of(tmp_path / name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from studio.errors import DataError
 
 PLAIN = frozenset((".txt", ".md", ".markdown", ".rst", ".text"))
 CONVERTED = frozenset((".pdf", ".docx", ".pptx", ".xlsx", ".html", ".htm", ".epub"))  # by markitdown
+ZIPPED = frozenset((".docx", ".pptx", ".xlsx", ".epub"))
 MAX_BYTES = 50_000_000
 MAX_CHARS = 3000  # of a passage
 MIN_CHARS = 80  # a shorter one goes with the next under the same heading, or holds nothing to ask about
@@ -52,6 +54,12 @@ def _decoded(content: bytes, name: str) -> str:
 
 
 def _converted(path: Path) -> str:
+    """What markitdown makes of it; it would read a damaged file as plain text."""
+    ending = path.suffix.lower()
+    with open(path, "rb") as file:
+        is_damaged = ending == ".pdf" and b"%PDF" not in file.read(1024)
+    if is_damaged or ending in ZIPPED and not zipfile.is_zipfile(path):
+        raise DataError(f"{path.name} is damaged, or no {ending} file.", "Save it again, or as text.", "document")
     try:
         from markitdown import MarkItDown  # optional
     except ImportError:
