@@ -11,7 +11,7 @@ from typing import Any
 from studio import benchmark, config, general, origin, preflight, queue, race, run
 from studio.commands import RUN, Failed, add_settings
 from studio.events import read
-from studio.forecast.remedies import repairs
+from studio.forecast.remedies import REPAIRED, repairs
 from studio.general.verdict import describe
 from studio.run import Run
 from studio.runs import compare as comparing
@@ -168,7 +168,7 @@ def show(args: Namespace) -> dict[str, Any]:
     told["signs"] = (
         [sign._asdict() for sign in signs(one.events())] if told["state"] in (*run.ALIVE, "finished", "stopped") else []
     )
-    told["repairs"] = repairs(one) if told["reason"] in ("memory", "killed") else []
+    told["repairs"] = repairs(one) if told["reason"] in REPAIRED else []
     told["forgetting_curve"] = general.curve(run.current_events(one.events()))
     standing = {"table": race.table(one)} if told["race"] else {}
     measured = evaluations.metrics(one)

@@ -18,6 +18,7 @@ from studio.runs.folder import Run
 from studio.training import DEFAULT_ACCUMULATION
 
 Measure = Callable[[RunConfig], Peak]
+REPAIRED = ("memory", "killed", "nan")  # reasons of a failure after which a change of the order is offered
 MIN_SAVING = 0.01  # share of the expected bytes; a remedy that saves less is not worth its cost
 MIN_LENGTH = 256  # tokens; shorter rows are not proposed to be cut
 
@@ -128,11 +129,17 @@ def advise(config: RunConfig, expected: Peak, effective_batch: int, measure: Mea
 
 
 def repairs(run: Run) -> list[dict[str, Any]]:
-    """After an out-of-memory: [{change, text, saves, cost, resumes}], the greatest saving that resumes first.
+    """After an out-of-memory: [{change, text, saves, cost, resumes}], the greatest saving that resumes first; after a
+    loss that became not a number, a lower rate.
 
     saves: bytes by the estimate, None where the model's files are not at hand.
     """
     config, plan = run.config, events.last(run.events_file, ("plan",)) or {}
+    if (events.last(run.events_file, ("end",)) or {}).get("reason") == "nan":
+        rate = float(f"{config.learning_rate / 2:.2g}")
+        change = {"training": {"learning_rate": rate}}
+        text = f"Lower the learning rate to {rate:g}."
+        return [{"change": change, "text": text, "saves": None, "cost": "learns more slowly", "resumes": True}]
     training = config.training
     accumulation = DEFAULT_ACCUMULATION if training.accumulation == "auto" else training.accumulation
     effective_batch = plan.get("effective_batch") or training.batch_size * accumulation

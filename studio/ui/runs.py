@@ -134,7 +134,7 @@ def extend(name: str, epochs: float) -> dict[str, Any]:
 
 @rights.job()
 def repair_run(name: str, change: dict[str, Any]) -> dict[str, Any]:
-    """Apply a change that was offered after an out-of-memory: resume where the checkpoint allows it, else start anew.
+    """Apply a change that was offered after a failure: resume where the checkpoint allows it, else start anew.
 
     Returns {run, state}.
     """
@@ -143,7 +143,7 @@ def repair_run(name: str, change: dict[str, Any]) -> dict[str, Any]:
     if offered is None:
         raise RunError("That change was not offered for this run.", "Choose one of those on its page.", "change")
     if offered["resumes"]:
-        queue.resume(chosen, change, why=f"after an out-of-memory: {offered['text']}")
+        queue.resume(chosen, change, why=f"after a failure: {offered['text']}")
         return _after(chosen)
     run_config = chosen.config.with_changes(**change)
     preflight.check(run_config)

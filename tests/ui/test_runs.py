@@ -90,11 +90,11 @@ def waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue, "start", lambda one: False)
 
 
-def failed() -> run.Run:
+def failed(reason: str = "memory") -> run.Run:
     fake = FakeRun(NAME, steps=10)
     fake.start(alive=False)
     fake.train()
-    fake.say("end", state="failed", cause="The device ran out of memory.", action="…", reason="memory")
+    fake.say("end", state="failed", cause="The device ran out of memory.", action="…", reason=reason)
     return run.find(NAME)
 
 
@@ -118,6 +118,15 @@ def test_one_click_goes_on_with_a_repair_that_was_offered(monkeypatch: pytest.Mo
     again = run.Run(one.folder)
     assert (again.config.training.batch_size, again.config.training.accumulation) == (1, 16)
     assert "Batch size 1" in again.changes()[-1]["why"]
+
+
+@pytest.mark.usefixtures("waiting")
+def test_after_a_loss_that_blew_up_a_run_goes_on_at_half_the_rate() -> None:
+    one = failed(reason="nan")
+    offers = remedies.repairs(one)
+    assert [offer["resumes"] for offer in offers] == [True]
+    assert runs.repair_run(NAME, offers[0]["change"]) == {"run": NAME, "state": "queued"}
+    assert run.Run(one.folder).config.learning_rate == pytest.approx(one.config.learning_rate / 2)
 
 
 @pytest.mark.usefixtures("waiting")

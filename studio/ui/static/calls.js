@@ -2,9 +2,9 @@
 (() => {
   const studio = window.studio, make = studio.element;
   const ALIVE = ["starting", "running", "stopping"];
-  const ANEW = ["nan", "order", "data", "template", "model"]; // what a resume would meet again
+  const ANEW = ["order", "data", "template", "model"]; // what a resume would meet again
 
-  // After an out-of-memory: what would help, ranked, each one click away.
+  // After an out-of-memory, or a loss that blew up: what would help, ranked, each one click away.
   const repairs = (row) => {
     const list = make("div", { class: "repairs", hidden: true });
     studio.ask("studio-bar", "repairs", { id: row.id }).then((answer) => {
@@ -20,7 +20,7 @@
         onclick: () => studio.repair(row, one)
       }, one.resumes ? studio.say("Resume with it") : studio.say("Start anew with it"))));
       list.hidden = false;
-      list.append(make("h3", {}, studio.say("What would make it fit")), ...rows.slice(0, 3));
+      list.append(make("h3", {}, studio.say(row.reason === "nan" ? "What would help" : "What would make it fit")), ...rows.slice(0, 3));
       if (rows.length > 3)
         list.append(make("details", { class: "repairs-more" },
           make("summary", {}, studio.say("{n} more", { n: rows.length - 3 })), rows.slice(3)));
@@ -73,7 +73,7 @@
     if (row.state === "failed" || row.state === "lost")
       call("bad", studio.told(row.cause || (row.state === "lost" ? "The run was cut off." : "The run failed.")),
         studio.told(row.action || ""),
-        row.reason === "memory"
+        ["memory", "nan"].includes(row.reason)
           ? null
           : ANEW.includes(row.reason) && !row.combined
           ? make("button", { type: "button", class: "button primary", onclick: () => studio.reuse(row.id) },
@@ -83,7 +83,7 @@
             onclick: () => studio.ACTS.resume.run(row)
           }, studio.say("Resume")),
         log());
-    if (["failed", "lost"].includes(row.state) && ["memory", "killed"].includes(row.reason)) calls.push(repairs(row));
+    if (["failed", "lost"].includes(row.state) && ["memory", "killed", "nan"].includes(row.reason) && !row.race) calls.push(repairs(row));
     if (row.state === "stopped" && row.cause) call("warn", studio.told(row.cause), studio.told(row.action || ""));
     if (row.state === "queued")
       call("info", row.hold ? studio.say("This run is paused.") : studio.say("This run waits for the device."),
