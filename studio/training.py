@@ -271,10 +271,11 @@ class Training(BaseModel):
         "auto: not on a CPU where the estimate leaves half of the memory free.",
         json_schema_extra=PRECISION,
     )
-    report_to: tuple[Literal["tensorboard", "trackio", "wandb", "mlflow", "swanlab"], ...] = Field(
+    report_to: tuple[Literal["trackio", "tensorboard", "wandb", "mlflow", "swanlab"], ...] = Field(
         (),
         title="Report to",
-        description="Trackers to send metrics to as well; their keys come from the environment only.",
+        description="Trackers to send metrics to as well. trackio and tensorboard stay on this computer; the others' "
+        "keys come from the environment only.",
         json_schema_extra=TRACKERS,
     )
     devices: int | Auto = Field(

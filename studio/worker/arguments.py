@@ -8,6 +8,8 @@ from studio.config import RunConfig
 from studio.resolve import Resolved
 from studio.run import Run
 
+PROJECT = "fine-tuning-studio"  # under which trackers file the runs
+
 
 def arguments_of(run: Run, config: RunConfig, resolved: Resolved) -> dict[str, Any]:
     """What order and resolved settings say alone; train.make_trainer adds what depends on rows and devices."""
@@ -38,6 +40,8 @@ def arguments_of(run: Run, config: RunConfig, resolved: Resolved) -> dict[str, A
         "save_strategy": "steps",
         "save_steps": resolved.save_every,
         "save_total_limit": None,
+        "project": PROJECT,
+        "run_name": run.id,
         "report_to": list(training.report_to) or "none",
         "disable_tqdm": True,
         "remove_unused_columns": False,

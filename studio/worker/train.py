@@ -210,6 +210,7 @@ def make_trainer(
     sharded = distributed.world_size() > 1 and sharding.strategy(config, tuned) == "fsdp"
     optimizer = sharding.supported_optimizer(resolved.optimizer, report) if sharded else resolved.optimizer
     rounds = optimizer == auto.ROUNDING
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run.folder / "tensorboard"))
     arguments = (sharding.ShardedTrainingArguments if sharded else TrainingArguments)(
         **arguments_of(run, config, resolved),
         optim="adamw_torch" if rounds else optimizer,
