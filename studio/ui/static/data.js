@@ -257,7 +257,8 @@
     function suggested() {
       const guess = found.suggested;
       if (!guess) return [];
-      const ways = guess.prompt && guess.answer ? [guess, { ...guess, prompt: guess.answer, answer: guess.prompt }] : [guess];
+      const turned = { ...guess, prompt: guess.answer, answer: guess.prompt };
+      const ways = guess.prompt && guess.answer ? [guess, turned] : [guess];
       const label = (part) => studio.say(Object.fromEntries(PARTS)[part] || part);
       return [el("div", { class: "ways" }, ways.map((way) => el("button", {
         type: "button", class: "button read-suggested",
@@ -368,7 +369,7 @@
           { n: studio.number(found.edits) })
         : studio.say("Edit the rows");
       edit.hidden = !studio.may("data_edit");
-      if (fine) { measured.refresh(); rows.refresh(found); showWanted(); }
+      if (fine) { measured.refresh(found.fingerprint); rows.refresh(found); showWanted(); }
     };
     // A row that another tab points to.
     const showWanted = () => {

@@ -62,7 +62,8 @@
     // -- changes go one after the other, each with the revision that the one before it left
     const change = (op) => (going = going.then(async () => {
       try {
-        state = await studio.call("data_edit", question({ revision: state.revision, fingerprint: page.fingerprint, change: op }));
+        const seen = { revision: state.revision, fingerprint: page.fingerprint };
+        state = await studio.call("data_edit", question({ ...seen, change: op }));
         tell(null); drawBar();
         return state;
       } catch (problem) {

@@ -149,8 +149,13 @@
     return {
       element,
       told: (fingerprint) => (found?.fingerprint === fingerprint ? found.told : []),
-      async refresh() {
+      async refresh(fingerprint) {
         const mine = (asked += 1);
+        if (found?.fingerprint !== fingerprint) { // of other rows
+          found = null;
+          element.replaceChildren(el("h2", {}, studio.say("Length")),
+            el("p", { class: "quiet" }, studio.say("Reading…")));
+        }
         const answer = await server.lengths({ order: studio.order.value, lang: studio.language }).catch(() => null);
         if (mine !== asked) return;
         found = answer && answer.lengths?.length ? answer : null;

@@ -41,7 +41,7 @@
     let chosen = null;
     let shape = studio.stored("studio-row-shape") || "tokens";
     let shown = null;
-    let asked = 0;
+    let asked = 0, looked = 0;
     const question = (more) => ({ order: studio.order.value, lang: studio.language, ...more });
 
     const turn = async (to) => { start = Math.max(0, to); await load(); };
@@ -93,8 +93,9 @@
       chosen = row;
       for (const line of list.children)
         line.setAttribute("aria-pressed", String(line.firstChild.textContent === String(row)));
+      const mine = (looked += 1);
       const answer = await server.preview(question({ row })).catch(() => null);
-      if (!answer || chosen !== row) return;
+      if (!answer || mine !== looked || chosen !== row) return;
       if (answer.error) {
         view.replaceChildren(el("p", { class: "fault", role: "alert" }, answer.error.message, " ",
           answer.error.hint || ""));
@@ -159,12 +160,19 @@
     });
     element.append(el("div", { class: "rows-head" }, title, counter, search, tools),
       el("div", { class: "rows-columns" }, list, view));
-    let source = null;
+    let source = null, fingerprint = null;
     return {
       element, show,
       only: (wanted) => { kind = wanted; search.value = ""; turn(0); element.scrollIntoView({ behavior: "smooth" }); },
       refresh(found) {
         if (found.source !== source) { source = found.source; start = 0; kind = ""; chosen = null; search.value = ""; }
+        if (found.fingerprint !== fingerprint) { // other rows: none of the earlier ones stays in sight
+          fingerprint = found.fingerprint;
+          looked += 1;
+          list.replaceChildren();
+          counter.replaceChildren();
+          view.replaceChildren(el("p", { class: "quiet" }, studio.say("Reading…")));
+        }
         load();
       },
     };
