@@ -43,6 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser(given[0] if given else "").parse_args(given)
     if args.home:
         os.environ["STUDIO_HOME"] = args.home
+    # None: closed before the start, as by >&-
+    sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a file name that is no UTF-8 is shown, not stumbled over

@@ -174,6 +174,12 @@ def as_studio_error(error: BaseException) -> StudioError | None:
         return StudioError("This is nested too deeply to be read.", "Use fewer brackets within brackets.", "nesting")
     if isinstance(error, MemoryError):
         return StudioError("There is not enough memory left.", "End other programs, then try again.", reason="memory")
+    if isinstance(error, UnicodeEncodeError) and error.encoding == "ascii":
+        return StudioError(
+            "This program was started for ASCII alone, and a name or text here holds other letters.",
+            "Set PYTHONUTF8=1 or LANG=C.UTF-8, then start it again.",
+            "text",
+        )
     if isinstance(error, UnicodeError):
         return StudioError(
             "This text holds characters that cannot be written down.",

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 
 from studio import __version__
+from studio.errors import StudioError, as_studio_error
 
 SLACK = (
     4.0  # milliseconds: gradio's queue looks a thousand times a second whether it has work, and has no setting for that
@@ -60,8 +62,40 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(given: list[str] | None = None) -> None:
-    """Launch the page. Passwords come from STUDIO_PASSWORD and STUDIO_WATCH_PASSWORD: all users see command lines."""
+    """Launch the page; exits with status 2 and a sentence where the system refuses it."""
     args = arguments(given)
+    try:
+        check_address(args.host, args.port)
+        _serve(args)
+    except Exception as error:
+        refused = as_studio_error(error)
+        if refused is None:
+            raise
+        print(f"{refused.message}\n{refused.hint}", file=sys.stderr)
+        sys.exit(2)
+
+
+def check_address(host: str, port: int | None) -> None:
+    """Raise StudioError where no page can listen at an address. port: None for any."""
+    if port is not None and not 0 < port < 2**16:
+        raise StudioError(f"There is no port {port}.", "Give one from 1024 to 65535 with --port.", "--port")
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        socket.create_server(address[:2], family=family).close()
+    except socket.gaierror:
+        raise StudioError(
+            f"{host} is no address of this computer.",
+            "Give 127.0.0.1, or one of this computer's own addresses, with --host.",
+            "--host",
+        ) from None
+    except PermissionError:
+        raise StudioError(
+            f"Port {port} is kept for the system's own programs.", "Give one from 1024 to 65535 with --port.", "--port"
+        ) from None
+
+
+def _serve(args: argparse.Namespace) -> None:
+    """Passwords come from STUDIO_PASSWORD and STUDIO_WATCH_PASSWORD: all users see command lines."""
     from studio import credentials
 
     passwords = credentials.take()

@@ -77,7 +77,7 @@ def create(
             shutil.copytree(begun, temporary)
         else:
             temporary.mkdir()
-        (temporary / "config.yaml").write_text(config.with_absolute_paths().to_yaml())
+        (temporary / "config.yaml").write_text(config.with_absolute_paths().to_yaml(), encoding="utf-8")
         if origin:
             shutil.copytree(origin.result, temporary / "start", dirs_exist_ok=True)
         if edited := _edited(config):
@@ -110,12 +110,36 @@ def sweep() -> None:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether the folder belongs to a run: it has an order or events."""
-    return (folder / "config.yaml").is_file() or (folder / "events.jsonl").is_file()
+    """Whether the folder belongs to a run that can be read: it has an order or events."""
+    order, diary = folder / "config.yaml", folder / "events.jsonl"
+    try:
+        return diary.is_file() and os.access(diary, os.R_OK) or (order.is_file() and not os.path.lexists(diary))
+    except OSError:
+        return False
+
+
+def unreadable() -> list[RunError]:
+    """What to say of each run that cannot be read, such as one of another user. `runs` is without them."""
+    return [
+        RunError(
+            f"The run {path.name} cannot be read.",
+            f"Is it another user's, or damaged? Look at the permissions of {path}, or move it elsewhere.",
+            "run",
+        )
+        for path in sorted(subfolder("runs").iterdir())
+        if not path.name.startswith(".") and not is_run(path) and _holds_a_run(path)
+    ]
+
+
+def _holds_a_run(folder: Path) -> bool:
+    if not folder.is_dir():
+        return False
+    names = ("config.yaml", "events.jsonl")
+    return not os.access(folder, os.R_OK | os.X_OK) or any(os.path.lexists(folder / name) for name in names)
 
 
 def runs() -> list[Run]:
-    """All runs, newest first."""
+    """All runs that can be read, newest first."""
     folders = [path for path in subfolder("runs").iterdir() if not path.name.startswith(".") and is_run(path)]
     return [Run(path) for path in sorted(folders, key=lambda path: path.name, reverse=True)]
 
@@ -135,6 +159,9 @@ def find(name: str) -> Run:
             "Give more of the name.",
             "run",
         )
+    for error in unreadable():
+        if name and name in error.message:
+            raise error
     near = sorted(
         all_runs,
         key=lambda run: max(SequenceMatcher(None, name, part).ratio() for part in (run.id, run.id[16:])),

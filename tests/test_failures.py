@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from studio import errors, events, run
+from studio import data, errors, events, page, run
 from studio.__main__ import main
 from studio.config import build
 from studio.home import PROJECT
@@ -119,3 +120,80 @@ def test_a_path_of_three_hundred_letters(home: Path, capsys: pytest.CaptureFixtu
     assert main(["inspect", "x" * 300 + ".json", "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["error"]["message"]
     assert events.is_locked(home / "none") is False
+
+
+def test_a_page_that_cannot_start_says_why(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("studio.process.set_timer_slack", lambda milliseconds: None)
+    (tmp_path / "file").write_text("")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for options, words in (
+            (["--home", str(tmp_path / "file")], "cannot be made: File exists"),
+            (["--port", "99999"], "There is no port 99999"),
+            (["--port", str(taken.getsockname()[1])], "Another program listens at this port already"),
+            (["--host", "192.0.2.1"], "This computer has no such address"),
+            (["--host", "no such host"], "no such host is no address of this computer"),
+        ):
+            with pytest.raises(SystemExit) as ended:
+                page.main(options)
+            assert ended.value.code == 2
+            message, hint = capsys.readouterr().err.strip().splitlines()
+            assert words in message
+            assert hint
+
+
+def test_output_that_was_closed_before_the_start(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["templates"]) == 0
+
+
+def test_what_is_no_plain_file_is_not_said_to_be_missing(home: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "loop.jsonl").symlink_to(tmp_path / "loop.jsonl")
+    (tmp_path / "gone.jsonl").symlink_to(tmp_path / "nothing.jsonl")
+    for name in ("pipe.jsonl", "loop.jsonl", "gone.jsonl", "/dev/zero"):
+        with pytest.raises(errors.DataError, match="a pipe, a device, or a link that leads nowhere"):
+            data.read(tmp_path / name)
+
+
+def _run(tiny_model: Path, tiny_data: Path, name: str) -> run.Run:
+    order = {"name": name, "model": str(tiny_model), "data": {"train": str(tiny_data)}, "method": {"name": "lora"}}
+    created = run.create(build(order))
+    created.append("end", state="stopped", attempt=1)
+    return created
+
+
+def test_runs_that_cannot_be_read_are_named_and_hide_no_other(
+    home: Path, tiny_model: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sound, folder, looped, closed = (_run(tiny_model, tiny_data, name) for name in ("sound", "dir", "loop", "closed"))
+    for one in (folder, looped):
+        one.events_file.unlink()
+    folder.events_file.mkdir()
+    looped.events_file.symlink_to(looped.events_file)
+    access = os.access  # the tests may run as root, to whom everything is open
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: closed.folder not in (path, Path(path).parent) and access(path, mode)
+    )
+    assert main(["runs", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert [row["id"] for row in json.loads(printed.out)] == [sound.id]
+    for one in (folder, looped, closed):
+        assert f"The run {one.id} cannot be read" in printed.err
+    assert main(["queue", "--json"]) == 0
+    assert main(["show", sound.id]) == 0
+    assert main(["show", closed.id]) == 2
+    assert "permissions" in capsys.readouterr().err
+
+
+def test_the_order_of_another_version_is_said_to_be_one(
+    home: Path, tiny_model: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newer = _run(tiny_model, tiny_data, "newer")
+    with open(newer.folder / "config.yaml", "a") as file:
+        file.write("hologram: 1\n")
+    assert main(["resume", newer.id]) == 2
+    said = capsys.readouterr().err
+    assert "Unknown key hologram" in said
+    assert "Another version of the studio" in said

@@ -150,6 +150,8 @@ def listing(args: Namespace) -> list[dict[str, Any]]:
     queue.advance()
     if args.leaderboard:
         return leaderboard.leaderboard(args.leaderboard)
+    for unread in run.unreadable():
+        print(unread, file=sys.stderr)
     rows = [run.summary(one) for one in run.runs()]
     wanted = args.search.casefold()
     return [

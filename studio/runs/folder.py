@@ -12,7 +12,7 @@ from typing import Any
 from studio import events, json_text
 from studio.config import RunConfig, parse
 from studio.data.editing.record import edit_summary
-from studio.errors import RunError
+from studio.errors import OrderError, RunError
 from studio.events import FULL
 from studio.home import changing, folder_size, write_atomic
 from studio.runs.state import STATE_EVENTS, derive_state
@@ -79,7 +79,14 @@ class Run:
         """The order with the changes recorded since. Raises RunError if config.yaml is missing or unreadable."""
         file = self.folder / "config.yaml"
         try:
-            config = parse(file.read_text(), where=str(file))
+            config = parse(file.read_text(encoding="utf-8"), where=str(file))
+        except OrderError as error:
+            raise RunError(
+                f"The order of the run {self.id} cannot be read: {error.message}",
+                "Another version of the studio wrote it, or it was changed by hand. Use that version, or start a new "
+                "run with the same settings.",
+                str(file),
+            ) from error
         except (OSError, UnicodeDecodeError) as error:
             raise RunError(
                 f"The run {self.id} has no readable config.yaml.", "Start a new run with the same settings.", str(file)

@@ -178,7 +178,9 @@ def read(kind: type[Kind], body: Any) -> Kind:
         return kind.model_validate(body)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
+        # without the names that pydantic gives to the alternatives of a value: stop, not stop.constrained-str
+        parts = [part for part in first["loc"] if isinstance(part, int) or (part.isidentifier() and part != "str")]
+        field = ".".join(map(str, parts))
         if first["type"] == "extra_forbidden":
             raise RequestError(f"There is no setting {field} here.", "Leave it out.", field) from None
         value = "" if first["type"] == "missing" else f" It is {str(first['input'])[:80]!r}."
