@@ -111,6 +111,8 @@ def visit(chromium: Any, room: Path, folder: Path, label: str, locale: str, size
         for name in walk(page, app.address, rows, shoot):
             print(label, name, flush=True)
         wrong += seen
+        if len(list((home / "runs").iterdir())) != 1:
+            wrong.append(f"{label}: a double click on Start began more than one run")
         context.close()
     return wrong
 

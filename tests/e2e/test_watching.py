@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from studio.ui import words
 from tests.browser import App, chromium_path
 from tests.ui.fakes import FakeRun, FakeServer
 
@@ -102,6 +103,13 @@ def test_language_and_shade_without_a_reload(place: tuple[App, FakeRun], tab: An
     tab.locator(".studio-tongue").click()
     assert "与它对话" in tab.locator(".run-page").inner_text()
     assert tab.evaluate("document.documentElement.lang") == "zh-CN"
+    advice = "Gradient checkpointing on, and batch size 1 with accumulation 16."  # "{0}, {1}" is a sentence too
+    assert tab.evaluate("advice => studio.told(advice)", advice) == words.translate(advice, "zh") != advice
+    assert tab.evaluate("['/a/b.csv', 'Qwen/Qwen3-8B', 'starter'].map(studio.brief)") == [
+        "b.csv",
+        "Qwen/Qwen3-8B",
+        "starter",
+    ]
     tab.locator(".studio-shade").click()
     assert tab.evaluate("document.body.classList.contains('dark')")
     tab.reload()
