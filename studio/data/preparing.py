@@ -117,7 +117,7 @@ def _datasets(order: DataOrder) -> tuple[list[Dataset], Dataset | None]:
     datasets = [read_for(order, source.source) for source in order.sources()]
     own = None
     if isinstance(order.eval, str):
-        kept = order.format if order.format in ("chosen", "good", "prompts") else "auto"
+        kept = order.format if order.format in ("chosen", "good", "prompts", "transcript") else "auto"
         own = read_for(order.model_copy(update={"format": kept}), order.eval)
     for dataset in [*datasets, *([own] if own else [])]:
         refuse_other_examples(dataset, order.examples)

@@ -59,6 +59,7 @@ SHAREGPT = [
     for n, (q, a) in enumerate(QA)
 ]
 TAGGED = [{"text": f"<|im_start|>user\n{q}<|im_end|>\n<|im_start|>assistant\n{a}<|im_end|>\n"} for q, a in QA]
+MARKED = [{"text": f"### Human: {q}### Assistant: {a}"} for q, a in QA]
 PAIRS = [{"prompt": q, "chosen": a, "rejected": "I do not know."} for q, a in QA]
 SHARE_NO = {"from": "gpt", "value": "No."}
 SHARE_PAIRS = [
@@ -162,6 +163,7 @@ FIXTURES = [
     Fixture("questions.csv", lambda: as_table(two(("question", "answer"))), "prompt", "csv"),
     Fixture("questions.tsv.gz", lambda: gzip.compress(as_table(two(("question", "answer")), "\t")), "prompt", "tsv.gz"),
     Fixture("plain.jsonl", lambda: as_lines([{"text": a} for _, a in QA]), "text", "jsonl"),
+    Fixture("marked.jsonl", lambda: as_lines(MARKED), "text", "jsonl", 3, MARKED[0]["text"]),
     Fixture(
         "story.txt",
         lambda: "\n\n".join(a + "\nAnd so on." for _, a in QA).encode(),

@@ -35,7 +35,9 @@ FILES = {  # format -> fixture files
     "prompt": ("questions.csv",),
     "sharegpt": ("sharegpt.json",),
     "text": ("story.txt",),
+    "transcript": ("marked.jsonl",),
 }
+ORDERED = ("chosen", "good", "transcript")  # formats that are never recognised
 TOOLED = ("chatml", "qwen3")  # templates that write calls of tools
 NAMES = ["model", *template.names()]
 Sequence = tuple[tuple[int, ...], tuple[int, ...]]  # ids, labels
@@ -146,7 +148,7 @@ def compare(
     chosen = template.load(name, model)
     chosen = Template(name, chosen.text, {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"} | chosen.special)
     on = "all" if form == "text" else train_on
-    order = DataOrder(train=str(path), eval=0, train_on=on, format=form if form in ("chosen", "good") else "auto")
+    order = DataOrder(train=str(path), eval=0, train_on=on, format=form if form in ORDERED else "auto")
     encoder = Encoder(model, chosen, limits.get("limit", 4096), limits.get("too_long", "cut"), on)
     rows = data.prepare(order, encoder).train
     read = data.read(path, order.format)

@@ -45,6 +45,7 @@ def test_there_are_at_least_24_over_all_formats() -> None:
         "chosen",
         "good",
         "prompts",
+        "transcript",
     }  # those are ordered, not recognised
 
 

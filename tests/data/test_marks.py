@@ -113,3 +113,14 @@ def test_a_question_that_only_ends_with_a_colon_stays(home: Path, tmp_path: Path
     asked = f"Translate:\n{Q}\nAnswer:"
     read = data.read(write(tmp_path, as_lines([{"prompt": asked, "completion": ANSWER}])))
     assert (said(read.conversations[0]), read.counts) == ([(U, asked), (A, ANSWER)], {})
+
+
+def test_a_file_to_evaluate_with_is_read_as_transcripts_too(home: Path, tmp_path: Path, tiny_model: Path) -> None:
+    paths = [
+        write(tmp_path, as_lines([{"text": MARKED["letters"].replace("How", word)}]), word) for word in ("So", "Too")
+    ]
+    order = data.DataOrder(train=str(paths[0]), eval=str(paths[1]), format="transcript", template="chatml")
+    encoder = encoder_of(tiny_model)
+    (row,) = data.prepare(order, encoder).eval
+    learnt = encoder.tokenizer.decode([label for label in row["labels"] if label >= 0], skip_special_tokens=False)
+    assert learnt == f"{ANSWER}<|im_end|>"
