@@ -29,17 +29,17 @@ from studio.runs import launch
 MIB = 2**20
 CASES: tuple[tuple[dict[str, Any], int, int, dict[str, Any]], ...] = (  # method, length, batch, training settings
     ({"name": "lora"}, 256, 4, {}),
-    ({"name": "lora"}, 512, 4, {}),
+    ({"name": "lora"}, 512, 2, {}),
     ({"name": "lora"}, 1024, 2, {"checkpointing": True}),
-    ({"name": "lora", "target_modules": "q-v", "dropout": 0.0}, 512, 4, {}),
-    ({"name": "lora", "rank": 64}, 256, 8, {}),
+    ({"name": "lora", "target_modules": "q-v", "dropout": 0.0}, 512, 2, {}),
+    ({"name": "lora", "rank": 64}, 256, 4, {}),
     ({"name": "full"}, 256, 4, {}),
-    ({"name": "full"}, 512, 4, {"checkpointing": True}),
+    ({"name": "full"}, 512, 2, {"checkpointing": True}),
     ({"name": "qlora"}, 512, 2, {}),
-    ({"name": "adapter"}, 512, 4, {}),
+    ({"name": "adapter"}, 512, 2, {}),
     ({"name": "prefix"}, 256, 8, {}),
     ({"name": "prompt"}, 512, 2, {}),
-    ({"name": "ia3"}, 1024, 2, {}),
+    ({"name": "ia3"}, 1024, 1, {}),
     ({"name": "p_tuning"}, 256, 4, {"checkpointing": True}),
     ({"name": "lora", "target_modules": "attention", "rank": 8}, 384, 4, {"packing": False}),
     ({"name": "qlora"}, 256, 4, {"checkpointing": True}),
@@ -50,17 +50,17 @@ CASES: tuple[tuple[dict[str, Any], int, int, dict[str, Any]], ...] = (  # method
     ({"name": "ia3"}, 512, 4, {"packing": False}),
     ({"name": "lora", "rank": 32}, 384, 4, {}),
     ({"name": "full"}, 640, 2, {}),
-    ({"name": "adapter", "size": 128}, 256, 8, {}),
+    ({"name": "adapter", "size": 128}, 256, 4, {}),
     ({"name": "prefix"}, 512, 2, {}),
 )
 STAGE_CASES: tuple[tuple[str, dict[str, Any], int, int, dict[str, Any]], ...] = (  # stage first; length of an answer
-    ("dpo", {"name": "lora"}, 256, 4, {}),
+    ("dpo", {"name": "lora"}, 256, 2, {}),
     ("dpo", {"name": "full"}, 256, 2, {}),
     ("dpo", {"name": "lora"}, 512, 2, {"checkpointing": True}),
-    ("kto", {"name": "lora"}, 512, 4, {}),
-    ("kto", {"name": "adapter"}, 256, 8, {"packing": False}),
+    ("kto", {"name": "lora"}, 512, 2, {}),
+    ("kto", {"name": "adapter"}, 256, 4, {"packing": False}),
     ("orpo", {"name": "lora", "rank": 64}, 384, 2, {}),
-    ("reward", {"name": "lora"}, 256, 4, {}),
+    ("reward", {"name": "lora"}, 256, 2, {}),
     ("reward", {"name": "full"}, 384, 2, {}),
 )
 BLIND = (21, 22, 23, 24)  # measured after the constants of a CPU's heap had been read off the others
@@ -127,20 +127,20 @@ def _case(
     number: int, stage: str, method: dict[str, Any], length: int, batch: int, training: dict[str, Any]
 ) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        rows = Path(folder, "rows.json")
-        rows.write_text(json.dumps(_rows(stage, 4 * batch)))
+        rows, count = Path(folder, "rows.json"), 2 * batch
+        rows.write_text(json.dumps(_rows(stage, count)))
         order = config.build(
             {
                 "data": {"train": str(rows), "eval": 0, "max_length": length},
                 **({} if stage == "sft" else {"stage": stage}),
                 "method": method,
-                "training": {"batch_size": batch, "accumulation": 2, "max_steps": 2, "probe": False, **training},
+                "training": {"batch_size": batch, "accumulation": 1, "max_steps": 2, "probe": False, **training},
             }
         )
         here = device.cpu()
         facts = model.facts_of(order.model)
         width = length * order.stage.sequences
-        known = RowStatistics(4 * batch, 4 * batch * width, int(4 * batch * width * 0.97), width)
+        known = RowStatistics(count, count * width, int(count * width * 0.97), width)
         guess = estimate.estimate(facts, order, here, known)
         with isolated_home():
             measured = peak(order)
@@ -171,7 +171,9 @@ def peak(order: config.RunConfig) -> int:
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env=os.environ | launch.environment(order) | {"STUDIO_HOME": str(home()), device.DEVICE_VARIABLE: "cpu"},
+            env=os.environ
+            | launch.environment(order, device.cpu())
+            | {"STUDIO_HOME": str(home()), device.DEVICE_VARIABLE: "cpu"},
         )
         _, status, usage = os.wait4(child.pid, 0)
     if status != 0:

@@ -135,7 +135,8 @@ def pace(facts: ModelFacts, config: RunConfig, rows: RowStatistics, loop: Traini
         total += general.SHARE * steps * step
     asks_once = config.stage.uses_reference and not config.stage.generates
     if asks_once and not config.switches_adapter_off:
-        total += (rows.tokens + eval_tokens) * token_work / speed.rate * FORWARD  # asked once, before the start
+        asked = min(rows.tokens, steps * tokens)
+        total += (asked + eval_tokens) * token_work / speed.rate * FORWARD  # asked once, before the start
     if training.probe is True or training.probe == "auto" and loop.device != "cpu":
         total += loop.tokens * token_work / speed.rate + launch
     return Pace(total, step, tokens / step, speed.source, worked * token_work, beside, evaluation, saving)

@@ -21,18 +21,16 @@ STACKED = (0.02, 0.06, 0.14)  # without checkpointing, activations pile up and g
 CHUNKED = (0.06, 0.12, 0.17)  # checkpointed, logits in chunks: 0.11 to 0.15 on A100s
 # checkpointed, with whole logits or all scores: 0.02 to 0.6 on A100s, 0.08 to 0.47 on a T4
 TORN_UP = (0.05, 0.25, 0.50)
-PROCESS = 640 * MIB  # Python with torch, transformers and peft loaded, before the model
+PROCESS = 532 * MIB  # Python with torch, transformers and peft loaded, before the model
 
 # A CPU's heap keeps holes, counted in feed-forward activations a token and layer. Measured on the starter
-# (tests/bench/results/memory_cpu.md):
-HOLES = 3.0  # 2.7 to 3.2
-AGAIN = 1.3  # 1.0 to 1.7 where layers are walked again
-WHOLE = 3.0  # 2.3 to 3.7 where every weight is trained
-VIRTUAL = 3.9  # 1.2 to 6.5 where virtual tokens stand before the rows, or keys and values before every layer's own
-TORN = 6.2  # 5.2 to 6.4 with dropout's draws, or numbers that go through float32 and back, in every layer
-SCALED = 5.4  # 4.2 to 7.5 with (IA)3's vectors in float32
-# low, expected, high: many steps over rows of unlike lengths fragmented the heap up to twice as far
-GROWING = (0.7, 1.0, 2.2)
+# (tests/bench/results/memory_cpu.md) in float32, under the malloc settings of runs/launch.py:
+HOLES = 0.9  # 0.6 to 1.1
+# where products are in 16 bits: not measured again since those settings came, and rather too high
+HOLES_NARROW = 4.0
+ONEDNN = 108 * MIB  # its kernels for them
+# low, expected, high: many steps over rows of unlike lengths fragment the heap further
+GROWING = (0.5, 1.0, 4.0)
 # bitsandbytes with its buffers, on a CPU: 46 to 50 MiB beside the tensors of 7 and 21 million packed numbers
 UNPACKING = 46 * MIB
 
@@ -92,25 +90,11 @@ def cpu(loop: TrainingLoop, architecture: Architecture, footprint: Footprint) ->
     layers = architecture.layers
     tokens = loop.tokens + loop.batch * footprint.virtual
     widest = max(layer.intermediate_size for layer in layers)
-    kept = _holes(footprint, False)
-    share = 1.0 - loop.kept_layers / len(layers) if loop.checkpointing else 0.0
-    holes_a_layer = kept + share * (_holes(footprint, True) - kept)
-    holes = tokens * widest * loop.hidden_itemsize * len(layers) * holes_a_layer
-    packed = 0
+    narrow = loop.compute_itemsize == 2
+    fixed = PROCESS + (ONEDNN if narrow else 0)
+    holes = tokens * widest * loop.hidden_itemsize * len(layers) * (HOLES_NARROW if narrow else HOLES)
     if footprint.quantized:
         numel = sum(linear.in_features * linear.out_features for layer in layers for linear in layer.linears)
-        packed = UNPACKING + numel // 2 + (2 * numel if loop.weight_itemsize == 2 else 0)
-    low, expected, high = (PROCESS + packed + int(holes * share) for share in GROWING)
-    return Overhead(low, expected, high, 0, fixed=PROCESS + packed)
-
-
-def _holes(footprint: Footprint, checkpointed: bool) -> float:
-    if footprint.weights:
-        return WHOLE
-    if footprint.virtual or footprint.prefix:
-        return VIRTUAL
-    if checkpointed:
-        return AGAIN
-    if footprint.scaled:
-        return SCALED
-    return TORN if footprint.low_rank and (footprint.dropout or footprint.decomposed) else HOLES
+        fixed += UNPACKING + numel // 2 + (2 * numel if loop.weight_itemsize == 2 else 0)
+    low, expected, high = (fixed + int(holes * share) for share in GROWING)
+    return Overhead(low, expected, high, 0, fixed=fixed)

@@ -61,6 +61,11 @@ def longest_row(config: RunConfig, rows: RowStatistics | None) -> int:
     return limit if rows is None else min(limit, rows.longest + config.stage.answer_tokens)
 
 
+def longest_sequence(config: RunConfig, row: int) -> int:
+    """Tokens of the longest sequence that attends to itself: of a pair the longer side; both have the prompt."""
+    return row if config.stage.sequences == 1 else min(config.data.max_length, -(-SIDE_SHARE * row // 100))
+
+
 def studio_loop(
     config: RunConfig,
     facts: ModelFacts,
@@ -85,9 +90,9 @@ def studio_loop(
         if rows is not None and rows.mean > 0.9 * row:  # nearly alike: as many whole rows as fit
             length = length // row * row
         length = min(length, most)
-    elif config.stage.sequences > 1:  # both answers of a pair, one below the other; they share their prompt
+    elif config.stage.sequences > 1:  # both answers of a pair, one below the other
         batch *= config.stage.sequences
-        length = min(config.data.max_length, -(-SIDE_SHARE * row // 100))
+        length = longest_sequence(config, row)
     fused, _ = auto.fused_kernels(config, facts, device)
     length, checkpointing = padded_width(length), checkpointed_layers > 0
     share = LABELLED if rows is None else min(1.0, rows.label_tokens / max(1, rows.tokens))
@@ -109,7 +114,7 @@ def studio_loop(
         device="cpu" if device.kind == "cpu" else "cuda",
         batch=batch,
         length=length,
-        longest_row=min(row, length),
+        longest_row=min(longest_sequence(config, row), length),
         labels=max(1, int(batch * length * share)),
         weight_itemsize=itemsize,
         hidden_itemsize=4 if tables else itemsize,

@@ -15,12 +15,15 @@ from typing import Any
 from studio.config import RunConfig
 from studio.device import Device, cores, devices, thread_environment
 from studio.errors import StudioError
+from studio.memory.studio_loop import base_itemsize
 from studio.run import Run
 
 TRAINER, COMBINER = "studio.worker.train", "studio.worker.combine"
 RACER, PLANNER = "studio.worker.race", "studio.worker.plan"
 PORT = 29500
 HOSTS = "STUDIO_HOSTS"  # "2 node0:29500"
+MERGE_AT_ONCE = ("glibc.malloc.mxfast=0", "glibc.malloc.tcache_count=0")  # free blocks, with their neighbours
+OWN_PAGES = 2**23  # bytes of a block from which on it is mapped by itself, where products take far longer than that
 
 
 def processes(config: RunConfig, available: list[Device] | None = None) -> int:
@@ -76,23 +79,30 @@ def torchrun(each: int, rendezvous: list[str]) -> list[str]:
     return ["-m", "torch.distributed.run", f"--nproc-per-node={each}", "--max-restarts=0", *rendezvous, "-m", TRAINER]
 
 
-def environment(config: RunConfig) -> dict[str, str]:
-    """Variables to add to the trainer's environment; those that the user has set are left out.
+def environment(config: RunConfig, device: Device | None = None) -> dict[str, str]:
+    """Variables to add to the trainer's environment; those that the user has set are left out. device: None for the
+    first one there is.
 
     Waiting threads sleep soon, so that page and model server get their share of a CPU. malloc keeps freed memory:
     training on a CPU allocates and frees the same large blocks every step, and the kernel zeroes the pages of
-    each fresh one.
+    each fresh one. Where that is so, small blocks are merged with their neighbours as soon as they are freed: glibc
+    cuts an aligned block out of a larger one, and while the cuttings lie in its caches no block of the same size fits
+    there again. In float32 the largest blocks go back to the kernel all the same: a score matrix of 1024 tokens finds
+    no place of its size between what each layer keeps, and the heap grew by one a layer.
     """
     count = processes(config)
     ordered = config.training.threads
+    device = device or devices()[0]
+    merged = MERGE_AT_ONCE if device.kind == "cpu" else ()
+    mapped = OWN_PAGES if device.kind == "cpu" and base_itemsize(config, device) == 4 else 1 << 32
     threads = ordered if isinstance(ordered, int) else max(1, cores() // count)
     variables = {
         **thread_environment(),
         "OMP_NUM_THREADS": str(threads),
         "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
-        "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
+        "MALLOC_MMAP_THRESHOLD_": str(mapped),
         "MALLOC_ARENA_MAX": "2",
-        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+        "GLIBC_TUNABLES": ":".join(("glibc.malloc.hugetlb=1", *merged)),
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TRANSFORMERS_VERBOSITY": "error",
     }

@@ -7,7 +7,6 @@ run's folder.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,6 @@ from studio.worker import distributed, reward_head
 from studio.worker.batches import Layout, MicroBatch, Row, collate, group_rows, sequences_of
 from studio.worker.log_probs import log_probs, sums_by_sequence
 from studio.worker.samples import untouched
-
-REFERENCE_FILE = "reference.npz"  # in the run's folder
 
 
 class PreferenceRows(Sequence[Row]):
@@ -134,17 +131,18 @@ class Objective:
         """-log p summed over all target tokens, by the same functions as the loss."""
         return -self._log_probs(model, micro_batch).sum()
 
-    def cache_reference(self, rows: Any, layout: Layout) -> np.ndarray:
-        """[rows, sequences]: log-probabilities of every row by the model as it is, mismatched ones last. Every process
-        asks for a share of them.
+    def cache_reference(self, rows: Any, layout: Layout, numbers: Sequence[int] | None = None) -> np.ndarray:
+        """[rows, sequences]: log-probabilities by the model as it is, mismatched ones last, of the rows with these
+        numbers (None: of all); of the others nan. Every process asks for a share of them.
         """
+        numbers = range(len(rows)) if numbers is None else numbers
         numbered = []
-        for number in range(len(rows)):
-            sequences = sequences_of(rows[number]) if rows[number]["input_ids"] else []
-            sequences = [*sequences, *([rows[number]["mismatched"]] if "mismatched" in rows[number] else [])]
+        for number in numbers:
+            row = rows[number]
+            sequences = sequences_of(row) if row["input_ids"] else []
+            sequences = [*sequences, *([row["mismatched"]] if "mismatched" in row else [])]
             numbered += [_plain(sequence) | {"at": (number, place)} for place, sequence in enumerate(sequences)]
-        width = max((place for _, place in (row["at"] for row in numbered)), default=0) + 1
-        values = np.zeros((len(rows), width), np.float32)
+        values = np.zeros((len(rows), self.stage.sequences + self.stage.mismatched), np.float32)
         model = self.trainer.model.eval()
         with torch.no_grad(), self.trainer.accelerator.autocast():
             for group in group_rows(numbered[distributed.rank() :: distributed.world_size()], layout):
@@ -153,7 +151,11 @@ class Objective:
                 sums = self._sums(model, micro_batch, self.trainer.to_device(micro_batch["answer_lengths"]))
                 for row, value in zip(group, sums.tolist(), strict=True):
                     values[row["at"]] = value
-        return np.sum(distributed.gather(values), axis=0)
+        values = np.sum(distributed.gather(values), axis=0)
+        others = np.ones(len(rows), bool)
+        others[list(numbers)] = False
+        values[others] = np.nan
+        return values
 
     def _divergence(self, model: Any, micro_batches: list[MicroBatch]) -> torch.Tensor:
         """max(0, mean of log p - log p by the reference) of prompts with other rows' answers (KTO, section 4.2)."""
@@ -252,29 +254,3 @@ class Metrics:
         else:
             difference = reward[good][:, None] - reward[~good][None, :]
         return ((difference > 0).float() + 0.5 * (difference == 0).float()).mean().item()
-
-
-def with_reference(trainer: Any, folder: Path) -> None:
-    """Give the trainer's rows the reference's log-probabilities: from the run's folder, or asked now and kept there."""
-    stage, datasets = trainer.objective.stage, {"train": trainer.train_dataset, "eval": trainer.eval_dataset}
-    datasets = {name: rows for name, rows in datasets.items() if rows is not None}
-    content = json.dumps({name: rows.content for name, rows in datasets.items()})
-    file = folder / REFERENCE_FILE
-    stored = distributed.broadcast(_stored(file, content))
-    if stored is None:
-        count = sum(map(len, datasets.values()))
-        trainer.report.note(f"The reference's log-probabilities of {count} rows are taken once, before the start.")
-        stored = {name: trainer.objective.cache_reference(rows, trainer.layout) for name, rows in datasets.items()}
-        if distributed.is_main():
-            temporary = file.with_name(f".{file.name}")
-            np.savez(temporary, content=np.array(content), **stored)
-            temporary.replace(file)
-    for name, rows in datasets.items():
-        setattr(trainer, f"{name}_dataset", PreferenceRows(rows.rows, stage.mismatched, stored[name]))
-
-
-def _stored(file: Path, content: str) -> dict[str, np.ndarray] | None:
-    if not file.is_file():
-        return None
-    with np.load(file) as arrays:
-        return dict(arrays) if str(arrays["content"]) == content else None

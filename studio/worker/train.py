@@ -39,6 +39,7 @@ from studio.worker import (
     origin,
     preference,
     probe,
+    reference,
     sharding,
     torch_devices,
 )
@@ -139,13 +140,13 @@ def _prepare_objective(
     if isinstance(trainer.objective, GroupObjective):
         trainer.objective.prepare(encoder, config, resolved.steps, run.folder)
         if asks_base:
-            reference = base_model.load_base(config, resolved, folder)
+            untouched = base_model.load_base(config, resolved, folder)
             if config.start and config.method.adapter:  # with the adapter that this run goes on from
-                reference = base_model.wrap_base(config, resolved, reference)
-                config.method.load_result(reference, origin.copied(run))
-            trainer.objective.reference_model = reference.requires_grad_(False).eval()
+                untouched = base_model.wrap_base(config, resolved, untouched)
+                config.method.load_result(untouched, origin.copied(run))
+            trainer.objective.reference_model = untouched.requires_grad_(False).eval()
     elif asks_base:
-        preference.with_reference(trainer, run.folder)
+        reference.with_reference(trainer, run.folder, resolved.steps)
 
 
 def _ask_base(

@@ -128,6 +128,8 @@ class StudioTrainer(CheckpointedTrainer):
                 micro_batch_loss = self.micro_batch_loss(model, micro_batch) * scale
                 self.accelerator.backward(micro_batch_loss)
             total += micro_batch_loss.detach()
+            # Its graph's small objects lie all over a CPU's heap, and would tear up what the next one needs.
+            del micro_batch_loss
         if self.brake is not None:
             penalty = self.brake(model, self.state.global_step)
             self.accelerator.backward(penalty)

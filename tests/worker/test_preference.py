@@ -24,6 +24,7 @@ from studio.stages.dpo import DPO
 from studio.worker import reward_head
 from studio.worker.log_probs import HeadLogProbs
 from studio.worker.loss import Head, LogitTransform
+from studio.worker.preference import PreferenceRows
 from tests.worker.comparing import LAYOUTS, PAIRS, QUICK, VERDICTS, encoded, loss_of, objective_of
 
 COMPARING = [name for name, stage in STAGES.items() if stage.examples in ("pairs", "verdicts")]
@@ -185,6 +186,38 @@ def test_a_reference_lost_with_the_folder_is_taken_anew(home: Path, tiny_model: 
     shutil.copytree(whole.checkpoints / "checkpoint-3", cut.checkpoints / "checkpoint-3")
     assert main(cut) == 0
     assert weights(cut) == weights(whole)
+
+
+def test_the_reference_is_asked_only_of_rows_that_are_drawn(
+    home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that the training loop reads, by a spy; a run that is made longer asks of the others."""
+    from studio.worker.train import main
+
+    read: set[int] = set()
+    plain = PreferenceRows.__getitem__
+
+    def spy(self: PreferenceRows, number: int) -> Any:
+        if self.reference is not None and len(self) == 18:  # of the other six it is evaluated
+            read.add(number)
+        return plain(self, number)
+
+    monkeypatch.setattr(PreferenceRows, "__getitem__", spy)
+    run = create(order("dpo", "full", tiny_model, tmp_path, max_steps=1))
+    assert main(run) == 0
+    first = dict(numpy.load(run.folder / "reference.npz"))
+    drawn = sorted(read)
+    assert numpy.isfinite(first["train"][:, 0]).nonzero()[0].tolist() == drawn
+    assert len(drawn) == 8
+    assert numpy.isfinite(first["eval"]).all()
+    yaml = run.folder / "config.yaml"
+    yaml.write_text(yaml.read_text().replace("max_steps: 1", "max_steps: 3"))
+    assert main(Run(run.folder)) == 0
+    longer = dict(numpy.load(run.folder / "reference.npz"))
+    assert numpy.isfinite(longer["train"]).all()
+    assert (longer["train"][drawn] == first["train"][drawn]).all()
+    notes = [event["text"] for event in run.events() if "log-probabilities of" in event.get("text", "")]
+    assert ["14 rows" in notes[0], "10 rows" in notes[1]] == [True, True]
 
 
 def test_a_stop_is_heard_while_the_reference_is_taken(home: Path, tiny_model: Path, tmp_path: Path) -> None:
