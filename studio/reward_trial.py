@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 from studio import data, preflight
 from studio.config import RunConfig
-from studio.device import devices
-from studio.errors import DeviceError, OrderError
+from studio.errors import OrderError
 from studio.evaluation.questions import Question
 from studio.job_process import Progress, ask_worker
 from studio.reward import Scorer
@@ -35,17 +34,8 @@ def trial(
         scorers = [reward.open() for reward in config.stage.rewards]
         return table(config, answers, asked, [[question.reference] for question in asked.values()], scorers)
     order = {"config": config.with_absolute_paths().to_yaml(), "answers": answers, "questions": list(asked.items())}
-    lock = claim.device_lock(devices()[0])
-    if not lock.acquire():
-        raise DeviceError(
-            f"{devices()[0].name} is in use: a run or an examination has it.",
-            "Try again when it has ended, or try the rewards on the answers of the data.",
-            "device",
-        )
-    try:
+    with claim.held_device("Try again when it has ended, or try the rewards on the answers of the data."):
         return ask_worker(["studio.worker.reward_trial"], order, progress)
-    finally:
-        lock.release()
 
 
 def check(config: RunConfig) -> None:

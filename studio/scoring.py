@@ -9,6 +9,7 @@ from studio.data.pairs import rejected_side
 from studio.errors import DataError
 from studio.job_process import Progress, ask_worker
 from studio.run import Run
+from studio.runs import claim
 from studio.talk.reference import of_run
 
 
@@ -35,6 +36,18 @@ def score(
         {"row": row["row"], "score": value, **({"rejected": next(second)} if "rejected" in row else {})}
         for row, value in zip(rows, scores)
     ]
+
+
+def score_answers(run: Run, question: str, answers: list[str]) -> list[float | None]:
+    """The score of each answer to a question. Raises RunError where the run is no reward model, DeviceError where its
+    device is in use.
+    """
+    of_run(run, scores=True)
+    asked = {"role": "user", "content": question}
+    conversations = [[asked, {"role": "assistant", "content": answer}] for answer in answers]
+    order = {"run": run.id, "conversations": conversations, "max_length": run.config.data.max_length}
+    with claim.held_device("Try again when it has ended."):
+        return ask_worker(["studio.worker.score"], order)
 
 
 def accuracy(rows: list[dict[str, Any]]) -> float | None:

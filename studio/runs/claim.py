@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from studio.device import Device, devices, visible
+from studio.errors import DeviceError
 from studio.events import Lock
 from studio.home import slug, subfolder
 
@@ -10,6 +14,18 @@ from studio.home import slug, subfolder
 def device_lock(device: Device) -> Lock:
     """The lock of the run that uses the device."""
     return Lock(subfolder("locks") / f"device-{slug(device_key(device))}")
+
+
+@contextmanager
+def held_device(hint: str) -> Iterator[None]:
+    """Holds the first device's lock. Raises DeviceError, with the hint, where a run or another job has it."""
+    lock = device_lock(devices()[0])
+    if not lock.acquire():
+        raise DeviceError(f"{devices()[0].name} is in use: a run or an examination has it.", hint, "device")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def device_key(device: Device) -> str:

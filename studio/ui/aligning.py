@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from studio import data, origin, preflight, queue
+from studio import data, origin, preflight, queue, scoring
 from studio.config import RunConfig
 from studio.errors import OrderError, StudioError
 from studio.home import subfolder
@@ -15,6 +15,7 @@ from studio.ui import files, guard, live, rights, space, words
 from studio.ui.who import VISITOR, WATCHER
 
 LOOKED_AT = 24  # uploads, the newest first
+MOST_ANSWERS, MOST_CHARACTERS = 8, 100_000  # that are scored at once
 LARGEST = 200_000_000  # bytes of an upload that is looked into
 
 
@@ -32,6 +33,25 @@ def align(name: str, file: str) -> dict[str, Any]:
     run = queue.submit(order)
     live.listing.invalidate()
     return {"run": run.id, "state": run.state()}
+
+
+@rights.job(waits=True)
+def score_answers(name: str, question: str, answers: list[str]) -> dict[str, Any]:
+    """What a reward model makes of some answers to a question: {scores}. It takes some seconds."""
+    texts = answers if isinstance(answers, list) else []
+    if not 0 < len(texts) <= MOST_ANSWERS or not all(
+        isinstance(text, str) and text.strip() for text in [question, *texts]
+    ):
+        raise OrderError(
+            f"A question and one to {MOST_ANSWERS} answers are scored, each a text.",
+            "Write them and ask again.",
+            "answers",
+        )
+    if sum(map(len, [question, *texts])) > MOST_CHARACTERS:
+        raise OrderError(
+            f"The question and answer have more than {MOST_CHARACTERS} characters.", "Shorten them.", "answers"
+        )
+    return {"scores": scoring.score_answers(live.get_run(name), question, texts)}
 
 
 @rights.read(WATCHER, VISITOR, waits=True)

@@ -59,6 +59,7 @@ def build(page: gr.Blocks) -> None:
         influence.stop_influence,
         influence.train_without,
         aligning.align,
+        aligning.score_answers,
         judge.judge_answers,
         judge.stop_judging,
         benchmark.start_benchmark,

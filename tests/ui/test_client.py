@@ -67,6 +67,7 @@ JOBS = {
     "stop_influence",
     "train_without",
     "align",
+    "score_answers",
     "judge_answers",
     "start_benchmark",
     "stop_benchmark",

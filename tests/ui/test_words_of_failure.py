@@ -65,6 +65,7 @@ def jobs(talk: str, order: str, sample: str) -> list[tuple[Any, ...]]:
         ("stop_influence", RUN),
         ("train_without", RUN, [1]),
         ("align", RUN, sample),
+        ("score_answers", RUN, "Hello?", ["Hi."]),
         ("judge_answers", RUN, {"url": "http://127.0.0.1:9/v1", "model": "m"}),
         ("stop_judging", RUN),
         ("start_benchmark", RUN, {"task": "arc_easy"}),

@@ -12,13 +12,16 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from studio import data, template
+from studio import data, scoring, template
 from studio.__main__ import main as terminal
+from studio.device import devices
 from studio.errors import StudioError
 from studio.run import create, summary
+from studio.runs.claim import device_lock
 from studio.stages.reward import Reward
 from studio.talk.reference import resolve
 from studio.tokens import Encoder
+from studio.ui import aligning
 from studio.worker import reward_head, score
 from studio.worker.train import main
 from tests.worker.comparing import PAIRS, encoded, loss_of
@@ -83,7 +86,7 @@ def test_a_run_scores_as_its_parts_do(method: str, home: Path, tiny_model: Path,
 
 
 def test_score_from_the_terminal(
-    home: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    home: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = order("reward", "lora", tiny_model, tmp_path)
     run = create(made)
@@ -97,6 +100,17 @@ def test_score_from_the_terminal(
     single.write_text(json.dumps([{"prompt": "Say number 3, please", "completion": "Number 3."}]))
     assert terminal(["score", run.id, str(single)]) == 0
     assert "row 1" in capsys.readouterr().out
+    monkeypatch.setattr(scoring, "ask_worker", lambda _, order: score.score(order))
+    pair = json.loads(Path(made.data.train).read_text())[0]
+    prompt, answers = pair["prompt"], [pair["chosen"], pair["rejected"]]
+    scores = aligning.score_answers(run.id, prompt, answers)["scores"]
+    assert scores == pytest.approx([rows[0]["score"], rows[0]["rejected"]], abs=1e-4)
+    for question, texts in (("", ["a"]), (prompt, []), (prompt, ["  "]), (prompt, ["a"] * 9), (3, ["a"]), (prompt, 3)):
+        with pytest.raises(StudioError, match="are scored"):
+            aligning.score_answers(run.id, question, texts)
+    with device_lock(devices()[0]), pytest.raises(StudioError, match="in use"):
+        aligning.score_answers(run.id, prompt, answers)
+    capsys.readouterr()
     with pytest.raises(StudioError, match="scores answers and writes none") as caught:
         resolve(run.id)
     assert f"score {run.id}" in caught.value.hint

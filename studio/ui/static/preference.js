@@ -31,6 +31,39 @@
         make("small", { class: "quiet about" }, about[name] ? studio.say(about[name]) : "")),
       make("td", { class: "num" }, figure(name, before[name])), make("td", { class: "num" }, figure(name, now[name])))))));
 
+  // Of a reward model: two answers to a question, and which of them it would rather have.
+  const scoring = (row) => {
+    const fields = [["Question", "A question"], ["Answer A", "An answer"], ["Answer B", "Another answer"]];
+    const boxes = fields.map(([label, placeholder]) => make("textarea", { class: "field", rows: "2",
+      "aria-label": studio.say(label), placeholder: studio.say(placeholder) }));
+    const result = make("p", { class: "num", role: "status" });
+    const ask = async () => {
+      const [question, ...answers] = boxes.map((box) => box.value.trim());
+      const given = answers.filter(Boolean);
+      if (!question || !given.length) {
+        result.replaceChildren(studio.say("Write a question and an answer first."));
+        return;
+      }
+      button.disabled = true;
+      result.replaceChildren(studio.say("Scoring…"));
+      try {
+        const { scores } = await studio.call("score_answers", row.id, question, given);
+        result.replaceChildren(...scores.flatMap((score, place) => [place ? " · " : "",
+          `${String.fromCharCode(65 + answers.indexOf(given[place], place))} `,
+          make("b", {}, score == null ? "–" : studio.number(score, 3))]));
+      } catch (problem) {
+        result.replaceChildren();
+        studio.tell(problem);
+      }
+      button.disabled = false;
+    };
+    const button = make("button", { type: "button", job: "score_answers", class: "button primary", onclick: ask },
+      studio.say("Score them"));
+    return make("div", { class: "influence-form" }, make("h3", {}, studio.say("Score answers")),
+      make("p", { class: "quiet" }, studio.say("The higher score is the better answer; a score alone says nothing.")),
+      ...boxes, make("div", { class: "acts" }, button), result);
+  };
+
   const card = () => {
     const node = make("section", { class: "card evaluation preference", hidden: true });
     let key = null;
@@ -38,19 +71,21 @@
       const others = row ? studio.live.tracks.get(row.id)?.others || [] : [];
       const measures = others.filter((event) => event.kind === "eval" && event.preference);
       node.hidden = !measures.length && row?.stage !== "reward";
-      const now = JSON.stringify([row?.id, measures.length, studio.language]);
+      const scores = row?.stage === "reward" && row.state === "finished";
+      const now = JSON.stringify([row?.id, measures.length, studio.language, scores]);
       if (node.hidden || now === key) return;
       key = now;
       if (!measures.length) {
-        node.replaceChildren(make("p", { class: "quiet" },
-          studio.say("No pairs are held out: it is not known how often it prefers the better answer.")));
+        node.replaceChildren(...[make("p", { class: "quiet" },
+          studio.say("No pairs are held out: it is not known how often it prefers the better answer.")),
+        scores ? scoring(row) : null].filter(Boolean));
         return;
       }
       const before = measures[0].step === 0 ? measures[0].preference : {}, last = measures.at(-1).preference;
       node.replaceChildren(...[make("h3", {}, studio.say(last.reward == null
         ? "Which answers does it prefer?"
         : "What are its answers worth?")), verdict(before, last),
-        table(before, last, studio.offer?.form.metrics || {})].filter(Boolean));
+        table(before, last, studio.offer?.form.metrics || {}), scores ? scoring(row) : null].filter(Boolean));
     };
     return { node, show };
   };
