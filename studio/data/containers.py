@@ -14,7 +14,7 @@ from studio.data.compression import DECOMPRESSION_ERRORS, compression_of, open_d
 from studio.data.dialects import Dialect, dialect_of
 from studio.data.encodings import check_encoding, encoding_of
 from studio.data.files import office
-from studio.data.foreign import CHOOSE_HINT, refuse_magic, refuse_notation
+from studio.data.foreign import CHOOSE_HINT, MAKE_HINT, refuse_magic, refuse_notation
 from studio.data.nested_rows import rows_within
 from studio.errors import DataError
 
@@ -70,7 +70,8 @@ def container_of(path: Path, encoding: str = "auto") -> Container:
     if head[:4] == b"PK\x03\x04":
         kind = "a ZIP archive in a packed file" if compression else office(path) or "a ZIP archive inside another"
         if kind != "xlsx":
-            raise DataError(f"{path.name} is {kind}, not data.", "Unpack it, or save the table as CSV.", path.name)
+            hint = "Unpack it, or save the table as CSV." if "archive" in kind else MAKE_HINT
+            raise DataError(f"{path.name} is {kind}, not data.", hint, path.name)
         return Container("xlsx")
     refuse_magic(path, head.removeprefix(BOM), compression)
     return _text_container(path, head, compression, encoding)

@@ -11,8 +11,9 @@ from studio.errors import DataError
 CHOOSE_HINT = "Choose a JSON, JSON Lines, CSV, TSV, Excel, Parquet or Arrow file (packed ones are fine)."
 UNPACK_HINT = "Unpack it, and choose the file that it holds."
 TO_PARQUET = "Load it in Python, and write it with to_parquet or to_json(…, orient='records', lines=True)."
+MAKE_HINT = "Rows can be made of it: From a document on the Data tab, or `python -m studio make`."
 MAGIC: dict[bytes, tuple[str, str]] = {  # first bytes -> what it is, what to do
-    b"%PDF": ("a PDF", "Choose a JSON, JSON Lines, CSV or Parquet file."),
+    b"%PDF": ("a PDF", MAKE_HINT),
     b"\xd0\xcf\x11\xe0": ("an old Office file", "Save it as CSV."),
     b"GGUF": ("a model (GGUF)", "Choose it as the model, not as the data."),
     b"SQLite": ("an SQLite database", "Export the table as CSV."),

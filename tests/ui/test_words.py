@@ -7,6 +7,8 @@ import re
 import pytest
 
 from studio import cards, config
+from studio.data import foreign
+from studio.data.files import OFFICE_FORMATS
 from studio.data.formats import formats
 from studio.errors import OrderError
 from studio.estimate import estimate
@@ -109,7 +111,8 @@ def test_script_cannot_end_its_tag() -> None:
     assert "</" not in words.script()
 
 
-def test_the_titles_of_formats_are_said_in_every_language() -> None:
-    """They stand in the sentence that tells what a file looks like."""
+def test_the_kinds_of_files_are_said_in_every_language() -> None:
+    """They stand in the sentence that tells what a file looks like, or why it is no data."""
     titles = [module.TITLE for module in formats().values()]
-    assert not [title for title in titles if title not in words.table("zh")]
+    kinds = [text for told in foreign.MAGIC.values() for text in told] + list(filter(None, OFFICE_FORMATS.values()))
+    assert not [text for text in [*titles, *kinds] if text not in words.table("zh")]
