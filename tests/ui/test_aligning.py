@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from studio import queue, run
+from studio import origin, queue, run
 from studio.errors import StudioError
 from studio.home import subfolder
 from studio.ui import aligning
@@ -61,6 +61,16 @@ def test_one_click_orders_what_suits_the_data(finished: FakeRun, monkeypatch: py
     assert (further.config.start, further.config.stage.name) == (NAME, "sft")
     with pytest.raises(StudioError, match="no file"):
         aligning.align(NAME, "nowhere.json")
+
+
+def test_after_full_fine_tuning_the_whole_model_is_the_base(finished: FakeRun) -> None:
+    config = finished.folder / "config.yaml"
+    config.write_text(config.read_text().replace("name: lora\n  rank: 16\n  alpha: 32", "name: full"))
+    shown = aligning.alignment({"id": NAME, "name": upload("pairs.json", PAIRS)})["order"]
+    assert "start" not in shown
+    assert (shown["model"]["source"], shown["method"]["name"]) == (str(finished.folder / "model"), "full")
+    merged = origin.order_after(run.find(NAME), upload("pairs.json", PAIRS), base=Path("/merged"))
+    assert (merged.start, merged.model.source, merged.data.template) == (None, "/merged", "auto")
 
 
 def test_what_cannot_go_on_says_why(finished: FakeRun) -> None:
