@@ -12,6 +12,7 @@ from typing import Any
 from studio import json_text
 
 Message = dict[str, Any]
+DECLARED = ("tools", "functions", "tool_definitions", "available_tools")  # columns of declared tools
 NAMES, ARGUMENTS = ("name", "function", "tool"), ("arguments", "parameters", "args", "input")
 
 

@@ -69,6 +69,11 @@ def test_read(kind: str, home: Path, tmp_path: Path) -> None:
         assert read.conversations[0]["rejected"] == OTHER
 
 
+def test_a_summary_that_is_the_documents_end_is_still_its_answer(home: Path, tmp_path: Path) -> None:
+    read = data.read(write(tmp_path, rows(document=f"So: {ANSWER}", summary=ANSWER)))
+    assert (read.format, said(read.conversations[0])) == ("prompt", [(U, f"So: {ANSWER}"), (A, ANSWER)])
+
+
 def test_a_tie_of_scores_is_refused(home: Path, tmp_path: Path) -> None:
     cells = {"question": Q, "answer_0": ANSWER, "score_0": 1, "answer_1": OTHER, "score_1": 1}
     with pytest.raises(DataError, match="row 1, score_0: It must name the better answer"):
@@ -118,6 +123,37 @@ def test_a_result_that_is_no_text_is_its_json(kind: str, home: Path, tmp_path: P
     read = data.read(write(tmp_path, rows(messages=[ASKED, CALLING, result, END], tools=[TOOL])))
     text = "21" if kind == "parts" else json.dumps(RESULTS[kind])
     assert (read.refused, said(read.conversations[0])[2]) == (0, ("tool", text))
+
+
+AZURE = {"type": "tool_result", "tool_result": {"report": "21"}}
+BEDROCK = {"toolResult": {"toolUseId": "1", "content": [{"text": "21"}], "status": "success"}}
+PARTS = {
+    "Azure's agents": (
+        {"type": "tool_call", "tool_call_id": "1", **CALL},
+        {"role": "tool", "tool_call_id": "1", "content": [AZURE]},
+        '{"report": "21"}',
+    ),
+    "Azure's agents, in words": (
+        {"type": "tool_call", "tool_call_id": "1", **CALL},
+        {"role": "tool", "content": [{"type": "tool_result", "tool_result": "21"}]},
+        "21",
+    ),
+    "Bedrock": (
+        {"toolUse": {"toolUseId": "1", "name": CALL["name"], "input": CALL["arguments"]}},
+        {"role": U, "content": [BEDROCK]},
+        "21",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_calls_and_results_in_parts(kind: str, home: Path, tmp_path: Path) -> None:
+    calling, result, text = PARTS[kind]
+    turns_of_row = [ASKED, {"role": A, "content": [calling]}, result, END]
+    read = data.read(write(tmp_path, rows(messages=turns_of_row, tool_definitions=[TOOL])))
+    conversation = read.conversations[0]
+    assert (called(conversation), said(conversation)[2]) == ([("get_weather", {"city": "Rome"})], ("tool", text))
+    assert (conversation["tools"], read.unused) == ([{"type": "function", "function": TOOL}], ["id"])
 
 
 def test_a_picture_among_results_is_still_refused(home: Path, tmp_path: Path) -> None:

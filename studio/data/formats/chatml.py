@@ -8,12 +8,13 @@ from studio.data.formats import ReportProblem, Row
 from studio.data.formats.fields import SYSTEM
 from studio.data.formats.messages import gather, list_column
 from studio.data.roles import MESSAGE_COLUMNS, ROLE_KEYS
+from studio.text.tool_calls import DECLARED
 
 TITLE = "ChatML messages"
 ABOUT = "A conversation a row: messages with role and content, as OpenAI writes them."
 ORDER = 30
 ROLES = [key for key in ROLE_KEYS if key != "from"]  # with `from` it is ShareGPT
-COLUMNS = {"messages": MESSAGE_COLUMNS, "tools": ("tools", "functions"), "system": SYSTEM}
+COLUMNS = {"messages": MESSAGE_COLUMNS, "tools": DECLARED, "system": SYSTEM}
 
 
 def fits(row: Row) -> bool:

@@ -11,8 +11,8 @@ from studio.data.tracked_row import without
 TEXTS = ("text", "input_text", "output_text", "refusal", None)
 TEXTS_IN = ("text", "value", "content", "thinking", "reasoning", "refusal")
 THOUGHTS = ("thinking", "reasoning", "thought", "redacted_thinking")
-CALLS = ("tool_use", "tool_call", "function_call", "functionCall")
-RESULTS = ("tool_result", "tool_response", "function_response", "functionResponse")
+CALLS = ("tool_use", "tool_call", "function_call", "functionCall", "toolUse")
+RESULTS = ("tool_result", "tool_response", "function_response", "functionResponse", "toolResult")
 RICH = (
     *(
         "plain",
@@ -53,6 +53,8 @@ def turns_from_parts(turn: Turn, key: str, report: ReportProblem, where: str) ->
         if kind:
             reason = f"The turn holds {kind}: training here is on text alone. Take such parts out, or drop the row."
         return report("wrong_type", f"{where}.{key}[{n}]", part, reason)
+    if isinstance(turn.get("tool_call_id"), str):  # said of the turn, as Azure's agents do
+        results = [{"tool_call_id": turn["tool_call_id"], **result} for result in results]
     if results and not (texts or calls or thoughts):
         return results
     own_turn = without(turn, key)
@@ -118,8 +120,8 @@ def _call(part: Turn, text: str | None) -> Turn | None:
 def _result(part: Turn) -> Turn:
     """A tool's result as a turn: {"role": "tool", "content", "name"?, "tool_call_id"?}."""
     result = next((part[k] for k in RESULTS if isinstance(part.get(k), dict)), part)
-    keys = ("content", "response", "output", "value", "text", "result")
-    content = next((result[k] for k in keys if k in result), "")
+    keys = ("content", "response", "output", "value", "text", "result", *RESULTS)
+    content = next((result[k] for k in keys if k in result), "" if result is part else result)
     if isinstance(content, list) and all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in content):
         content = "\n".join(p["text"] for p in content)
     turn = {"role": "tool", "content": content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)}

@@ -251,7 +251,7 @@ def _extra(turn: dict[str, Any], role: str, report: ReportProblem, where: str) -
 
 def _tools(row: Row, turns: list[Any], report: ReportProblem) -> list[Any]:
     """The tools a row declares: in a column of their own, or in its system turn. [] for none."""
-    for key in ("tools", "functions"):
+    for key in tool_calls.DECLARED:
         for where, holder in (
             (key, row),
             *((f"{n}.{key}", turn) for n, turn in enumerate(turns) if isinstance(turn, dict)),

@@ -75,7 +75,7 @@ def pair_of(row: Row) -> tuple[str, str] | None:
     answer = answer or _text_column(row, MORE_ANSWERS)
     if asked and not answer and not _REASONING.isdisjoint(row):
         answer = _text_column(row, ("content",))  # as R1 writes it: reasoning_content and content
-    if not question or not answer or (not asked and _ends_with(row, question, answer)):
+    if not question or not answer or (question == "text" and _ends_with(row, question, answer)):
         return None
     return question, answer
 

@@ -12,7 +12,8 @@ from studio.data.tracked_row import without
 from studio.text import tool_calls
 
 TITLE = "questions and answers with tools, as in xLAM"
-TOOLS, CALLS = ("tools", "functions"), ("answers", "calls", "tool_calls", "function_calls", "function_call")
+TOOLS = tool_calls.DECLARED
+CALLS = ("answers", "calls", "tool_calls", "function_calls", "function_call")
 KEYS = frozenset((*TOOLS, *CALLS))
 ANSWERS = (*COLUMNS["answer"], *CALLS)
 ORDER = 70
