@@ -156,7 +156,7 @@
     const offer = () => [make("p", { class: "quiet" },
       studio.say("Base and tuned model answer the held-out questions, and the answers are compared with those in the "
         + "data: exact matches, similarity, labels or JSON where the data has them.")),
-    card.seen?.metrics?.base ? figures(card.seen.metrics.base, card.seen.metrics.tuned) : null,
+    card.seen?.metrics?.base && card.row.stage !== "grpo" ? figures(card.seen.metrics.base, card.seen.metrics.tuned) : null,
     card.ready()
       ? make("div", { class: "acts" }, button(studio.say("Evaluate by answers"), "primary"))
       : make("p", { class: "quiet" }, studio.say("It can be evaluated when it has a result.")),

@@ -45,6 +45,8 @@
         make("div", {}, make("b", {}, row.name), " ", studio.state(row.state),
           make("p", { class: "quiet" }, row.cause
             ? studio.told(row.cause)
+            : row.stage === "grpo" && row.preference
+            ? studio.say("Held-out reward {n}", { n: studio.figure(row.preference.reward) })
             : row.eval_loss != null
             ? studio.say("Held-out loss {n}", { n: studio.figure(row.eval_loss) })
             : studio.date(row.ended))),
