@@ -42,24 +42,10 @@ STYLES = (
     Style(re.compile(rf"^[ \t]*{_LINE}", re.MULTILINE), heading=False),
 )
 LINE_START = re.compile(rf"[ \t]*(?:{_LINE}|#{{2,3}}[ \t]*(?P<heading>Human|User|Assistant)[ \t]*:)")
-MARK_ENDS = (":", "：", "]", ">", "#")  # of which every mark has one
-PROBES = (  # of which a text with marks has one
-    *(
-        "ssistant",
-        "ASSISTANT",
-        "Answer",
-        "A:",
-        "\nA1",
-        "**A",
-        "AI:",
-        "Bot:",
-        "bot>",
-        "GPT:",
-        "Model:",
-        "esponse",
-        "MOSS",
-    ),
-    *("[/INST]", "of_turn>model", "<|bot|>", "<|model|>", "<|output|>", "### Output", "答", "助手", "机器人"),
+# what a text with marks of an answer holds: looked for first, as most texts have none
+TAGS = ("<|", "<｜", "<start_of_turn>", "<bot>:", "<assistant>:")
+ANSWER_LINE = re.compile(
+    r"\n[ \t]*(?:\*\*)?(?:Assistant|ASSISTANT|Answer|A|Bot|AI|GPT|Model|Response|回?答|助手|机器人)[ \t]?\d{0,3}[:：*]"
 )
 BEGIN = ("<s>", "<bos>", "<|begin_of_text|>", "<｜begin▁of▁sentence｜>", "<|startoftext|>")
 END = (
@@ -76,12 +62,20 @@ def turns_in(text: str) -> list[Turn] | None:
     They begin with the user's or the system's and hold an answer; where the last mark is the assistant's and nothing
     stands behind it, the last turn is empty.
     """
-    if not any(end in text for end in MARK_ENDS) or not any(probe in text for probe in PROBES):
+    if not _may_be_marked(text):
         return None
     for style in STYLES:
         if turns := _turns(text, style):
             return turns
     return None
+
+
+def _may_be_marked(text: str) -> bool:
+    if "##" in text or "[/INST]" in text or "ASSISTANT:" in text or "]:" in text:
+        return True
+    if "<" in text and any(tag in text for tag in TAGS):
+        return True
+    return "\n" in text and ANSWER_LINE.search(text) is not None
 
 
 def asked(question: str) -> list[Turn] | None:
