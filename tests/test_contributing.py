@@ -35,9 +35,12 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def studio(copy: Path, home: Path, *words: str) -> dict | list:
+def studio(copy: Path, home: Path, *commands: list[str]) -> list[dict | list]:
+    """What commands answer that are given one after another in a process of that program."""
+    code = "import json, sys; from studio.__main__ import main; sys.exit(max(map(main, json.loads(sys.argv[1]))))"
+    given = json.dumps([[*words, "--json"] for words in commands])
     done = subprocess.run(
-        [sys.executable, "-m", "studio", *words, "--json"],
+        [sys.executable, "-c", code, given],
         cwd=copy,
         capture_output=True,
         text=True,
@@ -45,17 +48,30 @@ def studio(copy: Path, home: Path, *words: str) -> dict | list:
         env={**os.environ, "STUDIO_HOME": str(home), "PYTHONPATH": str(copy)},
     )
     assert done.returncode == 0, done.stderr + done.stdout
-    return json.loads(done.stdout)
+    answers, at = [], 0
+    while at < len(done.stdout.rstrip()):
+        answer, at = json.JSONDecoder().raw_decode(done.stdout, at)
+        answers.append(answer)
+        at += 1  # the line's end
+    return answers
 
 
 def test_all_five_are_found(copy: Path, home: Path, tmp_path: Path, tiny_model: Path) -> None:
-    assert "norms" in [one["name"] for one in studio(copy, home, "methods")]
-    assert "plainchat" in json.dumps(studio(copy, home, "templates"))
-    assert "folder" in [one["kind"] for one in studio(copy, home, "places")]
-    assert studio(copy, home, "count") == {}
     rows = tmp_path / "faq.json"
     rows.write_text(json.dumps([{"faq": {"q": "Why?", "a": "Because."}}] * 3 + [{"faq": {"q": "How?", "a": ""}}]))
-    told = studio(copy, home, "inspect", str(rows), "--model", str(tiny_model))
+    methods, templates, places, count, told = studio(
+        copy,
+        home,
+        ["methods"],
+        ["templates"],
+        ["places"],
+        ["count"],
+        ["inspect", str(rows), "--model", str(tiny_model)],
+    )
+    assert "norms" in [one["name"] for one in methods]
+    assert "plainchat" in json.dumps(templates)
+    assert "folder" in [one["kind"] for one in places]
+    assert count == {}
     assert (told["format"], told["rows"], told["refused"]) == ("faq", 4, 1)
 
 
@@ -74,6 +90,6 @@ def test_they_train_together(copy: Path, home: Path, tmp_path: Path, tiny_model:
             }
         )
     )
-    told = studio(copy, home, "train", str(order))
+    (told,) = studio(copy, home, ["train", str(order)])
     assert told["state"] == "finished"
     assert (Path(told["result"]) / "model.safetensors").is_file()
