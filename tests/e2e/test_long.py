@@ -52,17 +52,19 @@ def test_a_long_curve_and_a_large_log(app: App, tab: Any) -> None:
     assert len(Path(file.value.path()).read_text().splitlines()) == 20_002, "a head, the untouched base, every step"
 
 
-@pytest.mark.parametrize("query", ["?tab=tune", "?tab=data", "?tab=runs&run=2026-11-22-1100-long"])
-def test_from_narrow_to_wide_and_back(app: App, tab: Any, query: str) -> None:
-    tab.goto(f"{app.address}/{query}")
+def test_from_narrow_to_wide_and_back(app: App, tab: Any) -> None:
+    tab.goto(f"{app.address}/?tab=tune")
     tab.wait_for_function("window.studio?.live?.ready", timeout=60_000)
-    for width in (375, 2560, 720, 1001, 375):
-        tab.set_viewport_size({"width": width, "height": 800})
-        tab.wait_for_timeout(200)
-        assert tab.evaluate("document.documentElement.scrollWidth") <= width
-        stages = tab.evaluate("""[...document.querySelectorAll('.chart-stage')].filter(one => one.offsetParent)
-          .map(one => [one.clientWidth, one.querySelector('canvas').clientWidth])""")
-        assert all(stage == canvas for stage, canvas in stages)
+    for name, run in (("tune", None), ("data", None), ("runs", "2026-11-22-1100-long")):
+        tab.evaluate("([name, run]) => studio.open(name, {run})", [name, run])
+        for width in (375, 2560, 720, 1001, 375):
+            tab.set_viewport_size({"width": width, "height": 800})
+            tab.wait_for_timeout(200)
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width, name
+            stages = tab.evaluate("""[...document.querySelectorAll('.chart-stage')].filter(one => one.offsetParent)
+              .map(one => [one.clientWidth, one.querySelector('canvas').clientWidth])""")
+            assert all(stage == canvas for stage, canvas in stages), name
+    assert stages, "the last was a run's"
 
 
 def test_a_night_of_questions_keeps_no_memory(app: App, tab: Any) -> None:

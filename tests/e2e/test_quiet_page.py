@@ -92,19 +92,24 @@ def settled(page: Any) -> int:
     return asked
 
 
-@pytest.mark.parametrize("query", [f"?tab=runs&run={RUN}", "?tab=runs", "?tab=tune", "?tab=data", "?tab=chat"])
-def test_nothing_moves_where_nothing_changed(query: str, place: tuple[App, FakeRun], traced: Any) -> None:
-    page = opened(traced, f"{place[0].address}/{query}")
-    before = settled(page)
-    page.evaluate("Object.assign(counted, {frames: 0, cleared: 0, lines: 0, changes: [], asked: []})")
-    page.wait_for_timeout(3000)
-    counted = page.evaluate("counted")
-    assert page.evaluate("document.getAnimations().length") == 0
-    assert page.evaluate("frames_asked") == before, "some script draws for ever"
-    assert (counted["cleared"], counted["lines"]) == (0, 0)
-    # the device's own load is measured anew at each question; how long the run has been going is told in minutes here
-    assert [one for one in counted["changes"] if "device" not in one] == []
-    assert counted["asked"], "the page went on asking"
+def test_nothing_moves_where_nothing_changed(place: tuple[App, FakeRun], traced: Any) -> None:
+    """Opened on a running run, and then on every tab that is gone to from there."""
+    page = opened(traced, f"{place[0].address}/?tab=runs&run={RUN}")
+    settled(page)
+    for tab in ("", "runs", "tune", "data", "chat"):
+        if tab:
+            page.evaluate("(tab) => studio.open(tab, {run: null})", tab)
+            page.wait_for_timeout(2000)
+        before = settled(page)
+        page.evaluate("Object.assign(counted, {frames: 0, cleared: 0, lines: 0, changes: [], asked: []})")
+        page.wait_for_timeout(3000)
+        counted = page.evaluate("counted")
+        assert page.evaluate("document.getAnimations().length") == 0, tab
+        assert page.evaluate("frames_asked") == before, f"some script draws for ever {tab}"
+        assert (counted["cleared"], counted["lines"]) == (0, 0), tab
+        # the device's own load is measured anew at each question; how long the run has been going is told in minutes
+        assert [one for one in counted["changes"] if "device" not in one] == [], tab
+        assert counted["asked"], "the page went on asking"
 
 
 def test_a_new_point_is_added_and_the_curve_is_not_painted_again(place: tuple[App, FakeRun], traced: Any) -> None:
