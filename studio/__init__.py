@@ -14,7 +14,7 @@ The top level holds the product's nouns; a folder beside a noun holds what it is
 
     device     driver/    each maker's cards and what is known of them, by kind; the installed torch
     model      base/      where a base model comes from, its headers, its linears, how it is held in few bits
-    template   text/      the sandbox, the assistant's spans, the check of a template before launch
+    template   text/      the sandbox, the assistant's spans; template_check.py: before launch
     estimate   memory/    bytes, cause by cause;  forecast/  time, advice, what earlier runs teach
     auto                  the rule of each `auto` setting; auto_values.py: what each comes to and why, for the form;
                           resolve.py: all of them, with what the estimate says
@@ -23,12 +23,12 @@ The top level holds the product's nouns; a folder beside a noun holds what it is
     place      places/    here, over SSH, as a Hub Job: relay.py tells of a run there, follow.py takes it in here
     origin                the run that an order starts from: SFT, then DPO (`start`)
     race       contest    several settings in turns over one base (worker/race.py); plan.py: over shares of the rows
-    run        runs/      attempts, claims, checkpoints, stops, recovery, diagnosis
+    run        runs/      the folder and its state; attempts, claims, checkpoints, stops, recovery, diagnosis
     (a result) talk/      models and their server, conversations, votes
                evaluation/ what answers are worth: scores, intervals, verdict; evaluating.py measures a run
                making     rows out of a document, by another model
                influence: which rows taught it; benchmark: tasks of lm-eval; side_job.py: a job beside a finished run
-               scoring: a reward model's scores of a file
+               scoring: a reward model's scores of a file; job_process.py: a job that gives one answer
     stage      stages/    what is learnt from what;  reward  rewards/  what an answer is worth; reward_trial
                export/    folders and their proof, card, report, the Hub
 

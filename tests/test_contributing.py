@@ -28,7 +28,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not template.FOLDER.is_relative_to(PROJECT / "studio"):
         shutil.copytree(template.FOLDER, folder / template.FOLDER.name)
     found = EXAMPLE.findall((PROJECT / "CONTRIBUTING.md").read_text())
-    assert len(found) == 5
+    assert len(found) == 7
     for name, text in found:
         assert not (folder / name).exists()
         (folder / name).write_text(text)
@@ -56,19 +56,23 @@ def studio(copy: Path, home: Path, *commands: list[str]) -> list[dict | list]:
     return answers
 
 
-def test_all_five_are_found(copy: Path, home: Path, tmp_path: Path, tiny_model: Path) -> None:
+def test_all_are_found(copy: Path, home: Path, tmp_path: Path, tiny_model: Path) -> None:
     rows = tmp_path / "faq.json"
     rows.write_text(json.dumps([{"faq": {"q": "Why?", "a": "Because."}}] * 3 + [{"faq": {"q": "How?", "a": ""}}]))
-    methods, templates, places, count, told = studio(
+    methods, stages, rewards, templates, places, count, told = studio(
         copy,
         home,
         ["methods"],
+        ["stages"],
+        ["rewards"],
         ["templates"],
         ["places"],
         ["count"],
         ["inspect", str(rows), "--model", str(tiny_model)],
     )
     assert "norms" in [one["name"] for one in methods]
+    assert "hinge" in [one["name"] for one in stages]
+    assert "no_question" in [one["name"] for one in rewards]
     assert "plainchat" in json.dumps(templates)
     assert "folder" in [one["kind"] for one in places]
     assert count == {}
@@ -93,3 +97,15 @@ def test_they_train_together(copy: Path, home: Path, tmp_path: Path, tiny_model:
     (told,) = studio(copy, home, ["train", str(order)])
     assert told["state"] == "finished"
     assert (Path(told["result"]) / "model.safetensors").is_file()
+
+
+def test_the_stage_learns(copy: Path, home: Path, tmp_path: Path, tiny_model: Path) -> None:
+    rows = tmp_path / "pairs.json"
+    pairs = [{"prompt": f"Is {n} even?", "chosen": "Yes." * 4, "rejected": "No!"} for n in range(0, 20, 2)]
+    rows.write_text(json.dumps(pairs))
+    (tmp_path / "order.yaml").write_text(
+        f"{{model: {tiny_model}, data: {{train: {rows}, eval: 0, max_length: 200, template: alpaca}}, "
+        "stage: {name: hinge, margin: 2}, training: {max_steps: 2, probe: false}}"
+    )
+    (told,) = studio(copy, home, ["train", str(tmp_path / "order.yaml")])
+    assert told["state"] == "finished"
