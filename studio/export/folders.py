@@ -16,7 +16,7 @@ from typing import Any
 from studio import model
 from studio.errors import ExportError, StudioError
 from studio.events import Lock, is_locked
-from studio.export import gguf_families, llama_cpp, modelfile, readme
+from studio.export import gguf_families, hf_files, llama_cpp, modelfile, readme
 from studio.export.proof import prove
 from studio.home import write_atomic
 from studio.job_process import run_worker
@@ -258,7 +258,8 @@ def _ollama(reference: ModelReference, out: Path, precision: str, progress: Prog
     out.mkdir()
     _gguf(reference, out / "model.gguf", precision, progress)
     context = model.facts(reference.base).max_position_embeddings
-    text = modelfile.modelfile(reference.template, "model.gguf", reference.stop, context)
+    sampling = hf_files.sampling(reference.base)
+    text = modelfile.modelfile(reference.template, "model.gguf", reference.stop, context, sampling)
     write_atomic(out / "Modelfile", text)
     write_atomic(out / "README.md", readme.ollama(reference))
 

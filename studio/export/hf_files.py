@@ -81,6 +81,14 @@ def write_generation_config(source: Path, out: Path, ends: Iterable[int]) -> Non
     (out / "generation_config.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
 
 
+def sampling(base: Path) -> dict[str, float]:
+    """The sampling that the base's generation_config.json advises, under transformers' names; {} where none."""
+    file = base / "generation_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty") if settings.get("do_sample") else ()
+    return {name: settings[name] for name in names if isinstance(settings.get(name), (int, float))}
+
+
 def int_or_list(ids: Iterable[int]) -> int | list[int]:
     ids = list(ids)
     return ids if len(ids) != 1 else ids[0]

@@ -5,12 +5,15 @@ Ollama before 0.5 ignores the Jinja template inside a GGUF file, and later versi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from studio.errors import TemplateError
 from studio.template import Message, Template
 
+OLLAMA = {"repetition_penalty": "repeat_penalty"}  # its names, where they are not transformers'
 S, U, A, V = "q7Zsystem", "q7Zquestion", "q7Zanswer", "q7Zsecond"
 
 
@@ -151,8 +154,18 @@ def rendered(parts: Turns, messages: list[Message]) -> str:
     return "".join(written) + parts.ask
 
 
-def modelfile(template: Template, file: str, stops: tuple[str, ...], context: int | None = None) -> str:
-    """The Modelfile for a GGUF file. A comment says so where the template cannot be written in Go's language."""
+def modelfile(
+    template: Template,
+    file: str,
+    stops: tuple[str, ...],
+    context: int | None = None,
+    sampling: Mapping[str, float] = MappingProxyType({}),
+) -> str:
+    """The Modelfile for a GGUF file. A comment says so where the template cannot be written in Go's language.
+
+    sampling: what the base advises, under transformers' names; the chat's temperature where it advises none, and no
+    penalty of Ollama's own.
+    """
     parts = turns(template)
     lines = [f"FROM ./{file}"]
     if parts:
@@ -164,7 +177,8 @@ def modelfile(template: Template, file: str, stops: tuple[str, ...], context: in
             "# This chat template does more than put marks around each turn; Ollama takes the one inside the GGUF file."
         )
     lines += [f'PARAMETER stop "{stop}"' for stop in stops]
-    lines.append("PARAMETER temperature 0.7")
+    advised = {"temperature": 0.7, "repetition_penalty": 1.0, **sampling}
+    lines += [f"PARAMETER {OLLAMA.get(name, name)} {value:g}" for name, value in advised.items()]
     if context:
         lines.append(f"PARAMETER num_ctx {min(context, 8192)}")
     return "\n".join(lines) + "\n"

@@ -108,7 +108,16 @@ def _untuned(name: str, report: Report) -> ModelReference:
 def _base_folder(parent: run.Run, manifest: dict[str, Any], report: Report) -> Path:
     """The base in a run's manifest, fetched where the home was moved or the run has no result yet."""
     folder = Path(manifest.get("base") or "/-")
-    return folder if (folder / "config.json").is_file() else source.fetch(parent.config.model, report)
+    if (folder / "config.json").is_file():
+        return folder
+    order = parent.config.model
+    if order.kind == "folder" and source.local(order) is None:
+        raise ModelError(
+            f"The base of {parent.id} is no longer in {order.source}.",
+            "Put it back there, or put a link to its new place there: it is recognised by its weights.",
+            "model",
+        )
+    return source.fetch(order, report)
 
 
 def of_run(parent: run.Run, step: str = "", report: Report = silent, scores: bool = False) -> ModelReference:

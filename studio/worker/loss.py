@@ -35,17 +35,28 @@ def loss(
     labels = inputs["labels"]
     if kind == "chunked":
         return _chunked(model, model_inputs, labels, dtype, target_positions, correct)
-    logits = model(**model_inputs).logits[:, -labels.shape[1] :]  # virtual tokens stand before the row's own
+    output = model(**model_inputs)
+    logits = output.logits[:, -labels.shape[1] :]  # virtual tokens stand before the row's own
     if correct is not None:
         correct.append((logits[:, :-1].argmax(-1) == labels[:, 1:]).sum())
     with torch.autocast(logits.device.type, enabled=False):
-        return functional.cross_entropy(
+        value = functional.cross_entropy(
             logits[:, :-1].float().flatten(0, 1),
             labels[:, 1:].flatten(),
             ignore_index=IGNORE_INDEX,
             reduction="sum",
             label_smoothing=label_smoothing,
         )
+    return value + router_loss(model, output, (labels[:, 1:] != IGNORE_INDEX).sum())
+
+
+def router_loss(model: Any, output: Any, num_targets: torch.Tensor | int) -> torch.Tensor | float:
+    """The balancing loss of a model's experts in training, where its config.json asks for it (output_router_logits).
+
+    As transformers adds it to the mean loss, times the number of target tokens.
+    """
+    value = getattr(output, "aux_loss", None) if model.training else None
+    return 0.0 if value is None else value * getattr(unwrap(model), "router_aux_loss_coef", 0.0) * num_targets
 
 
 def _chunked(
@@ -63,7 +74,7 @@ def _chunked(
             return HeadLoss.apply(hidden, head.weight, head.bias, head.row_values, head, targets)
         return head_losses(hidden, head, targets, correct).sum()
 
-    return at_head(model, model_inputs, labels, dtype, target_positions, compute_loss)
+    return at_head(model, model_inputs, labels, dtype, target_positions, compute_loss, router_loss)
 
 
 def at_head(
@@ -73,8 +84,11 @@ def at_head(
     dtype: torch.dtype,
     target_positions: torch.Tensor | None,
     compute: Callable[[Head, torch.Tensor, torch.Tensor], torch.Tensor],
+    further: Callable[[Any, Any, int], Any] = lambda model, output, num_targets: 0.0,
 ) -> torch.Tensor:
     """compute(head, hidden [n, width], targets [n]) of the target positions. dtype: of the head's products.
+
+    further(model, its output, n) is added to it.
 
     Called from a pre-hook on the head, which sees its input and leaves it one position to compute. Works for any
     decoder whose logits are head(hidden), under any peft method, and where the head's weight is whole only while the
@@ -95,10 +109,10 @@ def at_head(
 
     hook = base.get_output_embeddings().register_forward_pre_hook(compute_at_targets)
     try:
-        model(**model_inputs)
+        output = model(**model_inputs)
     finally:
         hook.remove()
-    return results[0]
+    return results[0] + further(model, output, len(target_positions))
 
 
 class LogitTransform(NamedTuple):

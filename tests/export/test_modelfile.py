@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from studio import template
-from studio.export import modelfile
+from studio.export import hf_files, modelfile
 from studio.template import Template
 from tests import tiny
 
@@ -100,3 +100,19 @@ def test_a_template_that_looks_at_more_than_places_is_left_to_ollama() -> None:
         ),
     )
     assert "TEMPLATE" not in modelfile.modelfile(odd, "model.gguf", ("<|im_end|>",))
+
+
+def test_sampling_as_the_base_advises(tmp_path: Path) -> None:
+    """Ollama's own penalty of repeats is switched off: neither the chat here nor transformers has one."""
+    file = tmp_path / "generation_config.json"
+    file.write_text(json.dumps({"do_sample": True, "temperature": 0.6, "top_k": 20, "repetition_penalty": 1.05}))
+    used = template.load("chatml")
+    text = modelfile.modelfile(used, "model.gguf", ("<|im_end|>",), None, hf_files.sampling(tmp_path))
+    assert text.splitlines()[-3:] == [
+        "PARAMETER temperature 0.6",
+        "PARAMETER repeat_penalty 1.05",
+        "PARAMETER top_k 20",
+    ]
+    file.unlink()
+    text = modelfile.modelfile(used, "model.gguf", ("<|im_end|>",), None, hf_files.sampling(tmp_path))
+    assert text.splitlines()[-2:] == ["PARAMETER temperature 0.7", "PARAMETER repeat_penalty 1"]

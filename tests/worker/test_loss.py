@@ -15,6 +15,7 @@ from studio.methods import METHODS
 from studio.worker import loss as losses
 from studio.worker.batches import collate
 from studio.worker.loss import Head, HeadLoss, LogitTransform, loss
+from tests.methods import architectures
 
 
 def rows() -> list[dict[str, list[int]]]:
@@ -120,3 +121,21 @@ def test_what_models_do_to_their_logits() -> None:
     assert LogitTransform.of(AutoConfig.for_model("granite", logits_scaling=8.0)).scale == 0.125
     assert LogitTransform.of(AutoConfig.for_model("cohere", logit_scale=0.25)).scale == 0.25
     assert LogitTransform.of(AutoConfig.for_model("llama")) == LogitTransform()
+
+
+@pytest.mark.parametrize("kind", ["chunked", "full"])
+def test_experts_are_balanced_where_the_base_asks_for_it(kind: str, tmp_path: Path) -> None:
+    """output_router_logits in config.json: the loss and its gradients are transformers' own."""
+    base = architectures.write(tmp_path, "mixtral")
+    asked = {"output_router_logits": True, "router_aux_loss_coef": 0.5}
+    model = AutoModelForCausalLM.from_pretrained(base, **asked).train()
+    ids = torch.arange(5, 25)[None]
+    expected = model(input_ids=ids, labels=ids).loss
+    expected.backward()
+    theirs = {name: weight.grad.clone() for name, weight in model.named_parameters()}
+    model.zero_grad()
+    found = loss(model, {"input_ids": ids, "labels": ids}, kind, torch.float32) / 19
+    found.backward()
+    torch.testing.assert_close(found, expected)
+    for name, weight in model.named_parameters():
+        torch.testing.assert_close(weight.grad, theirs[name], rtol=1e-3, atol=1e-5)

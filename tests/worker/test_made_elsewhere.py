@@ -219,6 +219,21 @@ def test_a_run_goes_on_over_its_own_base_only(home: Path, tiny_model: Path, tmp_
     events = carry(run)
     assert events[-1]["state"] == "failed"
     assert "other weights than when it was trained" in events[-1]["cause"]
+    base.rename(tmp_path / "moved")
+    with pytest.raises(ModelError, match="is no longer in"):
+        resolve(run.id)
+
+
+def test_a_full_result_stops_as_trained_wherever_it_is_loaded(home: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """The base's files name another end than the template writes; its advice on sampling comes along."""
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model, base)
+    (base / "generation_config.json").write_text(json.dumps({"eos_token_id": 0, "temperature": 0.6, "do_sample": True}))
+    run = order(base, rows(tmp_path / "rows.json", 8), "method.name=full", "training.max_steps=1", "data.eval=0")
+    assert carry(run)[-1]["state"] == "finished"
+    loaded = plain(run.result)
+    assert loaded.generation_config.eos_token_id == [2, 0]
+    assert loaded.generation_config.temperature == 0.6
 
 
 @pytest.mark.parametrize("knobs", [{"dora": True}, {"modules_to_save": ["lm_head"]}], ids=str)
