@@ -13,6 +13,7 @@ from studio.export import hf_files
 from studio.home import write_atomic
 from studio.run import Run
 from studio.runs import checkpoints
+from studio.talk.stopping import end_token_ids
 from studio.tokens import Encoder
 from studio.worker import distributed, memory, reward_head, sharding
 from studio.worker.report import Report
@@ -62,12 +63,16 @@ def _write(folder: Path, full_model: Any, config: RunConfig, encoder: Encoder, b
     hf_files.copy_tokenizer(encoder.tokenizer_folder, folder, encoder.template.text)
     if not config.method.adapter:
         size = new_tokens.assign_ids(base, config.data.new_tokens).size
+        template = encoder.template
+        ends = end_token_ids(encoder.tokenizer, template.stop_strings, template, base)
         hf_files.write_config(
             base,
             folder,
-            dtype=str(full_model.config.dtype).removeprefix("torch."),
+            dtype=model.facts(folder).stored_dtype,
             vocabulary=size if size > model.facts(base).rows else None,
+            ends=ends,
         )
+        hf_files.write_generation_config(base, folder, ends)
 
 
 def _manifest(config: RunConfig, encoder: Encoder, base: Path) -> dict[str, Any]:
