@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from studio.reward import Asked
+from studio.evaluation.questions import Question
 from studio.stages import STAGES
 from studio.worker import keep_general
 from studio.worker.forgetting import Target
@@ -24,7 +24,7 @@ PAIRS = [
     for row, other in zip(ROWS, ROWS[1:], strict=False)
 ]
 ROLLOUTS = [
-    Rollout(ROWS[0]["input_ids"], Asked("", []), list(range(1, length)), "", True, [], 0.0, advantage)
+    Rollout(ROWS[0]["input_ids"], Question("", []), list(range(1, length)), "", True, [], 0.0, advantage)
     for length, advantage in ((5, 1.0), (9, -1.0))
 ]
 REWARDS = {"rewards": [{"name": "length", "at_least": 10}]}
