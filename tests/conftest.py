@@ -41,7 +41,7 @@ from tests.readers import Transformers4  # noqa: E402
 
 FEW_STEPS = [
     word
-    for setting in ("max_steps=10", "batch_size=4", "accumulation=1", "eval_every=10", "learning_rate=2e-3")
+    for setting in ("max_steps=10", "accumulation=1", "eval_every=10", "learning_rate=2e-3")
     for word in ("--set", f"training.{setting}")
 ]
 LONGEST = (

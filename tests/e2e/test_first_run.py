@@ -17,7 +17,9 @@ from tests.browser import App, browser, chromium_path
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(chromium_path() is None, reason="no Chromium on this computer")]
 POINTS = "Number(document.querySelector('.chart-loss .chart-stage')?.dataset.points || 0)"
 MINUTE = 60_000  # milliseconds
-FEW_STEPS = "training.max_steps=12", "training.batch_size=4", "training.accumulation=1", "training.learning_rate=2e-3"
+FEW_STEPS = tuple(
+    f"training.{setting}" for setting in ("max_steps=12", "accumulation=1", "eval_every=12", "learning_rate=2e-3")
+)
 FEW_WORDS = """localStorage.setItem("studio-sampling", '{"max_tokens": 96, "temperature": 0}')"""
 
 
