@@ -69,7 +69,7 @@ class Method(BaseModel, ABC):
         return footprint.of(
             trained_shapes(ByIdentity((facts,)), self),
             dropout=getattr(self, "dropout", 0.0),
-            quantized=(quantization.kind, quantization.double) if quantization else None,
+            quantized=(quantization.kind, quantization.double) if quantization else facts.stored_quantization,
         )
 
     def optimizer(self, device: Device) -> str | None:

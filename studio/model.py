@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import struct
+from collections.abc import Iterator
 from functools import lru_cache
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydantic import BaseModel, ConfigDict
 
@@ -31,6 +33,7 @@ BYTES = {
     "F8_E4M3": 1,
     "F8_E5M2": 1,
     "BOOL": 1,
+    "U4": 0.5,  # packed by bitsandbytes
 }
 
 FLOATS = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
@@ -45,6 +48,9 @@ TOKENS = re.compile(r"(^|\.)(embed_tokens|tokens_embed|wte|word_embeddings|tok_e
 TABLES = re.compile(
     r"(^|\.)(embed_tokens|tokens_embed|wte|word_embeddings|tok_embeddings|embed_in|lm_head|embed_out)\.weight$"
 )  # a row a token
+# what bitsandbytes writes beside a weight: scales and tables, and of 4 bits the weight's own type and shape
+QUANT_STATE = re.compile(r"\.quant_state\.bitsandbytes__\w+$")
+BESIDE_QUANTIZED = re.compile(rf"\.weight\.(nested_)?(absmax|quant_map)$|\.(SCB|weight_format)$|{QUANT_STATE.pattern}")
 HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output)(\.|$)")
 
 
@@ -61,7 +67,7 @@ class Tensor(BaseModel):
 
     @property
     def bytes(self) -> int:
-        return self.size * BYTES.get(self.dtype, 2)
+        return int(self.size * BYTES.get(self.dtype, 2))
 
 
 class ModelFacts(BaseModel):
@@ -120,6 +126,16 @@ class ModelFacts(BaseModel):
         """What the weights on disk are quantized by (gptq, awq, fp8, bitsandbytes, …); "" for plain ones."""
         settings = self.config.get("quantization_config") or self.text_config.get("quantization_config")
         return str(settings.get("quant_method") or "bitsandbytes") if isinstance(settings, dict) else ""
+
+    @property
+    def stored_quantization(self) -> tuple[str, bool] | None:
+        """(kind, whether the scales are quantized too) of weights that lie on disk as bitsandbytes packs them."""
+        if self.quantizer != "bitsandbytes":
+            return None
+        settings = self.config.get("quantization_config") or self.text_config["quantization_config"]
+        if settings.get("load_in_8bit"):
+            return "int8", False
+        return str(settings.get("bnb_4bit_quant_type", "nf4")), bool(settings.get("bnb_4bit_use_double_quant"))
 
     @property
     def text_config(self) -> dict[str, Any]:
@@ -276,7 +292,20 @@ def from_catalogue(repo: str) -> ModelFacts | None:
 
 def _made(found: headers.Headers) -> ModelFacts:
     config, tensors = found
-    return from_config(config, {name: Tensor(dtype=kind, shape=shape) for name, (kind, shape) in tensors.items()})
+    if any(map(QUANT_STATE.search, tensors)):  # weights of 4 bits, which a file holds as [n / 2, 1]
+        true = headers.from_config(config)[1]
+        tensors = {
+            name: ("U4", true[name][1]) if kind == "U8" and name in true else (kind, shape)
+            for name, (kind, shape) in tensors.items()
+        }
+    return from_config(
+        config,
+        {
+            name: Tensor(dtype=kind, shape=shape)
+            for name, (kind, shape) in tensors.items()
+            if not BESIDE_QUANTIZED.search(name)
+        },
+    )
 
 
 def from_config(config: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> ModelFacts:
@@ -350,7 +379,7 @@ def _refuse_headless(text: dict[str, Any], tensors: dict[str, Tensor]) -> None:
 
 def header(file: Path) -> dict[str, Tensor]:
     """Names, types and shapes from the head of a safetensors file (8 bytes of length, then JSON); weights are not
-    read.
+    read. Those that bitsandbytes packed have their true shapes.
     """
     with reading_model_file(file):
         with open(file, "rb") as stream:
@@ -358,11 +387,22 @@ def header(file: Path) -> dict[str, Tensor]:
             if length > 100_000_000:
                 raise ValueError("header too long")
             head = json_text.read(stream.read(length), file.name)
+            packed = dict(_packed_weights(stream, head))
         return {
-            name: Tensor(dtype=item["dtype"], shape=tuple(item["shape"]))
+            name: packed.get(name) or Tensor(dtype=item["dtype"], shape=tuple(item["shape"]))
             for name, item in head.items()
-            if name != "__metadata__"
+            if name != "__metadata__" and not BESIDE_QUANTIZED.search(name)
         }
+
+
+def _packed_weights(stream: BinaryIO, head: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """The weights in 4 bits, whose shapes bitsandbytes writes as JSON beside them; stream: behind the head."""
+    start = stream.tell()
+    for name, item in head.items():
+        if mark := QUANT_STATE.search(name):
+            begin, end = item["data_offsets"]
+            stream.seek(start + begin)
+            yield name[: mark.start()], Tensor(dtype="U4", shape=tuple(json.loads(stream.read(end - begin))["shape"]))
 
 
 def _config(folder: Path) -> dict[str, Any]:

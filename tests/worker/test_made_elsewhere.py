@@ -21,6 +21,7 @@ from studio.config import build
 from studio.errors import ExportError, ModelError, OrderError
 from studio.loading import load_base
 from studio.methods import METHODS
+from studio.model import facts
 from studio.talk.reference import resolve
 from studio.worker.export import merged
 from studio.worker.generate import Sampling, choose
@@ -313,6 +314,25 @@ def test_a_method_that_peft_does_not_put_on_a_model_is_told_in_words(
     config = build({"data": {"train": "sample"}, "method": {"name": "lora"}})
     with pytest.raises(OrderError, match="LoRA cannot be put on this mamba model"):
         wrap_base(config, None, base)
+
+
+@pytest.mark.parametrize("method", [{"name": "lora"}, {"name": "ia3"}, {"name": "adapter"}], ids=str)
+@pytest.mark.parametrize("bits", [{"load_in_4bit": True}, {"load_in_8bit": True}], ids=str)
+def test_a_base_of_bitsandbytes_is_counted_as_what_it_unpacks_to(
+    bits: dict[str, bool], method: dict[str, Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    from transformers import BitsAndBytesConfig
+
+    base = tmp_path / "base"
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, quantization_config=BitsAndBytesConfig(**bits))
+    model.save_pretrained(base)
+    packed, plain_facts = facts(base), facts(tiny_model)
+    assert packed.parameters == plain_facts.parameters
+    assert packed.linears() == plain_facts.linears()
+    chosen = build({"data": {"train": "sample"}, "method": method}).method
+    trained = sum(weight.numel() for weight in chosen.wrap(model).parameters() if weight.requires_grad)
+    assert chosen.trainable(packed) == trained
+    assert chosen.footprint(packed).quantized == (("int8", False) if "load_in_8bit" in bits else ("fp4", False))
 
 
 def test_an_adapter_on_4_bit_files_is_merged_into_what_they_unpack_to(
