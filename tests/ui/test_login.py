@@ -159,7 +159,9 @@ def test_who_watches_may_read_everything(gated: Page) -> None:
     cookie = sign_in(gated, "watch", "only looking")
     for name in reads():
         part, _, function = name.partition("/")
-        if function in ("download", "shares", "made") or function.startswith("edit_"):  # nothing to fetch; the owner's alone
+        if function in ("download", "shares", "made") or function.startswith(
+            "edit_"
+        ):  # nothing to fetch; the owner's alone
             continue
         answer = gated.look(part, function, {}, Cookie=cookie)
         assert answer.status == 200 or answer.json["error"]["message"], name  # some want the name of a run
