@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser
+from pathlib import Path
 from typing import Any
 
 RUN = "a run's id, a unique part of it, or last"
@@ -36,6 +37,12 @@ def tell(progress: dict[str, Any]) -> None:
 
 def tell_count(done: int, total: int) -> None:
     print(f"\r{done}/{total} ", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+
+def given(prompt: str | None, **settings: Any) -> dict[str, Any]:
+    """The settings that were given, with the text of the prompt's file."""
+    settings["prompt"] = Path(prompt).expanduser().read_text(encoding="utf-8") if prompt else None
+    return {key: value for key, value in settings.items() if value is not None}
 
 
 def size(count: float) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 from typing import Any
 
 from studio import evaluating, judge
-from studio.commands import RUN, tell
+from studio.commands import RUN, given, tell
 from studio.errors import OrderError
 from studio.run import find
 from studio.runs import evaluations
@@ -50,15 +49,14 @@ def _settings(args: Namespace) -> dict[str, Any]:
         return read_request(args.request)
     if not args.judge or not args.judge_model:
         raise OrderError("A judge is not named.", "Give --judge URL and --judge-model NAME.", "judge.url")
-    given = {
-        "url": args.judge,
-        "model": args.judge_model,
-        "rows": args.rows,
-        "per_minute": args.per_minute,
-        "minutes": args.minutes,
-        "prompt": Path(args.prompt).expanduser().read_text(encoding="utf-8") if args.prompt else None,
-    }
-    return {key: value for key, value in given.items() if value is not None}
+    return given(
+        args.prompt,
+        url=args.judge,
+        model=args.judge_model,
+        rows=args.rows,
+        per_minute=args.per_minute,
+        minutes=args.minutes,
+    )
 
 
 def show(answer: dict[str, Any]) -> None:

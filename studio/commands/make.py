@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from studio import making
-from studio.commands import tell
+from studio.commands import given, tell
 from studio.errors import DataError, OrderError
 from studio.home import write_atomic
 from studio.making.rows import PROMPT, small_note
@@ -69,16 +69,15 @@ def make(args: Namespace) -> dict[str, Any]:
 def _settings(args: Namespace) -> dict[str, Any]:
     if not args.endpoint or not args.model:
         raise OrderError("A model is not named.", "Give --endpoint URL and --model NAME.", "make.url")
-    given = {
-        "url": args.endpoint,
-        "model": args.model,
-        "per_passage": args.per_passage,
-        "passages": args.passages,
-        "per_minute": args.per_minute,
-        "minutes": args.minutes,
-        "prompt": Path(args.prompt).expanduser().read_text(encoding="utf-8") if args.prompt else None,
-    }
-    return {key: value for key, value in given.items() if value is not None}
+    return given(
+        args.prompt,
+        url=args.endpoint,
+        model=args.model,
+        per_passage=args.per_passage,
+        passages=args.passages,
+        per_minute=args.per_minute,
+        minutes=args.minutes,
+    )
 
 
 def show(answer: dict[str, Any]) -> None:

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 from studio.data.containers import JSON_START
 from studio.data.dialects import dialect_of
+from studio.data.drawn import cells_of
 from studio.data.formats import formats
 from studio.errors import DataError
 
 MAX_CHARS = 5_000_000
 MAX_TITLE_CHARS = 24  # of a column's name
 RULE = re.compile(r"\s*\|?\s*:?-{2,}:?\s*(\|\s*:?-{2,}:?\s*)*\|?\s*")  # |---|:--:|
-CELL_EDGE = re.compile(r"(?<!\\)\|")
 QUESTION = r"q|question|user|human|prompt|问题?|問題?|用户"
 ANSWER = r"a|answer|assistant|bot|response|答案?|回答|助手"
 LABEL = re.compile(rf"\s*(?:\*\*)?(?:({QUESTION})|({ANSWER}))\s*\d*(?:\*\*)?\s*[:：](?:\*\*)?\s*(.*)", re.IGNORECASE)
@@ -73,10 +73,7 @@ def _markdown_table(text: str) -> list[list[str]]:
     for line in [lines[0], *lines[2:]]:
         if not line:
             continue
-        cells = CELL_EDGE.split(line.removeprefix("|"))
-        if line.endswith("|") and not line.endswith(r"\|"):
-            cells.pop()
-        rows.append([re.sub(r"<br\s*/?>", "\n", cell.replace(r"\|", "|")).strip() for cell in cells])
+        rows.append([re.sub(r"<br\s*/?>", "\n", cell).strip() for cell in cells_of(line)])
     return rows
 
 

@@ -6,11 +6,12 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from studio.errors import OrderError
+from studio.errors import OrderError, wrong_setting
 from studio.evaluation.endpoint import EndpointOrder, check_url
 
 KEY = "STUDIO_MAKE_KEY"
@@ -60,9 +61,7 @@ def order_of(settings: dict[str, Any]) -> MakeOrder:
     try:
         order = MakeOrder.model_validate(settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = str(first["loc"][0])
-        raise OrderError(f"make.{where}: {first['msg']}.", "Correct it.", f"make.{where}") from error
+        raise wrong_setting(error, "make") from error
     if "{passage}" not in order.prompt:
         raise OrderError(
             "The prompt has no place for the passage.",
@@ -117,11 +116,12 @@ def marked(question: str, answer: str, passage: int, text: str, before: Iterable
     return Row(question, answer, passage, tuple(marks))
 
 
-def _alike(left: set[str], right: set[str]) -> bool:
+def _alike(left: frozenset[str], right: frozenset[str]) -> bool:
     return bool(left) and len(left & right) >= ALIKE * len(left | right)
 
 
-def words(text: str) -> set[str]:
+@lru_cache(maxsize=16_384)  # every new question is held against all before it
+def words(text: str) -> frozenset[str]:
     """The words of a text, in lower case; of Chinese, Japanese and Korean the pairs of neighbouring characters."""
     text = unicodedata.normalize("NFKC", text).casefold()
     found: set[str] = set()
@@ -130,4 +130,4 @@ def words(text: str) -> set[str]:
             found |= {word[place : place + 2] for place in range(max(1, len(word) - 1))}
         else:
             found.add(word)
-    return found
+    return frozenset(found)

@@ -156,9 +156,8 @@ class Steps(NamedTuple):
     stage: dict[str, Any] | None = None
 
     def order(self, method: dict[str, Any], **settings: Any) -> dict[str, Any]:
-        examples = STAGES[self.stage["name"]].examples if self.stage else ""
-        write = {"pairs": random_model.pairs, "verdicts": random_model.verdicts}.get(examples, random_model.rows)
-        rows = write(self.bench.work / "rows.json", 12, WORDS)
+        examples = STAGES[self.stage["name"]].examples if self.stage else "answers"
+        rows = random_model.rows(self.bench.work / "rows.json", 12, WORDS, examples=examples)
         return trial.order(small_model(self.bench), rows, method, STEPS, self.stage, **settings)
 
 

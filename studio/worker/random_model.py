@@ -24,6 +24,12 @@ CHATML = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+ROWS: dict[str, Callable[[str, str, int], dict[str, Any]]] = {  # of a prompt, its answer and the row's number
+    "answers": lambda prompt, answer, n: {"instruction": prompt, "output": answer},
+    "prompts": lambda prompt, answer, n: {"instruction": prompt, "output": answer},
+    "pairs": lambda prompt, answer, n: {"prompt": prompt, "chosen": answer, "rejected": answer[::-1] + "."},
+    "verdicts": lambda prompt, answer, n: {"prompt": prompt, "completion": answer, "label": n % 2 == 0},
+}
 TEXTS = (
     "What is the capital of France? The capital of France is Paris.",
     "Write one line about the sea. The sea is wide and blue.",
@@ -62,35 +68,13 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def rows(file: Path, count: int, words: int, alike: bool = False) -> Path:
-    """Write Alpaca rows that count up to `words` numbers; alike: all equally long."""
-    return _write(file, count, words, alike, lambda prompt, answer, n: {"instruction": prompt, "output": answer})
+def rows(file: Path, count: int, words: int, alike: bool = False, examples: str = "answers") -> Path:
+    """Write rows that count up to `words` numbers, as a stage that learns from such examples takes them; alike: all
+    equally long.
 
-
-def pairs(file: Path, count: int, words: int) -> Path:
-    """Write the rows of `rows` as pairs: counting on is preferred to counting back."""
-    return _write(
-        file,
-        count,
-        words,
-        False,
-        lambda prompt, answer, n: {"prompt": prompt, "chosen": answer, "rejected": answer[::-1] + "."},
-    )
-
-
-def verdicts(file: Path, count: int, words: int) -> Path:
-    """Write the rows of `rows` as answers with a verdict; every second one is bad."""
-    return _write(
-        file,
-        count,
-        words,
-        False,
-        lambda prompt, answer, n: {"prompt": prompt, "completion": answer, "label": n % 2 == 0},
-    )
-
-
-def _write(file: Path, count: int, words: int, alike: bool, row: Callable[[str, str, int], dict[str, Any]]) -> Path:
+    Of pairs counting on is preferred to counting back; of verdicts every second one is bad.
+    """
     lengths = [words if alike else 1 + (7 * n + 3) % words for n in range(count)]
     answers = [" ".join(str(n + step) for step in range(length)) for n, length in enumerate(lengths)]
-    file.write_text(json.dumps([row(f"Count on from {n}.", answer, n) for n, answer in enumerate(answers)]))
+    file.write_text(json.dumps([ROWS[examples](f"Count on from {n}.", answer, n) for n, answer in enumerate(answers)]))
     return file
