@@ -26,6 +26,7 @@ def test_it_runs_from_top_to_bottom(
 
 
 @pytest.mark.rare
+@pytest.mark.timeout(3600)
 def test_it_runs_on_the_starter(with_starter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _run(tmp_path, monkeypatch, [])
 
