@@ -12,7 +12,7 @@ setup(
             "ui/static/**/*",
             "ui/strings/**/*",
             "general/items/*",
-            "bench/models.json",
+            "memory/models.json",
             "base/catalogue.json",
         ],
         "studio.templates": ["*"],

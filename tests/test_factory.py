@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from studio import config
-from studio.bench import utilisation
 from studio.device import Device
 from studio.errors import StudioError
+from studio.forecast import utilisation
+from studio.memory import tables
 from studio.model import facts, from_config
 from tests.bench import factory, train
 
@@ -86,7 +87,7 @@ def test_utilisation_of_a_known_shape() -> None:
     """Llama-3.2-1B: 1,235,746,816 weights in products (its norms stand in none), rows of 2048 tokens, 16 layers of
     width 2048.
     """
-    shapes = json.loads((Path(utilisation.__file__).parent / "models.json").read_text())
+    shapes = json.loads(tables.MODELS.read_text())
     known = from_config(shapes["meta-llama/Llama-3.2-1B"])
     attention = 6 * 16 * 2048 * 2048
     assert utilisation.flops_per_token(known, False, [2048] * 4) == 4 * 1_235_746_816 + attention

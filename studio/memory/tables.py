@@ -16,7 +16,7 @@ from studio.memory.studio_loop import RowStatistics
 from studio.model import ModelFacts
 
 GIB = 2**30
-MODELS = Path(__file__).parent.parent / "bench" / "models.json"
+MODELS = Path(__file__).with_name("models.json")
 METHODS = ("full", "lora", "qlora")
 EIGHT, SEVEN = "meta-llama/Llama-3.1-8B", "mistralai/Mistral-7B-v0.1"
 

@@ -17,9 +17,9 @@ import torch
 
 from studio import config, device
 from studio import model as models
-from studio.bench import utilisation
 from studio.errors import OrderError
 from studio.estimate import estimate
+from studio.forecast import utilisation
 from studio.memory.studio_loop import RowStatistics
 from studio.methods import METHODS
 from studio.talk import chat as server

@@ -1,4 +1,4 @@
-"""Models of random weights in a real model's shape (bench/models.json), with a tokenizer and rows.
+"""Models of random weights in a real model's shape (memory/models.json), with a tokenizer and rows.
 
 No network is needed.
 """
@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 from studio.home import PROJECT
 
-SHAPES = PROJECT / "studio" / "bench" / "models.json"
+SHAPES = PROJECT / "studio" / "memory" / "models.json"
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CHATML = (
     "{% for message in messages %}"

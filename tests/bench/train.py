@@ -21,15 +21,15 @@ from typing import Any
 
 from studio import config, data, model, preflight, run
 from studio.base import source
-from studio.bench import utilisation
-from studio.bench.isolated_home import isolated_home
 from studio.config import RunConfig
-from studio.device import default_environment, devices
-from studio.errors import OrderError, StudioError
+from studio.device import Device, default_environment, devices, environment
+from studio.errors import DeviceError, OrderError, StudioError
+from studio.forecast import utilisation
 from studio.home import PROJECT, home
 from studio.runs import launch
 from studio.tokens import Encoder
 from tests.bench import factory
+from tests.bench.isolated_home import isolated_home
 
 SIDES = {
     "studio": "ours, every setting on auto",
@@ -103,10 +103,33 @@ def used(chosen: RunConfig, table: list[dict[str, Any]]) -> dict[str, float]:
     encoder = Encoder.from_order(chosen.data, folder)
     lengths = data.prepare(chosen.data, encoder, chosen.training.seed).train.lengths().tolist()
     each = utilisation.flops_per_token(model.facts(folder), not chosen.method.adapter, lengths)
-    most = utilisation.ceiling(devices()[0])
+    most = ceiling(devices()[0])
     for row in table:
         row["utilisation"] = round(row["tokens_per_second"] * each / most, 4)
     return {"flops_per_token": each, "ceiling": most}
+
+
+def ceiling(device: Device) -> float:
+    """FLOP/s of a large 16-bit matrix product (float32 on a CPU without bf16), measured in a process of its own. Raises
+    DeviceError.
+    """
+    dtype = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[device.precision]
+    words = ["studio.worker.matmul_flops", device.traits.torch, dtype]
+    done = subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=PROJECT,
+        env={**os.environ, **environment([device])},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise DeviceError(
+            f"{device.name} could not be timed: {(done.stderr.strip().splitlines() or ['no reason'])[-1][:200]}",
+            "Leave utilisation out.",
+            "device",
+        )
+    return float(done.stdout.strip().splitlines()[-1])
 
 
 def order(args: argparse.Namespace) -> RunConfig:

@@ -7,14 +7,8 @@ that is left out where no label is do not count (Chowdhery et al. 2022, arXiv 22
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 
-from studio.device import Device, environment
-from studio.errors import DeviceError
-from studio.home import PROJECT
 from studio.model import ModelFacts
 
 
@@ -32,26 +26,3 @@ def flops_per_token(facts: ModelFacts, whole: bool, lengths: Sequence[int]) -> f
     return (
         6 if whole else 4
     ) * weights + 6 * facts.num_hidden_layers * facts.num_attention_heads * facts.head_dim * seen
-
-
-def ceiling(device: Device) -> float:
-    """FLOP/s of a large 16-bit matrix product (float32 on a CPU without bf16), measured in a process of its own. Raises
-    DeviceError.
-    """
-    dtype = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[device.precision]
-    words = ["studio.worker.matmul_flops", device.traits.torch, dtype]
-    done = subprocess.run(
-        [sys.executable, "-m", *words],
-        cwd=PROJECT,
-        env={**os.environ, **environment([device])},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise DeviceError(
-            f"{device.name} could not be timed: {(done.stderr.strip().splitlines() or ['no reason'])[-1][:200]}",
-            "Leave utilisation out.",
-            "device",
-        )
-    return float(done.stdout.strip().splitlines()[-1])

@@ -1,6 +1,4 @@
-"""bench reach: what fits on which card, by the estimate: the largest model of the catalogue and its longest rows, for
-QLoRA, LoRA and full fine-tuning.
-"""
+"""bench reach: the largest model and longest rows that each card trains with QLoRA, LoRA and full, by the estimate."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""bench pace: how long runs were said to take, before their start and after a twentieth of their steps, against what
-they took.
+"""bench pace: how long runs were said to take, before their start and early on, against what they took.
 
 Each case is a whole run as `train` starts it, on the starter model and the bundled sample. Before its start it is
 estimated twice: from this device's calibration alone (made first where there is none), and as the page does, from the
-finished runs of the cases before it. The runs stand in a home of the bench's own.
+finished runs of the cases before it; early on: after a twentieth of its steps. Runs stand in a home of the bench's own.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from typing import Any
 
 from studio import config, data, model, run
 from studio.base import source
-from studio.bench.isolated_home import isolated_home
 from studio.device import devices
 from studio.estimate import estimate
 from studio.forecast import calibration, duration, record
 from studio.home import PROJECT
 from studio.tokens import Encoder
+from tests.bench.isolated_home import isolated_home
 
 CASES: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (  # method, training settings
     ({"name": "lora"}, {"batch_size": 4, "accumulation": 1, "max_steps": 40}),
