@@ -114,9 +114,7 @@ def installed(package: str) -> bool:
 
 
 def precision(config: RunConfig, device: Device) -> str:
-    """bf16 where the device computes in it, fp16 on older CUDA cards, else float32. Trained weights are float32 in any
-    case.
-    """
+    """bf16 where the device computes in it, fp16 on older CUDA cards, else float32. Trained weights stay float32."""
     wanted: str = config.training.precision
     if wanted == "bf16" and not device.bf16 and device.kind != "cpu":
         other = "auto or fp16" if device.traits.fp16 else "auto"
@@ -131,9 +129,7 @@ def precision(config: RunConfig, device: Device) -> str:
 
 
 def weights(config: RunConfig, device: Device) -> str:
-    """float32, in which AdamW's small steps are not lost; bf16 alone, with random rounding, where ordered: 8 instead of
-    16 bytes a weight.
-    """
+    """float32, which keeps AdamW's small steps; bf16 with random rounding where ordered: 8 in place of 16 bytes."""
     training = config.training
     if training.weights != "bf16":
         return "float32"
@@ -169,9 +165,7 @@ def loss(config: RunConfig) -> str:
 
 
 def optimizer(config: RunConfig, device: Device) -> str:
-    """As ordered, else fused AdamW; the estimate takes the method's own where memory is short. 8-bit and paged ones
-    need CUDA.
-    """
+    """As ordered, else fused AdamW; the estimate takes the method's own where memory is short. 8-bit ones need CUDA."""
     wanted = config.training.optimizer
     if config.training.weights == "bf16":
         return ROUNDING
@@ -228,9 +222,7 @@ def layout(config: RunConfig, facts: ModelFacts, device: Device, longest: int) -
 
 
 def _padded(kernel: str, facts: ModelFacts) -> str:
-    """The attention of padded rows: as ordered, else SDPA, or eager where scores go through a soft cap (Gemma 2), which
-    SDPA has not.
-    """
+    """The attention of padded rows: as ordered, else SDPA, or eager for scores with a soft cap (Gemma 2)."""
     told = facts.text_config
     if not any(told.get(key) for key in CAPPED):
         return "sdpa" if kernel == "packed" else kernel
@@ -244,9 +236,7 @@ def _padded(kernel: str, facts: ModelFacts) -> str:
 
 
 def attention(config: RunConfig, device: Device) -> str:
-    """The attention function: our own over rows end to end, or the one ordered. Raises OrderError when flash attention
-    is not there.
-    """
+    """Our own attention over rows end to end, or the one ordered. Raises OrderError where flash attention is absent."""
     wanted = config.training.attention
     if wanted != "flash":
         return "packed" if wanted == "auto" else wanted
@@ -319,9 +309,7 @@ def padded_rows(config: RunConfig, longest: int, tokens: int | None = None) -> i
 
 
 def chooses_micro_batch(config: RunConfig, device: Device) -> bool:
-    """Whether the estimate chooses how much is worked on at once: on a card, where the order names neither tokens nor
-    rows.
-    """
+    """Whether the estimate chooses the micro-batch: on a card, where the order names neither tokens nor rows."""
     return (
         device.traits.cards
         and config.training.micro_batch == "auto"
@@ -347,9 +335,7 @@ def probe(config: RunConfig, device: Device, headroom: float) -> bool:
 
 
 def threads(config: RunConfig, device: Device, processes: int) -> int:
-    """Cores for each trainer process. The page needs little: on four cores and more one is left to it; its waits are
-    passive (launch.py).
-    """
+    """Cores for each trainer process: from four on one is left to the page, whose waits are passive (launch.py)."""
     if config.training.threads != "auto":
         return config.training.threads
     cores = device.cores or 1

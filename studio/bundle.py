@@ -56,10 +56,7 @@ def _link(source: str | Path, target: str | Path) -> None:
 
 
 def seconds(run: Run) -> float | None:
-    """Expected seconds of the run at its place, None if unknown.
-
-    Without the tokenizer every row counts as full length.
-    """
+    """Expected seconds of the run at its place, None if unknown. Without the tokenizer rows count as full length."""
     order, rows = run.config, None
     try:
         device, folder = places.device_of(order.place), source.local(order.model)

@@ -1,6 +1,4 @@
-"""Cards: accelerators people have, with what their makers say: memory, bandwidth, dense 16-bit speed. For devices that
-are not here.
-"""
+"""Accelerators that people have, with their makers' figures: memory, bandwidth, dense 16-bit speed."""
 
 from __future__ import annotations
 
@@ -115,9 +113,7 @@ def _words(name: str) -> frozenset[str]:
 
 @lru_cache(maxsize=256)
 def find(name: str, memory: int | None = None) -> Card | None:
-    """The card a device's name means ("NVIDIA A100-SXM4-80GB", "RTX 4090"), the one nearest in memory where several
-    fit; None if none does.
-    """
+    """The card that a name means ("RTX 4090"), the nearest in memory where several fit; None where none does."""
     wanted = _words(name)
     fitting = []
     for card in CARDS:

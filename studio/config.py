@@ -144,10 +144,7 @@ class RunConfig(BaseModel):
 
 
 def _absolute(text: str) -> str:
-    """The absolute path of what exists; a sample, a Hub id and a missing path as they are.
-
-    FOLDER/dataset_info.json:NAME keeps its name.
-    """
+    """The absolute path of what exists; a sample, a Hub id, a missing path as they are. FILE:NAME keeps its name."""
     if text.partition(":")[0] == "sample":
         return text
     file, _, name = text.rpartition(":")

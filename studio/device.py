@@ -67,10 +67,7 @@ class DeviceScan(NamedTuple):
 
 
 def devices() -> list[Device]:
-    """The accelerators visible to this process (CUDA_VISIBLE_DEVICES and the like), else the CPU.
-
-    The first is the default.
-    """
+    """The accelerators visible to this process (CUDA_VISIBLE_DEVICES and the like), else the CPU; the default first."""
     return scan_devices().devices
 
 
@@ -122,9 +119,7 @@ def visible(device: Device) -> str:
 
 
 def _to_devices(kind: str, cards: list[Card]) -> list[Device]:
-    """Devices in the order of this process's indexes if the user has selected cards, else those with more memory
-    first.
-    """
+    """Devices in the order of this process's indexes where the user selected cards, else by memory, largest first."""
     total, free = _ram()
     listed = [
         Device(

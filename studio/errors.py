@@ -147,10 +147,7 @@ SYSTEM_ERRORS: dict[int, tuple[str, str]] = {
 
 
 def as_studio_error(error: BaseException) -> StudioError | None:
-    """A system error as a StudioError with a hint; None for a bug of this program.
-
-    Page and terminal show it instead of a traceback.
-    """
+    """A system error as a StudioError with a hint; None for a bug of this program, which shows as a traceback."""
     if isinstance(error, StudioError):
         return error
     rust_error = re.search(r"\(os error (\d+)\)", str(error))  # libraries in Rust raise no OSError

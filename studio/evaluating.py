@@ -239,9 +239,6 @@ def after_training(run: Run) -> None:
 
 
 def start(run: Run, order: EvaluationOrder) -> None:
-    """Begin an evaluation of a run's result as a process of its own, which outlives the caller.
-
-    Raises RunError or DeviceError where it cannot begin.
-    """
+    """Begin an evaluation as a process that outlives the caller. Raises RunError or DeviceError where it cannot."""
     reference.resolve(run.id)
     job(run).start(["eval"], order.model_dump(mode="json", exclude_unset=True))

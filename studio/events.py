@@ -227,10 +227,7 @@ class Lock:
         self.descriptor: int | None = None
 
     def acquire(self, wait: float = 0.0, shared: bool = False) -> bool:
-        """Acquire the lock; False if another process still holds it after `wait` seconds.
-
-        shared: take a shared lock, which is_locked() does not report.
-        """
+        """Acquire the lock; False if it is still held after `wait` seconds. shared: is_locked() does not report it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         until = time.monotonic() + wait

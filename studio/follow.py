@@ -166,10 +166,7 @@ class Follow:
                 )
 
     def _wait_to_reconnect(self, lost: Unreachable, tries: int) -> None:
-        """Wait before the next attempt to reach the place.
-
-        Raises DeviceError once a stop has waited STOP_TIMEOUT seconds.
-        """
+        """Wait before the next attempt at the place. Raises DeviceError once a stop has waited STOP_TIMEOUT seconds."""
         if tries == 0:
             self.run.append(
                 "note",

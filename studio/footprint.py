@@ -1,6 +1,4 @@
-"""Footprint: what a tuning method puts on a model, as far as memory is concerned; read from the names of what it
-trains.
-"""
+"""What a tuning method puts on a model, as far as memory is concerned; read from the names of what it trains."""
 
 from __future__ import annotations
 

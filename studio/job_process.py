@@ -22,10 +22,7 @@ Progress = Callable[[int, int], None]
 
 
 def ask_worker(command: list[str], order: dict[str, Any], progress: Progress = lambda *_: None) -> Any:
-    """The answer of `python -m …` to an order, both JSON; the worker takes them by lines.answer_order.
-
-    Raises ExportError as run_worker does.
-    """
+    """The answer of `python -m …` to an order, both JSON (lines.answer_order). Raises ExportError as run_worker."""
     with tempfile.TemporaryDirectory(dir=subfolder("cache")) as folder:
         asked, answered = Path(folder, "order.json"), Path(folder, "answer.json")
         asked.write_text(json.dumps(order, ensure_ascii=False, default=str), encoding="utf-8")
@@ -34,10 +31,7 @@ def ask_worker(command: list[str], order: dict[str, Any], progress: Progress = l
 
 
 def run_worker(command: list[str], progress: Callable[[int, int], None] = lambda *_: None) -> None:
-    """Run `python -m …` to its end; lines like 3/20 are progress.
-
-    Raises ExportError with its last output on failure.
-    """
+    """Run `python -m …` to its end; lines like 3/20 are progress. Raises ExportError with its last output."""
     environment = {**os.environ, **SERVER_ENVIRONMENT, **default_environment(), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     output: list[str] = []
     with subprocess.Popen(

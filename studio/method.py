@@ -167,10 +167,7 @@ class Method(BaseModel, ABC):
         return mine == theirs
 
     def load_result(self, model: Any, folder: Path) -> None:
-        """Load an adapter that save_result wrote into a wrapped model, to train it further.
-
-        Raises RunError where weights are missing or have other shapes.
-        """
+        """Load an adapter of save_result for further training. Raises RunError for missing weights or other shapes."""
         from peft import set_peft_model_state_dict
         from safetensors.torch import load_file
 

@@ -242,9 +242,7 @@ def _verdict(found: Figures) -> tuple[str, int | None, bool]:
 
 
 def _knows(losses: Losses, swapped: Losses | None, zero: Losses) -> bool:
-    """Whether a question's own answer is likelier than other rows' answers; where that cannot be asked, whether the
-    loss is below that of the untouched base.
-    """
+    """Whether a question's own answer is likelier than other rows'; else whether the loss is below the base's."""
     return (difference(zero if swapped is None else swapped, losses, SURE).low or 0) > 0
 
 

@@ -71,9 +71,7 @@ def check(config: RunConfig) -> None:
 
 
 def check_new_tokens(config: RunConfig, facts: model.ModelFacts | None) -> None:
-    """Raise OrderError where the rows of data.new_tokens would not be trained. facts: of the model, where it is
-    here.
-    """
+    """Raise OrderError where the rows of data.new_tokens would not be trained. facts: of the model, if it is here."""
     if not config.data.new_tokens:
         return
     if config.training.sharding == "fsdp":
@@ -135,9 +133,7 @@ def check_rewards(config: RunConfig) -> None:
 
 
 def check_settings(config: RunConfig, device: Device) -> None:
-    """Raise OrderError for a setting that this device cannot run; asked before a run exists, and again by its
-    trainer.
-    """
+    """Raise OrderError for a setting that this device cannot run; asked before a run exists, and by its trainer."""
     check_options(config)
     auto.precision(config, device)
     auto.weights(config, device)
@@ -234,9 +230,7 @@ def _check_optimizer(name: str) -> None:
 
 
 def _check_compiler() -> None:
-    """torch.compile writes C++ (for a CPU, and to start its CUDA kernels) and needs a compiler and Python's headers for
-    it.
-    """
+    """torch.compile writes C++ (for a CPU, and for CUDA's launchers): it needs a compiler and Python's headers."""
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     if shutil.which(compiler) is None:
         raise OrderError(

@@ -1,6 +1,4 @@
-"""Presets by goal: what a first-time user wants, as changes to an order. Plain data; the order says in full what it
-became.
-"""
+"""Presets by goal: what a first-time user wants, as changes to an order, which then says them in full."""
 
 from __future__ import annotations
 
@@ -87,9 +85,7 @@ TOUCHED = (
 
 
 def applied(name: str, order: dict[str, Any]) -> dict[str, Any]:
-    """A plain order with a preset on it. What another preset may have set goes back to its default first. Raises
-    KeyError.
-    """
+    """A plain order with a preset on it; what another preset may have set gets its default. Raises KeyError."""
     changed = deepcopy(order)
     training = changed.setdefault("training", {})
     for key in TOUCHED:

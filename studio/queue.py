@@ -25,9 +25,7 @@ UP, BUSY = 0, 3  # exit statuses of studio.supervise --detach: it holds the run'
 
 
 def submit(config: RunConfig, begun: Path | None = None) -> Run:
-    """Queue an order and start it if a device is free. begun: a folder with the checkpoints and events it goes on
-    from.
-    """
+    """Queue an order and start it if a device is free. begun: a folder with checkpoints and events to go on from."""
     with _queue_lock():
         run = create(config, order=_last_position(), begun=begun)
     advance()

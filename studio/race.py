@@ -311,9 +311,7 @@ def new_row(number: int, config: RunConfig, label: str) -> dict[str, Any]:
 
 
 def rank(rows: list[dict[str, Any]]) -> None:
-    """Set the places: who reached more rungs is before who reached fewer; at the same rung the lower loss; before the
-    first rung the lower held-out loss.
-    """
+    """Set the places: more rungs before fewer, then the lower loss, before the first rung the lower held-out loss."""
     measured = [row for row in rows if row["eval_loss"] is not None and row["step"] and row["state"] != "failed"]
     measured.sort(key=lambda row: (-len(row["losses"]), row["losses"][-1] if row["losses"] else row["eval_loss"]))
     for row in rows:

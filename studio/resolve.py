@@ -1,6 +1,4 @@
-"""The training settings with no `auto` left, and why each was chosen: the rules of auto.py, and what the estimate
-says.
-"""
+"""The training settings with no `auto` left, and why each was chosen, by auto.py's rules and the estimate."""
 
 from __future__ import annotations
 

@@ -39,9 +39,7 @@ def score(
 
 
 def score_answers(run: Run, question: str, answers: list[str]) -> list[float | None]:
-    """The score of each answer to a question. Raises RunError where the run is no reward model, DeviceError where its
-    device is in use.
-    """
+    """The score of each answer. Raises RunError for a run that is no reward model, DeviceError for a busy device."""
     of_run(run, scores=True)
     asked = {"role": "user", "content": question}
     conversations = [[asked, {"role": "assistant", "content": answer}] for answer in answers]

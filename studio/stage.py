@@ -84,9 +84,7 @@ class Stage(BaseModel, ABC):
         return self.uses_reference and method.adapter and method.shares_base
 
     def extra_forwards(self, asks_reference: bool) -> int:
-        """Forward passes over its rows that a step makes beside its own: the reference's where each step asks it, and
-        of mismatched rows.
-        """
+        """Forward passes that a step makes beside its own: the reference's, asked in each step, and of mismatches."""
         reference = int(asks_reference)
         return reference + (1 + reference if self.mismatched else 0)
 

@@ -94,10 +94,7 @@ def _redirect_to_devnull(*streams: int) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """--detach: return queue.UP or queue.BUSY at once and continue in the background.
-
-    SIGTERM stops and saves the run.
-    """
+    """--detach: return queue.UP or queue.BUSY at once and go on in the background. SIGTERM stops and saves."""
     run = Run(Path(next(word for word in arguments if word != "--detach")).resolve())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -129,10 +129,7 @@ def merge_rows(model: Any) -> Any:
 
 
 def overwrite_rows(table: torch.Tensor, rows: list[int], values: torch.Tensor) -> torch.Tensor:
-    """table [n, width] with `values` [len(rows), width] in these rows, longer where rows lie beyond its end.
-
-    Raises ModelError where that would leave a gap.
-    """
+    """table [n, width] with `values` in these rows, grown for rows beyond its end. Raises ModelError for a gap."""
     import torch
 
     size = max(len(table), 1 + max(rows))

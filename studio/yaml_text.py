@@ -1,6 +1,4 @@
-"""YAML that a person wrote, as plain values. A key that stands twice is refused, where YAML itself says nothing and
-takes the later one.
-"""
+"""YAML that a person wrote, as plain values. A key that stands twice is refused, where YAML takes the later one."""
 
 from __future__ import annotations
 
@@ -52,9 +50,7 @@ def read(text: str, where: str = "the order", loader: type[Loader] | None = None
 
 
 def _check_depth(text: str, loader: Any, where: str) -> None:
-    """Counted before anything is built: what is nested without end would break the parser, in C with the whole
-    process; aliases multiply.
-    """
+    """Counted before anything is built: nesting without end would crash the parser, and aliases multiply."""
     depth = aliases = 0
     for event in yaml.parse(text, Loader=loader):  # one after the other, however deep
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -64,9 +60,7 @@ def _check_depth(text: str, loader: Any, where: str) -> None:
 
 
 def _python_error(text: str, where: str) -> yaml.YAMLError | None:
-    """The mistake as the parser in Python finds it: it names the place more exactly, and has no limit of depth before
-    ours, as libyaml has one.
-    """
+    """The mistake as Python's parser finds it: it names the place more exactly than libyaml, and has no depth limit."""
     try:
         _check_depth(text, yaml.SafeLoader, where)
         yaml.safe_load(text)

@@ -1,3 +1,1 @@
-"""The base model: where it comes from, what its files say, which of its linears a method touches, and how it is held in
-few bits.
-"""
+"""The base model: where it comes from, what its files say, its linears, and how it is held in few bits."""

@@ -195,10 +195,7 @@ def why_no_decoder(config: dict[str, Any]) -> str:
 
 
 def tensors(config: dict[str, Any]) -> Shapes | None:
-    """Tensor name -> shape, in the order of the model; None where the family is unknown or has experts.
-
-    config: as `completed` returns it.
-    """
+    """Tensor name -> shape, in the model's order; None for an unknown family or experts. config: of `completed`."""
     kind = config.get("model_type")
     if kind in ("gpt2", "gpt_bigcode"):
         return _gpt2(config)

@@ -104,9 +104,7 @@ def described(kind: type[Method]) -> dict[str, Any]:
 
 
 def knobs(kind: type[BaseModel]) -> list[dict[str, Any]]:
-    """The knobs of a method, a stage or a section, those without a group first: key, title, help, default, bounds,
-    choices and group.
-    """
+    """The knobs of a method, stage or section, ungrouped first: key, title, help, default, bounds, choices, group."""
     made = []
     for key, field in kind.model_json_schema()["properties"].items():
         if key == "name":

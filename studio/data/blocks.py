@@ -161,9 +161,7 @@ def _parse_with_json(block: Block, text: bytes, line: int, error: orjson.JSONDec
 
 
 def _json(file: IO[bytes], name: str, container: Container) -> Iterator[Block]:
-    """The rows of a JSON file: in lists, or in an object around them. Small syntax errors are repaired in files that
-    fit memory.
-    """
+    """The rows of a JSON file, in lists or in an object around them. Small files have small errors repaired."""
     head = file.read(MAX_ROW_BYTES)
     if len(head) == MAX_ROW_BYTES:
         yield from _json_rows(JsonStream(file, name, head))

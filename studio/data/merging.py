@@ -120,9 +120,7 @@ def _repeats(parts: store.Parts, exact: np.ndarray, endings: np.ndarray) -> tupl
 def _contradicting(
     conversations: Conversations, by_kind: dict[str, np.ndarray], kind: str, words: str
 ) -> list[Problem]:
-    """The problems of rows that an earlier row contradicts, which are added to `by_kind`. words: with {} for its
-    number.
-    """
+    """The problems of rows that an earlier row contradicts, added to `by_kind`. words: with {} for its number."""
     problems, numbers = [], conversations.row_numbers
     for index, earlier in contradictions(conversations):
         row = conversations[index]

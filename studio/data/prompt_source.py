@@ -17,10 +17,7 @@ FORMAT = "prompts"
 
 
 def read_for(order: DataOrder, source: str) -> Dataset:
-    """A source of an order, read as its stage needs it: where that writes answers itself, prompts alone are rows too.
-
-    Raises DataError.
-    """
+    """A source read as its stage needs it: prompts alone are rows where it writes answers itself. Raises DataError."""
     try:
         dataset = read(source, order.format, order.mapping, encoding=order.encoding)
         if len(dataset.conversations) or not _takes_prompts(order):

@@ -37,10 +37,7 @@ def ranges(rows: list[int]) -> str:
 
 
 class PreparationRecord:
-    """What is dropped and cut on the way, and the tokens lost by it.
-
-    seed: of the split. decisions: drop, keep or stop by kind of problem.
-    """
+    """What is dropped and cut, and the tokens lost. seed: of the split. decisions: drop, keep or stop by problem."""
 
     def __init__(self, seed: int, decisions: dict[str, str] | None = None) -> None:
         self.seed = seed

@@ -74,10 +74,7 @@ class StreamedRows(Sequence[Row]):
     """The rows of an epoch while they are still being encoded. Access to a row waits until its part is written."""
 
     def __init__(self, epoch_order: EpochOrder, draft: Path, final: Path, running: Callable[[], None], bound: int):
-        """running: called while waiting; raises StudioError when the encoder has ended without the row.
-
-        bound: the largest number of tokens of a row.
-        """
+        """running: called while waiting, raises StudioError once the encoder is gone. bound: most tokens of a row."""
         self.epoch_order, self.draft, self.final, self.running, self.bound = epoch_order, draft, final, running, bound
         self.tables: dict[int, pa.Table] = {}
 
@@ -118,10 +115,7 @@ class StreamedRows(Sequence[Row]):
 
     @cached_property
     def content(self) -> str:
-        """The content hash of all rows, as EncodedRows.content; waits for the last part.
-
-        It is needed when the first checkpoint is written.
-        """
+        """The content hash of all rows, as EncodedRows.content; waits for the last part."""
         while self.finished() is None:
             self.running()
             time.sleep(POLL_SECONDS)

@@ -50,10 +50,7 @@ def build() -> Build | None:
 
 
 def install(index: str) -> str:
-    """The command that replaces the installed torch by one of a wheel index.
-
-    It uninstalls first, since to pip the wheels of one version are all the same.
-    """
+    """The command that replaces torch; it uninstalls first, as pip takes all wheels of a version for equal."""
     installed, pip = build(), f"{shlex.quote(sys.executable)} -m pip"
     version = f"=={installed.version.partition('+')[0]}" if installed else ""
     return f"{pip} uninstall -y torch && {pip} install torch{version} --index-url {WHEELS}/{index}"

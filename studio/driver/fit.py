@@ -89,9 +89,7 @@ def _driver_too_old(device: Device, installed: Build, driver: nvidia.Driver) -> 
 def misfit_of_answer(
     device: Device, answer: dict[str, Any] | None, driver: nvidia.Driver | None = None
 ) -> Misfit | None:
-    """Why torch cannot use the device, from its answer (worker/torch_devices.py); None if it can, or without an
-    answer.
-    """
+    """Why torch cannot use the device, by its answer (worker/torch_devices.py); None if it can, or has no answer."""
     driver = driver or (nvidia.driver() if device.kind == "cuda" else nvidia.Driver(None, None))
     if not answer:
         return None

@@ -135,10 +135,7 @@ def _units_of_card(library: Any, handle: Any, number: int) -> list[Unit]:
 
 
 def _visible(library: Any, computer: list[list[Unit]], notices: list[Notice]) -> list[Unit]:
-    """The units that the variable names, in its order.
-
-    Like CUDA, it stops at the first invalid name ("-1" hides all).
-    """
+    """The units that the variable names, in its order. Like CUDA, it stops at the first invalid name ("-1": none)."""
     value = os.environ.get(VARIABLE)
     if value is None:
         return [unit for parts in computer for unit in parts]

@@ -55,7 +55,5 @@ def distinct(rows: Iterable[dict[str, Any]], count: int, last: bool = False) -> 
 
 
 def spread(count: int, most: int, seed: int = 0) -> list[int]:
-    """At most `most` of `count` places, drawn evenly, in an order that is as good as random: any first part of it is
-    a fair sample.
-    """
+    """At most `most` of `count` places, evenly drawn, ordered so that any first part is a fair sample."""
     return random.Random(seed).sample(range(count), min(count, most))

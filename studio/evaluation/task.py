@@ -16,9 +16,7 @@ MOSTLY = 0.9
 
 
 class Task(NamedTuple):
-    """labels: sorted, () where answers are no labels. tokenizer: sacrebleu's, for BLEU. headline: the metric that the
-    verdict goes by.
-    """
+    """labels: sorted, () where there are none. tokenizer: sacrebleu's. headline: the metric of the verdict."""
 
     labels: tuple[str, ...]
     json: bool

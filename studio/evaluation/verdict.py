@@ -36,10 +36,7 @@ class Verdict(NamedTuple):
 
 
 def judge(metric: str, compared: Compared, rows: int) -> Verdict:
-    """The verdict by a figure's paired difference: its 95 % interval lies above, below or around nothing.
-
-    Of a loss less is better.
-    """
+    """The verdict by a paired difference: its 95 % interval is above, below or around 0. Less loss is better."""
     low, high = compared.difference.low, compared.difference.high
     sign = -1 if metric == "loss" else 1
     if rows < FEWEST or low is None or high is None:

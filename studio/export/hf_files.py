@@ -95,9 +95,7 @@ def int_or_list(ids: Iterable[int]) -> int | list[int]:
 
 
 def legacy_rope(config: dict[str, Any]) -> dict[str, Any]:
-    """The keys that transformers 4 reads (rope_theta, rope_scaling, rope_local_base_freq) for transformers 5's
-    rope_parameters.
-    """
+    """The keys that transformers 4 reads (rope_theta, rope_scaling, …) for transformers 5's rope_parameters."""
     rope = config.get("rope_parameters")
     if not isinstance(rope, dict) or "rope_theta" in config or "rope_scaling" in config:
         return {}

@@ -118,10 +118,7 @@ def _same(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
 
 
 def _held_out(name: str) -> dict[str, Any]:
-    """{conversations, encoding} of a run's held-out rows.
-
-    No conversations where the name is no run's or the data is gone.
-    """
+    """{conversations, encoding} of a run's held-out rows. None of them where there is no such run or data."""
     try:
         order = run.find(name.partition("@")[0]).config
         rows = held_out(order)[:ROWS]

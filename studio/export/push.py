@@ -72,10 +72,7 @@ def _prepare(run: Run, folder: Path) -> None:
 
 
 def _upload(folder: Path, repo: str, private: bool, token: str, progress: Progress) -> dict[str, Any]:
-    """Upload a folder in one commit: the repository never shows half a model.
-
-    Large files on the Hub are not sent again.
-    """
+    """Upload a folder in one commit, so that no half a model is seen. Files that the Hub has are not sent again."""
     from huggingface_hub import HfApi
 
     api = HfApi(token=token)

@@ -145,9 +145,7 @@ def pace(facts: ModelFacts, config: RunConfig, rows: RowStatistics, loop: Traini
 def _writing(
     facts: ModelFacts, config: RunConfig, prompts: RowStatistics, loop: TrainingLoop, speed: Speed, answers: int
 ) -> tuple[float, float]:
-    """Seconds to write a step's answers, and those to the held-out prompts. Every token of a batch of answers reads all
-    weights once.
-    """
+    """Seconds to write a step's answers, and those to held-out prompts. A token of a batch reads all weights once."""
     stage = config.stage
     if not stage.generates:
         return 0.0, 0.0

@@ -1,4 +1,1 @@
-"""Bytes a training step needs: an autograd that counts memory instead of computing.
-
-Read autograd_tape.py, then layer.py, step.py and peak.py.
-"""
+"""Bytes of a training step: an autograd that counts memory. Read autograd_tape.py, layer.py, step.py, peak.py."""

@@ -37,9 +37,7 @@ class Linear(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """A decoder layer. norms: widths of those before and after attention and mlp; qk_norms: of those on queries and
-    keys.
-    """
+    """A decoder layer. norms: widths of those before and after attention and mlp; qk_norms: of queries and keys."""
 
     linears: tuple[Linear, ...]
     norms: tuple[int, ...]

@@ -1,6 +1,4 @@
-"""Attention on the tape: queries, keys and values, their rotation, and the kernel, as transformers' modeling files
-write them.
-"""
+"""Attention on the tape: queries, keys, values, rotation and kernel, as transformers' modeling files write them."""
 
 from __future__ import annotations
 
@@ -44,9 +42,7 @@ def project(ops: Operations, layer: Layer, hidden_states: FakeTensor) -> tuple[F
 
 
 def rotate(ops: Operations, value: FakeTensor, layer: Layer) -> FakeTensor:
-    """Queries' or keys' own norm where the model has one, then x·cos + rotate_half(x)·sin, of a part of each head
-    where the family has it so.
-    """
+    """The model's own norm of queries or keys, then x·cos + rotate_half(x)·sin of each head or a part of it."""
     tape, traits = ops.tape, ops.architecture.traits
     if layer.qk_norms:
         before, value = value, ops.norm(value, min(layer.qk_norms[0], value.numel), ops.trains_norms(layer))
@@ -121,9 +117,7 @@ def expanded(ops: Operations, value: FakeTensor) -> FakeTensor:
 def kernel(
     ops: Operations, query: FakeTensor, key: FakeTensor, value: FakeTensor, mask: FakeTensor | None
 ) -> FakeTensor:
-    """SDPA's fused kernels keep q, k, v, the output and one float32 a head and row; FlashAttention 2 (arXiv
-    2307.08691), algorithm 2.
-    """
+    """SDPA's fused kernels save q, k, v, the output and one float32 a head and row (arXiv 2307.08691, algorithm 2)."""
     tape, loop, architecture = ops.tape, ops.loop, ops.architecture
     log_sum = tape.new(loop.tokens * architecture.num_heads, 4)
     saves = [query, key, value, log_sum]
@@ -162,9 +156,7 @@ def row_scores(ops: Operations, query: FakeTensor, key: FakeTensor, value: FakeT
 def scores(
     ops: Operations, query: FakeTensor, key: FakeTensor, value: FakeTensor, mask: FakeTensor | None
 ) -> FakeTensor:
-    """Eager attention: scores, scaled, soft-capped, masked, softmax in float32, cast back, times v; all of them [batch,
-    heads, length, keys].
-    """
+    """Eager attention over [batch, heads, length, keys]: scale, soft cap, mask, float32 softmax, cast, times v."""
     tape, loop, traits = ops.tape, ops.loop, ops.architecture.traits
     size = loop.batch * ops.architecture.num_heads * loop.length * (loop.length + ops.footprint.prefix)
     scaled = tape.op(size, query.itemsize, [query, key], [query, key])

@@ -215,9 +215,7 @@ class Tape:
     # -- backward
 
     def backward(self, nodes: list[Node], until_read: bool = False) -> None:
-        """Run nodes in reverse order; the last one's grad must be set. until_read: stop before the first one that
-        reads.
-        """
+        """Run nodes in reverse order; the last one's grad must be set. until_read: stop before the first reader."""
         while nodes:
             if until_read and nodes[-1].reads and nodes[-1].grad is not None:
                 return
@@ -256,9 +254,7 @@ class Tape:
         self.add(size, "gradients")
 
     def accumulate_grad(self, node: Node, grad: Storage) -> None:
-        """Give a node a gradient (one reference); it is added to what the node has, in place where nobody else refers
-        to that.
-        """
+        """Add a gradient (one reference) to what the node has, in place where nobody else refers to that."""
         if node.grad is None:
             node.grad = grad
             return

@@ -13,9 +13,7 @@ def head_loss(ops: Operations, final: FakeTensor) -> FakeTensor:
 
 
 def chunked(ops: Operations, final: FakeTensor) -> FakeTensor:
-    """worker/loss.py: hidden states of labelled positions, logits of some of them at a time, gradient formed in
-    forward.
-    """
+    """worker/loss.py: hidden states of labelled positions, some logits at a time, gradient formed in forward."""
     tape, loop, vocab_size, trained = ops.tape, ops.loop, ops.architecture.vocab_size, ops.trains_head
     hidden_size, head_numel = ops.architecture.hidden_size, ops.architecture.embedding_numel
     labels = loop.tokens if loop.labels is None else loop.labels
@@ -52,9 +50,7 @@ def chunked(ops: Operations, final: FakeTensor) -> FakeTensor:
 
 
 def _flat(ops: Operations, final: FakeTensor) -> FakeTensor:
-    """All positions but the rows' last in one list: a copy of several rows, a view of one. Its gradient is a tensor of
-    its own in either case.
-    """
+    """All positions but the rows' last: a copy of several rows, a view of one, with a gradient tensor of its own."""
     if ops.loop.batch > 1:
         return ops.tape.op(final.numel, final.itemsize, [final])
     flat = ops.tape.view(final)
@@ -64,9 +60,7 @@ def _flat(ops: Operations, final: FakeTensor) -> FakeTensor:
 
 
 def fused(ops: Operations, final: FakeTensor) -> FakeTensor:
-    """Liger's fused linear cross entropy (arXiv 2410.10989, section 3.2): chunks of T·h/V rows, gradient of the hidden
-    states kept.
-    """
+    """Liger's fused linear cross entropy (arXiv 2410.10989, section 3.2): T·h/V rows a chunk, hidden gradient kept."""
     tape, loop, architecture = ops.tape, ops.loop, ops.architecture
     itemsize = loop.compute_itemsize
     shifted = tape.op(final.numel, itemsize, [final])

@@ -61,9 +61,7 @@ def parallel_layer(ops: Operations, layer: Layer, residual: FakeTensor, mask: Fa
 
 
 def mlp(ops: Operations, layer: Layer, hidden_states: FakeTensor) -> FakeTensor:
-    """down_proj(act(gate_proj(x)) · up_proj(x)), or down_proj(act(up_proj(x))); or experts, and a shared one beside
-    them.
-    """
+    """down_proj(act(gate_proj(x)) · up_proj(x)), or down_proj(act(up_proj(x))); or experts, with a shared one."""
     if not layer.num_experts:
         return dense_mlp(ops, layer, hidden_states)
     routed = experts(ops, layer, hidden_states)
@@ -116,10 +114,7 @@ def multiplied(ops: Operations, left: FakeTensor, right: FakeTensor) -> FakeTens
 
 
 def activation(ops: Operations, x: FakeTensor) -> FakeTensor:
-    """act(x): one kernel that saves its input (ReLU: its result), or written out as in transformers' activations.py.
-
-    Deletes x.
-    """
+    """act(x): one kernel saving its input (ReLU: its result), or as transformers writes it out. Deletes x."""
     tape, name = ops.tape, ops.architecture.traits.activation
     if name in ("gelu_new", "gelu_fast"):
         result = gelu_new(ops, x, name == "gelu_fast")
@@ -136,10 +131,7 @@ def activation(ops: Operations, x: FakeTensor) -> FakeTensor:
 
 
 def gelu_new(ops: Operations, x: FakeTensor, fast: bool) -> FakeTensor:
-    """0.5·x · (1 + tanh(√(2/π)·(x + 0.044715·x³))), each operation by itself.
-
-    CUDA's autocast takes the power in float32, and all that follows.
-    """
+    """0.5·x · (1 + tanh(√(2/π)·(x + 0.044715·x³))) by operations; CUDA's autocast takes the power in float32."""
     tape, numel = ops.tape, x.numel
 
     def then(before: FakeTensor, *saves: FakeTensor, saves_result: bool = False) -> FakeTensor:

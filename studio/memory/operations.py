@@ -95,9 +95,7 @@ class Operations:
         return _trains_norms(self.footprint.weights, layer.prefix)
 
     def norm(self, value: FakeTensor, width: int, trained: bool) -> FakeTensor:
-        """RMSNorm as transformers writes it (float32 inside), or torch's layer norm, or a fused one that keeps its
-        input alone.
-        """
+        """RMSNorm as transformers writes it (float32 inside), torch's layer norm, or a fused one saving its input."""
         if self.loop.fused_norms:
             return self.plain_norm(value, width, 4, trained)
         if self.architecture.rms_norm:

@@ -77,10 +77,7 @@ class Peak(NamedTuple):
         return {phase: self.corrected(self.overhead.at(size, self.step)) for phase, size in phases}
 
     def by_cause(self) -> dict[str, int]:
-        """The expected bytes by CAUSES.
-
-        The correction goes to the overhead; what would make that smaller than the context goes to all causes alike.
-        """
+        """The expected bytes by CAUSES. The correction is overhead; what it would push below the context hits all."""
         causes = {cause: self.step.causes.get(cause, 0) for cause in CAUSES}
         causes["workspace"] += self.step.causes.get("gradients in flight", 0) + self.overhead.workspace
         causes["optimizer"] += self.overhead.paged

@@ -110,9 +110,7 @@ def quantized_bytes(shape: tuple[int, ...], kind: str, double: bool) -> int:
 
 
 def nf4_bytes(size: int, double: bool) -> int:
-    """Half a byte a weight and a float32 scale per 64; doubled: 8-bit scales, a float32 per 256 of them, a code table
-    of 256 floats.
-    """
+    """Half a byte a weight, a float32 scale per 64; doubled: 8-bit scales, a float32 per 256, a table of 256 floats."""
     scales = -(-size // BLOCK)
     table = 16 * 4
     if not double:

@@ -152,10 +152,7 @@ def _inputs(ops: Operations) -> list[FakeTensor | None]:
 def _plan(
     layers: tuple[Layer, ...], footprint: Footprint, loop: TrainingLoop
 ) -> list[tuple[Layer, int, Callable[..., FakeTensor]]]:
-    """(layer, number of equal layers that it stands for, how it is walked).
-
-    The first and the last layer stand for themselves alone.
-    """
+    """(layer, number of equal layers that it stands for, how it is walked); the first and the last stand alone."""
     low_rank, bottleneck, scaled = footprint.low_rank, footprint.bottleneck, footprint.scaled
     added = ByIdentity((low_rank,)), ByIdentity((bottleneck,)), ByIdentity((scaled,))
     count = len(layers) - loop.kept_layers if loop.checkpointing else 0

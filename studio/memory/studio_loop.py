@@ -159,16 +159,12 @@ def holds_reference(config: RunConfig) -> bool:
 
 
 def shares_keys(device: Device, itemsize: int) -> bool:
-    """Whether torch's flash kernel is taken, which alone reads keys that heads share without copies
-    (worker/attention.py). itemsize: bytes of a number.
-    """
+    """Whether torch's flash kernel is taken, which alone reads shared keys without copies (worker/attention.py)."""
     return device.traits.torch == "cuda" and itemsize == 2 and (device.capability or (8, 0)) >= (8, 0)
 
 
 def with_fsdp(loop: TrainingLoop) -> TrainingLoop:
-    """The loop where the model is split over devices: computed in one format, with AdamW in place of bitsandbytes'
-    optimizers.
-    """
+    """The loop of a model split over devices: one compute format, AdamW in place of bitsandbytes' optimizers."""
     fits = not any(word in loop.optimizer for word in ("8bit", "paged", "bnb"))
     return loop._replace(
         fsdp=True, hidden_itemsize=loop.compute_itemsize, optimizer=loop.optimizer if fits else "adamw_torch_fused"

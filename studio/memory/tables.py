@@ -1,6 +1,4 @@
-"""The page on memory: an 8B model under full, LoRA and QLoRA line by line, and the tutorials' 7B table, by the same
-code as every estimate.
-"""
+"""The page on memory: an 8B model under full, LoRA and QLoRA line by line, and the tutorials' 7B table."""
 
 from __future__ import annotations
 
@@ -65,9 +63,7 @@ SIZES = (8, 12, 16, 24, 40, 48, 80, 141)  # GB of cards people have
 
 @lru_cache(maxsize=1)
 def seven() -> tuple[dict[str, Any], ...]:
-    """The tutorials' table of a 7B model, by this code: {method, said, total, card (GB, None: several)}, at one row of
-    512 tokens, their least.
-    """
+    """The tutorials' table of a 7B model, at one row of 512 tokens: {method, said, total, card (GB, None: several)}."""
     rows = []
     for name in METHODS:
         expected = _estimate(SEVEN, name, 512, 1, cards.device("NVIDIA A100 80GB"), checkpointing=True)

@@ -1,7 +1,4 @@
-"""Adapter: a small bottleneck network after each sublayer, Adapter(x) = x + f(x·W_down)·W_up.
-
-The model itself stays untouched.
-"""
+"""Adapter: a small bottleneck after each sublayer, Adapter(x) = x + f(x·W_down)·W_up; the model is untouched."""
 
 from __future__ import annotations
 

@@ -242,10 +242,7 @@ def _label(bundle: Bundle) -> str:
 
 
 class _hub_errors:
-    """Context that turns the Hub's errors into DeviceError, or Unreachable if it does not answer.
-
-    Never shows the token.
-    """
+    """Turns the Hub's errors into DeviceError, or Unreachable where it does not answer. Never shows the token."""
 
     def __init__(self, what: str):
         self.what = what

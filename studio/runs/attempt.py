@@ -177,10 +177,7 @@ class Attempt:
                 pass
 
     def _copy(self, selector: selectors.BaseSelector, log: Log, wait: float) -> bool:
-        """Copy available output to the log; False if there was none.
-
-        With a closed pipe it only sleeps for `wait` seconds.
-        """
+        """Copy available output to the log; False if there was none. With a closed pipe it sleeps `wait` seconds."""
         if not selector.get_map():
             time.sleep(wait)
             return False

@@ -146,9 +146,7 @@ def _refuse_unsound(inner: Path, step: int, files: dict[str, Any]) -> None:
 
 
 def _is_whole(file: Path) -> bool:
-    """Whether a file is complete, judged by its format: a zip's directory is at its end, safetensors states its
-    length.
-    """
+    """Whether a file is complete by its format: a zip ends in its directory, safetensors states its length."""
     if file.suffix in (".pt", ".pth"):
         return zipfile.is_zipfile(file)
     if file.suffix == ".safetensors":

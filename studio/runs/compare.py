@@ -25,10 +25,7 @@ AXES = ("step", "tokens", "time")
 
 
 def compare(runs: list[Run]) -> dict[str, Any]:
-    """{runs, settings: [{key, values}], numbers: [{key, values}], curves, answers: [{prompt, answers}]}.
-
-    All values are in the order of the runs.
-    """
+    """{runs, settings: [{key, values}], numbers: [{key, values}], curves, answers: [{prompt, answers}]}, by run."""
     summaries = [summary(run) for run in runs]
     return {
         "runs": [row["id"] for row in summaries],
@@ -53,9 +50,7 @@ def differing(runs: list[Run]) -> list[dict[str, Any]]:
 
 
 def curves(events: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """{train: {step, tokens, time, loss}, eval: {…}} of one run; time: seconds of work, without pauses between
-    attempts.
-    """
+    """{train: {step, tokens, time, loss}, eval: {…}} of a run; time: seconds of work, without pauses."""
     points: dict[str, Any] = {
         "train": {name: [] for name in (*AXES, "loss")},
         "eval": {name: [] for name in (*AXES, "loss")},

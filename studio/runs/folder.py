@@ -96,16 +96,11 @@ class Run:
         return config
 
     def changes(self) -> list[dict[str, Any]]:
-        """Changes of the order since the start, oldest first: {at, why, changes: {section: {key: value}}}.
-
-        config.yaml itself never changes.
-        """
+        """Changes of the order since the start, oldest first: {at, why, changes}. config.yaml itself never changes."""
         return json_text.read_or_default(self.folder / "changes.json", [])
 
     def edited(self) -> list[dict[str, Any]]:
-        """{source, from, counts, text} of each data file that was made in the editor; edited.json has the full
-        records.
-        """
+        """{source, from, counts, text} of each data file made in the editor; edited.json has the full records."""
         records = json_text.read_or_default(self.folder / "edited.json", [])
         return [{"source": record["source"], **edit_summary(record)} for record in records]
 
@@ -157,18 +152,13 @@ class Run:
         return events.last(self.events_file, STATE_EVENTS)
 
     def state(self, run_events: list[dict[str, Any]] | None = None, alive: bool | None = None) -> str:
-        """One of STATES, from lock and events.
-
-        run_events: read after `alive` was, otherwise a run that ends in between looks lost.
-        """
+        """One of STATES, from lock and events. run_events: read after `alive`, else an end in between looks lost."""
         alive = self.alive() if alive is None else alive
         state_event = self.state_event() if run_events is None else events.latest(run_events, *STATE_EVENTS)
         return derive_state(alive, state_event or self.implied_state_event(), self.stop_file.exists())
 
     def implied_state_event(self) -> dict[str, Any] | None:
-        """In place of missing events: a run with a log was started, so its events were deleted; without one it is
-        queued.
-        """
+        """In place of missing events: a run with a log was started and lost its events; without one it is queued."""
         return {"at": 0.0, "kind": "phase", "name": "starting"} if self.log.exists() else None
 
     def attempt(self) -> int:

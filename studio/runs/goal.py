@@ -11,10 +11,7 @@ from studio.runs import checkpoints
 
 
 def finish(run: Run) -> None:
-    """Make the newest checkpoint of an ended run its result, without another step.
-
-    Raises RunError without a checkpoint.
-    """
+    """Make an ended run's newest checkpoint its result, without another step. Raises RunError without one."""
     newest = checkpoints.newest(run.checkpoints)
     if newest is None or (run.result / "manifest.json").is_file():
         raise RunError(

@@ -36,9 +36,7 @@ def processes(config: RunConfig, available: list[Device] | None = None) -> int:
 
 
 def is_remote(run: Run) -> bool:
-    """Whether the run trains on another computer; False for an unreadable order, which then fails here with a
-    message.
-    """
+    """Whether the run trains on another computer; False for an unreadable order, which fails here with a message."""
     try:
         return run.config.place.remote
     except StudioError:
@@ -57,9 +55,7 @@ def device_count(run: Run) -> int:
 
 
 def command(run: Run) -> list[str]:
-    """The trainer's command line: plain python, torchrun with a process per device, or studio.follow for a remote
-    place.
-    """
+    """The trainer's command line: python, torchrun with a process per device, or studio.follow for another place."""
     if run.config.place.remote:
         return [sys.executable, "-m", "studio.follow", str(run.folder)]
     if run.config.combine:

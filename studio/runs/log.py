@@ -13,10 +13,7 @@ ATTEMPT = "──── attempt "  # starts each attempt's part of the log
 
 
 class Log:
-    """Writes a log; beyond HEAD + 2·TAIL bytes the middle is replaced by a line that says so.
-
-    Never raises on a full disk.
-    """
+    """A log whose middle, beyond HEAD + 2·TAIL bytes, gives way to a line that says so. Survives a full disk."""
 
     def __init__(self, path: Path):
         self.path = path

@@ -18,10 +18,7 @@ def known(run: Run) -> bool:
 
 
 def remove(run: Run) -> str:
-    """Delete the run's files at its place. Returns a sentence about what is left there, or "".
-
-    Raises RunError while it is still running there.
-    """
+    """Delete the run's files at its place. Returns what is left there, or "". Raises RunError while it runs there."""
     if not launch.is_remote(run) or not known(run):
         return ""
     place = run.config.place

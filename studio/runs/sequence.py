@@ -21,9 +21,7 @@ FREE_TO_CHANGE = (
 
 
 def sequence(config: RunConfig) -> dict[str, Any]:
-    """The settings that a resume needs unchanged: they determine the order of rows, the weights and the optimizer
-    state.
-    """
+    """The settings that a resume needs unchanged: they fix the order of rows, the weights and the optimizer state."""
     order = config.model_dump(mode="json")
     training = order["training"]
     fields = {

@@ -57,10 +57,7 @@ def seconds_to_sigterm(stop_mode: str, state_event: dict[str, Any], seconds_per_
 
 
 def signal_group(trainer: subprocess.Popen[bytes], number: int) -> None:
-    """Signal the trainer's process group.
-
-    Its id is not reused while the trainer is unreaped or the group has members.
-    """
+    """Signal the trainer's process group, whose id is not reused while the trainer is unreaped or it has members."""
     try:
         os.killpg(trainer.pid, number)
     except (ProcessLookupError, PermissionError):

@@ -22,9 +22,7 @@ LEAST_SPREAD = 1e-4  # added to the spread of a group that its advantages are di
 
 
 class GRPO(Stage):
-    """Shao et al. 2024, arXiv 2402.03300; losses of 2503.20783 (dr_grpo) and 2503.14476 (dapo); a tenth of the method's
-    rate.
-    """
+    """Shao et al. 2024, arXiv 2402.03300; losses of 2503.20783 (dr_grpo), 2503.14476 (dapo); a tenth of the rate."""
 
     name: Literal["grpo"] = Field("grpo", frozen=True, title="Stage", description="Group relative policy optimization.")
     list_position: ClassVar[int] = 5

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 
 class Reward(Stage):
-    """Bradley and Terry's model of pairs, as in Ouyang et al. 2022, arXiv 2203.02155, eq. 1; half of the method's
-    rate.
-    """
+    """Bradley and Terry's model of pairs, as in Ouyang et al. 2022, arXiv 2203.02155, eq. 1; half the method's rate."""
 
     name: Literal["reward"] = Field("reward", frozen=True, title="Stage", description="A reward model.")
     list_position: ClassVar[int] = 4

@@ -54,10 +54,7 @@ class Conversation:
         return bool(self.turns) and any(answer["state"] in IN_PROGRESS for answer in self.turns[-1]["answers"])
 
     def write(self, at_once: bool = True) -> None:
-        """Write the file, if there is one and it is due.
-
-        A full disk does not end an answer: `write_error` keeps the reason.
-        """
+        """Write the file where it is due. A full disk does not end an answer: `write_error` keeps the reason."""
         with self.lock:
             due = at_once or time.monotonic() - self._written_at > WRITE
             if not self.saved or self.deleted or not due:
@@ -253,10 +250,7 @@ def _file(name: str) -> Path:
 
 
 def row(messages: list[Message]) -> dict[str, Any]:
-    """Convert messages to a training row in the chatml format.
-
-    Raises DataError where no answer would be left to learn.
-    """
+    """Convert messages to a row in the chatml format. Raises DataError where no answer would be left to learn."""
     trained = [
         {"role": message["role"], "content": message["content"]} for message in messages if message["content"].strip()
     ]
@@ -272,9 +266,7 @@ def row(messages: list[Message]) -> dict[str, Any]:
 
 
 def new_file(rows: Iterable[dict[str, Any]], name: str) -> Path:
-    """Write rows as a data file of their own, uploads/NAME.jsonl or NAME-2.jsonl, …; one that is there and says the
-    same is returned.
-    """
+    """Write rows as a data file, uploads/NAME.jsonl or NAME-2.jsonl, …, or return the one that says the same."""
     return new_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), name, "jsonl")
 
 

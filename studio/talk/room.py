@@ -41,10 +41,7 @@ def check(loaded: Sequence[ModelReference], new: Sequence[ModelReference]) -> No
 
 
 def reserved_by_training() -> tuple[str, int]:
-    """(run, bytes) of the running training: what it was estimated to need and has not taken yet.
-
-    ("", 0) without one.
-    """
+    """(run, bytes that it was estimated to need and has not taken yet) of the running training, else ("", 0)."""
     for training in run.runs():
         if training.state(training.events()) in run.ALIVE:
             summary = run.summary(training)

@@ -103,10 +103,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 
 def tally(about: str, other: str | None = None) -> dict[str, Any]:
-    """{votes, wins, losses, ties, rate, low, high} of `about`, against `other` only if given.
-
-    A tie counts half for each.
-    """
+    """{votes, wins, losses, ties, rate, low, high} of `about`, against `other` if given. A tie counts half each."""
     counted = [vote for vote in votes(about) if other in (None, vote["left"]["model"], vote["right"]["model"])]
     wins = sum(vote["winner"] == about for vote in counted)
     ties = sum(vote["winner"] is None for vote in counted)

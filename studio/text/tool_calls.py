@@ -84,10 +84,7 @@ def has_arguments(call: Message) -> bool:
 
 
 def tools_of(value: Any) -> list[Any] | None:
-    """Declared tools as [{"type": "function", "function": {…}}, …], from a list, an object, or their JSON.
-
-    None where there are none.
-    """
+    """Declared tools as OpenAI's list, from a list, an object or their JSON; None where there are none."""
     if isinstance(value, str):
         try:
             value = json_text.read(value)

@@ -21,10 +21,7 @@ LARGEST = 200_000_000  # bytes of an upload that is looked into
 
 @rights.job(waits=True)
 def align(name: str, file: str) -> dict[str, Any]:
-    """Queue the run that teaches a finished one what is in a file of preferences, every setting the stage's own.
-
-    Returns {run, state}.
-    """
+    """Queue a run that teaches a finished one a file of preferences, by the stage's defaults. Returns {run, state}."""
     order = _order(name, file)
     reason = space.blocked_reason(space.space())
     if reason:

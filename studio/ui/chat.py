@@ -290,10 +290,7 @@ def chat_unload() -> dict[str, Any]:
 
 @rights.job()
 def chat_keep(values: dict[str, Any]) -> dict[str, Any]:
-    """Append an answer, as it is or corrected, to a data set as a training row.
-
-    {id, turn, side, text, name} -> {path, rows}.
-    """
+    """Append an answer, as it is or corrected, to a data set. {id, turn, side, text, name} -> {path, rows}."""
     talk = chats.find(str(values.get("id", "")))
     turn, side, text = values.get("turn"), values.get("side"), values.get("text")
     if (

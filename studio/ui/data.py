@@ -195,10 +195,7 @@ def _lengths(run_config: RunConfig, lang: str) -> Question:
 
 
 def _beyond(found: measure.Lengths, run_config: RunConfig) -> list[Question]:
-    """The rows that are longer than the model's context although the cut leaves them so.
-
-    virtual: tokens that the method puts before each.
-    """
+    """Rows longer than the model's context although the cut leaves them so. virtual: tokens put before each row."""
     taken = run_config.virtual_tokens + run_config.stage.answer_tokens
     context = found.context and found.context - taken
     if context is None or run_config.data.max_length <= context or not (count := int((found.tokens > context).sum())):
@@ -229,10 +226,7 @@ def _number(value: Any) -> int:
 
 @rights.job(waits=True)
 def rated_pairs(source: str) -> dict[str, Any]:
-    """A new data set of preference pairs made of a file of ratings, best and worst answer to each prompt.
-
-    Returns {source, name, pairs, left_out}.
-    """
+    """A data set of pairs out of a file of ratings: best and worst answers. Returns {source, name, pairs, left_out}."""
     guard.allow(config.build({"data": {"train": source}}))
     rows, left_out = pairs_of(source)
     path = chats.new_file(rows, f"pairs-from-{slug(Path(source).stem)}"[:60])

@@ -49,10 +49,7 @@ def edit_row(question: Question) -> Question:
 
 @rights.read(waits=True)
 def edit_find(question: Question) -> Question:
-    """{order, find, put, regex, case, only, start} -> what would be replaced, and where to go on; or {error}.
-
-    It scans as many rows as SCAN_SECONDS allows.
-    """
+    """{order, find, put, regex, case, only, start} -> what would be replaced and where to go on, or {error}."""
     return _answered(_find, question)
 
 

@@ -86,9 +86,7 @@ def lists_of(value: Any) -> list[Question]:
 
 
 def texts_of(value: Any) -> dict[str, str]:
-    """The values of a row's fields that are no text, as JSON with every digit, by their path as JSON: a browser rounds
-    large numbers, and writes 1.0 as 1.
-    """
+    """A row's values that are no text, as JSON by their path as JSON: a browser rounds numbers and drops .0."""
     fields = [((key,), item) for key, item in value.items()] if isinstance(value, dict) else [((), value)]
     for path, turns in turn_lists(value):
         fields += [((*path, n, key), item) for n, turn in enumerate(turns) for key, item in turn.items()]

@@ -76,10 +76,7 @@ def _short(conversation: dict[str, Any], faults: dict[int, list[str]]) -> dict[s
 
 
 def preview_of(run_config: RunConfig, dataset: data.Dataset, row: int, lang: str) -> dict[str, Any]:
-    """A row (by its number in the file) in full, and the numbers before and after it.
-
-    A refused row comes with its problems alone.
-    """
+    """A row by its number, and its neighbours' numbers. A refused row comes with its problems alone."""
     numbers = dataset.conversations.row_numbers
     place = int(np.searchsorted(numbers, row))
     problems = [

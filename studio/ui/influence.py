@@ -55,10 +55,7 @@ def stop_influence(name: str) -> dict[str, Any]:
 
 @rights.job(waits=True)
 def train_without(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Queue the run again without some training rows, {row, source} each, on the same held-out rows.
-
-    Returns {run, state} of the new run.
-    """
+    """Queue the run again without some rows, {row, source} each, on the same held-out rows. Returns {run, state}."""
     entries = [
         {"row": entry["row"], "source": entry["source"]}
         for entry in (rows if isinstance(rows, list) else [])

@@ -17,10 +17,7 @@ HIDDEN = ("url", "rows")
 
 @rights.job(waits=True)
 def judge_answers(name: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Begin to judge a run's answers. settings: as the command's: url, model, prompt, rows, per_minute, minutes.
-
-    Returns {run, state}.
-    """
+    """Begin to judge answers. settings: the command's (url, model, prompt, rows, per_minute, minutes)."""
     run = live.get_run(name)
     if not isinstance(settings, dict):
         raise OrderError("The settings of the judge must be named.", "Give url and model.", "judge")

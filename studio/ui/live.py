@@ -38,10 +38,7 @@ tails = Tails()
 
 
 class RunsSnapshot(NamedTuple):
-    """All runs at one moment.
-
-    rows: the table, the newest first. mark: changes when a row that is not alive does. runs: by id, with their rows.
-    """
+    """All runs at one moment. rows: newest first. mark: changes with rows of runs not alive. runs: by id."""
 
     rows: list[dict[str, Any]]
     mark: str

@@ -26,10 +26,7 @@ def read_document(file: Any, name: str = "") -> dict[str, Any]:
 
 @rights.job(waits=True)
 def make_rows(id: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Begin to have rows written about a document. settings: as the command's: url, model, prompt, per_passage, ….
-
-    Returns {id, state}.
-    """
+    """Begin to write rows about a document. settings: the command's (url, model, prompt, per_passage, …)."""
     task, order = making.Making(making.folder(id)), making.order_of(settings)
     task.start(["make"], order.model_dump(), device=False)
     return {"id": id, "state": "going"}

@@ -176,10 +176,7 @@ def held_out(run_config: RunConfig, usable: float) -> int:
 
 
 def facts_of(run_config: RunConfig) -> model.ModelFacts | None:
-    """The facts of the ordered model, also of one that is only on the Hub; None where it cannot be asked.
-
-    Raises ModelError for a path that is no model.
-    """
+    """The facts of the ordered model, here or on the Hub; None where it does not answer. Raises ModelError."""
     folder = source.check(run_config.model)
     if folder is not None:
         return estimate.grown(model.facts(folder), run_config)

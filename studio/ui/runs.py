@@ -135,10 +135,7 @@ def extend(name: str, epochs: float) -> dict[str, Any]:
 
 @rights.job()
 def repair_run(name: str, change: dict[str, Any]) -> dict[str, Any]:
-    """Apply a change that was offered after a failure: resume where the checkpoint allows it, else start anew.
-
-    Returns {run, state}.
-    """
+    """Apply a change offered after a failure: resume if the checkpoint allows it, else anew. Returns {run, state}."""
     chosen = run.find(name)
     offered = next((item for item in remedies.repairs(chosen) if item["change"] == change), None)
     if offered is None:

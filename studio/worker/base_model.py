@@ -29,10 +29,7 @@ from studio.worker.report import Report
 def load_in_finite_precision(
     config: RunConfig, resolved: Resolved, folder: Path, rows: data.Prepared, report: Report
 ) -> tuple[Resolved, Any, Any]:
-    """(resolved, base, tuned), in float32 where fp16 cannot hold this model's numbers.
-
-    Raises OrderError where fp16 was ordered and cannot.
-    """
+    """(resolved, base, tuned), in float32 where fp16 cannot hold the numbers. Raises OrderError if fp16 was ordered."""
     base, tuned = load_and_wrap(config, resolved, folder)
     report.precision = resolved.dtype
     device = next(tuned.parameters()).device
@@ -65,9 +62,7 @@ def load_and_wrap(config: RunConfig, resolved: Resolved, folder: Path) -> tuple[
 
 
 def attention_kernel(config: RunConfig, resolved: Resolved) -> str | None:
-    """The attention that a base is loaded with; None: transformers' own choice, SDPA or eager where a family has no
-    SDPA.
-    """
+    """The attention that a base is loaded with; None: transformers' choice, SDPA, or eager where that is missing."""
     attention.register()
     kernel = attention.PACKED_ATTENTION if resolved.attention == "sdpa" and not resolved.masked else resolved.attention
     return None if kernel == "sdpa" and config.training.attention == "auto" else kernel

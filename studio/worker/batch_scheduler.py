@@ -1,7 +1,4 @@
-"""The batch scheduler: the only thread that touches a model.
-
-It prefills prompts and steps every running answer in turn.
-"""
+"""The batch scheduler: the only thread that touches a model. It prefills prompts and steps all running answers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""python -m studio.worker.convert FILE.gguf FOLDER: convert a GGUF model to bf16 safetensors with tokenizer and
-template.
-"""
+"""python -m studio.worker.convert FILE.gguf FOLDER: a GGUF model as bf16 safetensors, tokenizer and template."""
 
 from __future__ import annotations
 
@@ -12,10 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
 def convert(gguf: Path, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Write config, weights and tokenizer into a folder.
-
-    transformers dequantizes; its traces of the quantizer are removed.
-    """
+    """Write config, weights and tokenizer into a folder, dequantized by transformers, without traces of that."""
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=dtype)
     model.config.__dict__.pop("quantization_config", None)
     model.hf_quantizer = None

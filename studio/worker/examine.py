@@ -1,7 +1,4 @@
-"""The doctor's parts, done with the trainer's and the model server's own code.
-
-A part returns a sentence and its figures.
-"""
+"""The doctor's parts, by the trainer's and the model server's own code: each returns a sentence and figures."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The doctor's parts on memory, speed and chat: peak against estimate, tokens a second, memory the model server
-returns.
-"""
+"""The doctor's parts on memory, speed and chat: peak against estimate, tokens a second, memory given back."""
 
 from __future__ import annotations
 
@@ -84,10 +82,7 @@ def can(method: str, first: device.Device) -> None:
 
 
 def memory(bench: Bench, method: str) -> tuple[str, dict[str, Any]]:
-    """Compare estimated and measured memory for the two largest sizes that fit.
-
-    Measured by torch's allocator and by the driver, or by the kernel on a CPU.
-    """
+    """Compare estimated and measured memory (allocator's and driver's, or the kernel's) for the two largest sizes."""
     first = device.devices()[0]
     can(method, first)
     # a forked child is not charged for libraries mapped before the fork, 120 MiB that a run has: spawn on a CPU
@@ -147,9 +142,7 @@ def _made(bench: Bench, name: str, changes: dict[str, Any]) -> tuple[str, dict[s
 
 
 def _case(bench: Bench, method: str, name: str, changes: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Run once: {estimated, high, measured, allocated, …} in bytes, as reserved by the allocator or counted by the
-    kernel.
-    """
+    """Run once: {estimated, high, measured, allocated, …} in bytes reserved, or counted by the kernel."""
     model, data = (
         bench.model(name, **changes),
         random_model.rows(bench.work / "long.json", 16, bench.length // 4, alike=True),

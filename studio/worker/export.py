@@ -35,10 +35,7 @@ TYPES = {"f16": torch.float16, "f32": torch.float32}
 
 
 def merged(reference: ModelReference, out: Path, precision: str = "own") -> None:
-    """Write a folder that transformers and vLLM load: merged weights, tokenizer, template and end tokens.
-
-    precision: own (the base's dtype), f16 or f32.
-    """
+    """Write a folder for transformers and vLLM: merged weights, tokenizer, template. precision: own, f16 or f32."""
     out.mkdir(parents=True, exist_ok=True)
     dtype = TYPES.get(precision) or base_dtype(reference)
     shapes = merge(reference, out, dtype, model.facts(reference.base).exact if precision == "own" else ())

@@ -164,9 +164,7 @@ class LoraForward:
 
 
 def _frozen_linear(base: Any, dtype: torch.dtype) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """(weight [outputs, inputs], bias) of a base layer that is x · Wᵀ + b, both frozen and of this type, and that
-    nothing listens to; else (None, None).
-    """
+    """(weight [outputs, inputs], bias) of a frozen x · Wᵀ + b of this type without hooks; else (None, None)."""
     if type(base) not in (torch.nn.Linear, Conv1D) or base._forward_hooks or base._forward_pre_hooks:
         return None, None
     tensors = [tensor for tensor in (base.weight, base.bias) if tensor is not None]

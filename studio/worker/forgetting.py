@@ -83,9 +83,7 @@ def batches(rows: Sequence[Row], vocabulary: int, device: str) -> Iterator[list[
 
 
 class TargetBatch(NamedTuple):
-    """Rows padded into one batch. input_ids: [rows, width]; positions: of the targets among labels[:, 1:].flatten();
-    targets: [targets].
-    """
+    """Padded rows. input_ids: [rows, width]; positions: of the targets among labels[:, 1:].flatten()."""
 
     input_ids: torch.Tensor
     positions: torch.Tensor

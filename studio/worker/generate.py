@@ -21,10 +21,7 @@ TOP_CANDIDATES = 256  # tokens that top_p looks at before it sorts the whole voc
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen.
-
-    temperature 0 is greedy; logprobs is the number of alternatives to report, None for none.
-    """
+    """How the next token is chosen. temperature 0: greedy; logprobs: number of alternatives to report, or None."""
 
     max_tokens: int = 512
     temperature: float = 1.0
@@ -40,10 +37,7 @@ class Sampling:
 
 
 class IncrementalText:
-    """Decodes tokens one at a time.
-
-    It withholds incomplete characters and text that may be the start of a stop text.
-    """
+    """Decodes tokens one at a time; withholds incomplete characters and the possible start of a stop text."""
 
     def __init__(self, decode: Callable[[list[int]], str], stops: Sequence[str] = (), first: str = ""):
         self.decode = decode
@@ -265,10 +259,7 @@ class Batch:
 
     @torch.inference_mode()
     def step(self) -> list[tuple[Answer, str]]:
-        """Generate one token for every answer and drop those that ended.
-
-        Returns (answer, text that became readable).
-        """
+        """Generate one token for each answer and drop those that ended. Returns (answer, text that became readable)."""
         self._drop_finished()
         if not self.answers:
             return []

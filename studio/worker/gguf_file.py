@@ -111,9 +111,7 @@ def _rope_factors(facts: ModelFacts) -> dict[str, list[float]]:
 
 
 def llama3_factors(rope: dict[str, Any], width: int) -> list[float]:
-    """The divisor of each frequency: 1 for short waves, `factor` for long ones, a blend between (Llama 3.1's rope
-    scaling).
-    """
+    """The divisor of each frequency (Llama 3.1's rope scaling): 1 for short waves, `factor` for long, else blended."""
     factor, low, high, old = (
         float(rope[key])
         for key in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")

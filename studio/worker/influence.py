@@ -174,10 +174,7 @@ def adapter_weights(models: LoadedModels, loaded: LoadedModel) -> list[torch.nn.
 
 
 def outer_factors(model: torch.nn.Module) -> list[torch.nn.Parameter]:
-    """The weights to which the adapter's change of the model is proportional: LoRA's B, a bottleneck's way up.
-
-    Empty for methods without such weights.
-    """
+    """The weights to which the adapter's change is proportional (LoRA's B, a bottleneck's way up), if any."""
     factors: list[torch.nn.Parameter] = []
     for module in model.modules():
         if isinstance(module, LoraLayer):

@@ -42,10 +42,7 @@ class PartFailed(Exception):
 
 
 def run_isolated(job: Job, arguments: tuple[Any, ...], limit: float, start: str = START) -> Outcome:
-    """Run a job in a new process, which is ended after `limit` seconds with all it started.
-
-    start: "fork" or "spawn".
-    """
+    """Run a job in a new process, ended with all it started after `limit` seconds. start: "fork" or "spawn"."""
     context = multiprocessing.get_context(start)
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_send_outcome, args=(sender, job, arguments))

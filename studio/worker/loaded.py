@@ -130,9 +130,7 @@ class LoadedModels:
         return _for_inference(adapted, self.dtype, reference.method)
 
     def _quantization(self, reference: ModelReference) -> Quantization | None:
-        """None (16 bits) where the base fits the device beside a running training, else the quantization of the
-        training.
-        """
+        """None (16 bits) where the base fits beside a running training, else the quantization of the training."""
         if (reference.base, None) in self.bases:
             return None
         free = device.devices()[0].free - room.reserved_by_training()[1]

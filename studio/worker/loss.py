@@ -280,10 +280,7 @@ def _scale_and_cast(grad: torch.Tensor, grad_output: torch.Tensor, dtype: torch.
 
 
 def _cross_entropy(logits: torch.Tensor, grad_logits: torch.Tensor, head: Head, targets: torch.Tensor) -> torch.Tensor:
-    """The losses [n] of a chunk; fills `grad_logits`, float32 [n, vocabulary], with their gradient by head(hidden).
-
-    targets: [n, 1].
-    """
+    """The losses [n] of a chunk; fills `grad_logits`, float32 [n, vocabulary], with their gradient. targets: [n, 1]."""
     bias, transform = head.bias, head.transform
     is_plain = bias is None and transform == LogitTransform()
     values = logits

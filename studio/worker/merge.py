@@ -30,10 +30,7 @@ Weights = Iterator[tuple[str, torch.Tensor]]
 
 
 def weights(reference: ModelReference) -> Weights:
-    """Yield every stored tensor of the merged model in float32.
-
-    Raises ExportError where the method cannot be merged.
-    """
+    """Yield every stored tensor of the merged model in float32. Raises ExportError where a method cannot merge."""
     if reference.result is None and not model.facts(reference.base).quantizer:
         yield from _stored_tensors(reference.base)
     elif reference.result is None:

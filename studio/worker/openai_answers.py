@@ -1,6 +1,4 @@
-"""Answers in OpenAI's shapes: chat completions with tool calls, and text completions, each whole or as a stream of
-chunks.
-"""
+"""Answers in OpenAI's shapes: chat completions with tool calls, and text completions, whole or streamed."""
 
 from __future__ import annotations
 

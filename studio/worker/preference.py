@@ -219,9 +219,7 @@ class Metrics:
         self.rewards.append(rewards)
 
     def take(self) -> dict[str, float]:
-        """The metrics of stage.METRICS over all processes, and a new beginning. A metric of a kind of answers that did
-        not occur: none.
-        """
+        """The metrics of stage.METRICS over all processes, then begin anew. None of answers that did not occur."""
         kl, taken = self.kl, zip(self.answers, self.rewards)
         parts = [(one.good, reward, one.log_probs, one.lengths) for one, reward in taken]
         self.answers, self.rewards, self.kl = [], [], []

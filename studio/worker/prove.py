@@ -118,10 +118,7 @@ def of_transformers(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
 
 
 def _generate(loaded: Any, tokenizer: Any, prompts: list[list[int]], max_tokens: int) -> list[dict[str, Any]]:
-    """Greedy answers to a batch padded on the left.
-
-    Both sides ignore the generation config's sampling and penalties.
-    """
+    """Greedy answers to a batch padded on the left, without the generation config's sampling and penalties."""
     longest = max(map(len, prompts))
     ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=loaded.device)
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=loaded.device)

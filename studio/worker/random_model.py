@@ -1,7 +1,4 @@
-"""Models of random weights in a real model's shape (memory/models.json), with a tokenizer and rows.
-
-No network is needed.
-"""
+"""Models of random weights in a real model's shape (memory/models.json), with tokenizer and rows, off line."""
 
 from __future__ import annotations
 

@@ -224,9 +224,7 @@ class Report(TrainerCallback):
         return self.run.stop_request()
 
     def check_stop(self) -> None:
-        """Raise StoppedBeforeStart where the run is asked to stop. One of several processes cannot end alone: it goes
-        on.
-        """
+        """Raise StoppedBeforeStart where a stop is asked for. One of several processes cannot end alone: it goes on."""
         if distributed.world_size() == 1 and self.stop_request() is not None:
             raise StoppedBeforeStart
 

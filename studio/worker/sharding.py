@@ -49,9 +49,7 @@ def may_shard(config: RunConfig) -> bool:
 
 
 def _is_proved(config: RunConfig) -> bool:
-    """Whether FSDP is proved for an order: not with an embedding whose rows of new tokens are trained alone, nor for
-    losses that compare answers.
-    """
+    """Whether FSDP is proved for an order: not for new tokens' rows, nor for losses that compare answers."""
     return not config.data.new_tokens and config.stage.is_supervised
 
 

@@ -25,10 +25,7 @@ def calls_start(text: str) -> int:
 
 
 def parse_calls(text: str) -> tuple[str, list[dict[str, Any]]]:
-    """Return (content, tool calls in OpenAI's shape).
-
-    With a call that is no JSON object with a name, the text is content.
-    """
+    """(content, tool calls in OpenAI's shape). With a call that is no JSON object with a name, the text is content."""
     start = calls_start(text)
     source = text[start:]
     try:

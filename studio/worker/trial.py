@@ -1,6 +1,4 @@
-"""A trial: the trainer (worker/train.py) runs an order in this process, and its losses, first gradient and events are
-kept.
-"""
+"""A trial: the trainer (worker/train.py) runs an order here; its losses, first gradient and events are kept."""
 
 from __future__ import annotations
 
@@ -94,10 +92,7 @@ def run_trial(
     again: Trial | None = None,
     watched: bool = True,
 ) -> Trial:
-    """Run an order. Raises what the trainer raises.
-
-    again: a stopped trial to resume. watched: keep the start weights and the gradient, which takes memory.
-    """
+    """Run an order. again: a stopped trial to resume. watched: keep start weights and gradient, which takes memory."""
     started = time.monotonic()
     trial = again or Trial(run.create(config.build(order)))
     trial.folder.stop_file.unlink(missing_ok=True)

@@ -76,9 +76,7 @@ def value_at(row: Any, path: Path) -> Any:
 
 
 def replace_at(row: Any, path: Path, value: Any) -> Any:
-    """A copy of the row with another value at a path; what it holds beside is shared. A key that is not there is added
-    last.
-    """
+    """A copy of the row with another value at a path; the rest is shared. A new key is added last."""
     if not path:
         return value
     key, rest = path[0], path[1:]

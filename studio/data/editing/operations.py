@@ -101,9 +101,7 @@ class Replace(Operation):
         return compiled
 
     def matches_in(self, text: str, seconds: float = PATTERN_SECONDS) -> Iterator[TextMatch]:
-        """The matches in a text, in order. Raises DataError for a pattern that takes too long, or for a group that
-        there is not.
-        """
+        """The matches in a text, in order. Raises DataError for a slow pattern, or for a group that is missing."""
         if not self.regex:
             for match in self.pattern.finditer(text):
                 yield TextMatch(match.start(), match.end(), self.put)
@@ -138,9 +136,7 @@ class Replace(Operation):
 
 
 class Fix(Operation):
-    """Mend the rows that have a kind of problem, or delete them. rows: those that this touches; left out in an order:
-    all that have it.
-    """
+    """Mend the rows that have a kind of problem, or delete them. rows: those touched; in an order None: all of them."""
 
     op: Literal["fix"]
     kind: str

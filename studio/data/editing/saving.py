@@ -111,9 +111,7 @@ def _record(dataset: Dataset, state: State, about: dict[str, Any]) -> dict[str, 
 
 
 def _publish(draft: Path, target: Path, numbered: bool) -> Path:
-    """Give a whole file its name, or where one stands under it the next number. A file that is there is never written
-    over.
-    """
+    """Give a complete file its name, or the next number where that is taken. Nothing is written over."""
     numbers = range(2, 10_000) if numbered else ()
     for path in chain([target], (target.with_name(f"{target.stem}-{number}.jsonl") for number in numbers)):
         try:

@@ -54,10 +54,7 @@ def flags_of(turn: dict[str, Any], role: str, report: ReportProblem, where: str)
 def ranges_of(
     turn: dict[str, Any], role: str, content: str, report: ReportProblem, where: str
 ) -> dict[str, Any] | None:
-    """{"untrained": [[first, end], …]}: the characters of an answer that no range trains; {} without ranges.
-
-    None, and reported, for a fault.
-    """
+    """{"untrained": [[first, end], …]}, characters outside all ranges; {} without ranges, None for a reported fault."""
     name = next((name for name in DETAILS if turn.get(name)), None)
     if name is None:
         return {}

@@ -1,7 +1,4 @@
-"""A log of an OpenAI-style API, with or without `body`.
-
-{"request": {"messages": […]}, "response": {"choices": [{"message": …}]}}
-"""
+"""A log of an OpenAI-style API: {"request": {"messages": […]}, "response": {"choices": […]}}, or in `body`."""
 
 from __future__ import annotations
 
