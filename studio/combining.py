@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from studio import queue, run
-from studio.base import shards
 from studio.combination import DENSITY, EQUAL_RANKS, PRUNING, TYPES, Combination, HeldOut
 from studio.config import RunConfig
 from studio.errors import OrderError, RunError
 from studio.methods import METHODS
 from studio.methods.lora import BEYOND_PLAIN, LoRA
 from studio.run import Run
+from studio.talk import base_record
 from studio.talk.reference import ModelReference, resolve
 
 LARGEST_WEIGHT = 10.0
@@ -89,12 +89,12 @@ def resolve_parents(runs: Sequence[Run]) -> list[ModelReference]:
         raise RunError(f"{twice} is named twice.", "Name it once, and give it a larger weight.", "run")
     parents = [_plain_adapter(parent) for parent in runs]
     first = parents[0]
-    fingerprints = [parent.manifest.get("base_fingerprint") or shards.fingerprint(parent.base) for parent in parents]
-    for parent, fingerprint in zip(parents, fingerprints, strict=True):
-        if fingerprint != fingerprints[0]:
+    for parent in parents[1:]:
+        record = parent.manifest if "base_fingerprint" in parent.manifest else base_record.of(parent.base)
+        if difference := base_record.difference(record, first.base):
             raise RunError(
-                f"{first.name} and {parent.name} stand on different bases: {first.base.name} and {parent.base.name} "
-                "have other weights.",
+                f"{first.name} and {parent.name} stand on different bases: between {first.base.name} and "
+                f"{parent.base.name} differ {difference}.",
                 "Combine runs that were trained on one base model.",
                 "run",
             )

@@ -36,13 +36,26 @@ def from_config(config: dict[str, Any]) -> Headers:
 
 def _built(config: dict[str, Any]) -> dict[str, list[int]]:
     """The shapes that worker/shapes.py prints for a config, cached. Raises ModelError with its last line."""
+    return _of_worker("shapes", config)
+
+
+def completed(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings in a config.json with the defaults of its class in transformers, cached.
+
+    Raises ModelError for a model type that transformers does not know.
+    """
+    return _of_worker("settings", config)
+
+
+def _of_worker(module: str, config: dict[str, Any]) -> Any:
+    """What a module of worker/ prints for a config, in a process of its own, cached. Raises ModelError."""
     text = json.dumps(config, sort_keys=True)
-    cached = subfolder("cache") / f"shapes-{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
+    cached = subfolder("cache") / f"{module}-{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
     if not cached.is_file():
         config_file = temporary_path(cached)
         write_atomic(config_file, text)
         done = subprocess.run(
-            [sys.executable, "-m", "studio.worker.shapes", str(config_file)],
+            [sys.executable, "-m", f"studio.worker.{module}", str(config_file)],
             cwd=PROJECT,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -52,7 +65,7 @@ def _built(config: dict[str, Any]) -> dict[str, list[int]]:
         if done.returncode != 0:
             reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             raise ModelError(
-                f"The shapes of a {config.get('model_type')!r} model could not be found: "
+                f"What a {config.get('model_type')!r} model consists of could not be found: "
                 f"{reason.split('. ')[0][:200].rstrip('.')}.",
                 "Only decoder-only language models that transformers knows can be tuned here.",
                 "model",

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from studio import json_text, model, new_tokens, run, template, token_rows
-from studio.base import shards, source
+from studio.base import source
 from studio.base.quantization import Quantization
 from studio.base.report import Report, silent
 from studio.base.source import ModelOrder
@@ -20,6 +20,7 @@ from studio.method import Method
 from studio.methods import of_adapter
 from studio.new_tokens import NO_NEW_TOKENS, AddedTokens
 from studio.runs import checkpoints
+from studio.talk import base_record
 from studio.template import Template
 
 BASE = "base"  # the model under the loaded runs; alone: the starter
@@ -181,14 +182,20 @@ def of_run(parent: run.Run, step: str = "", report: Report = silent, scores: boo
 
 
 def check_base(parent: run.Run, base: Path, manifest: Mapping[str, Any] = MappingProxyType({})) -> None:
-    """Raise ModelError where the base's weights are no longer those that were trained on."""
-    known = manifest.get("base_fingerprint")
-    if not known:  # a checkpoint of a run without a result
-        known = latest(parent.events(), "plan").get("base_fingerprint")
-    if known and shards.fingerprint(base) != known:
+    """Raise ModelError where the base's weights, settings or tokenizer are no longer those that were trained on."""
+    record = manifest if "base_fingerprint" in manifest else latest(parent.events(), "plan")
+    difference = base_record.difference(record, base)
+    if difference == base_record.WEIGHTS:
         raise ModelError(
             f"The base under {parent.id} has other weights than when it was trained: {base}.",
             "Put the weights of then back there (their revision on the Hub, a copy), or train anew on the new ones.",
+            "model",
+        )
+    if difference:
+        raise ModelError(
+            f"The base under {parent.id} would answer otherwise than when it was trained: in {base} differ "
+            f"{difference}.",
+            "Put the files of then back there (their revision on the Hub, a copy), or train anew on the new ones.",
             "model",
         )
 

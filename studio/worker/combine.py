@@ -16,7 +16,6 @@ import torch
 from transformers import set_seed
 
 from studio import combining, data, device, model, token_rows
-from studio.base import shards
 from studio.combination import Combination
 from studio.errors import ModelError, StudioError
 from studio.events import latest
@@ -25,6 +24,7 @@ from studio.home import folder_size, write_atomic
 from studio.kernels import IGNORE_INDEX
 from studio.run import Run, find
 from studio.runs import checkpoints
+from studio.talk import base_record
 from studio.talk.reference import ModelReference
 from studio.tokens import Encoder
 from studio.worker import torch_devices
@@ -69,7 +69,7 @@ def combine(run: Run, report: Report) -> None:
         "plan",
         parameters=facts.parameters,
         trainable=trainable,
-        base_fingerprint=shards.fingerprint(parents[0].base),
+        **base_record.of(parents[0].base),
         **_learnt_from(order),
     )
 
@@ -250,7 +250,7 @@ def _save(run: Run, config: Any, joined: Any, parents: list[ModelReference], tab
             json.dumps(
                 {
                     "base": str(base),
-                    "base_fingerprint": shards.fingerprint(base),
+                    **base_record.of(base),
                     "model": config.model.model_dump(),
                     "method": config.method.model_dump(mode="json"),
                     "template": first.template.name,

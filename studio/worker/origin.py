@@ -6,24 +6,24 @@ import json
 from pathlib import Path
 from typing import Any
 
-from studio.base import shards
 from studio.config import RunConfig
 from studio.errors import ModelError
 from studio.method import cast_trained_to_float32, is_cast_deferred
 from studio.origin import copied
 from studio.run import Run
+from studio.talk import base_record
 from studio.tokens import Encoder
 from studio.worker.report import Report
 
 
 def go_on(config: RunConfig, run: Run, tuned: Any, base: Path, encoder: Encoder, report: Report) -> None:
-    """Load the adapter in the run's folder into `tuned`. Raises ModelError where the base has other weights now."""
+    """Load the adapter in the run's folder into `tuned`. Raises ModelError where the base is another now."""
     folder = copied(run)
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    if manifest["base_fingerprint"] != shards.fingerprint(base):
+    if difference := base_record.difference(manifest, base):
         raise ModelError(
-            f"The base {base} has other weights than when {config.start} was trained on it.",
-            "Put the weights of then back there, or train anew on the new ones.",
+            f"The base {base} is not the one that {config.start} was trained on: there differ {difference}.",
+            "Put the files of then back there (their revision on the Hub, a copy), or train anew on the new ones.",
             "model",
         )
     if is_cast_deferred(tuned):

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from studio import data, model, race
-from studio.base import shards, source
+from studio.base import source
 from studio.config import RunConfig
 from studio.device import devices
 from studio.errors import StudioError
@@ -27,6 +27,7 @@ from studio.method import trained_weights
 from studio.resolve import resolve
 from studio.run import Run
 from studio.runs import checkpoints, sequence
+from studio.talk import base_record
 from studio.talk.reference import check_base
 from studio.tokens import Encoder
 from studio.worker import base_model, keep_general, loss_check, memory, probe, torch_devices, train
@@ -126,7 +127,7 @@ class RaceRun:
             rows=len(first.rows.train),
             eval_rows=len(first.rows.eval),
             parameters=facts.parameters,
-            base_fingerprint=shards.fingerprint(self.folder),
+            **base_record.of(self.folder),
             estimated_memory=cost.total,
             settings=[one.row["label"] for one in self.contestants],
             rungs=self.contest.rungs(),
@@ -266,7 +267,7 @@ class RaceRun:
             report.emit(
                 "plan",
                 parameters=one.row["parameters"],
-                base_fingerprint=shards.fingerprint(self.folder),
+                **base_record.of(self.folder),
                 **train.plan_fields(config, self.folder, one.resolved, one.tuned, one.rows),
             )
             if not checkpoint:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from studio import model, new_tokens
-from studio.base import shards
 from studio.config import RunConfig
 from studio.export import hf_files
 from studio.home import write_atomic
 from studio.run import Run
 from studio.runs import checkpoints
+from studio.talk import base_record
 from studio.talk.stopping import end_token_ids
 from studio.tokens import Encoder
 from studio.worker import distributed, memory, reward_head, sharding
@@ -80,7 +80,7 @@ def _manifest(config: RunConfig, encoder: Encoder, base: Path) -> dict[str, Any]
     added = new_tokens.assign_ids(base, config.data.new_tokens)
     return {
         "base": str(base),
-        "base_fingerprint": shards.fingerprint(base),
+        **base_record.of(base),
         "model": config.model.model_dump(),
         "method": config.method.model_dump(mode="json"),
         **({} if config.stage.is_supervised else {"stage": config.stage.model_dump(mode="json")}),

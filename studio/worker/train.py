@@ -15,7 +15,7 @@ import torch
 from transformers import TrainingArguments, set_seed
 
 from studio import auto, data, model, new_tokens, preflight, process
-from studio.base import shards, source
+from studio.base import source
 from studio.config import RunConfig
 from studio.data.streaming import StreamedRows
 from studio.device import devices
@@ -25,6 +25,7 @@ from studio.method import is_cast_deferred, trained_weights
 from studio.resolve import Resolved, resolve
 from studio.run import Run
 from studio.runs import checkpoints
+from studio.talk import base_record
 from studio.talk.reference import check_base
 from studio.tokens import Encoder
 from studio.worker import (
@@ -111,7 +112,7 @@ def train(run: Run, report: Report) -> None:
     report.emit(
         "plan",
         parameters=facts.parameters,
-        base_fingerprint=shards.fingerprint(folder),
+        **base_record.of(folder),
         **plan_fields(config, folder, resolved, tuned, rows),
     )
     _ask_base(trainer, encoder, config, resolved, rows, report)

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, set_seed
 
 from studio import combining, config, preflight, run
+from studio.base import shards
 from studio.combination import PRUNING, TYPES
 from studio.errors import OrderError, RunError, StudioError
 from studio.export import card, proof, report
@@ -212,9 +213,7 @@ def test_a_base_that_has_changed_is_refused(home: Path, tiny_model: Path, tmp_pa
     parents = [parent(base, seed) for seed in (1, 2)]
     for one in parents:
         file = one.result / "manifest.json"
-        file.write_text(
-            json.dumps({**json.loads(file.read_text()), "base_fingerprint": combining.shards.fingerprint(base)})
-        )
+        file.write_text(json.dumps({**json.loads(file.read_text()), "base_fingerprint": shards.fingerprint(base)}))
     made = run.create(combining.order(parents))
     shutil.copy(tiny.write(tmp_path / "another", seed=3) / "model.safetensors", base)
     with pytest.raises(StudioError, match="other weights"):

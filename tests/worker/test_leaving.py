@@ -18,9 +18,9 @@ from studio import device
 from studio.errors import DeviceError, ExportError, ModelError
 from studio.export import folders, hf_files, proof
 from studio.methods import METHODS
-from studio.talk import stopping
+from studio.talk import base_record, stopping
 from studio.talk.reference import resolve
-from studio.worker import prove
+from studio.worker import prove, settings
 from studio.worker.export import merged
 from studio.worker.loaded import LoadedModels
 from studio.worker.merge import merge
@@ -239,6 +239,39 @@ def test_a_base_with_other_weights_is_refused(home: Path, tiny_model: Path, tmp_
             ask()
     shutil.copy(tmp_path / "kept", base / "model.safetensors")
     assert resolve(one.id).base == base
+
+
+def test_a_base_with_other_settings_is_refused(
+    home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A value in any of its files that changes an answer is named; files that transformers saved anew are the same."""
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model, base)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "rope_theta": 5e5}))  # as transformers 4 wrote it
+    run_ = trained(base)
+    manifest = run_.result / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **base_record.of(base)}))
+    monkeypatch.setattr(base_record.headers, "completed", settings.completed)  # in this process: it has torch
+    AutoModelForCausalLM.from_pretrained(base).save_pretrained(base)
+    AutoTokenizer.from_pretrained(base).save_pretrained(base)
+    assert "rope_parameters" in (base / "config.json").read_text()
+    assert resolve(run_.id).base == base
+    for name, change, words in (
+        ("config.json", {"sliding_window": 16}, "sliding_window null → 16"),
+        ("config.json", {"rms_norm_eps": 1e-3}, "config.json: rms_norm_eps 1e-05 → 0.001"),
+        ("config.json", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}, "rope_theta 500000.0 → 1000"),
+        ("config.json", {"sliding_window": 16}, "sliding_window null → 16"),
+        ("tokenizer.json", {"normalizer": {"type": "Lowercase"}}, "tokenizer.json: normalizer"),
+        ("tokenizer_config.json", {"bos_token": "<|im_end|>"}, "bos_token .* → "),
+        ("generation_config.json", {"eos_token_id": [1, 7]}, r"eos_token_id \[.*\] → \[.*7\]"),
+    ):
+        kept = (base / name).read_text()
+        (base / name).write_text(json.dumps({**json.loads(kept), **change}))
+        with pytest.raises(ModelError, match=f"would answer otherwise .*{words}"):
+            resolve(run_.id)
+        (base / name).write_text(kept)
+    assert resolve(run_.id).base == base
 
 
 @pytest.mark.parametrize("how", ["modules_to_save", "embedding layers", "no rows"])
