@@ -35,10 +35,7 @@ def results(run: Run) -> list[dict[str, Any]]:
 
 
 def start(run: Run, order: BenchmarkOrder) -> list[str]:
-    """Begin a benchmark of a run's result as a process of its own. Returns the Python functions that the task runs.
-
-    Raises StudioError where it cannot begin.
-    """
+    """Begin a benchmark as a process of its own. Returns the Python functions that it runs. Raises StudioError."""
     functions = harness.check(order)
     reference.resolve(run.id)
     job(run).start(["eval"], {"benchmark": order.model_dump()})

@@ -153,10 +153,7 @@ def _absolute(text: str) -> str:
 
 
 def load(path: str | Path, settings: Sequence[str] = ()) -> RunConfig:
-    """Read an order from a YAML file, with `--set` changes (a.b=value) on top. Raises OrderError.
-
-    Relative data and model paths are meant from where the command runs.
-    """
+    """Read an order from a YAML file, with `--set` changes (a.b=value) on top. Raises OrderError."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8-sig")

@@ -180,10 +180,7 @@ def _dataset(config: RunConfig, source: str) -> data.Dataset:
 
 
 def without(run: Run, rows: list[dict[str, Any]]) -> RunConfig:
-    """The run's order without some training rows {source, row}, on new data files, held out what was held out before.
-
-    Raises OrderError for rows that it was not trained on.
-    """
+    """The order without some rows {source, row}, on new files, with the same held-out rows. Raises OrderError."""
     config, found = run.config, reference.resolve(run.id)
     encoder = Encoder.from_order(config.data, found.base)
     trained: dict[str, set[int]] = {source.source: set() for source in config.data.sources()}

@@ -19,10 +19,7 @@ PLAIN_INITS = ("true", "false", "gaussian", "eva", "orthogonal", "mica")  # init
 
 
 def load_base(folder: Path, dtype: Any, **options: Any) -> Any:
-    """A causal language model whose every weight comes from the files in folder.
-
-    Raises ModelError in transformers' words for what it cannot load, and for weights that would start at random.
-    """
+    """A causal language model with every weight from the files in folder. Raises ModelError where one is missing."""
     from transformers import AutoModelForCausalLM
 
     try:
@@ -96,10 +93,7 @@ def load_adapter(model: Any, folder: Path, name: str) -> Any:
 
 
 def changes_base(folder: Path) -> bool:
-    """Whether peft writes into the base's own tensors when it attaches the adapter in folder.
-
-    It loads biases in place, and PiSSA and its like take a part of each weight out of it.
-    """
+    """Whether peft writes into the base's tensors when it attaches the adapter (biases, PiSSA and its like)."""
     file = folder / "adapter_config.json"
     config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     return config.get("bias", "none") != "none" or takes_out_of_base(config) or bool(token_rows.table_rows(folder))

@@ -119,10 +119,7 @@ def _assign_ids(file: Path, mtime_ns: int, texts: tuple[str, ...]) -> tuple[dict
 
 
 def tokenizer_folder(folder: str | Path, texts: Sequence[str]) -> Path:
-    """The folder of the tokenizer that a run uses: the base's own, or a cached copy with the tokens added.
-
-    Raises ModelError for a tokenizer that cannot be read.
-    """
+    """The tokenizer's folder: the base's own, or a cached copy with the tokens added. Raises ModelError."""
     folder = Path(folder)
     ids = assign_ids(folder, texts).ids
     if not ids:

@@ -90,10 +90,7 @@ class RemotePlace(Place):
 
     @abstractmethod
     def send(self, bundle: Bundle) -> None:
-        """Send the program and the bundle. Idempotent. Raises StudioError, Unreachable.
-
-        bundle.tell is called as soon as the place has answered, and regularly from then on.
-        """
+        """Send the program and the bundle, calling bundle.tell regularly. Idempotent. Raises Unreachable."""
 
     @abstractmethod
     def output(self, bundle: Bundle, events: int, log: int) -> Iterator[bytes]:
@@ -114,8 +111,5 @@ class RemotePlace(Place):
         """Copy the result's files (the run's model/) into an empty folder here. Raises StudioError, Unreachable."""
 
     def remove(self, name: str) -> str:
-        """Delete a run's files at the place. Returns a sentence about what is left there, or "".
-
-        Raises RunError while the run is alive there, StudioError, Unreachable.
-        """
+        """Delete a run's files at the place. Returns what is left there, or "". Raises RunError while it is alive."""
         return f"What was sent stays at {self.address}."

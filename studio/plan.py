@@ -50,10 +50,7 @@ def order(
     rows: Mapping[str, int] | None = None,
     shots: int = 4,
 ) -> RunConfig:
-    """The order of a look that takes at most so many minutes. rows: statistics of the data, where they are known.
-
-    Raises OrderError where the minutes are not enough to train anything.
-    """
+    """The order of a look of so many minutes. rows: statistics of the data, if known. Raises OrderError."""
     if not 0 < minutes <= 24 * 60:
         raise OrderError(f"A look of {minutes:g} minutes cannot be.", "Give from 1 to 1440 minutes.", "minutes")
     base = base.with_absolute_paths()

@@ -40,10 +40,7 @@ ON_EVALUATION = ("keep_best", "early_stopping", "sample_prompts")
 
 
 def check(config: RunConfig) -> None:
-    """Refuse what cannot work: a model that is nowhere, data that is no file, settings that do not fit together.
-
-    Raises StudioError. Reads headers only and downloads nothing.
-    """
+    """Refuse what cannot work, by headers alone: model, data, settings that do not fit. Raises StudioError."""
     if config.combine:
         raise OrderError(
             "This order combines finished runs: it is not one to train from.",

@@ -36,10 +36,7 @@ class Renderer:
     bos: str = ""
 
     def render(self, conversation: Conversation, **variables: Any) -> Rendered:
-        """The text of a conversation with its trained spans. variables: passed to the template.
-
-        Raises TemplateError where the template would leave out or garble a tool call.
-        """
+        """The text of a conversation with its trained spans. Raises TemplateError where a tool call would be lost."""
         if isinstance(conversation, dict) and "text" in conversation:
             conversation = conversation["text"]
         if isinstance(conversation, str):
@@ -178,10 +175,7 @@ class Renderer:
         return masked
 
     def _untrained_parts(self, message: Message, text: str, start: int, stop: int) -> list[Span]:
-        """The parts of an answer that are not to be trained, as spans of `text`.
-
-        Raises TemplateError where the template does not write the answer as it stands.
-        """
+        """The untrained parts of an answer, as spans of `text`. Raises TemplateError where it is written otherwise."""
         if not message.get("untrained"):
             return []
         content = message["content"]

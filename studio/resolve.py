@@ -76,10 +76,7 @@ class Resolved(NamedTuple):
 def resolve(
     config: RunConfig, facts: ModelFacts, device: Device, statistics: Mapping[str, int], processes: int = 1
 ) -> Resolved:
-    """Resolve by device, model and data (statistics: rows, tokens, trained, max, as data.prepare tells them).
-
-    Raises OrderError for what the device or the model cannot do.
-    """
+    """Resolve by device, model and statistics of the data (rows, tokens, trained, max). Raises OrderError."""
     training, rows, longest = config.training, statistics["rows"], statistics["max"]
     preflight.check_settings(config, device)
     dtype, held, expected = (

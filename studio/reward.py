@@ -61,10 +61,7 @@ class Reward(BaseModel, ABC):
         raise NotImplementedError
 
     def open(self) -> Scorer:
-        """What gives rewards to many answers at once. Raises StudioError where it cannot.
-
-        A reward that asks a run or an address is opened by worker/scorers.py.
-        """
+        """What gives rewards to many answers at once. Raises StudioError. Runs and addresses: worker/scorers.py."""
         return lambda texts, questions: list(map(self._score, texts, questions))
 
     def _score(self, text: str, question: Question) -> float | None:

@@ -75,10 +75,7 @@ class SideJob:
             (self.folder / "stop").touch()
 
     def stop_requested(self) -> bool:
-        """Whether the end is asked for: of the job, or of the run that it belongs to while that is alive.
-
-        A stopped run keeps its stop file; it can be examined all the same.
-        """
+        """Whether the end of the job, or of its living run, is asked for. A stopped run may be examined."""
         return (self.folder / "stop").exists() or (self.run.stop_file.exists() and self.run.alive())
 
     # -- carrying it out
@@ -141,10 +138,7 @@ class SideJob:
         return printed
 
     def stream(self, module: str, order: dict[str, Any], take: Callable[[dict[str, Any]], None]) -> bool:
-        """Run a worker on an order and give `take` each object that it prints, a line each; True where it was stopped.
-
-        Raises ModelError with what the worker says where it failed.
-        """
+        """Run a worker and give `take` each object that it prints; True where it was stopped. Raises ModelError."""
         environment = {
             **os.environ,
             **chat.SERVER_ENVIRONMENT,
@@ -212,10 +206,7 @@ class SideJob:
     # -- from the page
 
     def start(self, command: list[str], request: dict[str, Any], device: bool = True) -> None:
-        """Begin `python -m studio COMMAND RUN --request FILE` as a process of its own, which outlives the caller.
-
-        Raises RunError or DeviceError where it cannot begin.
-        """
+        """Begin `python -m studio COMMAND RUN --request FILE` as a process of its own. Raises RunError, DeviceError."""
         if self.going():
             raise self._going_already()
         if device:

@@ -52,10 +52,7 @@ def add(parsers: Any, common: ArgumentParser) -> None:
 
 
 def talk_to(args: Namespace) -> Any:
-    """One question with --prompt, else a conversation until end of input, kept as the page keeps its own.
-
-    The server goes when we go, unless it was there before.
-    """
+    """One question with --prompt, else a conversation until end of input. The server goes too, unless it was there."""
     sampling = {
         key: value
         for key, value in (

@@ -218,10 +218,7 @@ def _json_rows(stream: JsonStream) -> Iterator[Block]:
 
 
 def _text(file: IO[bytes], name: str, container: Container) -> Iterator[Block]:
-    """A row is a conversation where there are ChatML tags; else a paragraph between blank lines; else a line.
-
-    Where marks say who speaks (Q: … A: …), a row begins with a question.
-    """
+    """A row is a conversation between ChatML tags, else a paragraph, else a line; with marks (Q: … A: …) a question."""
     head = file.peek(READ_BYTES) if hasattr(file, "peek") else b""  # type: ignore[attr-defined]
     chatml = head.lstrip().startswith(b"<|im_start|>")
     spoken = turns_in(head.decode(errors="replace").strip()) is not None

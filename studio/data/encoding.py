@@ -117,10 +117,7 @@ def encode_eval(
 
 
 def write_record(job: EncodingJob, counts: list[int], rows: EncodedRows, trained: np.ndarray, eval_rows: int) -> None:
-    """Write record.json: what an epoch sees and what was left out.
-
-    counts: rows kept of each source. rows: those of an epoch; trained: trained tokens of each.
-    """
+    """Write record.json. counts: rows kept of each source. rows: those of an epoch; trained: tokens of each."""
     order, record = job.order, job.record
     sizes = rows.lengths()
     statistics = {

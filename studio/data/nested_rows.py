@@ -118,10 +118,7 @@ def _nested_object(value: dict[str, Any], depth: int) -> list[Any] | None:
 
 
 def expand_row(row: Any) -> list[Any] | None:
-    """The rows that one row holds; None where it is a single row.
-
-    A list of rows in a line; a row written as JSON in a text; one instruction with several instances (Self-Instruct).
-    """
+    """The rows inside a row (a list, JSON in a text, Self-Instruct's instances); None where it is a single row."""
     if type(row) is str:
         return _decoded(row)
     if type(row) is list:

@@ -168,10 +168,7 @@ def _split_sources(
 
 
 def main(job: dict[str, Any]) -> None:
-    """Encode a large set beside its trainer, unless another process of the same run does already.
-
-    streaming.start_streaming starts this; a failure is written beside the folder.
-    """
+    """Encode a large set beside its trainer, unless another process of the run does. A failure is written down."""
     process.die_with_parent(job["parent"])
     os.nice(10)  # the trainer and the page come first
     key, order, folder = job["key"], DataOrder.model_validate(job["order"]), Path(job["model"])

@@ -133,10 +133,7 @@ class StreamedRows(Sequence[Row]):
 def start_streaming(
     order: DataOrder, encoder: Encoder, seed: int, key: str, counts: Sequence[int], available: int = 0
 ) -> Prepared:
-    """Encode in a child process; returns once the first part is written. Raises DataError where the child failed.
-
-    available: rows that could have been held out.
-    """
+    """Encode in a child process; returns once the first part is written. Raises DataError where the child failed."""
     draft, final = store.folder_of(f".ahead-{key}"), store.folder_of(f"encoded-{key}")
     job = {
         "order": order.model_dump(mode="json"),

@@ -168,10 +168,7 @@ def store_answer(device: Device, answer: dict[str, Any]) -> None:
 
 
 def ask(device: Device, environment: dict[str, str]) -> dict[str, Any]:
-    """Ask torch in a separate process, which takes some seconds, and store the answer.
-
-    environment: makes it see only this card. Raises DeviceError without an answer.
-    """
+    """Ask torch in a separate process and store the answer. environment: shows it this card. Raises DeviceError."""
     try:
         completed = subprocess.run(
             _command(),

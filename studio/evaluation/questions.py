@@ -23,10 +23,7 @@ class Question(NamedTuple):
 
 
 def question(row: dict[str, Any], last: bool = False) -> Question | None:
-    """What stands before a conversation's first answer (last: its last one); None for plain text.
-
-    An answer without text, such as a call of a tool, is passed over.
-    """
+    """What stands before a conversation's first answer with text (last: its last one); None for plain text."""
     messages = row.get("messages") or []
     places = [
         place

@@ -1,7 +1,4 @@
-"""JSON Schemas of answers: checked when they are ordered, and followed without asking any other address or file.
-
-jsonschema is imported late, only where there is a schema.
-"""
+"""JSON Schemas of answers: checked when they are ordered, and followed without asking any other address."""
 
 from __future__ import annotations
 

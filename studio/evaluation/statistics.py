@@ -148,10 +148,7 @@ def _interval(value: float, sampled: np.ndarray, share: float) -> Interval:
 
 
 def wilson(wins: float, count: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95 % interval of a share by Wilson's score (1927), which holds for few rows and at 0 or 100 %.
-
-    A tie may count as half a win, which makes it a little too wide.
-    """
+    """The 95 % interval of a share by Wilson's score (1927). A tie may count as half a win (a little too wide)."""
     if not count:
         return 0.0, 1.0
     share, spread = wins / count, z * z / count

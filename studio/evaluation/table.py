@@ -18,10 +18,7 @@ def as_json(results: Mapping[str, Any]) -> str:
 
 
 def as_csv(table: Sequence[Mapping[str, Any]]) -> str:
-    """Row in the data, prompt, reference, both answers, how they ended, and every score of both sides.
-
-    With a mark of UTF-8, by which spreadsheets read Chinese.
-    """
+    """Row, prompt, reference, answers, how they ended, scores; with UTF-8's mark, so that spreadsheets read Chinese."""
     names = [name for name in NAMES if any(name in row["scores"]["tuned"] for row in table)]
     out = io.StringIO()
     writer = csv.writer(out)

@@ -67,10 +67,7 @@ TEXTS = (  # whose ids are compared: numbers, code, Chinese, Japanese, accents, 
 
 
 def prove(trained: ModelReference, exported: str, progress: Progress = lambda *_: None) -> dict[str, Any]:
-    """Compare a trained model with its export (a folder or a .gguf file); returns what `compared` returns.
-
-    Raises StudioError where one of them cannot be run.
-    """
+    """Compare a trained model with its export, as `compared` returns it. Raises StudioError where one cannot run."""
     order = {
         "questions": questions(trained.name),
         "texts": list(TEXTS),

@@ -169,11 +169,7 @@ def kind(config: RunConfig) -> str:
 
 
 def speed(device: Device, itemsize: int, rates: Sequence[float] = (), method_kind: str = "adapters") -> Speed:
-    """The speed of a device.
-
-    itemsize: bytes of a number. rates: FLOP/s of this device's runs of like shape, newest first. method_kind: as `kind`
-    returns it.
-    """
+    """The speed of a device. rates: FLOP/s of its runs of like shape, newest first. method_kind: of `kind`."""
     calibration = calibrated(device)
     launch, start, moved = device.traits.launch, START, device.traits.moved
     if calibration:

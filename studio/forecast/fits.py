@@ -174,10 +174,7 @@ def with_method(order: RunConfig, name: str) -> RunConfig:
 
 
 def smallest(answers: Mapping[str, Fit], facts: ModelFacts, order: RunConfig, device: Device) -> dict[str, Any] | None:
-    """{device, memory, method} of the smallest known card on which a model fits at all; None where none will do.
-
-    answers: on `device`, which is too small; they tell where to begin.
-    """
+    """{device, memory, method} of the smallest known card on which a model fits, or None. answers: on `device`."""
     totals = {name: answer.total for name, answer in answers.items() if answer.total}
     if not totals:
         return None

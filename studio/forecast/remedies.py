@@ -108,10 +108,7 @@ def remedies(
 
 
 def advise(config: RunConfig, expected: Peak, effective_batch: int, measure: Measure) -> list[tuple[Remedy, int]]:
-    """Remedies for an order that does not fit, each with the bytes it saves.
-
-    Those that make the run fit come first, then in the order of what they cost. expected: the peak without a change.
-    """
+    """Remedies for an order that does not fit, with the bytes saved: sufficient ones first, then by cost."""
     largest_batch = max(1, config.training.batch_size // 4)
     batch_size = next(size for size in range(largest_batch, 0, -1) if effective_batch % size == 0)
     batch_sizes = [batch_size] if config.training.batch_size > 1 else []

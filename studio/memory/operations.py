@@ -13,10 +13,7 @@ from studio.model import EMBEDDING, HEAD
 
 
 class Operations:
-    """A tape with the model and the loop that are walked on it.
-
-    Every method leaves the names of its arguments to the caller unless its docstring says that it deletes them.
-    """
+    """A tape with the model and loop walked on it. Methods delete their arguments' names only where they say so."""
 
     def __init__(self, tape: Tape, loop: TrainingLoop, architecture: Architecture, footprint: Footprint):
         self.tape, self.loop, self.architecture, self.footprint = tape, loop, architecture, footprint

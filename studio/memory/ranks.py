@@ -16,10 +16,7 @@ SUMMED = 4  # bytes in which worker/sharding.py sums gradients; weights are gath
 
 
 class Gathered(NamedTuple):
-    """Bytes of a split model that are gathered for a while.
-
-    while_running: beside the shards, from forward to backward. at_end: one weight after the other, to be saved.
-    """
+    """Bytes of a split model gathered for a while: while_running beside the shards, at_end to be saved."""
 
     while_running: int = 0
     at_end: int = 0
@@ -34,10 +31,7 @@ def processes(config: RunConfig) -> int:
 
 
 def split(config: RunConfig, device: Device, states: States, numbers: int) -> bool:
-    """Whether the model is split over the devices.
-
-    auto: where a copy with its states would fill two thirds of one, as in worker/sharding.py. numbers: trained ones.
-    """
+    """Whether the model is split over the devices. auto: where its states fill two thirds of one. numbers: trained."""
     if processes(config) == 1 or config.data.new_tokens or not config.stage.is_supervised:
         return False
     if config.training.sharding != "auto":

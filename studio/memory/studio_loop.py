@@ -75,10 +75,7 @@ def studio_loop(
     checkpointed_layers: int,
     tokens: int | None = None,
 ) -> TrainingLoop:
-    """The loop at the largest micro-batch of the run. Raises OrderError where a setting does not fit the device.
-
-    tokens: of a micro-batch, None for what the order and the device alone say.
-    """
+    """The loop at the run's largest micro-batch of `tokens`. Raises OrderError for settings that the device lacks."""
     training, itemsize, row = config.training, base_itemsize(config, device), longest_row(config, rows)
     most, effective, ranks = step_tokens(config, rows), sequences_per_step(config, rows), processes(config)
     rows = rows and rows.answered(config.stage)

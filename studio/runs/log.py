@@ -106,10 +106,7 @@ def attempt_tail(path: Path, size: int = 20_000) -> str:
 
 
 def follow(path: Path, position: tuple[int, int] = (0, 0)) -> tuple[bytes, tuple[int, int]]:
-    """What was appended since `position` (inode, byte offset), and the new position.
-
-    If the log was cut meanwhile, it continues within the tail of the new file.
-    """
+    """What was appended since `position` (inode, offset), and the new position; of a cut log, from its tail on."""
     try:
         with open(path, "rb") as file:
             status = os.fstat(file.fileno())

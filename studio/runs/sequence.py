@@ -47,10 +47,7 @@ def begin(folder: Path, config: RunConfig) -> None:
 
 
 def refuse_other_order(folder: Path, config: RunConfig, effective_batch: int | None = None) -> None:
-    """Raise RunError if a resume with this order would change the checkpoints' rows, weights or optimizer.
-
-    effective_batch: of the earlier attempts, if known.
-    """
+    """Raise RunError if a resume with this order would change rows, weights or optimizer of the checkpoints."""
     if newest(folder) is None:
         return
     try:

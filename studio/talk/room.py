@@ -50,10 +50,7 @@ def reserved_by_training() -> tuple[str, int]:
 
 
 def size(references: Sequence[ModelReference], quantized: bool = False) -> int:
-    """Bytes of weights that these models hold in memory together: each base once, full weights apart.
-
-    quantized: count bases in the bits they had during training.
-    """
+    """Bytes of weights that these models hold together, each base once. quantized: in the bits of the training."""
     adapters = [reference for reference in references if not reference.standalone]
     bases = {(reference.base, reference.quantization if quantized else None) for reference in adapters}
     full = [reference for reference in references if reference.standalone]

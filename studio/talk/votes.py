@@ -60,11 +60,7 @@ def votes(about: str) -> list[dict[str, Any]]:
 
 
 def pairs() -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """(rows, left out) of all votes: {prompt (the conversation), chosen, rejected}, of two votes on the same answers
-    the later one; {why: count}.
-
-    Raises DataError where there are none.
-    """
+    """({prompt, chosen, rejected} of all votes, the later of two on the same answers; {why left out: count})."""
     files = [*subfolder("runs").glob("*/votes.jsonl"), *subfolder("chats").glob("*.votes")]
     cast = sorted((vote for path in files for vote in _read(path)), key=lambda vote: vote.get("at", 0), reverse=True)
     rows: dict[str, dict[str, Any]] = {}

@@ -44,10 +44,7 @@ def build() -> gr.Blocks:
 
 
 def _login_button() -> gr.LoginButton:
-    """Gradio's login button as a plain link.
-
-    It is made outside of a page: inside one it asks who is logged in at every load, which the guard refuses visitors.
-    """
+    """Gradio's login button as a plain link, made outside of a page, where it does not ask who is logged in."""
     return gr.LoginButton(
         elem_id="studio-login",
         icon=None,

@@ -53,10 +53,7 @@ def score_answers(name: str, question: str, answers: list[str]) -> dict[str, Any
 
 @rights.read(WATCHER, VISITOR, waits=True)
 def preferences(question: dict[str, Any]) -> dict[str, Any]:
-    """{id, lang} -> {sources: [{source, name, stage, label}], fault}: preference data among the uploads.
-
-    fault: why the run's adapter cannot go on, where it cannot.
-    """
+    """{id, lang} -> {sources: [{source, name, stage, label}], fault}: preference data among the uploads."""
     run, lang = live.get_run(str(question.get("id", ""))), words.language(question.get("lang"))
     found: list[dict[str, Any]] = []
     paths = subfolder("uploads").iterdir()

@@ -17,10 +17,7 @@ HIDDEN = ("task", "base", "tuned")
 
 @rights.job(waits=True)
 def start_benchmark(name: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Begin a benchmark of a run. settings: {task, limit, chat, shots}. Returns {run, state, functions}.
-
-    functions: of Python, which the task's file runs here.
-    """
+    """Begin a benchmark. settings: {task, limit, chat, shots}. Returns {run, state, functions (of the task's file)}."""
     run, order = live.get_run(name), harness.order_of(settings)
     if order.file is not None and files.restricted() and not files.is_upload(order.file):
         raise OrderError(

@@ -34,10 +34,7 @@ Question = dict[str, Any]
 
 @rights.read(WATCHER, VISITOR, waits=True)
 def inspect(question: Question) -> Question:
-    """{order, lang} -> format with its reason, rows, kinds of problem with counts and rows; or {error, columns}.
-
-    Also suggested: the mapping that a hint names, or None.
-    """
+    """{order, lang} -> format, reason, rows, problems; or {error, columns, suggested (the mapping of its hint)}."""
     found = answer_of(_inspect, question)
     if "error" not in found:
         return found

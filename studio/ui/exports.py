@@ -83,10 +83,7 @@ def take_away(name: str, kind: str) -> dict[str, Any]:
 
 @rights.read(WATCHER, VISITOR)
 def taken(ask: dict[str, Any]) -> Response:
-    """The state of each export of a run: {exports: {kind: {state, said, answer}}, quantizer}.
-
-    state: none, going, done or failed. quantizer: whether K-quants can be written here.
-    """
+    """The state of each export of a run: {exports: {kind: {state, said, answer}}, quantizer (of K-quants)}."""
     try:
         run_ = live.get_run(str(ask.get("id", "")))
     except StudioError as error:

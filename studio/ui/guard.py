@@ -192,10 +192,7 @@ class Guard:
         return WATCHED + (VISITED if role == VISITOR else ())
 
     def may(self, scope: dict[str, Any], role: str = OWNER) -> str | None:
-        """What a role may call, as a header of every answer to a reading question; "*" for all, else None.
-
-        These are jobs, and the reads that not everybody may ask.
-        """
+        """The jobs and guarded reads that a role may call, as a header of every answer; "*" for all."""
         if role == NOBODY or not scope["path"].startswith(ASK):
             return None
         return "*" if role == OWNER else " ".join(self._allowed(role) + (SHOWN if role == WATCHER else ()))

@@ -132,11 +132,7 @@ def _answered(reference: str, prompt: str) -> dict[str, Any]:
 
 @rights.job(waits=True)
 def time_device() -> dict[str, Any]:
-    """Time this computer's first device, so that forecasts rest on it; returns {device, rates (FLOP/s by method)}.
-
-    It takes half a minute.
-    Raises DeviceError when a run has the device.
-    """
+    """Time this computer's first device in half a minute; returns {device, rates (FLOP/s by method)}."""
     one = device.devices()[0]
     found = calibration.calibrate(one)
     queue.advance()  # what was ordered meanwhile

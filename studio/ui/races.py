@@ -81,10 +81,7 @@ def _answer(run: Run) -> dict[str, Any]:
 
 @rights.read(WATCHER, VISITOR, waits=True)
 def standing(ask: dict[str, Any]) -> Response:
-    """A race's table with each setting's order and curves: {rows: [{…, order, curves}], plan}; plan: what a look found.
-
-    {error} where the race cannot be read.
-    """
+    """A race's table with each setting's order and curves: {rows: [{…, order, curves}], plan}, or {error}."""
     try:
         run = live.get_run(str(ask.get("id", "")))
         orders, rows = race.orders(run.config), race.table(run)

@@ -177,10 +177,7 @@ def move(name: str, place: int) -> dict[str, Any]:
 
 @rights.job()
 def delete(name: str) -> dict[str, Any]:
-    """Remove a run that is not alive, with all its files, those on another computer too.
-
-    Returns {run, bytes, note}; note: what stays on the other computer, if anything does.
-    """
+    """Remove a run that is not alive, also elsewhere. Returns {run, bytes, note (what stays elsewhere)}."""
     chosen = live.get_run(name)
     left = "" if chosen.alive() else remote.remove(chosen)
     freed = run.delete(chosen)

@@ -126,10 +126,7 @@ def rewards_on_data(question: dict[str, Any]) -> dict[str, Any]:
 
 @rights.job(waits=True)
 def try_rewards(order: str) -> dict[str, Any]:
-    """Let the base of an order in YAML answer some prompts, and give the answers their rewards.
-
-    Returns what reward_trial.trial returns. It takes about a minute.
-    """
+    """Let an order's base answer some prompts and give rewards, in about a minute, as reward_trial.trial does."""
     if len(order) > MAX_ORDER_CHARS:
         raise OrderError("The order is too long.", "Data stands in a file of its own; an order only names it.", "order")
     run_config = config.parse(order)

@@ -269,10 +269,7 @@ def _without_targets(row: Row, packed: bool) -> MicroBatch:
 
 
 class EvalBatches:
-    """The held-out rows of one process, grouped once for all evaluations and collated when they are iterated over.
-
-    num_items: of all processes together (see count_items).
-    """
+    """The held-out rows of one process, grouped once, collated when iterated. num_items: of all processes."""
 
     def __init__(self, rows: Sequence[Row], layout: Layout, rank: int = 0, world_size: int = 1):
         self.rows, self.layout, self.rank, self.world_size = rows, layout, rank, world_size

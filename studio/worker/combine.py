@@ -91,10 +91,7 @@ def combine(run: Run, report: Report) -> None:
 
 
 def combined(base: Any, adapters: list[Path], order: Combination, seed: int) -> Any:
-    """Return a PeftModel with the adapters as p0, p1, … and their combination as the active adapter `default`.
-
-    seed: for what DARE drops. Raises ModelError where peft refuses.
-    """
+    """A PeftModel with the adapters p0, p1, … and their combination `default` active. Raises ModelError."""
     from peft import PeftModel
 
     if grown := next((folder for folder in adapters if token_rows.saved_indices(folder)), None):
@@ -179,10 +176,7 @@ def _held_out(order: Combination, parents: list[ModelReference], report: Report)
 def measured(
     joined: Any, order: Combination, held_out: list[tuple[str, int, Rows]], report: Report, run: Run
 ) -> list[dict[str, Any]]:
-    """[{run, rows, of, tokens, base, parents: {run: loss}, combined}]: mean losses on each run's held-out rows.
-
-    Raises Stopped when the run is asked to stop.
-    """
+    """[{run, rows, of, tokens, base, parents: {run: loss}, combined}], mean losses. Raises Stopped when asked."""
     table = []
     total, done = sum(len(rows) for _, _, rows in held_out) * (len(order.runs) + 2), 0
 

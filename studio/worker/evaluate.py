@@ -80,10 +80,7 @@ def _load(models: LoadedModels, reference: ModelReference, side: str) -> LoadedM
 
 
 def _encoder(models: LoadedModels, references: dict[str, ModelReference], side: str) -> Encoder:
-    """The encoder for losses: the tuned model's for both, so that they are of the same tokens as in training.
-
-    The base's own where the tuned model has tokens that the base does not know.
-    """
+    """The tuned model's encoder for both sides, or the base's where the tuned model has tokens of its own."""
     tuned = references["tuned"]
     if tuned.tokenizer != references[side].tokenizer:
         return models.by_name[references[side].name].encoder
@@ -209,10 +206,7 @@ def batch_size(loaded_model: LoadedModel, order: dict[str, Any]) -> int:
 
 
 def rows_at_once(loaded_model: LoadedModel, length: int, logits: int = 1) -> int:
-    """Rows of `length` tokens for which USED_SHARE of the free memory suffices, by their caches and logits.
-
-    logits: tokens of a row of which logits are held at once.
-    """
+    """Rows of `length` tokens whose caches and logits USED_SHARE of the free memory holds."""
     config = loaded_model.batch.base_model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

@@ -99,10 +99,7 @@ class Answer:
         self.error: Exception | None = None
 
     def take(self, logits: torch.Tensor) -> str:
-        """Choose the next token from logits [vocabulary] and return the text that became readable.
-
-        An exception ends this answer only and is kept in `error`.
-        """
+        """Choose the next token from logits [vocabulary]; returns readable text. An exception ends this one only."""
         try:
             return self._take(logits)
         except Exception as error:  # noqa: BLE001 - the other answers of the batch go on

@@ -156,10 +156,7 @@ def own_answer(loaded: LoadedModel, prompt: Any, is_text: bool) -> str:
 
 
 def adapter_weights(models: LoadedModels, loaded: LoadedModel) -> list[torch.nn.Parameter]:
-    """The weights that the adapter adds to the base, set to take gradients. Raises OrderError where there are none.
-
-    Whole tables of tokens, which new tokens bring, are left out.
-    """
+    """The weights that the adapter adds, set to take gradients, without whole tables. Raises OrderError for none."""
     others = {id(weight) for base in models.bases.values() for weight in base.parameters()}
     network = loaded.batch.base_model
     for table in (network.get_input_embeddings(), network.get_output_embeddings()):

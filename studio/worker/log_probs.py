@@ -23,10 +23,7 @@ def log_probs(
     target_positions: torch.Tensor | None = None,
     temperature: float = 1.0,
 ) -> torch.Tensor:
-    """log p of every target token, float32 [targets], in the order of labels[:, 1:]. Parameters as of `loss.loss`.
-
-    temperature: that the logits are divided by.
-    """
+    """log p of every target token, float32 [targets], as labels[:, 1:], at a temperature."""
     model_inputs = {key: value for key, value in inputs.items() if key != "labels"}
     labels = inputs["labels"]
     if kind == "chunked":

@@ -1,7 +1,4 @@
-"""Merging: W' = W + s·B·A in float32, rounded once to the dtype of the file.
-
-A plain LoRA is merged tensor by tensor, any other adapter through the whole model in float32.
-"""
+"""Merging: W' = W + s·B·A in float32, rounded once; other adapters than plain LoRA through the whole model."""
 
 from __future__ import annotations
 

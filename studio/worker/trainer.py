@@ -178,10 +178,7 @@ class StudioTrainer(CheckpointedTrainer):
     def evaluation_loop(
         self, dataloader: Any, description: str, *_: Any, metric_key_prefix: str = "eval", **__: Any
     ) -> EvalLoopOutput:
-        """The mean loss over all held-out target tokens of all processes, and the share of them that is the likeliest.
-
-        No metrics where the run is asked to stop.
-        """
+        """The mean loss and accuracy over all held-out targets of all processes; {} where the run is asked to stop."""
         self.report.phase("evaluating")
         model = self.model_wrapped
         model.eval()

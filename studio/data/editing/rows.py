@@ -30,10 +30,7 @@ def folder_of(fingerprint: str) -> Path:
 
 
 class Rows:
-    """Row numbers count from 1, as in the file. broken: {row: (kind, value, reason)} of those that are no data.
-
-    format, mapping: how a row becomes a conversation.
-    """
+    """Row numbers count from 1. broken: {row: (kind, value, reason)}. format, mapping: how a row is converted."""
 
     def __init__(self, folder: Path):
         metadata = json.loads((folder / "about.json").read_text(encoding="utf-8"))

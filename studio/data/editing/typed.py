@@ -45,10 +45,7 @@ def _value_before(change: dict[str, Any], state: State) -> Any:
 
 
 def with_line_ends(text: str, before: str) -> str:
-    """A text whose line ends a field of a browser made \\n, with those of the text before it where that is unchanged.
-
-    New lines end as the first line of the text before.
-    """
+    """A text from a browser's field (line feeds), with the line ends of the text before it."""
     ends = LINE_END.findall(before)
     if set(ends) <= {"\n"}:
         return text

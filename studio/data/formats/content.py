@@ -33,10 +33,7 @@ Turn = dict[str, Any]
 
 
 def turns_from_parts(turn: Turn, key: str, report: ReportProblem, where: str) -> list[Turn] | None:
-    """The turns of a turn with a list of parts; None, and reported, where it cannot be trained on.
-
-    Results of tools are turns of their own, before the text beside them.
-    """
+    """The turns of a list of parts, results of tools first as turns of their own; None for a reported fault."""
     if all(map(_is_piece, turn[key])) and any(isinstance(part, str) for part in turn[key]):
         return [without(turn, key) | {key: "".join(p if isinstance(p, str) else p["text"] for p in turn[key])}]
     texts: list[str] = []

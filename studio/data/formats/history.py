@@ -33,10 +33,7 @@ Turn = dict[str, Any]
 
 
 def history_of(value: Any, report: ReportProblem, name: str = "history") -> list[Turn] | None:
-    """The turns of a history: [[question, answer], …], [{"user", "assistant"}, …], messages, or texts in turn.
-
-    None when it is none of these, which has then been reported.
-    """
+    """The turns of pairs, of [{"user", "assistant"}, …], of messages or of texts in turn; None for a reported fault."""
     if value is None or value == "" or value == []:
         return []
     if not isinstance(value, list):

@@ -11,10 +11,7 @@ TEXT_KEYS = (
 
 
 def plain_text(value: Any, separator: str = "\n\n") -> str | None:
-    """The text of a value, its parts joined; None where it holds anything else than text.
-
-    A part is a text, an object with one and perhaps a title, or HotpotQA's [title, [sentence, …]].
-    """
+    """The text of a value: a text, an object with one, or HotpotQA's [title, [sentence, …]]; None for anything else."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):
