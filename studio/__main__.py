@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from studio import commands
+from studio import commands, credentials
 from studio.errors import StudioError, as_studio_error
 
 
@@ -39,6 +39,7 @@ def parser(command: str = "") -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 the job failed, 2 the input or the order was refused."""
+    credentials.receive()
     given = sys.argv[1:] if arguments is None else arguments
     args = parser(given[0] if given else "").parse_args(given)
     if args.home:

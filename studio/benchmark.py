@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from studio import credentials
 from studio.evaluation import harness, statistics
 from studio.evaluation.harness import BenchmarkOrder
 from studio.run import Run
@@ -53,8 +54,10 @@ def measure(
     model = name or run.id
     reference.resolve(model)
     settings = order.model_dump() | {"task": str(order.file or order.task), "is_file": order.file is not None}
+    # rows of a gated data set; never for a file that brings programs of its own
+    secrets = credentials.HUB if harness.is_remote(order) and not functions else ()
     with task.working():
-        printed = task.carry_out(WORKER, {"base": f"base:{run.id}", "tuned": model, **settings})
+        printed = task.carry_out(WORKER, {"base": f"base:{run.id}", "tuned": model, **settings}, secrets)
         sides = {event["side"]: event for event in printed if event["kind"] == "side"}
         answer = {
             "run": run.id,

@@ -22,7 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from studio import device, process
+from studio import credentials, device, process
 from studio.config import build as order_of
 from studio.driver import fit, nvidia
 from studio.driver.build import build
@@ -271,7 +271,7 @@ def _environment(work: Path) -> dict[str, str]:
     home.mkdir()
     return {
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
-        **os.environ,
+        **credentials.child_environment(),
         **launch.environment(order_of({"data": {"train": "none.json"}})),
         **device.default_environment(),
         "STUDIO_HOME": str(home),

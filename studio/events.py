@@ -197,6 +197,15 @@ def last(path: Path, kinds: tuple[str, ...], block: int = 65536) -> dict[str, An
         return None
 
 
+_NUMBER = (int, float, type(None))
+# fields that are computed with: a line in which one is anything else is damaged, or another program's
+_NUMBERS = (
+    *("monotonic", "attempt", "order", "steps", "epoch", "epochs", "from_step", "loss", "learning_rate", "grad_norm"),
+    *("tokens", "tokens_per_second", "memory", "peak_memory", "estimated_memory", "trainable", "parameters"),
+)
+_TABLES = ("data", "preference")
+
+
 def _event(line: bytes) -> dict[str, Any] | None:
     """Parse a line; None if it is incomplete, not an event, or lacks fields that its kind needs."""
     try:
@@ -204,6 +213,10 @@ def _event(line: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     if not isinstance(event, dict) or not isinstance(event.get("at"), (int, float)):
+        return None
+    if any(not isinstance(event.get(name), _NUMBER) for name in _NUMBERS):
+        return None
+    if any(not isinstance(event.get(name) or {}, dict) for name in _TABLES):
         return None
     match event.get("kind"):
         case "phase":

@@ -7,12 +7,12 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from studio import process
+from studio import credentials, process
 from studio.device import default_environment
 from studio.errors import ExportError
 from studio.home import PROJECT, subfolder
@@ -21,18 +21,25 @@ from studio.talk.chat import SERVER_ENVIRONMENT
 Progress = Callable[[int, int], None]
 
 
-def ask_worker(command: list[str], order: dict[str, Any], progress: Progress = lambda *_: None) -> Any:
+def ask_worker(
+    command: list[str], order: dict[str, Any], progress: Progress = lambda *_: None, secrets: Sequence[str] = ()
+) -> Any:
     """The answer of `python -m …` to an order, both JSON (lines.answer_order). Raises ExportError as run_worker."""
     with tempfile.TemporaryDirectory(dir=subfolder("cache")) as folder:
         asked, answered = Path(folder, "order.json"), Path(folder, "answer.json")
         asked.write_text(json.dumps(order, ensure_ascii=False, default=str), encoding="utf-8")
-        run_worker([*command, str(asked), str(answered)], progress)
+        run_worker([*command, str(asked), str(answered)], progress, secrets)
         return json.loads(answered.read_text(encoding="utf-8"))
 
 
-def run_worker(command: list[str], progress: Callable[[int, int], None] = lambda *_: None) -> None:
-    """Run `python -m …` to its end; lines like 3/20 are progress. Raises ExportError with its last output."""
-    environment = {**os.environ, **SERVER_ENVIRONMENT, **default_environment(), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+def run_worker(command: list[str], progress: Progress = lambda *_: None, secrets: Sequence[str] = ()) -> None:
+    """Run `python -m …` to its end; lines like 3/20 are progress. secrets: those it needs. Raises ExportError."""
+    environment = {
+        **credentials.child_environment(*secrets),
+        **SERVER_ENVIRONMENT,
+        **default_environment(),
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
     output: list[str] = []
     with subprocess.Popen(
         [sys.executable, "-m", *command],

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from studio import crash, events
+from studio import crash, credentials, events
 from studio.config import RunConfig
 from studio.errors import RunError
 from studio.events import END_STATES, Lock
@@ -119,9 +119,16 @@ def start(run: Run) -> bool:
     crash.point("queue.start")
     command = [sys.executable, "-m", "studio.supervise", "--detach", str(run.folder)]
     try:
-        done = subprocess.run(
-            command, cwd=PROJECT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=START_WAIT
-        )
+        with credentials.handed_over() as secrets:
+            done = subprocess.run(
+                command,
+                cwd=PROJECT,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=START_WAIT,
+                **secrets,
+            )
     except subprocess.TimeoutExpired:
         raise RunError(
             f"The supervisor of {run.id} did not start within {START_WAIT:.0f} s.", "Try again.", "run"

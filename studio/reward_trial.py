@@ -13,7 +13,7 @@ from studio.evaluation.questions import Question
 from studio.job_process import Progress, ask_worker
 from studio.reward import Scorer
 from studio.rewards import labels
-from studio.runs import claim
+from studio.runs import claim, launch
 
 ROWS, MOST_ROWS = 8, 64
 GROUP, TOKENS = 4, 256  # answers of the base to a prompt, and tokens of each, at most
@@ -35,7 +35,7 @@ def trial(
         return table(config, answers, asked, [[question.reference] for question in asked.values()], scorers)
     order = {"config": config.with_absolute_paths().to_yaml(), "answers": answers, "questions": list(asked.items())}
     with claim.held_device("Try again when it has ended, or try the rewards on the answers of the data."):
-        return ask_worker(["studio.worker.reward_trial"], order, progress)
+        return ask_worker(["studio.worker.reward_trial"], order, progress, launch.secrets(config))
 
 
 def check(config: RunConfig) -> None:

@@ -121,14 +121,18 @@ def is_run(folder: Path) -> bool:
 def unreadable() -> list[RunError]:
     """What to say of each run that cannot be read, such as one of another user. `runs` is without them."""
     return [
-        RunError(
-            f"The run {path.name} cannot be read.",
-            f"Is it another user's, or damaged? Look at the permissions of {path}, or move it elsewhere.",
-            "run",
-        )
+        unreadable_error(path)
         for path in sorted(subfolder("runs").iterdir())
         if not path.name.startswith(".") and not is_run(path) and _holds_a_run(path)
     ]
+
+
+def unreadable_error(folder: Path) -> RunError:
+    return RunError(
+        f"The run {folder.name} cannot be read.",
+        f"Is it another user's, or damaged? Look at the permissions of {folder}, or move it elsewhere.",
+        "run",
+    )
 
 
 def _holds_a_run(folder: Path) -> bool:

@@ -14,14 +14,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from studio import events, json_text, process
+from studio import credentials, events, json_text, process
 from studio.device import default_environment, devices
 from studio.errors import DeviceError, ModelError, RunError, StudioError
+from studio.evaluation.endpoint import KEY
 from studio.events import Lock
 from studio.home import PROJECT, subfolder, write_atomic
 from studio.run import Run
@@ -120,7 +121,7 @@ class SideJob:
         write_atomic(self.folder / "results.json", json.dumps(answer, ensure_ascii=False))
         return answer
 
-    def carry_out(self, module: str, order: dict[str, Any]) -> list[dict[str, Any]]:
+    def carry_out(self, module: str, order: dict[str, Any], secrets: Sequence[str] = ()) -> list[dict[str, Any]]:
         """Run a worker on an order; returns the objects that it printed, a line each, but for kind `doing` (progress).
 
         Raises RunError where it was stopped, ModelError with what the worker says where it failed.
@@ -133,14 +134,19 @@ class SideJob:
             else:
                 printed.append(event)
 
-        if self.stream(module, order, take):
+        if self.stream(module, order, take, secrets):
             raise self.stopped()
         return printed
 
-    def stream(self, module: str, order: dict[str, Any], take: Callable[[dict[str, Any]], None]) -> bool:
-        """Run a worker and give `take` each object that it prints; True where it was stopped. Raises ModelError."""
+    def stream(
+        self, module: str, order: dict[str, Any], take: Callable[[dict[str, Any]], None], secrets: Sequence[str] = ()
+    ) -> bool:
+        """Run a worker and give `take` each object it prints; True where it was stopped. Raises ModelError.
+
+        secrets: names of those that it needs.
+        """
         environment = {
-            **os.environ,
+            **credentials.child_environment(*secrets),
             **chat.SERVER_ENVIRONMENT,
             **default_environment(),
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -219,7 +225,7 @@ class SideJob:
         (self.folder / "failed.json").unlink(missing_ok=True)
         self.tell("starting", at_once=True)
         arguments = [*command, self.run.id, "--json", "--request", str(self.folder / "request.json")]
-        with open(self.folder / "page.log", "wb") as log:
+        with open(self.folder / "page.log", "wb") as log, credentials.handed_over(*credentials.HUB, KEY) as secrets:
             subprocess.Popen(
                 [sys.executable, "-m", "studio", *arguments],
                 cwd=PROJECT,
@@ -227,6 +233,7 @@ class SideJob:
                 stdout=subprocess.DEVNULL,
                 stderr=log,
                 start_new_session=True,
+                **secrets,
             )
 
 

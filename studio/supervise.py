@@ -10,7 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
-from studio import crash, process, queue
+from studio import crash, credentials, process, queue
 from studio.errors import StudioError
 from studio.events import Lock
 from studio.run import Run
@@ -95,6 +95,7 @@ def _redirect_to_devnull(*streams: int) -> None:
 
 def main(arguments: list[str]) -> int:
     """--detach: return queue.UP or queue.BUSY at once and go on in the background. SIGTERM stops and saves."""
+    credentials.receive()
     run = Run(Path(next(word for word in arguments if word != "--detach")).resolve())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from studio import credentials
 from studio.base.report import Report
 from studio.errors import ModelError
 from studio.home import PROJECT, subfolder, temporary_path
@@ -46,6 +47,7 @@ def convert(gguf: Path, target: Path, report: Report) -> Path:
     done = subprocess.run(
         [sys.executable, "-m", "studio.worker.convert", str(gguf), str(temporary)],
         cwd=PROJECT,
+        env=credentials.child_environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from studio import json_text
+from studio import credentials, json_text
 from studio.base import families
 from studio.base.hub import errors, first_line, unreachable
 from studio.errors import ModelError
@@ -57,6 +57,7 @@ def _of_worker(module: str, config: dict[str, Any]) -> Any:
         done = subprocess.run(
             [sys.executable, "-m", f"studio.worker.{module}", str(config_file)],
             cwd=PROJECT,
+            env=credentials.child_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -38,7 +38,10 @@ def cached(repo: str, revision: str | None) -> Path | None:
 
 
 def download(repo: str, revision: str | None, report: Report = silent) -> Path:
-    """Download a snapshot into the Hub cache (HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE honoured); safetensors only."""
+    """Download a snapshot into the Hub cache (HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE honoured); safetensors only.
+
+    What is here already is used where the Hub refuses it, as without a token. Raises ModelError.
+    """
     from huggingface_hub import snapshot_download  # late, as it costs every command and supervisor a tenth of a second
 
     why = unreachable()
@@ -63,7 +66,11 @@ def download(repo: str, revision: str | None, report: Report = silent) -> Path:
             etag_timeout=10,
         )
     except errors() as error:
-        raise _failure(error, repo, revision) from error
+        failure = _failure(error, repo, revision)
+        snapshot = cached(repo, revision) if failure.reason != "disk" else None
+        if snapshot is None:
+            raise failure from error
+        path = str(snapshot)
     shards.loadable(Path(path))
     return Path(path)
 

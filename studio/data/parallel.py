@@ -13,6 +13,7 @@ from itertools import pairwise, repeat
 from pathlib import Path
 from typing import Any
 
+from studio import credentials
 from studio.data.containers import Container
 from studio.data.shard import Shard
 from studio.errors import DataError
@@ -39,9 +40,10 @@ class ParallelReaders:
         )
         self.path, self.total = path, path.stat().st_size
         count = max(1, min(8, os.cpu_count() or 1)) if splittable and self.total > LARGE else 0
-        pipe = subprocess.PIPE
+        pipe, environment = subprocess.PIPE, credentials.child_environment()
         self.processes = [
-            subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe, text=True, cwd=PROJECT) for _ in range(count)
+            subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe, text=True, cwd=PROJECT, env=environment)
+            for _ in range(count)
         ]
         self.done = [0] * count
 

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from studio import credentials
 from studio.data import encoding, store
 from studio.data.encoded import EncodedRows, Row, Writer, open_rows
 from studio.data.encoding import EncodingJob, Prepared
@@ -143,7 +144,7 @@ def start_streaming(
         "parent": os.getpid(),
         "context": encoder.context_limit,
     }
-    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "true"}
+    environment = {**credentials.child_environment(*credentials.HUB), "TOKENIZERS_PARALLELISM": "true"}
     child = subprocess.Popen(
         [sys.executable, "-m", "studio.data.preparing"], cwd=PROJECT, env=environment, stdin=subprocess.PIPE, text=True
     )

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from studio import credentials
 from studio.driver import nvidia
 from studio.driver.build import Build, build, install
 from studio.errors import DeviceError
@@ -173,7 +173,7 @@ def ask(device: Device, environment: dict[str, str]) -> dict[str, Any]:
         completed = subprocess.run(
             _command(),
             cwd=PROJECT,
-            env={**os.environ, **environment},
+            env={**credentials.child_environment(), **environment},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -202,7 +202,7 @@ def ask_in_background(device: Device, environment: dict[str, str]) -> None:
         subprocess.Popen(
             [*_command(), str(_file(device))],
             cwd=PROJECT,
-            env={**os.environ, **environment},
+            env={**credentials.child_environment(), **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -17,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from studio import credentials
 from studio.driver.card import Card
 
 ROOT = Path(os.environ.get("STUDIO_SYSFS", "/sys"))  # tests set a tree of their own
@@ -167,21 +168,27 @@ def _xpu_smi(addresses: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     if shutil.which("xpu-smi") is None:
         return {}
     try:
-        listed = json.loads(
-            subprocess.run(
-                ["xpu-smi", "discovery", "-j"], capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL
-            ).stdout
-        )
+        listed = _json_of(["xpu-smi", "discovery", "-j"])
         properties = {}
         for card in listed.get("device_list", []):
             command = ["xpu-smi", "discovery", "-d", str(card["device_id"]), "-j"]
-            details = json.loads(
-                subprocess.run(command, capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL).stdout
-            )
+            details = _json_of(command)
             properties[str(card.get("pci_bdf_address", "")).lower()] = {**card, **details}
         return properties
     except (OSError, ValueError, KeyError, subprocess.TimeoutExpired):
         return {}
+
+
+def _json_of(command: list[str]) -> dict[str, Any]:
+    done = subprocess.run(
+        command,
+        env=credentials.child_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    return json.loads(done.stdout)
 
 
 def _number(file: Path) -> int | None:

@@ -68,7 +68,7 @@ def check(order: BenchmarkOrder) -> list[str]:
         return []
     config = read(order.file)
     _check_config(order.file, config)
-    if _is_remote(order.file, config):
+    if is_remote(order):
         _check_hub(str(config.get("dataset_path")))
     return sorted({text.removeprefix(FUNCTION) for text in _strings(config) if text.startswith(FUNCTION)})
 
@@ -134,8 +134,12 @@ def _exists(folder: Path, name: str) -> bool:
     return "*" in name or (folder / Path(name).expanduser()).exists()
 
 
-def _is_remote(file: Path, config: dict[str, Any]) -> bool:
-    """Whether the task's rows come over the network."""
+def is_remote(order: BenchmarkOrder) -> bool:
+    """Whether the task's rows come over the network. Raises OrderError where its file cannot be read."""
+    file = order.file
+    if file is None:
+        return True
+    config = read(file)
     source = str(config.get("dataset_path") or "")
     files = _strings(config.get("dataset_kwargs"))
     is_here = source in FORMATS or config.get("custom_dataset") or (file.parent / source).exists()

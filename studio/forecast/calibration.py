@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
 
-from studio import auto
+from studio import auto, credentials
 from studio.config import build
 from studio.device import Device, environment
 from studio.driver import fit
@@ -26,7 +25,7 @@ def calibrate(device: Device) -> duration.Calibration:
     fit.refuse(device)
     order = build({"data": {"train": "none.json"}})
     command = [sys.executable, "-m", "studio.worker.calibrate", device.traits.torch, auto.precision(order, device)]
-    variables = os.environ | launch.environment(order) | environment([device])
+    variables = credentials.child_environment() | launch.environment(order) | environment([device])
     lock = claim.device_lock(device)
     if not lock.acquire():
         raise DeviceError(

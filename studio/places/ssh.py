@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from studio import program
+from studio import credentials, program
 from studio.errors import DeviceError, RunError
 from studio.home import slug, subfolder, write_atomic
 from studio.knob import LOADING
@@ -190,6 +190,7 @@ class Ssh(RemotePlace):
         """A remote command whose standard output and errors are read as one stream; killed when the block ends."""
         ssh = subprocess.Popen(
             [*self._ssh(), self.host, command],
+            env=_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -216,6 +217,7 @@ class Ssh(RemotePlace):
         try:
             done = subprocess.run(
                 [*self._ssh(), self.host, command],
+                env=_environment(),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -232,6 +234,7 @@ class Ssh(RemotePlace):
         ends = [f"{self.host}:{source}", f"{target}/"] if source else [f"{self.host}:{target}/"]
         done = subprocess.run(
             ["rsync", *words, "--mkpath", "--timeout=60", "-e", shlex.join(self._ssh()), *ends],
+            env=_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -240,6 +243,12 @@ class Ssh(RemotePlace):
             raise trouble(
                 done.returncode, done.stderr, self.host, self.address, RSYNC_LOST, fetching=source is not None
             )
+
+
+def _environment() -> dict[str, str]:
+    """ssh's, without the secrets of the Hub and the studio; those of a cloud may be for the command it connects by."""
+    clouds = [name for name in os.environ if name.startswith(("AWS_", "AZURE_", "GOOGLE_", "CLOUDFLARE_"))]
+    return credentials.child_environment(*clouds)
 
 
 def _path(path: str) -> str:

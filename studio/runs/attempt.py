@@ -12,7 +12,7 @@ import time
 import traceback
 from typing import Any
 
-from studio import crash, process, queue
+from studio import crash, credentials, process, queue
 from studio.device import Device, environment
 from studio.errors import DeviceError, StudioError
 from studio.events import FULL, Lock, read
@@ -150,7 +150,7 @@ class Attempt:
         return {
             "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
             **launch.environment(self.run.config),
-            **os.environ,
+            **credentials.child_environment(*launch.secrets(self.run.config)),
             **variables,
         }
 

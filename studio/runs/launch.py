@@ -12,9 +12,12 @@ import shlex
 import sys
 from typing import Any
 
+from studio import credentials
 from studio.config import RunConfig
+from studio.data import hub as data_hub
 from studio.device import Device, cores, devices, thread_environment
 from studio.errors import StudioError
+from studio.evaluation import endpoint
 from studio.memory.studio_loop import base_itemsize
 from studio.run import Run
 
@@ -105,6 +108,27 @@ def environment(config: RunConfig, device: Device | None = None) -> dict[str, st
     if not config.training.compile:
         variables["TORCHDYNAMO_DISABLE"] = "1"  # else libraries load the compiler at import
     return {key: value for key, value in variables.items() if key not in os.environ}
+
+
+def secrets(config: RunConfig) -> tuple[str, ...]:
+    """Names of the secrets that an order's trainer needs: of the Hub where it fetches from there, of trackers, a judge.
+
+    A reward that is a program gets all: it may ask a service of its own.
+    """
+    named = [source.source for source in config.data.sources()]
+    named += [config.data.eval] if isinstance(config.data.eval, str) else []
+    fetches = config.place.remote or config.model.kind == "hub" or any(map(data_hub.is_hub_id, named))
+    rewards = getattr(config.stage, "rewards", ())
+    trackers = tuple(f"{tracker.upper()}_" for tracker in config.training.report_to)
+    every = any(reward.code for reward in rewards)
+    return tuple(
+        name
+        for name in filter(credentials.SECRET.search, os.environ)
+        if every
+        or (name in credentials.HUB and (fetches or "trackio" in config.training.report_to))
+        or (name == endpoint.KEY and any(reward.address for reward in rewards))
+        or name.startswith(trackers)
+    )
 
 
 # -- several hosts

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from studio import device
+from studio import credentials, device
 from studio.device import default_environment
 from studio.errors import DeviceError, ModelError, StudioError
 from studio.events import Lock, is_locked
@@ -84,7 +84,8 @@ class Server:
         """
         if not self.ready():
             start()
-        return self._call("POST", "/studio/load", {"names": list(names)})["models"]
+        token = next(filter(None, map(os.environ.get, credentials.HUB)), None)  # the server has none of its own
+        return self._call("POST", "/studio/load", {"names": list(names), "token": token})["models"]
 
     def unload(self, names: Sequence[str]) -> list[str]:
         """Remove models from memory; the process stays. Raises ServerGone."""
@@ -176,7 +177,7 @@ def start() -> None:
         if server().ready():
             return
         _file().unlink(missing_ok=True)
-        environment = {**os.environ, **SERVER_ENVIRONMENT, **default_environment()}
+        environment = {**credentials.child_environment(), **SERVER_ENVIRONMENT, **default_environment()}
         command = [sys.executable, "-m", "studio.worker.serve", "--page", "--detach"]
         with open(log(), "wb") as output:
             subprocess.run(

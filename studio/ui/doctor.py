@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.responses import FileResponse, Response
 
-from studio import device, doctor
+from studio import credentials, device, doctor
 from studio.driver import fit
 from studio.errors import DeviceError
 from studio.home import PROJECT, subfolder
@@ -27,7 +27,15 @@ def examine(short: bool = False) -> dict[str, Any]:
         )
     command = [sys.executable, "-m", "studio", "doctor", "--json", *(["--short"] if short is True else [])]
     with open(_log(), "wb") as log:
-        subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        subprocess.Popen(
+            command,
+            cwd=PROJECT,
+            env=credentials.child_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     return {"state": "going"}
 
 

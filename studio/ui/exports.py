@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from starlette.responses import FileResponse, Response
 
+from studio import credentials
 from studio.errors import ExportError, StudioError
 from studio.events import Lock, is_locked
 from studio.export import folders as export
@@ -66,7 +67,11 @@ def take_away(name: str, kind: str) -> dict[str, Any]:
             *(["--precision", precision] if precision else []),
             *(["--imatrix"] if kind.endswith(IMATRIX) else []),
         ]
-        with open(folder / f"{kind}.json", "wb") as answer, open(folder / f"{kind}.log", "wb") as log:
+        with (
+            open(folder / f"{kind}.json", "wb") as answer,
+            open(folder / f"{kind}.log", "wb") as log,
+            credentials.handed_over(*credentials.HUB) as secrets,
+        ):
             subprocess.Popen(
                 command,
                 cwd=PROJECT,
@@ -74,7 +79,7 @@ def take_away(name: str, kind: str) -> dict[str, Any]:
                 stdout=answer,
                 stderr=log,
                 start_new_session=True,
-                pass_fds=[lock.descriptor],
+                **secrets | {"pass_fds": (*secrets.get("pass_fds", ()), lock.descriptor)},
             )
     finally:
         lock.release()

@@ -25,31 +25,37 @@ from studio.home import folder_size, inside, subfolder
 from studio.run import ALIVE, Run
 from studio.runs import checkpoints, compare
 from studio.side_job import SideJob
-from studio.ui import device, log_window, rights
+from studio.ui import device, log_window, rights, who
 from studio.ui.tail import Tail, Tails
 from studio.ui.who import VISITOR, WATCHER
 
 POINTS_PER_ANSWER = 2000  # rows in an answer
 MAX_POINTS = 40_000  # points a page holds of a run; a longer history comes thinned to that
 MAX_EVENTS = 400  # other events in an answer
+UNREADABLE = (OSError, TypeError, ValueError, KeyError, AttributeError, IndexError)  # of a run's damaged files
 FRESH = 0.8  # seconds for which the list of runs is not read again
 
 tails = Tails()
 
 
 class RunsSnapshot(NamedTuple):
-    """All runs at one moment. rows: newest first. mark: changes with rows of runs not alive. runs: by id."""
+    """All runs at one moment.
+
+    rows: the table, the newest first. mark: changes when a row that is not alive does. runs: by id, with their rows.
+    unread: what to say of those that cannot be read: {message, hint, where}.
+    """
 
     rows: list[dict[str, Any]]
     mark: str
     runs: dict[str, tuple[Run, dict[str, Any]]]
+    unread: list[dict[str, str | None]]
 
 
 class Listing:
     """The table of all runs, read at most once in FRESH seconds and only where events have changed."""
 
     def __init__(self) -> None:
-        self._lock, self._at, self._seen = threading.Lock(), float("-inf"), RunsSnapshot([], "", {})
+        self._lock, self._at, self._seen = threading.Lock(), float("-inf"), RunsSnapshot([], "", {}, [])
         self._known: dict[str, tuple[Any, dict[str, Any]]] = {}
 
     def rows(self) -> list[dict[str, Any]]:
@@ -58,10 +64,15 @@ class Listing:
     def snapshot(self) -> RunsSnapshot:
         with self._lock:
             if time.monotonic() - self._at > FRESH:
-                found = {run_.id: (run_, row) for run_ in run.runs() if (row := self._row(run_)) is not None}
+                read = [(run_, self._row(run_)) for run_ in run.runs()]
+                found = {run_.id: (run_, row) for run_, row in read if row is not None}
                 rows = [row for _, row in found.values()]
+                unread = run.unreadable() + [
+                    run.unreadable_error(run_.folder) for run_, row in read if row is None and run_.folder.is_dir()
+                ]
                 self._known = {name: self._known[name] for name in found if name in self._known}
-                self._seen = RunsSnapshot(rows, _mark_of(rows), found)
+                told = [error.as_dict() for error in unread]
+                self._seen = RunsSnapshot(rows, _mark_of([*rows, *told]), found, told)
                 self._at = time.monotonic()
             return self._seen
 
@@ -78,7 +89,7 @@ class Listing:
             return known[1]
         try:
             row = status(tails.of(run_))
-        except OSError:  # deleted between two looks, or not readable
+        except UNREADABLE:  # deleted between two looks, or not readable
             return known[1] if known and run_.folder.is_dir() else None
         self._known[run_.id] = (mark, row)
         return row
@@ -154,7 +165,9 @@ def poll(ask: dict[str, Any]) -> Response:
     answer["waiting"] = sum(row["state"] == "queued" for row in seen.rows)
     answer["count"] = len(seen.rows)
     if "list" in ask:
-        answer["list"] = None if ask["list"] == seen.mark else {"mark": seen.mark, "rows": seen.rows}
+        unread = [error if who.owns() else {**error, "hint": ""} for error in seen.unread]  # a hint names the path
+        news = {"mark": seen.mark, "rows": seen.rows, "unread": unread}
+        answer["list"] = None if ask["list"] == seen.mark else news
     if ask.get("run"):
         answer["run"] = _part(ask["run"], seen)
     answer["also"] = [_part(item, seen) for item in (ask.get("also") or [])[:8]]
@@ -165,7 +178,7 @@ def poll(ask: dict[str, Any]) -> Response:
 
 def _mark_of(rows: list[dict[str, Any]]) -> str:
     """Of what stands still; the moving rows are in `now` anyway."""
-    still = [row["id"] if row["state"] in ALIVE else row for row in rows]
+    still = [row["id"] if row.get("state") in ALIVE else row for row in rows]
     return hashlib.sha1(orjson.dumps(still), usedforsecurity=False).hexdigest()[:12]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from studio import credentials
 from studio.errors import ModelError, StudioError
 from studio.talk import room
 from studio.talk.reference import BASE, BASE_PREFIX, ModelReference, of_base, resolve
@@ -65,8 +66,9 @@ class BatchScheduler(threading.Thread):
     def ask(self, pending: PendingAnswer) -> None:
         self.inbox.put(lambda: self._begin(pending))
 
-    def load(self, names: list[str], deliver: Deliver) -> None:
-        self.inbox.put(lambda: self._load(names, deliver))
+    def load(self, names: list[str], deliver: Deliver, token: str | None = None) -> None:
+        """token: of the Hub, for what has to be fetched."""
+        self.inbox.put(lambda: self._load(names, deliver, token))
 
     def unload(self, names: list[str], deliver: Deliver) -> None:
         self.inbox.put(lambda: self._unload(names, deliver))
@@ -101,13 +103,14 @@ class BatchScheduler(threading.Thread):
         torch.set_num_threads(self.threads)
         self._models, self.doing = LoadedModels(), ""
 
-    def _load(self, names: list[str], deliver: Deliver) -> None:
+    def _load(self, names: list[str], deliver: Deliver, token: str | None = None) -> None:
         try:
             for name in names:
                 if name in self._models.by_name:
                     continue
                 self.doing = f"loading {name}"
-                reference = self._resolve(name)
+                with credentials.hub_token(token):
+                    reference = self._resolve(name)
                 room.check(self._references(), [reference])
                 started = time.monotonic()
                 self._models.load(reference)

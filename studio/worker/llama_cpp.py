@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy
 
+from studio import credentials
 from studio.errors import ExportError
 from studio.export.llama_cpp import MODULES, installed, quantizer_missing
 from studio.home import PROJECT
@@ -39,7 +40,12 @@ class Reader:
         ]
         self._file = file
         self._child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", cwd=PROJECT
+            command,
+            cwd=PROJECT,
+            env=credentials.child_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
         )
         weakref.finalize(self, _end, self._child)
         self.name: str = self._line()

@@ -166,6 +166,7 @@ class Names(Options):
     """POST /studio/load and /studio/unload."""
 
     names: list[str] = Field(max_length=100)
+    token: str | None = None  # of the Hub, to fetch what is not here
 
 
 class RequestError(ModelError, ValueError):

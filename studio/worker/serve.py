@@ -18,6 +18,7 @@ import threading
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import psutil
@@ -30,7 +31,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from studio import device, json_text, process, request_body
+from studio import credentials, device, json_text, process, request_body
 from studio.errors import DeviceError, ModelError, StudioError, as_studio_error, internal_error
 from studio.talk import chat
 from studio.worker import openai_answers
@@ -160,7 +161,8 @@ class Server:
         )
 
     async def load(self, request: Request) -> Response:
-        return await self._job(self.scheduler.load, read(Names, await _body(request)).names)
+        order = read(Names, await _body(request))
+        return await self._job(partial(self.scheduler.load, token=order.token), order.names)
 
     async def unload(self, request: Request) -> Response:
         return await self._job(self.scheduler.unload, read(Names, await _body(request)).names)
@@ -290,6 +292,7 @@ def _refused(status: int, message: str, hint: str, code: str) -> Response:
 
 
 def main(arguments: list[str]) -> int:
+    credentials.receive()
     parser = argparse.ArgumentParser(prog="python -m studio.worker.serve")
     parser.add_argument("models", nargs="*", metavar="MODEL")
     parser.add_argument("--host", default="127.0.0.1")

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from studio import cards, config, device, estimate, model, run
+from studio import cards, config, credentials, device, estimate, model, run
 from studio.home import PROJECT, home
 from studio.memory import tables
 from studio.memory.studio_loop import RowStatistics
@@ -169,7 +169,7 @@ def peak(order: config.RunConfig) -> int:
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env=os.environ
+            env=credentials.child_environment(*credentials.HUB)
             | launch.environment(order, device.cpu())
             | {"STUDIO_HOME": str(home()), device.DEVICE_VARIABLE: "cpu"},
         )

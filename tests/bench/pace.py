@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from studio import config, data, model, run
+from studio import config, credentials, data, model, run
 from studio.base import source
 from studio.device import devices
 from studio.estimate import estimate
@@ -104,6 +104,7 @@ def _run(order: config.RunConfig) -> tuple[float, float]:
     subprocess.run(
         [sys.executable, "-m", "studio.supervise", str(room.folder)],
         cwd=PROJECT,
+        env=credentials.child_environment(*credentials.HUB),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         check=True,

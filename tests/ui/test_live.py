@@ -11,12 +11,42 @@ import orjson
 import pytest
 
 from studio import events, run
-from studio.ui import live, log_window
+from studio.home import subfolder
+from studio.ui import live, log_window, who
 from studio.ui.tail import COLUMNS, Tail
 from tests.ui.fakes import FakeRun
 
 pytestmark = pytest.mark.usefixtures("home")
 NAME = "2026-11-22-1200-one"
+ODD_LINES = (
+    "[]",
+    "null",
+    '"text"',
+    "{}",
+    '{"kind": "step"}',
+    '{"kind": "step", "at": "x", "step": "three", "loss": [1]}',
+    '{"kind": "step", "at": 1e400, "step": 1, "loss": 1e999}',
+    '{"kind": "eval", "step": null, "loss": "low"}',
+    '{"kind": "plan", "steps": "many", "data": 5}',
+    '{"kind": "plan", "steps": 0, "data": {"sources": [1]}}',
+    '{"kind": "phase", "name": ["training"]}',
+    '{"kind": "phase", "name": {"a": 1}}',
+    '{"kind": "end", "state": 5}',
+    '{"kind": "end", "state": ["finished"], "cause": {"a": 1}}',
+    '{"kind": "sample", "prompt": 5}',
+    '{"kind": ["step"]}',
+    '{"kind": "step", "attempt": "x", "step": 3, "loss": 1.0, "at": 1.0}',
+    '{"kind": "plan", "attempt": 1, "at": 1.0, "steps": "many"}',
+    '{"kind": "plan", "attempt": 1, "at": 1.0, "data": [1]}',
+    '{"kind": "step", "attempt": 1, "at": 1.0, "step": 1, "loss": [1], "tokens": {}}',
+    '{"kind": "eval", "attempt": 1, "at": 1.0, "step": 1, "loss": "low"}',
+    '{"kind": "eval", "attempt": 1, "at": 1.0, "step": 1, "loss": null}',
+    '{"kind": "end", "attempt": 1, "at": 1.0, "state": "finished", "peak_memory": "much"}',
+    '{"kind": "phase", "attempt": 1, "at": 1.0, "name": "training", "from_step": "x", "order": []}',
+    '{"kind": "forgetting", "attempt": 1, "at": 1.0, "step": "x"}',
+    '{"kind": "saved", "attempt": 1, "at": 1.0, "what": 5}',
+    "[" * 3000,
+)  # what a disk fault, another program or another version may have written
 
 
 @pytest.fixture(autouse=True)
@@ -259,3 +289,30 @@ def test_a_run_that_compares_answers_has_more_columns() -> None:
     columns = dict(zip(part["names"], part["columns"], strict=True))
     assert columns["accuracy"] == pytest.approx([0.6, 0.7])
     assert columns["kl"] == [None, None]
+
+
+def test_a_run_that_cannot_be_read_is_named_beside_those_that_can() -> None:
+    FakeRun(NAME).start()
+    damaged = subfolder("runs") / "2026-11-22-1300-damaged"
+    (damaged / "events.jsonl").mkdir(parents=True)
+    told = asked(list=None)["list"]
+    assert [row["id"] for row in told["rows"]] == [NAME]
+    assert [error["message"] for error in told["unread"]] == [f"The run {damaged.name} cannot be read."]
+    assert str(damaged) in told["unread"][0]["hint"]
+    assert asked(list=told["mark"])["list"] is None
+    with who.acting_as(who.Requester(who.VISITOR)):
+        assert str(damaged.parent) not in orjson.dumps(asked(list=None)).decode(), "paths are the owner's"
+    (damaged / "events.jsonl").rmdir()
+    assert asked(list=told["mark"])["list"]["unread"] == [], "gone from the list when it is mended"
+
+
+@pytest.mark.parametrize("line", ODD_LINES)
+def test_an_odd_line_costs_nobody_the_list(line: str) -> None:
+    FakeRun(NAME).start()
+    other = FakeRun("2026-11-22-1300-odd")
+    other.start()
+    with open(other.events_file, "a", encoding="utf-8") as file:
+        file.write(line + "\n")
+    told = asked(list=None, run={"id": other.folder.name})["list"]
+    assert NAME in [row["id"] for row in told["rows"]]
+    assert len(told["rows"]) + len(told["unread"]) == 2

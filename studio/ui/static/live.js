@@ -129,7 +129,7 @@
   }
 
   const live = studio.live = {
-    tracks: new Map(), now: [], waiting: 0, count: null, rows: [], mark: null, ready: false, since: null, lapsed: false,
+    tracks: new Map(), now: [], waiting: 0, count: null, rows: [], unread: [], mark: null, ready: false, since: null, lapsed: false,
     fault: null,
     open: null, compared: [], listing: false, device: null, wantsDevice: false, wantsLog: false, log: null,
   };
@@ -180,8 +180,11 @@
     const what = { list: false, run: false, also: false, log: null };
     Object.assign(live, { at: answer.at, now: answer.now, waiting: answer.waiting, count: answer.count });
     live.skew = Date.now() / 1000 - answer.at;
-    if (answer.list) { live.rows = answer.list.rows; live.mark = answer.list.mark; what.list = true; }
-    else if (answer.now.length) {
+    if (answer.list) {
+      const { rows, mark, unread = [] } = answer.list;
+      Object.assign(live, { rows, mark, unread });
+      what.list = true;
+    } else if (answer.now.length) {
       const moving = new Map(answer.now.map((row) => [row.id, row]));
       live.rows = live.rows.map((row) => moving.get(row.id) || row);
       what.list = true;

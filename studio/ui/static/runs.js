@@ -47,7 +47,8 @@
       this.doctor = studio.doctorPanel();
       this.leaders = studio.leaderboard();
       this.news = make("div");
-      this.node = make("div", { class: "runs-list" }, this.head, this.news,
+      this.unread = make("div");
+      this.node = make("div", { class: "runs-list" }, this.head, this.news, this.unread,
         make("div", { class: "runs-frame" }, this.body, this.leaders.node, this.device, this.doctor.node));
       this.speak();
     }
@@ -98,6 +99,7 @@
       }
       this.leaders.draw();
       this.drawNews();
+      this.drawUnread();
       for (const id of this.chosen) if (!live.rows.some((row) => row.id === id)) this.chosen.delete(id);
       studio.write(this.compare, studio.say("Compare {n}", { n: this.chosen.size }));
       this.compare.hidden = this.combine.hidden = this.chosen.size < 2;
@@ -120,7 +122,7 @@
       const focus = document.activeElement?.dataset?.key;
       Object.assign(this, { ids, spoken: studio.language, keys: rows.map((row) => this.key(row)) });
       this.body.replaceChildren(!live.rows.length
-        ? this.empty()
+        ? live.unread.length ? "" : this.empty()
         : !rows.length
         ? make("p", { class: "quiet empty" }, studio.say("No run fits this filter."))
         : make("table", { class: "runs-table" }, this.heading(), make("tbody", {}, rows.map((row) => this.row(row)))));
@@ -131,6 +133,16 @@
       if (text === this.told) return;
       this.told = text;
       this.news.replaceChildren(...(news ? [news] : []));
+    }
+    // Runs that are there and cannot be read: each with what to do.
+    drawUnread() {
+      const key = JSON.stringify([live.unread, studio.language]);
+      if (key === this.unreadKey) return;
+      this.unreadKey = key;
+      this.unread.replaceChildren(...(live.unread.length
+        ? [make("section", { class: "card news", role: "alert" }, live.unread.map((error) =>
+          make("p", {}, make("b", {}, studio.told(error.message)), " ", studio.told(error.hint || ""))))]
+        : []));
     }
     // The same runs in the same order: only the rows that changed are made anew, so a table of hundreds costs what its
     // one running run costs.
