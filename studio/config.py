@@ -14,6 +14,7 @@ from studio import yaml_text
 from studio.base.source import ModelOrder
 from studio.combination import Combination
 from studio.contest import Contest
+from studio.data.files import ARCHIVE_ENDINGS, COMPRESSED_ENDINGS, DATA_ENDINGS
 from studio.data.mapping import INFO_FILE
 from studio.data.order import DataOrder
 from studio.errors import OrderError
@@ -27,6 +28,7 @@ from studio.stages.sft import SFT
 from studio.training import Training
 
 DEFAULT_METHOD = "lora"
+LONGEST_ORDER = 1 << 16  # bytes
 TAGGED: dict[str, tuple[str, Mapping[str, Any]]] = {  # sections of several kinds: the key that names it, and the kinds
     "method": ("name", METHODS),
     "stage": ("name", STAGES),
@@ -153,19 +155,41 @@ def _absolute(text: str) -> str:
 
 
 def load(path: str | Path, settings: Sequence[str] = ()) -> RunConfig:
-    """Read an order from a YAML file, with `--set` changes (a.b=value) on top. Raises OrderError."""
+    """Read an order from a YAML file, with `--set` changes (a.b=value) on top; data in its place are trained on with
+    every default. Raises OrderError.
+    """
     path = Path(path)
+    if holds_rows(path):
+        return parse(yaml.safe_dump({"data": {"train": str(path)}}, allow_unicode=True), settings, where=str(path))
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise OrderError(
             f"There is no file {path}.",
-            "Give the path of a YAML order; `python -m studio train sample` needs none.",
+            "Give the path of a YAML order or of a data file; `python -m studio train sample` needs none.",
             str(path),
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise OrderError(f"{path} cannot be read: {error}.", "Give a YAML text file in UTF-8.", str(path)) from error
     return parse(text, settings, where=str(path))
+
+
+def holds_rows(path: Path) -> bool:
+    """Whether a path given as an order leads to data: a folder, or a file with an ending of data. JSON may be either:
+    an order's `data` is an object.
+    """
+    if path.is_dir():
+        return True
+    name = path.name.lower()
+    if not path.is_file() or not name.endswith((*DATA_ENDINGS, *COMPRESSED_ENDINGS, *ARCHIVE_ENDINGS)):
+        return False
+    if not name.endswith((".json", ".txt")) or path.stat().st_size > LONGEST_ORDER:
+        return True
+    try:
+        plain = yaml_text.read(path.read_text(encoding="utf-8-sig"), str(path))
+    except (OrderError, OSError, UnicodeDecodeError):
+        return True
+    return not (isinstance(plain, dict) and isinstance(plain.get("data"), dict))
 
 
 def parse(text: str, settings: Sequence[str] = (), where: str = "the order") -> RunConfig:

@@ -99,6 +99,28 @@ def test_missing_file(tmp_path: Path) -> None:
         config.load(tmp_path / "none.yaml")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "rows"),
+    [
+        ("pairs.json", '[{"prompt": "a", "chosen": "b", "rejected": "c"}]', True),
+        ("rows.jsonl", '{"prompt": "a"}', True),
+        ("wrapped.json", '{"data": [{"prompt": "a"}]}', True),
+        ("torn.json", '[{"prompt": "\x80', True),
+        ("order.json", '{"data": {"train": "x.json"}}', False),
+        ("order.yaml", "data: {train: x.json}", False),
+        ("order", "data: {train: x.json}", False),
+    ],
+)
+def test_data_in_an_orders_place_are_trained_on_with_every_default(
+    name: str, text: str, rows: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    order = config.load(path, ["stage=dpo"])
+    assert order.data.train == (str(path) if rows else "x.json")
+    assert order.stage.name == "dpo"
+
+
 def test_changing_the_method_forgets_the_other_method_s_knobs() -> None:
     order = parse("data: {train: x}\nmethod: {name: lora, rank: 4}", ["method.name=full"])
     assert order.method.name == "full"

@@ -22,8 +22,12 @@ SUMMARY_KEYS = ("run", "state", "cause", "action", "train_loss", "eval_loss_befo
 
 
 def add(parsers: Any, common: ArgumentParser) -> None:
-    train = parsers.add_parser("train", parents=[common], help="train a model from a YAML order")
-    train.add_argument("config", help="a YAML file, or `sample` for the bundled data with every default")
+    train = parsers.add_parser(
+        "train", parents=[common], help="train a model from a YAML order, or on data with every default"
+    )
+    train.add_argument(
+        "config", help="a YAML file; or a data file, or `sample` for the bundled data, with every default"
+    )
     add_settings(train)
     train.add_argument("--detach", action="store_true", help="return at once; the run goes on by itself")
     train.set_defaults(run=start, show=_show_end)
