@@ -204,3 +204,28 @@ def test_our_own_server_judges(run: Run, tiny_model: Path, monkeypatch: pytest.M
     replies = (run.folder / "judge" / "cache.jsonl").read_text().splitlines()
     assert len(replies) == 4, "both orders of both pairs"
     assert all(any(json.loads(line).values()) for line in replies), "answered with words"
+
+
+def test_a_stop_is_heard_while_a_slow_judge_is_waited_for(run: Run) -> None:
+    released = threading.Event()
+
+    def slow(_: str, number: int) -> tuple[int, str]:
+        if number > 8:  # the first four questions are answered, each twice
+            released.wait(20)
+        return 200, "[[A]]"
+
+    with endpoint(slow) as (url, seen):
+        answers: list[dict[str, Any]] = []
+        judging = threading.Thread(target=lambda: answers.append(asked(run, url)))
+        judging.start()
+        while len(seen) < 9 and judging.is_alive():
+            time.sleep(0.01)
+        began = time.monotonic()
+        judge.job(run).request_stop()
+        judging.join(10)
+        waited = time.monotonic() - began
+        released.set()
+    assert answers[0]["state"] == "stopped"
+    assert answers[0]["why"] == "stopped"
+    assert 1 <= len(answers[0]["rows"]) <= 4
+    assert waited < 2

@@ -114,6 +114,8 @@ def _judged(
                     failures += 1
                     why = error.message if failures >= FAILURES or endpoint.refused else ""
             task.tell("judging", start + len(batch), len(rows))
+    if len(verdicts) < len(rows) and task.stop_requested():
+        why = "stopped"
     return verdicts, "" if len(verdicts) == len(rows) else why or "Some questions got no answer."
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import queue
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx2
 
@@ -17,6 +19,7 @@ from studio.evaluation.endpoint import KEY, EndpointOrder
 
 TRIES = 4  # of a request that meets a busy or failing endpoint
 LONGEST_WAIT = 60.0  # seconds between two tries
+LISTENING = 0.2  # seconds between two looks whether to stop
 
 
 class Endpoint:
@@ -73,7 +76,7 @@ class Endpoint:
             self._wait_for_turn()
             pause = 2.0**attempt
             try:
-                answer = self._client.post(f"{self.order.url.rstrip('/')}/chat/completions", json=body)
+                answer = self._posted(body)
             except httpx2.HTTPError as error:
                 why = f"{type(error).__name__}: {error}"
             else:
@@ -92,6 +95,33 @@ class Endpoint:
             f"Check its address, its model and {self.key}.",
             f"{self.section}.url",
         )
+
+    def _posted(self, body: dict[str, Any]) -> httpx2.Response:
+        """The endpoint's answer. It is waited for in another thread, so that a stop is heard meanwhile; a daemon, so
+        that what nobody waits for any more does not hold the process.
+        """
+        answers: queue.SimpleQueue[httpx2.Response | httpx2.HTTPError] = queue.SimpleQueue()
+
+        def post() -> None:
+            try:
+                answers.put(self._client.post(f"{self.order.url.rstrip('/')}/chat/completions", json=body))
+            except httpx2.HTTPError as error:
+                answers.put(error)
+
+        threading.Thread(target=post, daemon=True).start()
+        while True:
+            try:
+                answer = answers.get(timeout=LISTENING)
+            except queue.Empty:
+                self._check_stop()
+                continue
+            if isinstance(answer, httpx2.HTTPError):
+                raise answer
+            return answer
+
+    def _check_stop(self) -> None:
+        if self.is_stopped():
+            raise RunError("The judging was stopped as asked.", "Start it again when you like.", "run")
 
     def _content(self, answer: httpx2.Response) -> str:
         try:
@@ -114,6 +144,5 @@ class Endpoint:
     def _sleep(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            if self.is_stopped():
-                raise RunError("The judging was stopped as asked.", "Start it again when you like.", "run")
-            time.sleep(min(left, 0.2))
+            self._check_stop()
+            time.sleep(min(left, LISTENING))

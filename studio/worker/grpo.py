@@ -61,7 +61,7 @@ class GroupObjective(Objective):
         ends = Ends.of(encoder, context_length(self.trainer.model, config.virtual_tokens))
         at_once = config.training.batch_size * self.stage.group
         self.writer = Writer(self.stage, encoder, ends, at_once, config.training.seed)
-        self.scorers = opened(self.stage.rewards, cache)
+        self.scorers = opened(self.stage.rewards, cache, lambda: self.trainer.report.stop_request() is not None)
         self.steps = steps
 
     # -- a step

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from studio.reward import Reward, Scorer
@@ -11,12 +11,14 @@ from studio.worker.judged import JudgeScorer
 from studio.worker.score import RewardScorer
 
 
-def opened(rewards: Sequence[Reward], cache: Path) -> list[Scorer]:
-    """A scorer of each. cache: a folder for replies that need not be asked for again. Raises StudioError."""
-    return [_opened(reward, cache) for reward in rewards]
+def opened(rewards: Sequence[Reward], cache: Path, is_stopped: Callable[[], bool] = lambda: False) -> list[Scorer]:
+    """A scorer of each. cache: a folder for replies that need not be asked for again. is_stopped: whether to wait for
+    no more of them. Raises StudioError.
+    """
+    return [_opened(reward, cache, is_stopped) for reward in rewards]
 
 
-def _opened(reward: Reward, cache: Path) -> Scorer:
+def _opened(reward: Reward, cache: Path, is_stopped: Callable[[], bool]) -> Scorer:
     if reward.run_id:
         return RewardScorer(reward.run_id)
-    return JudgeScorer(reward, cache) if isinstance(reward, Judge) else reward.open()
+    return JudgeScorer(reward, cache, is_stopped) if isinstance(reward, Judge) else reward.open()

@@ -67,6 +67,13 @@ def test_a_judge_that_is_broken_is_said(judge: Any, tmp_path: Path, monkeypatch:
         JudgeScorer(Judge(url=judge[0], model="m"), tmp_path)(["broken"], [Question("Q", [])])
 
 
+def test_no_answer_is_favoured_where_marks_are_waited_for_no_more(judge: Any, tmp_path: Path) -> None:
+    reward = Judge(url=judge[0], model="m", prompt="{question} answer: {answer}", per_minute=1)
+    scorer = JudgeScorer(reward, tmp_path, lambda: bool(judge[1]))  # asked to stop once one reply has come
+    assert scorer(["abc", "abcde"], [Question("Q", []), Question("Q", [])]) == [None, None]
+    assert len(judge[1]) == 1
+
+
 def test_a_reward_model_gives_what_score_says(home: Path, tiny_model: Path, tmp_path: Path) -> None:
     from studio.worker.train import main
 

@@ -69,7 +69,7 @@
         onclick: () => tried(async () => studio.call("try_rewards", [await written()])) },
       studio.say("Let the base answer, and try (about a minute)")));
 
-    return el("div", { class: "rewards" }, el("h3", {}, studio.say("Rewards")),
+    return el("div", { class: "rewards", "data-path": "stage.rewards" }, el("h3", {}, studio.say("Rewards")),
       el("p", { class: "help" }, studio.say("What an answer is worth: the sum of these, each times its weight.")),
       chosen().map(one), add(), chosen().length ? buttons() : null, result);
   };

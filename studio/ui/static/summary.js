@@ -121,17 +121,20 @@
       for (const [path, value] of Object.entries(one.change)) studio.order.set(path, value, undefined, "advice");
     };
 
+    // What a refusal of the setting at this path asks for, in a few words.
+    const lacking = (where) => (where === "stage.rewards" && !studio.order.get(where)?.length
+      ? "Add a reward"
+      : {
+        model: "Choose another model", data: "The data needs a look", place: "Name the computer",
+        stage: "The stage needs a look", method: "The method needs a look", training: "A setting needs a look"
+      }[where.split(".")[0]] || "Something does not fit");
     const label = (found) => {
       if (starting) return studio.say("Starting…");
       if (!found) return studio.say("One moment…");
       if (!studio.may("start")) return studio.say("Only the owner can train here");
       if (found.missing === "data") return studio.say("Choose a data set");
       if (found.blocked) return studio.say("Training is switched off here");
-      if (found.fault)
-        return studio.say({
-          model: "Choose another model", data: "The data needs a look", place: "Name the computer"
-        }[(found.fault.where || "").split(".")[0]]
-          || "Something does not fit");
+      if (found.fault) return studio.say(lacking(found.fault.where || ""));
       return studio.say("Start training");
     };
 
@@ -195,8 +198,11 @@
             && el("p", { class: "fault", role: "alert" }, el("b", {}, fault.message),
               fault.hint ? " " + fault.hint : "",
               (fault.where || "").startsWith("data")
-                && el("button", { type: "button", class: "plain", onclick: () => studio.open("data") },
-                  studio.say("Look at the data"))),
+                ? el("button", { type: "button", class: "plain", onclick: () => studio.open("data") },
+                  studio.say("Look at the data"))
+                : fault.where && studio.reveals(fault.where)
+                  && el("button", { type: "button", class: "plain", onclick: () => studio.reveal(fault.where) },
+                    studio.say("Show where"))),
           found?.blocked
             && el("p", { class: "fault" }, found.blocked,
               found.duplicate

@@ -288,6 +288,24 @@
       if (focused && element.contains(document.activeElement) === false) document.getElementById(focused)?.focus();
     }
 
+    // Bring the setting at a path such as stage.rewards into sight, from behind the Advanced switch too, or its card.
+    const cardOf = (path) => form.querySelector(`.card-${path.split(".")[0].replace(/\W/g, "")}`);
+    const fieldOf = (path) => form.querySelector(`[data-path="${path.replace(/[^\w.-]/g, "")}"]`);
+    studio.reveals = (path) => Boolean(fieldOf(path) || cardOf(path));
+    studio.reveal = (path) => {
+      turn("form");
+      search.value = "";
+      const [section, key] = path.split(".");
+      const hidden = sections().some((one) => one.key === section
+        && one.knobs.some((knob) => knob.key === key && knob.advanced));
+      if (hidden && !advanced) { advanced = true; studio.store("studio-advanced", "yes"); }
+      draw();
+      const found = fieldOf(path) || cardOf(path);
+      found?.closest("details")?.setAttribute("open", "");
+      found?.scrollIntoView({ block: "center" });
+      found?.querySelector("input, select, textarea, button")?.focus({ preventScroll: true });
+    };
+
     async function turn(wanted) {
       if (wanted === shape) return;
       if (wanted === "yaml" && written === null) {
