@@ -11,6 +11,7 @@ from typing import Any
 from studio import auto_values, cards, config, data, estimate, model, places
 from studio.base import source
 from studio.commands import add_settings, size
+from studio.data.record import changes
 from studio.device import Device, devices, scan_devices
 from studio.driver import fit
 from studio.errors import OrderError, StudioError
@@ -126,7 +127,8 @@ def show(answer: dict[str, Any]) -> None:
         )
     if answer.get("cost") is not None:
         print(f"about ${answer['cost']:.2f} at ${answer['price']:.2f} an hour, setting up not counted")
-    _show_data(answer.get("data") or {})
+    for sentence in changes(answer.get("data") or {}):
+        print(sentence)
     for key, found in answer["auto"].items():
         value = "" if found["value"] is None else f" {json.dumps(found['value'], ensure_ascii=False)}"
         print(f"{key}: auto,{value} ({found['why']})")
@@ -134,20 +136,8 @@ def show(answer: dict[str, Any]) -> None:
         if value:
             print(f"largest {key} that fits: {value}")
     for item in answer["advice"]:
-        changes = " ".join(f"--set {key}={value}" for key, value in item["change"].items())
-        print(f"- {item['text']} Saves {size(item['saves'])}; costs {item['cost']}. {changes}")
-
-
-def _show_data(told: dict[str, Any]) -> None:
-    """What of the data is dropped, cut, or trained without a part that the template cannot write."""
-    for kind, rows in told.get("dropped", {}).items():
-        print(f"{rows['count']} rows are left out ({kind}): rows {rows['rows'][:80]}. {told['reasons'].get(kind, '')}")
-    for kind, rows in (told.get("cut", {}) | told.get("left_out", {})).items():
-        lost = f" {told['tokens_lost']:,} tokens are lost." if kind == "over_limit" else ""
-        print(
-            f"{rows['count']} rows lose something ({kind}): rows {rows['rows'][:80]}. "
-            f"{data.KINDS[kind].reason}{lost} {data.KINDS[kind].hint}"
-        )
+        settings = " ".join(f"--set {key}={value}" for key, value in item["change"].items())
+        print(f"- {item['text']} Saves {size(item['saves'])}; costs {item['cost']}. {settings}")
 
 
 def list_devices(args: argparse.Namespace) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from studio import benchmark, config, general, origin, preflight, queue, race, run
 from studio.commands import RUN, Failed, add_settings
+from studio.data.record import changes
 from studio.events import read
 from studio.forecast.remedies import REPAIRED, repairs
 from studio.general.verdict import describe
@@ -135,6 +136,8 @@ def _line(event: dict[str, Any], steps: int | None) -> str:
     kind = event["kind"]
     if kind == "phase":
         return f"{event['name']}{' ' + event['detail'] if event.get('detail') else ''}…"
+    if kind == "plan":
+        return "\n".join(f"warning: {sentence}" for sentence in changes(event.get("data") or {}))
     if kind == "step":
         loss = "not a number" if event["loss"] is None else f"{event['loss']:.4f}"
         setting = f"  setting {event['contestant']}" if "contestant" in event else ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from studio.data.problem import KINDS
+
 
 class RowsByKind:
     """Row numbers by kind and source."""
@@ -59,3 +61,21 @@ def describe_dropped(record: PreparationRecord) -> str:
     reason = record.reasons.get("unrenderable")
     hint = reason or "Raise max_length, or look at the problems of the data."
     return f"Dropped were {counts}. {hint}" if counts else "The data is empty."
+
+
+def changes(record: dict[str, Any]) -> list[str]:
+    """Sentences: what of the data is dropped, cut, or trained without a part that the template cannot write.
+
+    record: as Prepared.record holds it.
+    """
+    sentences = []
+    for kind, rows in record.get("dropped", {}).items():
+        reason = record.get("reasons", {}).get(kind) or f"{KINDS[kind].reason} {KINDS[kind].hint}"
+        sentences.append(f"{rows['count']} rows are left out ({kind}): rows {rows['rows'][:80]}. {reason}")
+    for kind, rows in (record.get("cut", {}) | record.get("left_out", {})).items():
+        lost = f" {record['tokens_lost']:,} tokens are lost." if kind == "over_limit" else ""
+        sentences.append(
+            f"{rows['count']} rows lose something ({kind}): rows {rows['rows'][:80]}. "
+            f"{KINDS[kind].reason}{lost} {KINDS[kind].hint}"
+        )
+    return sentences

@@ -12,8 +12,9 @@ import pytest
 from tokenizers import Tokenizer, processors
 
 from studio import data, template, template_check
-from studio.commands import estimate
+from studio.commands import runs
 from studio.data import DataOrder
+from studio.data.record import changes
 from studio.errors import DataError, TemplateError
 from studio.kernels import IGNORE_INDEX
 from studio.template import Template
@@ -364,9 +365,7 @@ def test_reasoning_by_hand(home: Path) -> None:
 
 
 @pytest.mark.parametrize("decision", ["keep", "drop", "stop"])
-def test_what_the_template_drops_is_decided_on_and_told(
-    decision: str, home: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_the_template_drops_is_decided_on_and_told(decision: str, home: Path, tiny_model: Path) -> None:
     path = home / "thoughts.jsonl"
     path.write_bytes(
         as_lines(
@@ -385,8 +384,8 @@ def test_what_the_template_drops_is_decided_on_and_told(
     record = {key: made.record[key] for key in ("dropped", "cut", "left_out", "reasons", "tokens_lost")}
     assert len(made.train) == (4 if decision == "keep" else 3)
     assert record["left_out" if decision == "keep" else "dropped"]["reasoning_dropped"] == {"count": 1, "rows": "1"}
-    estimate._show_data(record)
-    assert "(reasoning_dropped): rows 1." in capsys.readouterr().out
+    assert "(reasoning_dropped): rows 1." in changes(record)[0]
+    assert runs._line({"kind": "plan", "data": record}, None) == f"warning: {changes(record)[0]}", "train tells it too"
 
 
 # -- preference data stays preference data
