@@ -331,13 +331,11 @@ def _understood(config: dict[str, Any], tensors: dict[str, Tensor] | None) -> Mo
         first("hidden_size", "n_embd", "d_model"),
         first("num_attention_heads", "n_head", "num_heads", "n_heads", "attention_heads"),
     )
-    layers, vocabulary = first("num_hidden_layers", "n_layer", "num_layers", "n_layers"), first("vocab_size")
-    if not all(isinstance(value, int) for value in (hidden, heads, layers, vocabulary)):
-        raise ModelError(
-            f"config.json of type {config.get('model_type')!r} names no hidden size, heads, layers or vocabulary.",
-            DECODERS_ONLY,
-            "model",
-        )
+    layers = first("num_hidden_layers", "n_layer", "num_layers", "n_layers", default=_listed_layers(text))
+    vocabulary = first("vocab_size")
+    _refuse_unsaid(
+        config, hidden_size=hidden, num_attention_heads=heads, num_hidden_layers=layers, vocab_size=vocabulary
+    )
     _refuse_headless(text, tensors)
     return ModelFacts(
         architecture=(config.get("architectures") or ["?"])[0],
@@ -347,7 +345,7 @@ def _understood(config: dict[str, Any], tensors: dict[str, Tensor] | None) -> Mo
         num_attention_heads=heads,
         num_key_value_heads=first("num_key_value_heads", default=heads),
         head_dim=first("head_dim", default=hidden // heads),
-        intermediate_size=first("intermediate_size", "n_inner", "ffn_dim", "d_ff", default=4 * hidden),
+        intermediate_size=_widest(first("intermediate_size", "n_inner", "ffn_dim", "d_ff", default=4 * hidden)),
         vocab_size=vocabulary,
         tie_word_embeddings=bool(first("tie_word_embeddings", default=not any(HEAD.search(name) for name in tensors))),
         max_position_embeddings=first("max_position_embeddings", "n_positions"),
@@ -355,6 +353,35 @@ def _understood(config: dict[str, Any], tensors: dict[str, Tensor] | None) -> Mo
         tensors=tensors,
         config=config,
     )
+
+
+def _listed_layers(text: dict[str, Any]) -> int | None:
+    """The number of layers in a config that lists the kind of each instead, as Nemotron-H's does."""
+    kinds = text.get("layers_block_type") or text.get("layer_types")
+    return len(kinds) if isinstance(kinds, list) else None
+
+
+def _widest(width: int | list[int]) -> int:
+    """The width of a feed-forward, of the widest where a config lists one for each layer, as Gemma 3n's does."""
+    return max(width) if isinstance(width, list) else width
+
+
+def _refuse_unsaid(config: dict[str, Any], **sizes: Any) -> None:
+    """Raise ModelError for a config.json without one of the sizes, by the name that most families give it."""
+    unsaid = [name for name, size in sizes.items() if not isinstance(size, int)]
+    if unsaid == ["num_attention_heads"]:
+        raise ModelError(
+            f"config.json describes a {config.get('model_type')} model, which has no attention heads: models without "
+            "attention are not tuned here.",
+            DECODERS_ONLY,
+            "model",
+        )
+    if unsaid:
+        raise ModelError(
+            f"config.json of type {config.get('model_type')!r} does not say {', '.join(unsaid)}.",
+            DECODERS_ONLY,
+            "model",
+        )
 
 
 def _refuse_headless(text: dict[str, Any], tensors: dict[str, Tensor]) -> None:

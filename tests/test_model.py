@@ -117,11 +117,26 @@ def test_any_other_family_is_built_in_a_helper_once(home: Path, monkeypatch: pyt
     assert model.from_config(config) == first
 
 
-def test_a_config_without_layers_is_refused(home: Path) -> None:
-    with pytest.raises(ModelError, match="names no hidden size"):
-        model.from_config(
-            {"model_type": "nemotron_h", "hidden_size": 32, "num_attention_heads": 4, "vocab_size": 10}, {}
-        )
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"model_type": "nemotron_h"}, "'nemotron_h' does not say num_hidden_layers"),
+        ({"model_type": "blt", "num_hidden_layers": 2, "vocab_size": None}, "'blt' does not say vocab_size"),
+        ({"model_type": "mamba", "num_hidden_layers": 2, "num_attention_heads": None}, "a mamba .* no attention heads"),
+    ],
+)
+def test_a_config_without_sizes_is_refused(config: dict, words: str, home: Path) -> None:
+    with pytest.raises(ModelError, match=words):
+        model.from_config({"hidden_size": 32, "num_attention_heads": 4, "vocab_size": 10, **config}, {})
+
+
+def test_sizes_listed_for_each_layer(home: Path) -> None:
+    """Gemma 3n's widths; Nemotron-H's layers, which its config counts nowhere."""
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "vocab_size": 10}
+    widths = {"model_type": "gemma3n_text", "num_hidden_layers": 2, "intermediate_size": [64, 96]}
+    assert model.from_config({**sizes, **widths}, {}).intermediate_size == 96
+    kinds = {"model_type": "nemotron_h", "layers_block_type": ["mamba", "attention"]}
+    assert model.from_config({**sizes, **kinds}, {}).num_hidden_layers == 2
 
 
 def test_a_family_nobody_knows_is_refused(home: Path) -> None:

@@ -22,7 +22,7 @@ from studio.talk import room
 from studio.talk.reference import ModelReference
 from studio.talk.stopping import end_tokens, text_stops
 from studio.tokens import Encoder
-from studio.worker import memory, torch_devices
+from studio.worker import memory, tool_calls, torch_devices
 from studio.worker.generate import Answer, Batch, IncrementalText, Sampling
 
 THINKING = "<think>"
@@ -45,7 +45,8 @@ class LoadedModel:
         self.stop_texts = text_stops(reference, tokenizer)
         special = {token_id for token_id, token in tokenizer.get_added_tokens_decoder().items() if token.special}
         trained = {*(reference.manifest.get("special_answers") or ()), *reference.added_tokens.ids.values()}
-        self.hidden_ids = special - trained
+        marks = {tokenizer.token_to_id(mark) for mark in tool_calls.SPECIAL}
+        self.hidden_ids = special - trained - marks
 
     def decode(self, ids: list[int]) -> str:
         """Decode tokens without special ones, except those that were trained in answers or may be in a stop text."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from studio.worker.tool_calls import calls_start, parse_calls
@@ -21,11 +22,11 @@ class Shape(Protocol):
 
 
 class Chat:
-    """A chat completion. calls: look for tool calls, and withhold text that may be the start of one."""
+    """A chat completion. tools: look for calls of these, and withhold text that may be the start of one."""
 
-    def __init__(self, model: str, calls: bool):
+    def __init__(self, model: str, tools: Sequence[dict[str, Any]] = ()):
         self.head = {"id": f"chatcmpl-{uuid.uuid4().hex[:24]}", "created": int(time.time()), "model": model}
-        self.calls, self.pending = calls, ""
+        self.tools, self.pending, self.opens = tools, "", True
 
     def _line(self, delta: Line, finish: str | None = None, logprobs: list[Line] | None = None) -> Line:
         choice: Line = {"index": 0, "delta": delta, "finish_reason": finish}
@@ -37,14 +38,15 @@ class Chat:
         return [self._line({"role": "assistant", "content": ""})]
 
     def part(self, text: str, logprobs: list[Line]) -> list[Line]:
-        if self.calls:
+        if self.tools:
             self.pending += text
-            start = calls_start(self.pending)
+            start = calls_start(self.pending, self.opens)
             text, self.pending = self.pending[:start], self.pending[start:]
+            self.opens = self.opens and not text.strip()
         return [self._line({"content": text}, logprobs=logprobs)] if text or logprobs else []
 
     def closing(self, finish: str, usage: Line | None) -> list[Line]:
-        content, tool_calls = parse_calls(self.pending) if self.calls else ("", [])
+        content, tool_calls = parse_calls(self.pending, self.tools, self.opens) if self.tools else ("", [])
         lines = [self._line({"content": content})] if content else []
         if tool_calls:
             indexed = [{"index": index, **tool_call} for index, tool_call in enumerate(tool_calls)]
@@ -56,7 +58,7 @@ class Chat:
         return lines
 
     def whole(self, text: str, logprobs: list[Line], finish: str, usage: Line) -> Line:
-        content, tool_calls = parse_calls(text) if self.calls else (text, [])
+        content, tool_calls = parse_calls(text, self.tools) if self.tools else (text, [])
         message: Line = {"role": "assistant", "content": content}
         if tool_calls:
             message |= {"tool_calls": tool_calls, "content": content or None}

@@ -133,9 +133,9 @@ class ChatRequest(Sampled):
         return more
 
     @property
-    def calls(self) -> bool:
-        """Whether tool calls are looked for in the answer."""
-        return bool(self.tools) and self.tool_choice != "none"
+    def callable_tools(self) -> list[dict[str, Any]]:
+        """The tools whose calls are looked for in the answer."""
+        return [] if self.tool_choice == "none" else self.tools or []
 
     def sampling(self) -> dict[str, Any]:
         found = super().sampling()
@@ -145,7 +145,7 @@ class ChatRequest(Sampled):
 
     def variables(self) -> dict[str, Any]:
         """The variables of the chat template besides the messages."""
-        return {**(self.chat_template_kwargs or {}), **({"tools": self.tools} if self.calls else {})}
+        return {**(self.chat_template_kwargs or {}), **({"tools": self.callable_tools} if self.callable_tools else {})}
 
 
 class TextRequest(Sampled):

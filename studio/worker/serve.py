@@ -115,7 +115,7 @@ class Server:
         body = read(ChatRequest, await _body(request))
         messages = [message.plain() for message in body.messages]
         pending = PendingAnswer(body.model, messages, body.sampling(), body.variables())
-        return await self._answer(request, pending, body, openai_answers.Chat(body.model, body.calls))
+        return await self._answer(request, pending, body, openai_answers.Chat(body.model, body.callable_tools))
 
     async def continue_text(self, request: Request) -> Response:
         body = read(TextRequest, await _body(request))

@@ -248,6 +248,10 @@ def test_one_model_completions_and_preflight(client: openai.OpenAI, tiny_model: 
 CALL = '<tool_call>\n{"name": "look_up", "arguments": {"city": "Paris"}}\n</tool_call>'
 
 
+PROPERTIES = {"city": {"type": "string"}, "days": {"type": "integer"}}
+LOOK_UP = [{"type": "function", "function": {"name": "look_up", "parameters": {"properties": PROPERTIES}}}]
+
+
 def test_calls_are_told_apart_from_text() -> None:
     text, found = parse_calls(f"Let me see.\n{CALL}\n{CALL}")
     assert text == "Let me see."
@@ -261,15 +265,43 @@ def test_calls_are_told_apart_from_text() -> None:
         '<tool_call>{"arguments": {}}</tool_call>',
         "[TOOL_CALLS]",
         "<tool_call>[1]</tool_call>",
+        '{"name": "of nobody", "parameters": {}}',
+        '{"name": "look_up"}',
+        'It is {"name": "look_up", "parameters": {}}',
+        "<|python_tag|>print(1)",
+        "{",
     ):
-        assert parse_calls(plain) == (plain, [])
+        assert parse_calls(plain, LOOK_UP) == (plain, [])
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        '[TOOL_CALLS]look_up[ARGS]{"city": "10", "days": 2}',
+        '[TOOL_CALLS]look_up[CALL_ID]abc123def[ARGS]{"city": "10", "days": 2}',
+        '[TOOL_CALLS][{"name": "look_up", "arguments": {"city": "10", "days": 2}, "id": "abc123def"}]',
+        '{"name": "look_up", "parameters": {"city": "10", "days": 2}}',
+        '<|python_tag|>{"name": "look_up", "parameters": {"city": "10", "days": 2}}',
+        "<tool_call>\n<function=look_up>\n<parameter=city>\n10\n</parameter>\n<parameter=days>\n2\n</parameter>\n"
+        "</function>\n</tool_call>",
+        "<tool_call>look_up\n<arg_key>city</arg_key>\n<arg_value>10</arg_value>\n<arg_key>days</arg_key>\n"
+        "<arg_value>2</arg_value>\n</tool_call>",
+    ],
+)
+@pytest.mark.parametrize("times", [1, 2])
+def test_calls_as_each_family_writes_them(said: str, times: int) -> None:
+    """As the published templates of Mistral, Llama 3, Qwen3 Coder and GLM write an assistant's turn."""
+    text, calls = parse_calls(said * times if said[0] != "{" else "; ".join([said] * times), LOOK_UP)
+    assert text == ""
+    wanted = ("look_up", {"city": "10", "days": 2})
+    assert [(one["function"]["name"], json.loads(one["function"]["arguments"])) for one in calls] == [wanted] * times
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
 def test_a_streamed_call_is_what_a_whole_answer_has(size: int) -> None:
     """Whatever the pieces; in the types of OpenAI's own client."""
     said = f"Let me see. {CALL}"
-    shape = openai_answers.Chat("m", calls=True)
+    shape = openai_answers.Chat("m", LOOK_UP)
     lines = [
         *shape.opening(),
         *(line for at in range(0, len(said), size) for line in shape.part(said[at : at + size], [])),
@@ -280,7 +312,7 @@ def test_a_streamed_call_is_what_a_whole_answer_has(size: int) -> None:
     assert [one.function.name for part in parts for one in part.choices[0].delta.tool_calls or []] == ["look_up"]
     assert parts[-1].choices[0].finish_reason == "tool_calls"
     usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-    whole = ChatCompletion.model_validate(openai_answers.Chat("m", calls=True).whole(said, [], "stop", usage))
+    whole = ChatCompletion.model_validate(openai_answers.Chat("m", LOOK_UP).whole(said, [], "stop", usage))
     assert whole.choices[0].message.tool_calls[0].function.arguments == '{"city": "Paris"}'
     assert whole.choices[0].finish_reason == "tool_calls"
 
