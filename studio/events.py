@@ -200,7 +200,7 @@ def last(path: Path, kinds: tuple[str, ...], block: int = 65536) -> dict[str, An
 _NUMBER = (int, float, type(None))
 # fields that are computed with: a line in which one is anything else is damaged, or another program's
 _NUMBERS = (
-    *("monotonic", "attempt", "order", "steps", "epoch", "epochs", "from_step", "loss", "learning_rate", "grad_norm"),
+    *("monotonic", "attempt", "order", "steps", "epoch", "epochs", "from_step", "learning_rate", "grad_norm"),
     *("tokens", "tokens_per_second", "memory", "peak_memory", "estimated_memory", "trainable", "parameters"),
 )
 _TABLES = ("data", "preference")
@@ -224,7 +224,8 @@ def _event(line: bytes) -> dict[str, Any] | None:
         case "end":
             return event if event.get("state") in END_STATES else None
         case "step" | "eval":
-            return event if isinstance(event.get("step"), int) and "loss" in event else None
+            measured = "loss" in event and isinstance(event["loss"], _NUMBER)  # a plan's loss is a name: chunked
+            return event if isinstance(event.get("step"), int) and measured else None
         case kind:
             return event if kind in KINDS else None
 

@@ -81,6 +81,12 @@ def test_what_is_no_event_is_passed_over(diary: Path, line: bytes) -> None:
     assert events.last(diary, ("phase", "end")) is None
 
 
+def test_a_plan_names_its_kind_of_loss(diary: Path) -> None:
+    events.append(diary, "plan", steps=16, loss="chunked", optimizer="adamw_torch_fused")
+    events.append(diary, "step", step=1, loss="chunked")
+    assert [event["kind"] for event in events.read(diary)[0]] == ["plan"], "a step's loss is a number"
+
+
 def test_line_separators_inside_text_do_not_split_it(diary: Path) -> None:
     events.append(diary, "sample", prompt="a\u2028b\x85c\rd\ne", answer="")
     assert events.read(diary)[0][0]["prompt"] == "a\u2028b\x85c\rd\ne"
