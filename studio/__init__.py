@@ -39,7 +39,7 @@ __version__ = "0.1.0"
 
 FLOORS = {
     0: "errors json_text kernels knob quick_imports registry request_body",
-    1: "crash home credentials events process driver device cards base template text model yaml_text",
+    1: "address crash home credentials events process driver device cards base template text model yaml_text",
     2: (
         "new_tokens token_rows rendering tokens template_check data general combination evaluation contest "
         "footprint loading method methods reward rewards stage stages training program environment place "

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from studio import commands, credentials
+from studio import commands, credentials, home
 from studio.errors import StudioError, as_studio_error
 
 
@@ -50,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a file name that is no UTF-8 is shown, not stumbled over
     try:
+        home.check_working_folder()
         return _carried_out(args)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -35,6 +35,17 @@ def home() -> Path:
     return path.resolve()
 
 
+def check_working_folder() -> None:
+    """Raise StudioError where the folder that the program was started in is gone: no path can be told there."""
+    try:
+        os.getcwd()
+    except OSError:
+        raise StudioError(
+            "The folder that this was started in is not there any more.",
+            "Go to another one (cd ~), then start it again.",
+        ) from None
+
+
 def restrict_permissions() -> None:
     """Make the home unreadable for other users; older versions created it readable for all."""
     path = home()

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 import sys
 
-from studio import __version__
+from studio import __version__, address, home
 from studio.errors import StudioError, as_studio_error
 
 SLACK = (
@@ -65,6 +64,7 @@ def main(given: list[str] | None = None) -> None:
     """Launch the page; exits with status 2 and a sentence where the system refuses it."""
     args = arguments(given)
     try:
+        home.check_working_folder()
         check_address(args.host, args.port)
         _serve(args)
     except Exception as error:
@@ -77,21 +77,9 @@ def main(given: list[str] | None = None) -> None:
 
 def check_address(host: str, port: int | None) -> None:
     """Raise StudioError where no page can listen at an address. port: None for any."""
-    if port is not None and not 0 < port < 2**16:
+    if port == 0:
         raise StudioError(f"There is no port {port}.", "Give one from 1024 to 65535 with --port.", "--port")
-    try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        socket.create_server(address[:2], family=family).close()
-    except socket.gaierror:
-        raise StudioError(
-            f"{host} is no address of this computer.",
-            "Give 127.0.0.1, or one of this computer's own addresses, with --host.",
-            "--host",
-        ) from None
-    except PermissionError:
-        raise StudioError(
-            f"Port {port} is kept for the system's own programs.", "Give one from 1024 to 65535 with --port.", "--port"
-        ) from None
+    address.listen(host, port or 0).close()
 
 
 def _serve(args: argparse.Namespace) -> None:
@@ -104,7 +92,7 @@ def _serve(args: argparse.Namespace) -> None:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     for name in ("GRADIO_SHARE", "GRADIO_MCP_SERVER"):  # what is public is said on the command line
         os.environ.pop(name, None)
-    from studio import home, process, queue
+    from studio import process, queue
 
     process.set_timer_slack(SLACK)
     home.restrict_permissions()
@@ -119,7 +107,10 @@ def _serve(args: argparse.Namespace) -> None:
     owner, watcher = map(passwords.get, credentials.PASSWORDS)
     token = shared_host.shared() if args.token is None else args.token
     launch(
-        build(), Reach(args.host, args.port, args.share, tuple(args.allow_host), owner, watcher, token and not owner)
+        build(),
+        Reach(
+            address.plain(args.host), args.port, args.share, tuple(args.allow_host), owner, watcher, token and not owner
+        ),
     )
 
 

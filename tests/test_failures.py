@@ -4,6 +4,7 @@ full disk end it quietly.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -141,6 +142,21 @@ def test_a_page_that_cannot_start_says_why(
             message, hint = capsys.readouterr().err.strip().splitlines()
             assert words in message
             assert hint
+
+
+def test_a_page_or_command_in_a_folder_that_is_gone_says_so(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def gone() -> str:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    monkeypatch.setattr(os, "getcwd", gone)
+    assert main(["templates"]) == 2
+    with pytest.raises(SystemExit):
+        page.main([])
+    said = capsys.readouterr().err.strip().splitlines()
+    assert said == 2 * ["The folder that this was started in is not there any more.", said[1]]
+    assert "cd ~" in said[1]
 
 
 def test_output_that_was_closed_before_the_start(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

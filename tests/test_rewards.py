@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import regex
 from studio import config, reward_trial
 from studio.__main__ import main
 from studio.errors import OrderError, StudioError
+from studio.evaluation import schema
 from studio.evaluation.questions import Question
 from studio.rewards import REWARDS, labels
 from studio.rewards.exact import Exact
@@ -24,6 +27,7 @@ from studio.rewards.length import Length
 from studio.rewards.number import Number, last_number
 from studio.rewards.pattern import Regex
 from studio.rewards.python import Python
+from studio.text import patterns
 from studio.text.patterns import slow_text
 
 LEAST: dict[str, dict[str, Any]] = {
@@ -270,3 +274,28 @@ def test_the_terminal_lists_and_tries_them(home: Path, tmp_path: Path, capsys: p
 def test_what_a_judge_is_asked() -> None:
     judge = Judge(url="http://127.0.0.1:9/v1", model="m", prompt="{question}|{answer}|{reference}")
     assert judge.filled("{question}", asked("R")) == "Question?|{question}|R"
+
+
+@pytest.mark.parametrize("key", ["allOf", "oneOf"])
+def test_a_schema_whose_parts_multiply_is_refused_soon(key: str) -> None:
+    """Thirty parts that each name the next one twice: a thousand million ways."""
+    parts: dict[str, Any] = {f"a{n}": {key: [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(30)}
+    parts["a30"] = {"type": ["object", "array", "string", "number", "null"]}
+    bomb = {"$defs": parts, "$ref": "#/$defs/a0"}
+    began = time.thread_time()
+    with contextlib.suppress(ValueError):
+        schema.checked(bomb)
+    schema.fulfils({"a": 1}, bomb)
+    assert time.thread_time() - began < 4 * schema.FOLLOWING
+
+
+def test_a_schema_with_hundreds_of_patterns_is_refused() -> None:
+    with pytest.raises(ValueError, match="more than 20 patterns"):
+        schema.checked({"allOf": [{"pattern": f"a{n}"} for n in range(30)]})
+
+
+def test_a_pattern_of_thousands_of_letters_is_tried_within_seconds() -> None:
+    letters = "".join(chr(0x4E00 + n) for n in range(900))
+    began = time.thread_time()
+    patterns.slow_text(f"[{letters}]*[{letters}]*x")
+    assert time.thread_time() - began < 10 * patterns.SECONDS

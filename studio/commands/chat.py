@@ -11,7 +11,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from studio import credentials
+from studio import address, credentials
 from studio.commands import Failed
 from studio.device import default_environment
 from studio.errors import ModelError, OrderError, StudioError
@@ -180,13 +180,9 @@ def serve(args: Namespace) -> Any:
     key = os.environ.get("STUDIO_API_KEY") or secrets.token_urlsafe(24)
     environment = {**chat.SERVER_ENVIRONMENT, **default_environment()}
     command = [sys.executable, "-m", "studio.worker.serve", *names, "--host", args.host, "--port", str(args.port)]
-    if _taken(args.host, args.port):
-        raise OrderError(f"The port {args.port} is taken.", "Give another one with --port.", "--port")
-    print(
-        f"http://{args.host}:{args.port}/v1\nAPI key: {key}\nmodels: {', '.join(names)}\nCtrl-C ends.",
-        file=sys.stderr,
-        flush=True,
-    )
+    _check(args.host, args.port)
+    base = f"http://{address.authority(args.host, args.port)}/v1"
+    print(f"{base}\nAPI key: {key}\nmodels: {', '.join(names)}\nCtrl-C ends.", file=sys.stderr, flush=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to end by another program: as by Ctrl-C
     with credentials.handed_over("STUDIO_API_KEY", STUDIO_API_KEY=key) as handed:
         process = subprocess.Popen(
@@ -201,7 +197,7 @@ def serve(args: Namespace) -> Any:
         code = process.wait()
     except KeyboardInterrupt:
         code = _ended(process)
-    answer = {"address": f"http://{args.host}:{args.port}/v1", "models": names, "code": code}
+    answer = {"address": base, "models": names, "code": code}
     if code:
         raise Failed(answer)
     return answer
@@ -219,15 +215,11 @@ def _ended(process: subprocess.Popen[bytes]) -> int:
     return 0
 
 
-def _taken(host: str, port: int) -> bool:
-    import socket
-
+def _check(host: str, port: int) -> None:
+    """Raise StudioError where nothing can listen at an address."""
     try:
-        socket.create_server((host, port)).close()
-    except OverflowError as error:
-        raise OrderError(f"{port} is no port.", "Give 0 to 65535.", "--port") from error
+        address.listen(host, port).close()
+    except StudioError:
+        raise
     except OSError as error:
-        if isinstance(error, PermissionError):
-            raise StudioError(f"The port {port} may not be opened.", "Give one above 1023.", "--port") from error
-        return True
-    return False
+        raise OrderError(f"The port {port} is taken.", "Give another one with --port.", "--port") from error

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -13,7 +15,10 @@ from pydantic import AfterValidator
 from studio.text.patterns import SECONDS, compile_pattern
 
 MOST_CHARACTERS = 20_000  # of a schema written as JSON
+MOST_PATTERNS = 20
 TYPES = 7  # that JSON has
+FOLLOWING = 1.0  # seconds of the processor to follow a schema: parts that refer to parts multiply
+limit: ContextVar[float] = ContextVar("limit", default=float("inf"))
 INSTANCES: tuple[Any, ...] = ({}, [], "", 0, None)
 
 
@@ -44,8 +49,12 @@ def _check(schema: dict[str, Any]) -> None:
         for key in ("$ref", "$dynamicRef"):
             if isinstance(node.get(key), str) and not node[key].startswith("#"):
                 raise ValueError(f"{key} leads out of it ({node[key][:80]}); write what it names under $defs")
-    for pattern in patterns(schema):
+    searched = list(patterns(schema))
+    if len(searched) > MOST_PATTERNS:
+        raise ValueError(f"it has more than {MOST_PATTERNS} patterns")
+    for pattern in searched:
         compile_pattern(pattern)
+    limit.set(time.thread_time() + FOLLOWING)
     try:
         validator = _validator(text)
         validator.check_schema(schema)
@@ -60,6 +69,8 @@ def _check(schema: dict[str, Any]) -> None:
         raise ValueError(str(error).splitlines()[0]) from None
     except RecursionError:
         raise ValueError("it refers to itself without end") from None
+    except TimeoutError:
+        raise ValueError("it takes too long to follow: its parts refer to each other too often") from None
 
 
 def patterns(schema: dict[str, Any] | None) -> Iterator[str]:
@@ -73,6 +84,7 @@ def patterns(schema: dict[str, Any] | None) -> Iterator[str]:
 
 def fulfils(value: Any, schema: dict[str, Any]) -> bool:
     """Whether a value is as the schema says. Not where that cannot be told within the limits of time and depth."""
+    limit.set(time.thread_time() + FOLLOWING)
     try:
         return _validator(json.dumps(schema)).is_valid(value)
     except (TimeoutError, RecursionError):
@@ -104,7 +116,16 @@ def _validator(text: str) -> Any:
                 if _search(wanted, key):
                     yield from validator.descend(value, inner, path=key, schema_path=wanted)
 
-    bounded = extend(Draft202012Validator, {"pattern": pattern, "patternProperties": pattern_properties})
+    def in_time(keyword: Any) -> Any:
+        def check(*arguments: Any) -> Any:
+            if time.thread_time() > limit.get():
+                raise TimeoutError
+            return keyword(*arguments)
+
+        return check
+
+    keywords = {**Draft202012Validator.VALIDATORS, "pattern": pattern, "patternProperties": pattern_properties}
+    bounded = extend(Draft202012Validator, {name: in_time(keyword) for name, keyword in keywords.items()})
     return bounded(json.loads(text), registry=Registry())
 
 

@@ -92,7 +92,8 @@ class Guard:
             return
         role = self.role(scope) if self.role else OWNER
         role = VISITOR if self.visitors and role == WATCHER else role
-        send = self._with_headers(send, self.may(scope, role))
+        scope[who.REFUSAL] = {}
+        send = self._with_headers(send, self.may(scope, role), scope[who.REFUSAL])
         refusal = self.refusal(scope, role)
         if refusal:
             await PlainTextResponse(refusal[1], refusal[0])(scope, receive, send)
@@ -197,7 +198,7 @@ class Guard:
             return None
         return "*" if role == OWNER else " ".join(self._allowed(role) + (SHOWN if role == WATCHER else ()))
 
-    def _with_headers(self, send: Any, may: str | None) -> Any:
+    def _with_headers(self, send: Any, may: str | None, refusal: dict[str, int]) -> Any:
         headers = [
             (b"x-content-type-options", b"nosniff"),
             (b"referrer-policy", b"same-origin"),
@@ -208,6 +209,8 @@ class Guard:
 
         async def sending(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":
+                if message["status"] == 500:  # gradio's for every error of a job
+                    message["status"] = refusal.get("status", 500)
                 message["headers"] = [*message.get("headers", []), *headers]
             await send(message)
 

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+from studio.address import plain
+
 LOCAL = ("localhost", "127.0.0.1", "::1")
 SHARED = re.compile(r"[a-z0-9-]+\.gradio\.live")
 
@@ -38,7 +40,7 @@ class HostNames:
 
     def __init__(self, host: str = "127.0.0.1", share: bool = False, extra: Iterable[str] = ()):
         self.share, self.network = share, not is_local(host)
-        self.names = {*LOCAL, host.lower(), *(name.lower() for name in extra), *of_space()}
+        self.names = {*LOCAL, host.lower(), *(plain(name).lower() for name in extra), *of_space()}
 
     def __contains__(self, authority: str) -> bool:
         name = hostname(authority)

@@ -21,7 +21,7 @@ import anyio.to_thread
 import gradio as gr
 from pydantic import TypeAdapter, ValidationError
 
-from studio.errors import as_studio_error, internal_error, wrong_setting
+from studio.errors import StudioError, as_studio_error, internal_error, wrong_setting
 from studio.ui import audit, who
 from studio.ui.who import NOBODY, OWNER
 
@@ -91,9 +91,10 @@ def with_role_check(function: Function, name: str) -> Function:
         requester = who.requester_of(request)
         if not allows(function, requester.role):
             audit.write(requester, name, args, "refused")
+            who.refuse_with(request, 403)
             raise gr.Error(REFUSED, print_exception=False)
         with who.acting_as(requester):
-            return _call_and_audit(function, name, requester, args)
+            return _call_and_audit(function, name, requester, args, request)
 
     async def in_thread(request: gr.Request, *args: Any) -> Any:
         return await anyio.to_thread.run_sync(partial(checked, request, *args), limiter=JOB_LIMITER)
@@ -107,7 +108,9 @@ def with_role_check(function: Function, name: str) -> Function:
     return checked_job
 
 
-def _call_and_audit(function: Function, name: str, requester: who.Requester, args: tuple[Any, ...]) -> Any:
+def _call_and_audit(
+    function: Function, name: str, requester: who.Requester, args: tuple[Any, ...], request: gr.Request
+) -> Any:
     """Call the job, and write down how it went where it changes something."""
     outcome = "failed"
     try:
@@ -120,10 +123,20 @@ def _call_and_audit(function: Function, name: str, requester: who.Requester, arg
         if explained is None:
             traceback.print_exc()
             explained = internal_error(error)
+        who.refuse_with(request, _status(error, explained))
         raise gr.Error(f"{explained.message}\n{explained.hint}".rstrip(), print_exception=False) from error
     finally:
         if getattr(function, CHANGES):
             audit.write(requester, name, args, outcome)
+
+
+def _status(error: Exception, explained: StudioError) -> int:
+    """400 for what is refused, 507 for a full disk, 503 for what else the system refused, 500 for a bug."""
+    if explained.reason == "disk":
+        return 507
+    if isinstance(error, StudioError):
+        return 400
+    return 500 if explained.reason == "bug" else 503
 
 
 def _check_types(function: Function, args: tuple[Any, ...]) -> None:

@@ -48,7 +48,7 @@ def launch(page: gr.Blocks, reach: Reach, wait: bool = True) -> tuple[Any, str, 
     login_page = _door(reach)
     with connections.proxies(space.space() is not None):
         app, local, public = page.launch(
-            server_name=reach.host,
+            server_name=f"[{reach.host}]" if ":" in reach.host else reach.host,
             server_port=reach.port,
             share=reach.share,
             prevent_thread_lock=True,
@@ -64,6 +64,7 @@ def launch(page: gr.Blocks, reach: Reach, wait: bool = True) -> tuple[Any, str, 
             **options(),
         )
     connections.bound(page.server)
+    local = local.replace("//[::]:", "//localhost:")  # all addresses; a browser opens none of that name
     print(f"Fine-Tuning Studio is ready: {local}{_token(reach, login_page)}", flush=True)
     if public:
         print(f"Public address: {public}", flush=True)

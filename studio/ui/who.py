@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 # is asked for.
 OWNER, WATCHER, VISITOR, NOBODY = "owner", "watch", "visit", ""
 KEY = "studio.requester"  # in the scope of a request
+REFUSAL = "studio.refusal"  # there too: {"status": …} of a job that was refused, which gradio answers with 500
 
 
 class Requester(NamedTuple):
@@ -42,6 +43,13 @@ def requester_of(request: Any) -> Requester:
     scope = getattr(getattr(request, "request", None) or request, "scope", None)
     found = scope.get(KEY) if isinstance(scope, dict) else None
     return found if isinstance(found, Requester) else Requester()
+
+
+def refuse_with(request: Any, status: int) -> None:
+    """Let a request be answered with this status instead of gradio's 500."""
+    scope = getattr(getattr(request, "request", None) or request, "scope", None)
+    if isinstance(scope, dict):
+        scope.get(REFUSAL, {})["status"] = status
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ import hmac
 import json
 import os
 import secrets
-import socket
 import sys
 import threading
 import time
@@ -31,7 +30,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from studio import credentials, device, json_text, process, request_body
+from studio import address, credentials, device, json_text, process, request_body
 from studio.errors import DeviceError, ModelError, StudioError, as_studio_error, internal_error
 from studio.talk import chat
 from studio.worker import openai_answers
@@ -318,8 +317,8 @@ def main(arguments: list[str]) -> int:
     lock = chat.lock()
     if args.page and not lock.acquire():
         return 0  # another one was first
-    listener = socket.create_server((args.host, args.port))
-    address = f"http://{args.host}:{listener.getsockname()[1]}"
+    listener = address.listen(args.host, args.port)
+    base = f"http://{address.authority(args.host, listener.getsockname()[1])}"
     threads = int(os.environ.get("STUDIO_CHAT_THREADS") or device.cores())
     scheduler = BatchScheduler(threads, names=args.models)
     server = Server(scheduler, key)
@@ -328,23 +327,23 @@ def main(arguments: list[str]) -> int:
     )
     server.end = lambda: setattr(http, "should_exit", True)
     if args.page:
-        chat.announce(address, key)
+        chat.announce(base, key)
         threading.Thread(target=_end_when_idle, args=(scheduler, server), daemon=True).start()
     scheduler.start()
     if args.models:
-        scheduler.load(args.models, lambda event: _loaded(event, address, key, server))
+        scheduler.load(args.models, lambda event: _loaded(event, base, key, server))
     http.run(sockets=[listener])
     sys.stdout.flush()
     os._exit(1 if scheduler.failure else 0)  # no waiting for torch to tidy up: the kernel takes the memory back at once
 
 
-def _loaded(event: dict[str, Any], address: str, key: str, server: Server) -> None:
+def _loaded(event: dict[str, Any], base: str, key: str, server: Server) -> None:
     if "error" in event:
         print(json.dumps({"error": event["error"].as_dict()}, ensure_ascii=False), flush=True)
         server.scheduler.failure = str(event["error"])
         server.end()
     else:
-        print(json.dumps({"address": f"{address}/v1", "key": key, "models": event["done"]}), flush=True)
+        print(json.dumps({"address": f"{base}/v1", "key": key, "models": event["done"]}), flush=True)
 
 
 def _end_when_idle(scheduler: BatchScheduler, server: Server) -> None:

@@ -61,13 +61,16 @@ class Asker:
 
     def __init__(self, port: int, role: str = ""):
         self.port, self.cookie = port, ""
+        self.bodies: Counter[str] = Counter()  # of answers of 500 and above
         if role:
             self.cookie = self._login(role, PASSWORDS[role])[1]
 
     def ask(self, path: str, question: dict[str, Any]) -> tuple[int, float]:
         """(status, milliseconds) over a connection of its own."""
         began = time.perf_counter()
-        status, _ = self._post(path, json.dumps(question), "application/json")
+        status, _, body = self._post(path, json.dumps(question), "application/json")
+        if status >= 500:
+            self.bodies[f"{status} {path}: {body[:300]}"] += 1
         return status, 1000 * (time.perf_counter() - began)
 
     def guess(self) -> int:
@@ -76,16 +79,17 @@ class Asker:
 
     def _login(self, user: str, password: str) -> tuple[int, str]:
         form = urlencode({"username": user, "password": password})
-        status, cookies = self._post("/login", form, "application/x-www-form-urlencoded")
+        status, cookies, _ = self._post("/login", form, "application/x-www-form-urlencoded")
         return status, "; ".join(cookie.split(";")[0] for cookie in cookies)
 
-    def _post(self, path: str, body: str, kind: str) -> tuple[int, list[str]]:
+    def _post(self, path: str, body: str, kind: str) -> tuple[int, list[str], str]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request("POST", path, body, {"Content-Type": kind, "Cookie": self.cookie})
             answer = connection.getresponse()
-            answer.read()
-            return answer.status, [value for key, value in answer.getheaders() if key.lower() == "set-cookie"]
+            text = answer.read().decode(errors="replace")
+            cookies = [value for key, value in answer.getheaders() if key.lower() == "set-cookie"]
+            return answer.status, cookies, text
         finally:
             connection.close()
 
@@ -122,8 +126,9 @@ def slow(port: int, cookie: str) -> list[socket.socket]:
     return connections
 
 
-def measure(home: Path, seconds: float) -> tuple[list[float], list[float], Counter[int]]:
-    """(milliseconds of the owner's polls before all that, and under it; how often each status was answered to clients).
+def measure(home: Path, seconds: float) -> tuple[list[float], list[float], Counter[int], Counter[str]]:
+    """(milliseconds of the owner's polls before all that, and under it; how often each status was answered to clients;
+    the bodies of 500 and above).
 
     home: the STUDIO_HOME of this process too, empty. Raises AssertionError where a poll is not answered.
     """
@@ -147,7 +152,7 @@ def measure(home: Path, seconds: float) -> tuple[list[float], list[float], Count
         for connection in slow(served.port, watcher.cookie):
             stack.callback(connection.close)
         time.sleep(2)
-        return alone, polls(owner, seconds), seen
+        return alone, polls(owner, seconds), seen, owner.bodies + watcher.bodies
 
 
 def polls(owner: Asker, seconds: float) -> list[float]:
@@ -184,9 +189,11 @@ def main() -> int:
     seconds = parser.parse_args().seconds
     with tempfile.TemporaryDirectory() as folder:
         os.environ["STUDIO_HOME"] = folder
-        alone, times, seen = measure(Path(folder), seconds)
+        alone, times, seen, bodies = measure(Path(folder), seconds)
     print(f"{figures(times)}; alone {statistics.median(alone):.0f} ms")
     print(f"{CLIENTS} clients were answered with {dict(sorted(seen.items()))}, beside {SLOW} slow connections")
+    for body, count in bodies.most_common():
+        print(f"{count} times {body}")
     return 0 if statistics.quantiles(times, n=20)[-1] < LIMIT else 1
 
 

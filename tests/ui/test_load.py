@@ -15,9 +15,10 @@ from tests.bench import together
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of another process are Linux's")
 def test_the_owners_poll_answers_under_everything_at_once(home: Path) -> None:
-    alone, times, seen = together.measure(home, 4)
+    alone, times, seen, bodies = together.measure(home, 4)
     print(together.figures(times))
     # the median: the slowest of few says more of the computer. Where that is busy, a poll alone takes its time as well.
     assert statistics.median(times) < max(together.LIMIT, 10 * statistics.median(alone))
     assert seen[200] > together.CLIENTS / 4, "the clients were answered too"
-    assert set(seen) <= {200, 400, 429, 500}, seen  # 429: a stranger tries too often; 500: a job's refusal, in words
+    # 429: a stranger tries too often; 503, 507: a job that the disk refused, in words
+    assert set(seen) <= {200, 400, 429, 503, 507}, (seen, bodies)

@@ -149,7 +149,9 @@ def test_no_way_leads_to_a_job_that_a_role_may_not_call(pages: Any, role: str, m
     """The jobs themselves are replaced by one that notes it was reached; the walls stand as they are."""
     page, headers = pages[role]
     reached: list[str] = []
-    monkeypatch.setattr(rights, "_call_and_audit", lambda function, name, requester, args: reached.append(name) or {})
+    monkeypatch.setattr(
+        rights, "_call_and_audit", lambda function, name, requester, args, request: reached.append(name) or {}
+    )
     asked = 0
     for number, one in functions(page).items():
         for path, body in ways(number, one.api_name):
@@ -176,7 +178,9 @@ def test_behind_the_address_each_job_checks_by_itself(pages: Any, role: str, mon
     """
     page, headers = pages[role]
     reached: list[str] = []
-    monkeypatch.setattr(rights, "_call_and_audit", lambda function, name, requester, args: reached.append(name) or {})
+    monkeypatch.setattr(
+        rights, "_call_and_audit", lambda function, name, requester, args, request: reached.append(name) or {}
+    )
     monkeypatch.setattr(guard.Guard, "_beyond", lambda *_: None)
     monkeypatch.setattr(guard, "_refuse_by_number", lambda *_: None)
     allowed = {one.api_name for one in functions(page).values() if rights.allows(one.fn, role)}

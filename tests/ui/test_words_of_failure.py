@@ -139,8 +139,8 @@ def test_what_the_system_refuses_is_said_in_words(
     said = []
     for job, *arguments in jobs(talk.id, order_yaml, str(tiny_data)):
         answer = page.job(job, *arguments)
-        assert answer.status in (200, 500), (job, answer.status)
-        if answer.status == 500:
+        assert answer.status in (200, 400, 503, 507), (job, answer.status)
+        if answer.status != 200:
             told = answer.json["error"]
             assert told, f"{job}: a bare 500"
             assert "made a mistake" not in told, f"{job}: {told}"
@@ -299,8 +299,8 @@ def test_no_job_makes_a_mistake_over_odd_values(
         key = next(iter(values[which]), None) if isinstance(values[which], dict) else None
         values[which] = {**values[which], key: odd} if inside and key else odd
         answer = page.job(name, *values)
-        assert answer.status in (200, 422, 500), (values, answer.status)
-        if answer.status == 500:
+        assert answer.status in (200, 400, 422, 503), (values, answer.status)
+        if answer.status in (400, 503):
             told = answer.json["error"]
             assert told, f"{values}: a bare 500"
             assert "made a mistake" not in told, f"{values}: {told}"
