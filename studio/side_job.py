@@ -33,12 +33,11 @@ STARTING = 30.0  # seconds that a process that was just begun has until it holds
 Progress = Callable[[dict[str, Any]], None]
 
 
-class SideJob:
-    """kind: the folder's name. name: of the job in sentences, as "The search"."""
+class FolderJob:
+    """A job in a folder of its own. id: what its command is given; name: of the job in sentences, as "The search"."""
 
-    def __init__(self, run: Run, kind: str, name: str, progress: Progress = lambda _: None):
-        self.run, self.kind, self.name, self.progress = run, kind, name, progress
-        self.folder = run.folder / kind
+    def __init__(self, folder: Path, id: str, name: str, progress: Progress = lambda _: None):
+        self.folder, self.id, self.name, self.progress = folder, id, name, progress
         self._told = 0.0
 
     # -- how it stands
@@ -76,8 +75,7 @@ class SideJob:
             (self.folder / "stop").touch()
 
     def stop_requested(self) -> bool:
-        """Whether the end of the job, or of its living run, is asked for. A stopped run may be examined."""
-        return (self.folder / "stop").exists() or (self.run.stop_file.exists() and self.run.alive())
+        return (self.folder / "stop").exists()
 
     # -- carrying it out
 
@@ -194,7 +192,7 @@ class SideJob:
             return ModelError(said["message"], said["hint"], said["where"])
         last = log_file.read_text(errors="replace").strip().splitlines()[-1:] or [f"exit code {code}"]
         hint = f"The whole output is in {log_file}. If memory was short, end the chat and try again."
-        return ModelError(f"{self.name} failed: {last[0][:300]}", hint, self.kind)
+        return ModelError(f"{self.name} failed: {last[0][:300]}", hint, self.folder.name)
 
     def stopped(self) -> StudioError:
         return RunError(f"{self.name} was stopped as asked.", "Start it again when you like.", "run")
@@ -224,7 +222,7 @@ class SideJob:
         write_atomic(self.folder / "request.json", json.dumps(request, ensure_ascii=False))
         (self.folder / "failed.json").unlink(missing_ok=True)
         self.tell("starting", at_once=True)
-        arguments = [*command, self.run.id, "--json", "--request", str(self.folder / "request.json")]
+        arguments = [*command, self.id, "--json", "--request", str(self.folder / "request.json")]
         with open(self.folder / "page.log", "wb") as log, credentials.handed_over(*credentials.HUB, KEY) as secrets:
             subprocess.Popen(
                 [sys.executable, "-m", "studio", *arguments],
@@ -235,6 +233,18 @@ class SideJob:
                 start_new_session=True,
                 **secrets,
             )
+
+
+class SideJob(FolderJob):
+    """A job beside a run. kind: its folder's name there."""
+
+    def __init__(self, run: Run, kind: str, name: str, progress: Progress = lambda _: None):
+        super().__init__(run.folder / kind, run.id, name, progress)
+        self.run = run
+
+    def stop_requested(self) -> bool:
+        """Whether the end of the job, or of its living run, is asked for. A stopped run may be examined."""
+        return super().stop_requested() or (self.run.stop_file.exists() and self.run.alive())
 
 
 def read_request(file: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 
 from studio.data.converter import Converter
-from studio.data.formats import Row, as_row, formats
+from studio.data.formats import Row, as_row, fitting, formats
 from studio.data.formats.context import CONTEXT
 from studio.data.formats.fields import kind
 from studio.data.formats.messages import is_turn, role_of
@@ -80,8 +80,8 @@ def detect(rows: list[Any], name: str = "the file", more: Row | None = None) -> 
     """
     sampled = [row for row in map(as_row, rows[:SAMPLE_ROWS]) if isinstance(row, dict)]
     written = [rewritten(row | more if more else row, lambda *_: None) for row in sampled]
-    fitting = [[n for n, form in formats().items() if form.fits(row)] for row in written if row is not None]
-    counts, fits = Counter(names[0] for names in fitting if names), Counter(chain.from_iterable(fitting))
+    fitting_rows = [fitting(row) for row in written if row is not None]
+    counts, fits = Counter(names[0] for names in fitting_rows if names), Counter(chain.from_iterable(fitting_rows))
     if not counts and None in written:  # of a known layout, and faulty: each row's problem is reported
         best = "preference" if any("chosen" in row or not REJECTED.isdisjoint(row) for row in sampled) else "chatml"
         return Detection(best, f"The first {len(sampled)} rows look like {formats()[best].TITLE}.")
@@ -97,7 +97,7 @@ def detect(rows: list[Any], name: str = "the file", more: Row | None = None) -> 
     if fit >= CONFIDENT_SHARE * len(sampled):
         return Detection(best, reason)
     unsure = f"Only {fit} of the first {len(sampled)} rows look like {title}."
-    other_names = [n for n in counts if n != best and any(n in names and best not in names for names in fitting)]
+    other_names = [n for n in counts if n != best and any(n in names and best not in names for names in fitting_rows)]
     if other_names:
         others = ", ".join(formats()[n].TITLE for n in other_names)
         unsure += (

@@ -10,15 +10,15 @@ from typing import NamedTuple
 from studio.data.containers import JSON_START
 from studio.data.dialects import dialect_of
 from studio.data.drawn import cells_of
-from studio.data.formats import formats
+from studio.data.formats import fitting
 from studio.errors import DataError
+from studio.text.marks import ROLES
 
 MAX_CHARS = 5_000_000
 MAX_TITLE_CHARS = 24  # of a column's name
 RULE = re.compile(r"\s*\|?\s*:?-{2,}:?\s*(\|\s*:?-{2,}:?\s*)*\|?\s*")  # |---|:--:|
-QUESTION = r"q|question|user|human|prompt|问题?|問題?|用户"
-ANSWER = r"a|answer|assistant|bot|response|答案?|回答|助手"
-LABEL = re.compile(rf"\s*(?:\*\*)?(?:({QUESTION})|({ANSWER}))\s*\d*(?:\*\*)?\s*[:：](?:\*\*)?\s*(.*)", re.IGNORECASE)
+SPEAKER = "|".join(map(re.escape, ROLES))
+LABEL = re.compile(rf"(?i)\s*(?:\*\*)?({SPEAKER})\s*\d*(?:\*\*)?\s*[:：](?:\*\*)?\s*(.*)")
 NAMES = {1: ("text",), 2: ("question", "answer"), 3: ("instruction", "input", "output")}  # of columns without names
 HEADERS = ("auto", "names", "row")
 
@@ -100,7 +100,7 @@ def _named(table: list[list[str]], header: str) -> Pasted:
 
 def _are_names(table: list[list[str]]) -> bool:
     """Whether the first line holds the columns' names: those of a known layout, or words much shorter than the rest."""
-    if any(layout.fits(dict.fromkeys(table[0], "x")) for layout in formats().values()):
+    if fitting(dict.fromkeys(table[0], "x")):
         return True
     first = [cell.strip() for cell in table[0]]
     if any(len(cell) > MAX_TITLE_CHARS or re.search(r"[.?!。？！\d]", cell) for cell in first):
@@ -124,13 +124,13 @@ def _labelled_rows(text: str) -> list[dict[str, str]]:
     for line in text.split("\n"):
         match = LABEL.fullmatch(line)
         if match:
-            turns.append(("question" if match[1] else "answer", [match[3]]))
+            turns.append((ROLES[match[1].lower()], [match[2]]))
         elif turns:
             turns[-1][1].append(line)
         elif line.strip():
             return []
     kinds = [kind for kind, _ in turns]
-    if len(kinds) < 2 or kinds != ["question", "answer"] * (len(kinds) // 2):
+    if len(kinds) < 2 or kinds != ["user", "assistant"] * (len(kinds) // 2):
         return []
     texts = ["\n".join(lines).strip() for _, lines in turns]
     return [{"question": ask, "answer": reply} for ask, reply in zip(texts[::2], texts[1::2], strict=True)]

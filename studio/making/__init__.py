@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from studio import json_text
 from studio.errors import DataError, ModelError, RunError
@@ -18,7 +18,7 @@ from studio.home import inside, slug, subfolder, write_atomic
 from studio.judge.endpoint import Endpoint
 from studio.making.document import Passage, passages, text_of
 from studio.making.rows import KEY, MakeOrder, Row, filled, marked, order_of, read_reply
-from studio.side_job import Progress, SideJob
+from studio.side_job import FolderJob, Progress
 
 FAILURES = 3  # passages in a row that got no reply: the rest is not asked
 
@@ -29,21 +29,11 @@ class Writer(Endpoint):
     name, section, key, reply_tokens = "The model that writes rows", "make", KEY, 4096
 
 
-class Folder(NamedTuple):
-    """A document's folder, as SideJob asks for it."""
-
-    id: str
-    folder: Path
-
-
-class Making(SideJob):
+class Making(FolderJob):
     """The writing of rows about one document."""
 
     def __init__(self, folder: Path, progress: Progress = lambda _: None):
-        super().__init__(Folder(folder.name, folder), "", "The writing of rows", progress)  # type: ignore[arg-type]
-
-    def stop_requested(self) -> bool:
-        return (self.folder / "stop").exists()
+        super().__init__(folder, folder.name, "The writing of rows", progress)
 
     @property
     def rows_file(self) -> Path:
@@ -111,7 +101,7 @@ def write(task: Making, order: MakeOrder, each: Callable[[Row], None] = lambda r
                 done += 1
                 continue
             task.tell("writing", number, len(parts))
-            values = {"count": order.per_passage, "document": task.run.id, **passage._asdict(), "passage": passage.text}
+            values = {"count": order.per_passage, "document": task.id, **passage._asdict(), "passage": passage.text}
             try:
                 pairs = read_reply(writer.ask(filled(order.prompt, values)))
             except RunError:

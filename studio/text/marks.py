@@ -8,8 +8,8 @@ from typing import NamedTuple
 Turn = dict[str, str]
 WORDS = {
     "system": "system 系统",
-    "user": "human user instruction input question q prompter customer inst 问 用户 问题 人类",
-    "assistant": "assistant response answer a output bot gpt ai model moss /inst 答 助手 回答 机器人",
+    "user": "human user instruction input question q prompter customer prompt inst 问 用户 问题 問題 人类",
+    "assistant": "assistant response answer a output bot gpt ai model moss /inst 答 助手 回答 答案 机器人",
 }
 ROLES = {word: role for role, words in WORDS.items() for word in words.split()}
 _WHO = "(?P<who>(?i:" + "|".join(sorted(map(re.escape, ROLES), key=len, reverse=True)) + "))"

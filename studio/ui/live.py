@@ -24,7 +24,7 @@ from studio.forecast import duration, remedies
 from studio.home import folder_size, inside, subfolder
 from studio.run import ALIVE, Run
 from studio.runs import checkpoints, compare
-from studio.side_job import SideJob
+from studio.side_job import FolderJob
 from studio.ui import device, log_window, rights, who
 from studio.ui.tail import Tail, Tails
 from studio.ui.who import VISITOR, WATCHER
@@ -229,10 +229,10 @@ def get_run(name: str) -> Run:
     return run_
 
 
-def stop_side_job(task: SideJob) -> dict[str, Any]:
+def stop_side_job(task: FolderJob) -> dict[str, Any]:
     """Ask a job beside a run to end. Returns {run, state}."""
     task.request_stop()
-    return {"run": task.run.id, "state": task.status()["state"]}
+    return {"run": task.id, "state": task.status()["state"]}
 
 
 def side_job_response(

@@ -21,7 +21,7 @@ def read_document(file: Any, name: str = "") -> dict[str, Any]:
         task = making.begin(path, name or path.name)
     finally:
         uploads.drop(path)
-    return {"id": task.run.id, "passages": len(task.passages())}
+    return {"id": task.id, "passages": len(task.passages())}
 
 
 @rights.job(waits=True)

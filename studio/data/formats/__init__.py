@@ -3,7 +3,8 @@
 A format is a module with
   TITLE, ABOUT          for the page
   ORDER                 detection asks the lower first: the more special formats
-  fits(row) -> bool     does this row (a dict) look like the format? Cheap; asked of the first rows only
+  fits(row) -> bool     optional: does this row (a dict) look like the format? Cheap; asked of the first rows only;
+                           without it the format is never detected, and taken where the order names it
   convert(row, report)  -> conversation (a dict with "messages", or "text") or None when the row cannot be trained on;
                            what is wrong is passed to report(kind, field, value, reason)
   STAGE                 optional: "preference" where only learning from comparisons can use it
@@ -51,6 +52,11 @@ def formats() -> dict[str, ModuleType]:
     """name -> module, in the order in which detection asks them."""
     modules = {m.name: importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)}
     return dict(sorted(((n, m) for n, m in modules.items() if hasattr(m, "convert")), key=lambda item: item[1].ORDER))
+
+
+def fitting(row: Row) -> list[str]:
+    """The names of the formats that a row looks like, the most special first."""
+    return [name for name, form in formats().items() if hasattr(form, "fits") and form.fits(row)]
 
 
 def named(columns: dict[str, tuple[str, ...]], row: Row, part: str) -> str | None:

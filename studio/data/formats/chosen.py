@@ -12,10 +12,6 @@ ORDER = 1000
 COLUMNS = preference.COLUMNS
 
 
-def fits(row: Row) -> bool:
-    return False
-
-
 def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
     conversation = preference.convert(row, report)
     if conversation is None:

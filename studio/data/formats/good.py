@@ -12,10 +12,6 @@ ORDER = 1001
 COLUMNS = kto.COLUMNS
 
 
-def fits(row: Row) -> bool:
-    return False
-
-
 def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
     conversation = kto.convert(row, report)
     if conversation is None:

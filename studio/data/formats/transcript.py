@@ -15,10 +15,6 @@ ORDER = 1005
 COLUMNS = text.COLUMNS
 
 
-def fits(row: Row) -> bool:
-    return False
-
-
 def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
     name = named(COLUMNS, row, "text") or "text"
     content = text_of(row, name, report)
