@@ -32,26 +32,30 @@ def ask_worker(
         return json.loads(answered.read_text(encoding="utf-8"))
 
 
-def run_worker(command: list[str], progress: Progress = lambda *_: None, secrets: Sequence[str] = ()) -> None:
-    """Run `python -m …` to its end; lines like 3/20 are progress. secrets: those it needs. Raises ExportError."""
-    environment = {
-        **credentials.child_environment(*secrets),
-        **SERVER_ENVIRONMENT,
-        **default_environment(),
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    }
-    output: list[str] = []
-    with subprocess.Popen(
+def open_worker(command: list[str], stderr: Any, secrets: Sequence[str]) -> subprocess.Popen[str]:
+    """`python -m …` with these secrets, ending with this process; what it prints can be read as text."""
+    return subprocess.Popen(
         [sys.executable, "-m", *command],
         cwd=PROJECT,
-        env=environment,
+        env={
+            **credentials.child_environment(*secrets),
+            **SERVER_ENVIRONMENT,
+            **default_environment(),
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=stderr,
         text=True,
         errors="replace",
         preexec_fn=partial(process.die_with_parent, os.getpid()),
-    ) as worker:
+    )
+
+
+def run_worker(command: list[str], progress: Progress = lambda *_: None, secrets: Sequence[str] = ()) -> None:
+    """Run `python -m …` to its end; lines like 3/20 are progress. secrets: those it needs. Raises ExportError."""
+    output: list[str] = []
+    with open_worker(command, subprocess.STDOUT, secrets) as worker:
         for line in worker.stdout:
             done, slash, total = line.strip().partition("/")
             if slash and done.isdigit() and total.isdigit():

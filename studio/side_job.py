@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from studio import credentials, events, json_text, process
-from studio.device import default_environment, devices
+from studio import credentials, events, json_text
+from studio.device import devices
 from studio.errors import DeviceError, ModelError, RunError, StudioError
 from studio.evaluation.endpoint import KEY
 from studio.events import Lock
 from studio.home import PROJECT, subfolder, write_atomic
+from studio.job_process import open_worker
 from studio.run import Run
 from studio.runs import claim
 from studio.talk import chat
@@ -143,29 +142,13 @@ class FolderJob:
 
         secrets: names of those that it needs.
         """
-        environment = {
-            **credentials.child_environment(*secrets),
-            **chat.SERVER_ENVIRONMENT,
-            **default_environment(),
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        }
         failure: dict[str, Any] | None = None
         stopped = threading.Event()
         log_file = self.folder / "log.txt"
         with tempfile.TemporaryDirectory(dir=subfolder("cache")) as scratch, open(log_file, "wb") as log:
             order_file = Path(scratch, "order.json")
             order_file.write_text(json.dumps(order, ensure_ascii=False))
-            with subprocess.Popen(
-                [sys.executable, "-m", module, str(order_file)],
-                cwd=PROJECT,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                errors="replace",
-                preexec_fn=partial(process.die_with_parent, os.getpid()),
-            ) as worker:
+            with open_worker([module, str(order_file)], log, secrets) as worker:
                 threading.Thread(target=self._stop_when_asked, args=(worker, stopped), daemon=True).start()
                 for line in worker.stdout or ():
                     if not line.startswith('{"kind"'):

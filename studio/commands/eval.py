@@ -15,29 +15,11 @@ from studio.commands import tell
 from studio.errors import OrderError, wrong_setting
 from studio.evaluation import harness
 from studio.evaluation.order import ROWS, EvaluationOrder
+from studio.export.evaluation import FIGURES
 from studio.general.verdict import describe
 from studio.run import find, summary
 from studio.side_job import read_request
 from studio.talk import reference
-
-FIGURES = {
-    "loss": "held-out loss",
-    "perplexity": "perplexity",
-    "token_accuracy": "token accuracy",
-    "exact_match": "exact match",
-    "label_accuracy": "label accuracy",
-    "macro_f1": "macro F1",
-    "json_valid": "valid JSON",
-    "json_schema": "fulfils the schema",
-    "json_equal": "the same JSON",
-    "regex": "matches the pattern",
-    "chrf": "chrF",
-    "bleu": "BLEU",
-    "rouge_l": "ROUGE-L",
-    "length": "tokens an answer",
-    "ended": "ended by itself",
-}
-
 
 OF_ANSWERS = ("data", "rows", "questions", "max_new_tokens", "regex", "schema", "samples", "judge", "judge_model")
 OF_BENCHMARK = ("limit", "chat", "shots")
@@ -141,9 +123,9 @@ def show(answer: dict[str, Any]) -> None:
         print(answer["verdict"]["text"])
     tuned, base = answer["tuned"], answer["base"]
     print(f"{'':24} {'base':>22} {'tuned':>22}")
-    for key, name in FIGURES.items():
+    for key, (name, *_) in FIGURES.items():
         if tuned.get(key) is not None:
-            print(f"{name:24} {_figure(base, key):>22} {_figure(tuned, key):>22}")
+            print(f"{name.removesuffix(', %'):24} {_figure(base, key):>22} {_figure(tuned, key):>22}")
     for line in describe(answer["forgetting"]) if answer.get("forgetting") else ():
         print(line)
     if "judge" in answer:
