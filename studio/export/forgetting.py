@@ -6,6 +6,8 @@ import html
 from typing import Any
 
 from studio import general
+from studio.export.evaluation import figure
+from studio.export.html_table import table
 from studio.general.verdict import SENTENCES
 from studio.run import Run
 from studio.runs.state import current_events
@@ -21,28 +23,24 @@ def section(run: Run) -> str:
     if found is None:
         return ""
     points = general.curve(events)
-    kinds = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{one['loss_rise']:.4f}</td><td>{one['kl']:.4f}</td></tr>"
-        for name, one in (found["kinds"] or {}).items()
-    )
+    kinds = [(name, f"{one['loss_rise']:.4f}", f"{one['kl']:.4f}") for name, one in (found["kinds"] or {}).items()]
     advice = "".join(f"<li>{html.escape(text)}</li>" for text in found["advice"])
     return (
         f"<h2>Forgetting</h2><p><b>{SENTENCES[found['verdict']]}</b> On {found['items']} general questions the loss "
         f"changed by {found['loss_rise']:+.4f} per token (95 % interval {found['low']:+.4f} to {found['high']:+.4f}), "
         f"and the answers moved by {found['kl']:.4f} (KL to the base).</p>"
-        + (svg(points) + _table(points) if len(points) > 1 else "")
-        + f"<table><tr><th>kind</th><th>loss rise</th><th>KL</th></tr>{kinds}</table>"
+        + (svg(points) + _points(points) if len(points) > 1 else "")
+        + table(("kind", "loss rise", "KL"), kinds)
         + (f"<ul>{advice}</ul>" if advice else "")
     )
 
 
-def _table(points: list[dict[str, Any]]) -> str:
-    rows = "".join(
-        f"<tr><td>{point['step']}</td><td>{'–' if point['gain'] is None else format(point['gain'], '.4f')}</td>"
-        f"<td>{point['kl']:.4f}</td><td>{'yes' if point['front'] else ''}</td></tr>"
+def _points(points: list[dict[str, Any]]) -> str:
+    rows = [
+        (point["step"], figure(point["gain"], 4, 1), f"{point['kl']:.4f}", "yes" if point["front"] else "")
         for point in points
-    )
-    return f"<table><tr><th>step</th><th>gain</th><th>KL</th><th>on the frontier</th></tr>{rows}</table>"
+    ]
+    return table(("step", "gain", "KL", "on the frontier"), rows)
 
 
 def svg(points: list[dict[str, Any]]) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
 from typing import Any
 
 from studio import plan, race
+from studio.export.html_table import table
 from studio.run import Run
 
 HEAD = (
@@ -33,12 +33,12 @@ def section(run: Run) -> str:
         ]
         return (
             f"<h2>Verdict</h2><p><b>{html.escape(found['sentence'])}</b></p>"
-            + _table(("rows", "held-out loss", "95 % band"), points)
+            + table(("rows", "held-out loss", "95 % band"), points)
             + f"<p>The base as it is: {found['base_loss']:.4f}"
             + (f"; with examples in its prompt: {found['few_shot_loss']:.4f}" if found["few_shot_loss"] else "")
             + ".</p>"
         )
-    return "<h2>Race of settings</h2>" + _table(HEAD, [_cells(row) for row in race.table(run)])
+    return "<h2>Race of settings</h2>" + table(HEAD, [_cells(row) for row in race.table(run)])
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -63,11 +63,3 @@ def _loss(value: float | None) -> str:
 
 def _known(value: Any) -> str:
     return "–" if value is None else str(value)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    lines = ["".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) for row in rows]
-    return (
-        f"<table><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>"
-        f"{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
-    )

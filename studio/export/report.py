@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
 from typing import Any
 
 from studio import benchmark
@@ -13,6 +12,7 @@ from studio.export import evaluation, forgetting, proof, races
 from studio.export.card import cells, portable, preferred, short, versions
 from studio.export.curve import curve, svg
 from studio.export.evaluation import figure
+from studio.export.html_table import table
 from studio.run import Run, summary
 from studio.runs.combined import losses
 from studio.talk import votes
@@ -108,19 +108,17 @@ def _data(plan: dict[str, Any], run: Run) -> str:
             rows.append((f"{change}, {kind}", value))
     if plan.get("new_tokens"):
         rows.append(("new tokens", ", ".join(plan["new_tokens"])))
-    cells = "".join(f"<tr><td>{_e(name)}</td><td>{_e(value)}</td></tr>" for name, value in rows)
-    return f"<h2>Data</h2><table>{cells}</table>"
+    return f"<h2>Data</h2>{table((), rows)}"
 
 
 def _evaluations(events: list[dict[str, Any]]) -> str:
-    rows = "".join(
-        f"<tr><td>{event['step']}</td><td>{event['loss']:.4f}</td><td>{figure(perplexity(event), 2, 1)}</td>"
-        f"<td>{figure(event.get('accuracy'), 1, 100)}</td></tr>"
+    rows = [
+        (event["step"], f"{event['loss']:.4f}", figure(perplexity(event), 2, 1), figure(event.get("accuracy"), 1, 100))
         for event in events
         if event["kind"] == "eval" and event.get("loss") is not None
-    )
-    head = _row(("step", "loss", "perplexity", "token accuracy, %"), "th")
-    return f"<h2>Held-out loss</h2><table>{head}{rows}</table>" if rows else ""
+    ]
+    head = ("step", "loss", "perplexity", "token accuracy, %")
+    return f"<h2>Held-out loss</h2>{table(head, rows)}" if rows else ""
 
 
 def _evaluation(run: Run, alone: bool) -> list[str]:
@@ -130,25 +128,15 @@ def _evaluation(run: Run, alone: bool) -> list[str]:
     tables.append((f"Benchmarks</h2><p>{_e(benchmark.ABOUT)}</p>", benchmark.HEAD, benchmark.rows(run)))
     if not alone:
         tables.append(("Runs on the same data</h2>", evaluation.LEADERS_HEAD, evaluation.leaders(run)))
-    return [
-        f"<h2>{title}<table>{_row(head, 'th')}{''.join(map(_row, rows))}</table>"
-        for title, head, rows in tables
-        if rows
-    ]
-
-
-def _row(cells: Iterable[str], tag: str = "td") -> str:
-    return "<tr>" + "".join(f"<{tag}>{_e(cell)}</{tag}>" for cell in cells) + "</tr>"
+    return [f"<h2>{title}{table(head, rows)}" for title, head, rows in tables if rows]
 
 
 def _combined(run: Run) -> str:
     """The adapters and weights of a combination, and the losses on each run's held-out rows."""
-    order, table = run.config.combine, losses(run)
-    head = "".join(f"<th>{_e(name)}</th>" for name in ("held-out rows of", "rows", "base", *order.runs, "combined"))
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{_e(cell)}</td>" for cell in cells(row, order.runs)) + "</tr>" for row in table
-    )
-    held_out = f"<h2>Held-out loss</h2><table><tr>{head}</tr>{rows}</table>" if table else ""
+    order = run.config.combine
+    rows = [cells(row, order.runs) for row in losses(run)]
+    head = ("held-out rows of", "rows", "base", *order.runs, "combined")
+    held_out = f"<h2>Held-out loss</h2>{table(head, rows)}" if rows else ""
     return f"<h2>Combination</h2><p>{_e(order.describe())}. {_e(TYPES[order.how])}</p>{held_out}"
 
 
