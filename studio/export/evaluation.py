@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from studio.run import Run
 from studio.runs import evaluations, leaderboard
@@ -62,17 +61,16 @@ def figure(
 
 def leaders(run: Run) -> list[list[str]]:
     """Rows of LEADERS_HEAD: the finished runs on the same data; [] where this is the only one."""
-    return [_leader(row) for row in leaderboard.beside(run)]
-
-
-def _leader(row: Mapping[str, Any]) -> list[str]:
     return [
-        row["name"],
-        row["method"],
-        figure(row["gain"], 4, 1),
-        figure(row["forgetting"], 4, 1),
-        f"{row['memory'] / 1e9:.2f} GB" if row["memory"] else "–",
-        f"{row['seconds'] / 60:.1f}",
-        f"{row['size'] / 1e6:.1f} MB",
-        "yes" if row["front"] else "",
+        [
+            row["name"],
+            row["method"],
+            figure(row["gain"], 4, 1),
+            figure(row["forgetting"], 4, 1),
+            f"{row['memory'] / 1e9:.2f} GB" if row["memory"] else "–",
+            f"{row['seconds'] / 60:.1f}",
+            f"{row['size'] / 1e6:.1f} MB",
+            "yes" if row["front"] else "",
+        ]
+        for row in leaderboard.beside(run)
     ]

@@ -30,8 +30,8 @@ def metrics(run: Run) -> dict[str, Any]:
         return {key: value for key, value in found.items() if key != "table"}
     evals = [event for event in current_events(run.events()) if event["kind"] == "eval" and event["loss"] is not None]
     before, after = next((event for event in evals if event["step"] == 0), None), latest(evals, "eval")
-    return {name: _figures(event) for name, event in (("base", before), ("tuned", after)) if event}
-
-
-def _figures(event: dict[str, Any]) -> dict[str, Any]:
-    return {"loss": event["loss"], "perplexity": perplexity(event), "token_accuracy": event.get("accuracy")}
+    return {
+        name: {"loss": event["loss"], "perplexity": perplexity(event), "token_accuracy": event.get("accuracy")}
+        for name, event in (("base", before), ("tuned", after))
+        if event
+    }

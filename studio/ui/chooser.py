@@ -11,7 +11,6 @@ from studio import cards, choice, config, device, places
 from studio.base import catalogue
 from studio.base.hub import errors, first_line, unreachable
 from studio.config import RunConfig
-from studio.device import Device
 from studio.errors import ModelError, StudioError
 from studio.memory.studio_loop import RowStatistics
 from studio.text import sandbox
@@ -48,7 +47,7 @@ def fitting(question: dict[str, Any]) -> dict[str, Any]:
     names = [str(one) for one in (question.get("ids") or [])[:MOST]]
     order, name = question.get("order"), question.get("name")
     run_config, rows = _asked(order)
-    on = cards.device(name) if name else _device(run_config)
+    on = cards.device(name) if name else (places.device_of(run_config.place) or device.devices()[0])
     here = not name and not run_config.place.remote
     ask = choice.Question(run_config, on, rows, here)
     return {
@@ -93,10 +92,6 @@ def _asked(order: Any) -> tuple[RunConfig, RowStatistics | None]:
             return run_config, measure.rows_of(run_config)
     except StudioError:
         return run_config, None
-
-
-def _device(run_config: RunConfig) -> Device:
-    return places.device_of(run_config.place) or device.devices()[0]
 
 
 def _answers(question: choice.Question, names: list[str]) -> dict[str, Any]:

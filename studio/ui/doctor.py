@@ -26,7 +26,7 @@ def examine(short: bool = False) -> dict[str, Any]:
             "The doctor is at work already.", "Wait until it is done; its progress stands on the Runs page.", "doctor"
         )
     command = [sys.executable, "-m", "studio", "doctor", "--json", *(["--short"] if short is True else [])]
-    with open(_log(), "wb") as log:
+    with open(subfolder("doctor") / "page.log", "wb") as log:
         subprocess.Popen(
             command,
             cwd=PROJECT,
@@ -83,7 +83,3 @@ def doctors_report(ask: dict[str, Any]) -> Response:
 
 def _file(answer: dict[str, Any]) -> Path:
     return subfolder("doctor") / Path(answer.get("report") or "-").name
-
-
-def _log() -> Path:
-    return subfolder("doctor") / "page.log"

@@ -125,7 +125,11 @@ def _held_out(config: Any, encoder: Encoder, most: int) -> list[list[Encoded]]:
 def answer_rows(encoder: Encoder, prompt: Any, answer: str, is_text: bool) -> list[Encoded]:
     """A question and its answer as a training row of which only the answer is a target. Raises DataError."""
     encoder.train_on = "last"
-    row = encoder.encode({"text": prompt + answer} if is_text else {"messages": [*_messages(prompt), _turn(answer)]})
+    row = encoder.encode(
+        {"text": prompt + answer}
+        if is_text
+        else {"messages": [*_messages(prompt), {"role": "assistant", "content": answer}]}
+    )
     if not row.n_trained:
         raise DataError(
             "Nothing of this answer fits into the length that the run was trained with.",
@@ -137,10 +141,6 @@ def answer_rows(encoder: Encoder, prompt: Any, answer: str, is_text: bool) -> li
 
 def _messages(prompt: Any) -> list[dict[str, Any]]:
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-
-
-def _turn(answer: str) -> dict[str, Any]:
-    return {"role": "assistant", "content": answer}
 
 
 def own_answer(loaded: LoadedModel, prompt: Any, is_text: bool) -> str:

@@ -148,7 +148,9 @@ class Objective:
             for group in group_rows(numbered[distributed.rank() :: distributed.world_size()], layout):
                 self.trainer.report.check_stop()
                 micro_batch = collate([_plain(row) for row in group], layout.packed)
-                sums = self._sums(model, micro_batch, self.trainer.to_device(micro_batch["answer_lengths"]))
+                sums = sums_by_sequence(
+                    self._log_probs(model, micro_batch), self.trainer.to_device(micro_batch["answer_lengths"])
+                )
                 for row, value in zip(group, sums.tolist(), strict=True):
                     values[row["at"]] = value
         values = np.sum(distributed.gather(values), axis=0)
@@ -189,9 +191,6 @@ class Objective:
             values = self._log_probs(model, micro_batch, temperature)
         model.train(was_training)
         return values
-
-    def _sums(self, model: Any, micro_batch: MicroBatch, lengths: torch.Tensor) -> torch.Tensor:
-        return sums_by_sequence(self._log_probs(model, micro_batch), lengths)
 
     def _log_probs(self, model: Any, micro_batch: MicroBatch, temperature: float = 1.0) -> torch.Tensor:
         trainer = self.trainer
