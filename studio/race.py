@@ -39,6 +39,7 @@ SHORT = {"learning_rate": "rate", "batch_size": "batch", "target_modules": "targ
 # what is raced where nothing was chosen: the method's own rate, a third and three times of it, at two ranks
 RATES, RANKS = (1 / 3, 1.0, 3.0), (8, 32)
 STOPPED_STATES = ("out", "failed")
+UNDECIDED = ("waiting", "racing")
 
 
 # -- the order
@@ -274,6 +275,8 @@ def table(race: Run) -> list[dict[str, Any]]:
     rows = next((event["table"] for event in reversed(race.events()) if "table" in event), None)
     if rows is None:
         rows = [new_row(number, one, label) for number, (one, label) in enumerate(_named_orders(race.config), 1)]
+    if race.state() in ("stopped", "failed", "lost"):  # where it ended between two standings
+        rows = [{**row, "state": "stopped"} if row["state"] in UNDECIDED else row for row in rows]
     return sorted(rows, key=lambda row: (row["place"] is None, row["place"] or row["contestant"]))
 
 

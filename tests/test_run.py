@@ -163,6 +163,20 @@ def test_summary(one: Run) -> None:
     json.dumps(told)
 
 
+def test_a_run_without_a_supervisor_has_its_time_and_its_reward(one: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    passed = [0.0]
+    monkeypatch.setattr(events.time, "monotonic", lambda: passed[0])
+    for passed[0], kind, told in (
+        (5.0, "phase", {"name": "queued"}),
+        (100.0, "phase", {"name": "reading data"}),
+        (130.0, "step", {"step": 1, "loss": 0.0, "preference": {"reward": 0.25}}),
+        (140.0, "end", {"state": "finished"}),
+    ):
+        one.append(kind, **told)
+    found = summary(one)
+    assert (found["seconds"], found["reward"]) == (40.0, 0.25)
+
+
 def test_seconds_leave_out_the_waiting(one: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     passed = [0.0]
     monkeypatch.setattr(events.time, "monotonic", lambda: passed[0])

@@ -238,7 +238,9 @@ class Attempt:
             self._end(
                 "stopped",
                 code=code,
-                cause="Stopped as asked" + ("; the last checkpoint is kept." if kept else " before anything was kept."),
+                cause="Stopped as asked; the last checkpoint is kept."
+                if kept
+                else "Stopped as asked before anything was kept.",
                 action="Resume it to go on from its last checkpoint." if kept else "Resume it to start again.",
             )
         if stop_mode == "disk" and self.state_event["state"] == "stopped":

@@ -86,6 +86,7 @@ def _fields_of_events(all_events: list[dict[str, Any]]) -> dict[str, Any]:
         "eval_loss_before": next((event["loss"] for event in evals if event["step"] == 0), None),
         "best_eval_loss": min((event["loss"] for event in evals), default=None),
         **_held_out_fields([] if compared else evals),
+        "reward": (last.get("preference") or {}).get("reward"),
         "preference": compared[-1] if compared else None,
         "preference_before": compared[0] if compared and evals[0]["step"] == 0 else None,
         "forgetting": general.last(forgetting),
@@ -160,9 +161,11 @@ def _spans(events: list[dict[str, Any]]) -> tuple[tuple[float, dict[str, Any], b
     """(seconds until its last event, that event, whether it has ended) of each attempt."""
     spans: list[list[Any]] = []
     for event in events:
-        if event["kind"] == "phase" and event["name"] == "starting":
-            spans.append([0.0, event, False])
-        elif spans and not spans[-1][2] and not (event["kind"] == "phase" and event["name"] == "queued"):
+        queued = event["kind"] == "phase" and event["name"] == "queued"
+        # a trainer that runs by itself, without a supervisor, writes no "starting"
+        if event["kind"] == "phase" and event["name"] == "starting" or not spans and not queued:
+            spans.append([0.0, event, event["kind"] == "end"])
+        elif spans and not spans[-1][2] and not queued:
             lost = event["kind"] == "end" and event["state"] == "lost"  # written when noticed, maybe days later
             if not lost:
                 spans[-1][:2] = [spans[-1][0] + seconds(spans[-1][1], event), event]

@@ -108,7 +108,8 @@
       studio.write(name, row.name);
       studio.write(doing, studio.phase(row));
       const others = live.now.length - 1 + live.waiting;
-      studio.write(numbers, [row.train_loss == null ? null : `${studio.say("loss")} ${studio.figure(row.train_loss)}`,
+      const learnt = row.stage === "grpo" ? ["reward", row.reward] : ["loss", row.train_loss];
+      studio.write(numbers, [learnt[1] == null ? null : `${studio.say(learnt[0])} ${studio.figure(learnt[1])}`,
         row.percent == null ? null : `${studio.number(row.percent)} %`,
         row.left == null ? null : studio.say("{time} left", { time: studio.duration(row.left) }),
         others ? studio.say("{n} more", { n: others }) : null].filter(Boolean).join(" · "));

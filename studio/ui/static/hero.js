@@ -45,10 +45,10 @@
         ? studio.say("{n} trained parameters ({share} %)",
           { n: studio.number(row.trainable), share: studio.number((100 * row.trainable) / row.parameters, 2) })
         : null].filter(Boolean);
-    const reward = studio.live.tracks.get(row.id)?.last("reward"), first = row.preference_before?.reward;
+    const first = row.preference_before?.reward;
     const figure = (value) => (Number.isFinite(value) ? value.toFixed(3) : "–");
     const learnt = row.stage === "grpo"
-      ? [big("Reward", figure(reward), speed), big("Held-out reward", figure(row.preference?.reward),
+      ? [big("Reward", figure(row.reward), speed), big("Held-out reward", figure(row.preference?.reward),
         first == null ? "" : studio.say("{n} before", { n: figure(first) }))]
       : [big("Loss", figure(row.train_loss), speed), big("Held-out loss", figure(row.eval_loss), held)];
     return [make("div", { class: "figures" }, ...learnt, lost,

@@ -156,8 +156,8 @@
           row.saved],
         () => this.drawHead(row));
       this.part("hero", this.hero,
-        [row.state, row.phase, row.train_loss, row.eval_loss, row.eval_loss_before, row.best_eval_loss, row.percent,
-          studio.duration(row.left), row.step, row.tokens_per_second, row.memory_now, studio.duration(row.seconds),
+        [row.state, row.phase, row.train_loss, row.reward, row.eval_loss, row.eval_loss_before, row.best_eval_loss,
+          row.percent, studio.duration(row.left), row.step, row.tokens_per_second, row.memory_now, studio.duration(row.seconds),
           row.forgetting],
         () => studio.runHero(row));
       this.part("calls", this.calls,
