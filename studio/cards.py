@@ -12,16 +12,10 @@ from studio.errors import DeviceError
 
 GIB = 2**30
 MIB = 2**20
+# words that make another card of a number
 MARKS = {
-    "ti",
-    "super",
-    "ada",
-    "nvl",
-    "laptop",
-    "mobile",
-    "max",
-    "blackwell",
-}  # words that make another card of a number
+    "ti", "super", "ada", "nvl", "laptop", "mobile", "max", "blackwell"
+}  # fmt: skip
 
 
 class Card(NamedTuple):

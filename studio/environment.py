@@ -19,16 +19,9 @@ PYTHONS = ("python3", "python3.13", "python3.12", "python3.11", "python3.14")
 TROUBLE = 9
 PROGRESS_PREFIXES = ("Collecting", "Downloading", "Installing", "Successfully", "ERROR", "WARNING: Retrying")
 NO_NETWORK = (
-    "NewConnectionError",
-    "NameResolutionError",
-    "ConnectTimeout",
-    "ReadTimeout",
-    "Connection refused",
-    "Network is unreachable",
-    "ProxyError",
-    "Temporary failure in name resolution",
-    "SSLError",
-)
+    "NewConnectionError", "NameResolutionError", "ConnectTimeout", "ReadTimeout", "Connection refused",
+    "Network is unreachable", "ProxyError", "Temporary failure in name resolution", "SSLError"
+)  # fmt: skip
 BY_HAND = "Or set a Python up there by hand, with the packages of requirements.txt, and name it under place.python."
 
 

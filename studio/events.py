@@ -36,20 +36,9 @@ from studio import crash
 KINDS = ("phase", "plan", "step", "eval", "forgetting", "sample", "rollout", "saved", "note", "end")
 
 PHASES = (
-    "queued",
-    "starting",
-    "sending",
-    "setting up",
-    "reconnecting",
-    "fetching model",
-    "reading data",
-    "loading model",
-    "probing",
-    "training",
-    "evaluating",
-    "saving",
-    "fetching result",
-)
+    "queued", "starting", "sending", "setting up", "reconnecting", "fetching model", "reading data", "loading model",
+    "probing", "training", "evaluating", "saving", "fetching result"
+)  # fmt: skip
 
 END_STATES = ("finished", "stopped", "failed", "lost")
 

@@ -19,19 +19,11 @@ from studio import model
 from studio.errors import ModelError, StudioError, reading_model_file
 from studio.home import subfolder
 
+# what a tokenizer consists of
 FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "*.model",
-    "*.tiktoken",
-    "tokenizer.*.json",
-)  # what a tokenizer consists of
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+    "vocab.json", "vocab.txt", "merges.txt", "*.model", "*.tiktoken", "tokenizer.*.json"
+)  # fmt: skip
 MAX_CHARACTERS = 100  # characters of a new token
 
 

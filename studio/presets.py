@@ -71,17 +71,9 @@ PRESETS: dict[str, Preset] = {
 }
 
 TOUCHED = (
-    "learning_rate",
-    "warmup",
-    "epochs",
-    "batch_size",
-    "accumulation",
-    "checkpointing",
-    "loss",
-    "keep_best",
-    "early_stopping",
-    "eval_every",
-)
+    "learning_rate", "warmup", "epochs", "batch_size", "accumulation", "checkpointing", "loss", "keep_best",
+    "early_stopping", "eval_every"
+)  # fmt: skip
 
 
 def applied(name: str, order: dict[str, Any]) -> dict[str, Any]:

@@ -23,21 +23,9 @@ from studio.runs.state import ALIVE, STATES, WORKING, current_events, phase
 from studio.runs.summary import summary
 
 __all__ = [
-    "ALIVE",
-    "REQUESTS",
-    "STATES",
-    "WORKING",
-    "Run",
-    "create",
-    "current_events",
-    "delete",
-    "find",
-    "is_run",
-    "phase",
-    "runs",
-    "summary",
-    "sweep",
-]
+    "ALIVE", "REQUESTS", "STATES", "WORKING", "Run", "create", "current_events", "delete", "find", "is_run", "phase",
+    "runs", "summary", "sweep"
+]  # fmt: skip
 
 
 def _edited(config: RunConfig) -> list[dict[str, Any]]:

@@ -59,34 +59,12 @@ FOUR_NORMS = ("gemma2", "gemma3_text")
 EXPERTS_AS_W = frozenset(("minimax", "minimax_m2"))
 EXPERTS_AS_PROJ = frozenset(
     (
-        "UnlimitedOcrTextModel",
-        "Dots3NoteTextModel",
-        "afmoe",
-        "beam",
-        "cohere2_moe",
-        "deepseek_v2",
-        "deepseek_v3",
-        "deepseek_v32",
-        "dots1",
-        "ernie4_5_moe",
-        "exaone_moe",
-        "flex_olmo",
-        "glm4_moe",
-        "glm4_moe_lite",
-        "glm4v_moe",
-        "glm_moe_dsa",
-        "hunyuan_v1_moe",
-        "longcat_flash",
-        "mellum",
-        "olmoe",
-        "qwen3_moe",
-        "qwen3_next",
-        "qwen3_omni_moe",
-        "qwen3_omni_moe_text",
-        "qwen3_omni_moe_thinker",
-        "solar_open",
+        "UnlimitedOcrTextModel", "Dots3NoteTextModel", "afmoe", "beam", "cohere2_moe", "deepseek_v2", "deepseek_v3",
+        "deepseek_v32", "dots1", "ernie4_5_moe", "exaone_moe", "flex_olmo", "glm4_moe", "glm4_moe_lite", "glm4v_moe",
+        "glm_moe_dsa", "hunyuan_v1_moe", "longcat_flash", "mellum", "olmoe", "qwen3_moe", "qwen3_next",
+        "qwen3_omni_moe", "qwen3_omni_moe_text", "qwen3_omni_moe_thinker", "solar_open"
     )
-)
+)  # fmt: skip
 STATE_SPACE = frozenset(("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"))
 
 
@@ -102,75 +80,20 @@ def not_for_lora(model_type: str) -> frozenset[str]:
 # model types of transformers that write no text from left to right, unless config.json says is_decoder
 ENCODERS = frozenset(
     [
-        "albert",
-        "bert",
-        "big_bird",
-        "camembert",
-        "convbert",
-        "data2vec-text",
-        "deberta",
-        "deberta-v2",
-        "distilbert",
-        "electra",
-        "ernie",
-        "esm",
-        "eurobert",
-        "flaubert",
-        "fnet",
-        "funnel",
-        "ibert",
-        "layoutlm",
-        "longformer",
-        "megatron-bert",
-        "mobilebert",
-        "modernbert",
-        "mpnet",
-        "mra",
-        "nomic_bert",
-        "nystromformer",
-        "rembert",
-        "roberta",
-        "roberta-prelayernorm",
-        "roformer",
-        "squeezebert",
-        "xlm",
-        "xlm-roberta",
-        "xlm-roberta-xl",
-        "xlnet",
-        "xmod",
-        "yoso",
+        "albert", "bert", "big_bird", "camembert", "convbert", "data2vec-text", "deberta", "deberta-v2",
+        "distilbert", "electra", "ernie", "esm", "eurobert", "flaubert", "fnet", "funnel", "ibert", "layoutlm",
+        "longformer", "megatron-bert", "mobilebert", "modernbert", "mpnet", "mra", "nomic_bert", "nystromformer",
+        "rembert", "roberta", "roberta-prelayernorm", "roformer", "squeezebert", "xlm", "xlm-roberta",
+        "xlm-roberta-xl", "xlnet", "xmod", "yoso"
     ]
-)
+)  # fmt: skip
 ENCODER_DECODERS = frozenset(
     [
-        "bart",
-        "bigbird_pegasus",
-        "blenderbot",
-        "blenderbot-small",
-        "encoder-decoder",
-        "fsmt",
-        "led",
-        "longt5",
-        "m2m_100",
-        "marian",
-        "mbart",
-        "mt5",
-        "mvp",
-        "nllb-moe",
-        "pegasus",
-        "pegasus_x",
-        "plbart",
-        "pix2struct",
-        "prophetnet",
-        "switch_transformers",
-        "t5",
-        "t5gemma",
-        "t5gemma2",
-        "udop",
-        "umt5",
-        "whisper",
+        "bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "encoder-decoder", "fsmt", "led", "longt5",
+        "m2m_100", "marian", "mbart", "mt5", "mvp", "nllb-moe", "pegasus", "pegasus_x", "plbart", "pix2struct",
+        "prophetnet", "switch_transformers", "t5", "t5gemma", "t5gemma2", "udop", "umt5", "whisper"
     ]
-)
+)  # fmt: skip
 
 
 def text_config(config: dict[str, Any]) -> dict[str, Any]:

@@ -11,19 +11,9 @@ from studio.errors import ModelError
 from studio.events import FULL
 
 MODEL_FILES = [
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "config.json",
-    "generation_config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab*",
-    "merges.txt",
-    "*.model",
-    "chat_template*",
-    "LICENSE*",
-]
+    "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*",
+    "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model", "chat_template*", "LICENSE*"
+]  # fmt: skip
 
 
 def cached(repo: str, revision: str | None) -> Path | None:

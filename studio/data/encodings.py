@@ -16,24 +16,9 @@ BYTE_ORDER_MARKS = (
 )
 # what files of today are written in; the codecs' own names, so that no two stand for one table
 CANDIDATES = [
-    "cp1252",
-    "cp1250",
-    "cp1251",
-    "koi8_r",
-    "cp866",
-    "cp1253",
-    "cp1254",
-    "cp1255",
-    "cp1256",
-    "cp1258",
-    "cp874",
-    "gb18030",
-    "big5",
-    "cp932",
-    "euc_jp",
-    "cp949",
-    "mac_roman",
-]
+    "cp1252", "cp1250", "cp1251", "koi8_r", "cp866", "cp1253", "cp1254", "cp1255", "cp1256", "cp1258", "cp874",
+    "gb18030", "big5", "cp932", "euc_jp", "cp949", "mac_roman"
+]  # fmt: skip
 WESTERN_LETTERS = frozenset("äöüÄÖÜßàâæçéèêëîïôœùûÿÀÂÆÇÉÈÊËÎÏÔŒÙÛáíóúñÁÍÓÚÑ¿¡ãõÃÕåøÅØìòÌÒ’‘“”„–—…«»€£©®°·•\xa0½¼²³´§")
 MISPLACED = re.compile(
     r"(?<=[^\W\d_])(?:[¹²³§©®¶¸¤¦¯´¨¬¥¢£±×÷¼½¾†‡‰™](?![\s.,;:!?)])|[¹³¶¸¤¦¯¨¬])|(?<=[а-яёα-ωà-ÿ])[А-ЯЁΑ-ΩÀ-Ý]"

@@ -25,17 +25,8 @@ from studio.data.problem import Problem
 from studio.home import subfolder
 
 DATASET_FIELDS = (
-    "format",
-    "container",
-    "rows",
-    "fingerprint",
-    "columns",
-    "reason",
-    "unsure",
-    "unused",
-    "notes",
-    "encoding",
-)
+    "format", "container", "rows", "fingerprint", "columns", "reason", "unsure", "unused", "notes", "encoding"
+)  # fmt: skip
 
 
 def folder_of(fingerprint: str) -> Path:

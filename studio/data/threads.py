@@ -15,57 +15,16 @@ from studio.data.roles import CONTENT_KEYS, ROLE_KEYS, USER_FLAGS
 from studio.errors import DataError
 
 CONVERSATION_COLUMNS = (
-    "conversation_id",
-    "conv_id",
-    "conversation",
-    "dialogue_id",
-    "dialog_id",
-    "chat_id",
-    "thread_id",
-    "session_id",
-    "conversationid",
-    "conversationId",
-    "sessionId",
-    "threadId",
-    "chatId",
-    "dialogId",
-    "thread",
-    "session",
-    "message_tree_id",
-    "convo_id",
-    "dialogue",
-    "dialog",
-    "sample_id",
-    "example_id",
-    "group_id",
-    "ticket_id",
-    "会话",
-    "会话id",
-    "对话id",
-)
+    "conversation_id", "conv_id", "conversation", "dialogue_id", "dialog_id", "chat_id", "thread_id", "session_id",
+    "conversationid", "conversationId", "sessionId", "threadId", "chatId", "dialogId", "thread", "session",
+    "message_tree_id", "convo_id", "dialogue", "dialog", "sample_id", "example_id", "group_id", "ticket_id", "会话",
+    "会话id", "对话id"
+)  # fmt: skip
 POSITION_COLUMNS = (
-    "turn",
-    "turn_id",
-    "turn_index",
-    "turn_idx",
-    "turn_number",
-    "position",
-    "index",
-    "order",
-    "seq",
-    "sequence",
-    "step",
-    "message_index",
-    "idx",
-    "ts",
-    "created_at",
-    "timestamp",
-    "createdAt",
-    "sent_at",
-    "send_date",
-    "date",
-    "time",
-)
+    "turn", "turn_id", "turn_index", "turn_idx", "turn_number", "position", "index", "order", "seq", "sequence",
+    "step", "message_index", "idx", "ts", "created_at", "timestamp", "createdAt", "sent_at", "send_date", "date",
+    "time"
+)  # fmt: skip
 SPEAKER_KEYS = ("user", "username", "user_name", "nick", "nickname", "name")  # of a chat between people
 CHAT_COLUMNS = frozenset(("ts", "thread_ts", "channel", "conversation_id", "chat_id", "thread_id", "session_id"))
 SERVICE_TYPES = ("channel_join", "channel_leave", "channel_topic", "channel_purpose", "bot_add")  # Slack's

@@ -10,17 +10,9 @@ from studio.export.html_table import table
 from studio.run import Run
 
 HEAD = (
-    "place",
-    "setting",
-    "held-out loss before",
-    "held-out loss",
-    "trained parameters",
-    "of the model",
-    "memory alone (estimated)",
-    "training seconds",
-    "steps",
-    "state",
-)
+    "place", "setting", "held-out loss before", "held-out loss", "trained parameters", "of the model",
+    "memory alone (estimated)", "training seconds", "steps", "state"
+)  # fmt: skip
 
 
 def section(run: Run) -> str:

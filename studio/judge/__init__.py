@@ -21,18 +21,9 @@ from studio.runs import evaluations
 from studio.side_job import Progress, SideJob
 
 __all__ = [
-    "AT_ONCE",
-    "KEY",
-    "PROMPT",
-    "Endpoint",
-    "JudgeOrder",
-    "check_url",
-    "describe",
-    "job",
-    "judge",
-    "order_of",
-    "table_of",
-]
+    "AT_ONCE", "KEY", "PROMPT", "Endpoint", "JudgeOrder", "check_url", "describe", "job", "judge", "order_of",
+    "table_of"
+]  # fmt: skip
 
 KIND = "judge"
 AT_ONCE = 4  # requests

@@ -18,17 +18,11 @@ from studio.method import Method, Shapes, in_float32, trained_weights
 from studio.model import TABLES, ModelFacts
 
 HEAD_BIAS = re.compile(r"(^|\.)(lm_head|embed_out)\.bias$")
+# keys of an adapter_config.json that is more than B·A beside stored weights
 BEYOND_PLAIN = (
-    "use_dora",
-    "modules_to_save",
-    "rank_pattern",
-    "alpha_pattern",
-    "lora_bias",
-    "layer_replication",
-    "target_parameters",
-    "use_qalora",
-    "use_bdlora",
-)  # keys of an adapter_config.json that is more than B·A beside stored weights
+    "use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "lora_bias", "layer_replication",
+    "target_parameters", "use_qalora", "use_bdlora"
+)  # fmt: skip
 DORA_QUANTIZERS = ("bitsandbytes", "")  # of a base that comes quantized: where peft has DoRA for it
 
 

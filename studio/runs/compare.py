@@ -10,17 +10,9 @@ from studio.events import seconds
 from studio.run import Run, current_events, summary
 
 NUMBERS = (
-    "state",
-    "steps",
-    "train_loss",
-    "eval_loss_before",
-    "eval_loss",
-    "best_eval_loss",
-    "tokens_per_second",
-    "peak_memory",
-    "trainable",
-    "seconds",
-)
+    "state", "steps", "train_loss", "eval_loss_before", "eval_loss", "best_eval_loss", "tokens_per_second",
+    "peak_memory", "trainable", "seconds"
+)  # fmt: skip
 AXES = ("step", "tokens", "time")
 
 

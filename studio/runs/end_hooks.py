@@ -21,25 +21,9 @@ WEBHOOK_TIMEOUT = 10.0  # seconds until a webhook must have answered
 VARIABLES = ("STUDIO_WEBHOOK", "STUDIO_PAUSE_SPACE")
 MARKER = ".afterwards"  # in a run's folder: its hooks have not run yet
 WEBHOOK_FIELDS = (
-    "id",
-    "attempt",
-    "name",
-    "state",
-    "reason",
-    "cause",
-    "action",
-    "model",
-    "method",
-    "data",
-    "step",
-    "steps",
-    "train_loss",
-    "eval_loss",
-    "eval_loss_before",
-    "best_eval_loss",
-    "seconds",
-    "peak_memory",
-)
+    "id", "attempt", "name", "state", "reason", "cause", "action", "model", "method", "data", "step", "steps",
+    "train_loss", "eval_loss", "eval_loss_before", "best_eval_loss", "seconds", "peak_memory"
+)  # fmt: skip
 
 
 def begin(run: Run) -> None:

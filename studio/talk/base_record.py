@@ -21,27 +21,12 @@ from studio.errors import ModelError
 # settings in config.json that change no answer; its end tokens are compared with generation_config.json's
 IGNORED = frozenset(
     [
-        "transformers_version",
-        "_name_or_path",
-        "architectures",
-        "dtype",
-        "torch_dtype",
-        "use_cache",
-        "return_dict",
-        "output_hidden_states",
-        "output_attentions",
-        "id2label",
-        "label2id",
-        "problem_type",
-        "chunk_size_feed_forward",
-        "initializer_range",
-        "pad_token_id",
-        "eos_token_id",
-        "_attn_implementation",
-        "attn_implementation",
-        "_attn_implementation_autoset",
+        "transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype", "use_cache", "return_dict",
+        "output_hidden_states", "output_attentions", "id2label", "label2id", "problem_type",
+        "chunk_size_feed_forward", "initializer_range", "pad_token_id", "eos_token_id", "_attn_implementation",
+        "attn_implementation", "_attn_implementation_autoset"
     ]
-)
+)  # fmt: skip
 WEIGHTS = "weights"
 SPECIAL = ("bos_token", "eos_token")  # of tokenizer_config.json: what templates write
 

@@ -95,15 +95,9 @@ class Sampled(Options):
     def sampling(self) -> dict[str, Any]:
         """The arguments of worker/generate.py's Sampling."""
         names = (
-            "temperature",
-            "top_p",
-            "top_k",
-            "repetition_penalty",
-            "presence_penalty",
-            "frequency_penalty",
-            "seed",
-            "max_tokens",
-        )
+            "temperature", "top_p", "top_k", "repetition_penalty", "presence_penalty", "frequency_penalty", "seed",
+            "max_tokens"
+        )  # fmt: skip
         found = {name: value for name in names if (value := getattr(self, name)) is not None}
         found["stop"] = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         if self.logit_bias:

@@ -24,23 +24,11 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
+# columns that hold lists or objects, in a cell as JSON
 LIST_COLUMNS = (
-    "messages",
-    "conversations",
-    "conversation",
-    "dialogue",
-    "dialog",
-    "chat",
-    "turns",
-    "chat_messages",
-    "chosen",
-    "rejected",
-    "tools",
-    "history",
-    "contents",
-    "mapping",
-    "instances",
-)  # columns that hold lists or objects, in a cell as JSON
+    "messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns", "chat_messages", "chosen",
+    "rejected", "tools", "history", "contents", "mapping", "instances"
+)  # fmt: skip
 TURN_COLUMNS = ("prompt", "completion", "response")  # columns that may hold a list of turns
 NESTED = frozenset((*LIST_COLUMNS, *TURN_COLUMNS))
 ReportProblem = Callable[..., None]  # report(kind, field=None, value="", reason="")

@@ -15,20 +15,11 @@ CALLS = ("tool_use", "tool_call", "function_call", "functionCall", "toolUse")
 RESULTS = ("tool_result", "tool_response", "function_response", "functionResponse", "toolResult")
 RICH = (
     *(
-        "plain",
-        "bold",
-        "italic",
-        "underline",
-        "strikethrough",
-        "code",
-        "pre",
-        "link",
-        "text_link",
-        "mention",
-        "hashtag",
+        "plain", "bold", "italic", "underline", "strikethrough", "code", "pre", "link", "text_link", "mention",
+        "hashtag"
     ),
     *("mention_name", "email", "phone", "spoiler", "blockquote", "custom_emoji", "bot_command", "cashtag"),
-)
+)  # fmt: skip
 Turn = dict[str, Any]
 
 

@@ -11,21 +11,9 @@ from studio.data.tracked_row import without
 
 HISTORY = ("history", "chat_history", "previous_turns", "past")
 QUESTIONS = (
-    "human",
-    "user",
-    "question",
-    "query",
-    "prompt",
-    "q",
-    "input",
-    "instruction",
-    "Human",
-    "User",
-    "Question",
-    "问",
-    "用户",
-    "问题",
-)
+    "human", "user", "question", "query", "prompt", "q", "input", "instruction", "Human", "User", "Question", "问",
+    "用户", "问题"
+)  # fmt: skip
 ANSWERS = ("assistant", "gpt", "bot", "answer", "response", "completion", "a", "output", "model", "chatbot", "reply",
            "Assistant", "MOSS", "Answer", "答", "助手", "回答")  # fmt: skip
 PAIR_KEYS = tuple((asked, answered) for asked in QUESTIONS for answered in ANSWERS)

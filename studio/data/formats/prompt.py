@@ -15,37 +15,16 @@ ABOUT = "One question and one answer a row, in two columns."
 ORDER = 60
 COLUMNS = {
     "prompt": (
-        "prompt",
-        "question",
-        "query",
-        "user",
-        "input",
-        "instruction",
-        "q",
-        "problem",
-        "ask",
-        "问",
-        "问题",
-        "提问",
+        "prompt", "question", "query", "user", "input", "instruction", "q", "problem", "ask", "问", "问题", "提问"
     ),
     "answer": (
-        "completion",
-        "answer",
-        "response",
-        "output",
-        "assistant",
-        "a",
-        "solution",
-        "reply",
-        "target",
-        "答",
-        "答案",
-        "回答",
+        "completion", "answer", "response", "output", "assistant", "a", "solution", "reply", "target", "答", "答案",
+        "回答"
     ),
     "system": SYSTEM,
     "history": HISTORY,
     "reasoning": REASONING,
-}
+}  # fmt: skip
 
 
 # names that say what a column is only where the other column is there too
