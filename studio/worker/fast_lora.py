@@ -80,16 +80,15 @@ class LowRankLinear(torch.autograd.Function):
         inner = linear(dropped, narrow_A).flatten(0, -2)
         del dropped
         if result is None:
-            output = linear(narrow_x, weight, bias)
-            output.view(-1, output.shape[-1]).addmm_(inner, narrow_B.t(), alpha=scaling * rest)
+            output = linear(narrow_x.flatten(0, -2), weight, bias).addmm_(inner, narrow_B.t(), alpha=scaling * rest)
         else:
             dtype = result.dtype
             flat = result.reshape(-1, result.shape[-1])
             output = torch.addmm(flat, inner.to(dtype), narrow_B.t().to(dtype), alpha=scaling * rest)
-            output = output.view(result.shape)
         ctx.save_for_backward(x, mask, inner, narrow_A, narrow_B, weight)
         ctx.scalings, ctx.dtypes = (scaling * rest, scaling * scale), (lora_A.dtype, lora_B.dtype)
-        return output
+        # autograd refuses that a model (Falcon) adds to a view in place, and takes this for none
+        return torch.ops.aten._unsafe_view(output, (*x.shape[:-1], output.shape[-1]))
 
     @staticmethod
     def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
