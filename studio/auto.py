@@ -83,17 +83,17 @@ def installed(package: str) -> bool:
 
 def precision(config: RunConfig, device: Device) -> str:
     """bf16 where the device computes in it, fp16 on older CUDA cards, else float32. Trained weights stay float32."""
-    wanted: str = config.training.precision
-    if wanted == "bf16" and not device.bf16 and device.kind != "cpu":
+    ordered: str = config.training.precision
+    if ordered == "bf16" and not device.bf16 and device.kind != "cpu":
         other = "auto or fp16" if device.traits.fp16 else "auto"
         raise OrderError(
             f"{device.name} cannot compute in bf16.", f"Set training.precision to {other}.", "training.precision"
         )
-    if wanted == "fp16" and not device.traits.fp16:
+    if ordered == "fp16" and not device.traits.fp16:
         raise OrderError("A CPU does not train in fp16.", "Set training.precision to auto.", "training.precision")
-    if wanted == "auto":
-        wanted = device.precision
-    return {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[wanted]
+    if ordered == "auto":
+        ordered = device.precision
+    return {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[ordered]
 
 
 def weights(config: RunConfig, device: Device) -> str:
@@ -134,17 +134,17 @@ def loss(config: RunConfig) -> str:
 
 def optimizer(config: RunConfig, device: Device) -> str:
     """As ordered, else fused AdamW; the estimate takes the method's own where memory is short. 8-bit ones need CUDA."""
-    wanted = config.training.optimizer
+    ordered = config.training.optimizer
     if config.training.weights == "bf16":
         return ROUNDING
-    if wanted == "auto":
+    if ordered == "auto":
         return "adamw_torch_fused"
     name = {"adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit", "adamw": "adamw_torch_fused"}.get(
-        wanted, wanted
+        ordered, ordered
     )
     if "paged" in name and not device.traits.pages:
         raise OrderError(
-            f"The optimizer {wanted} pages memory of a CUDA device, and there is none.",
+            f"The optimizer {ordered} pages memory of a CUDA device, and there is none.",
             "Set training.optimizer to auto.",
             "training.optimizer",
         )
@@ -176,13 +176,13 @@ def fused_kernels(config: RunConfig, facts: ModelFacts, device: Device) -> tuple
 
 def layout(config: RunConfig, facts: ModelFacts, device: Device, longest: int) -> tuple[bool, str, str]:
     """(rows end to end?, attention, why). End to end wherever method and model allow it: no padding, no mask."""
-    wanted, kernel = config.training.packing, attention(config, device)
+    ordered, kernel = config.training.packing, attention(config, device)
     hindrance = _why_not_packed(config, facts, longest)
-    if wanted is True and hindrance:
+    if ordered is True and hindrance:
         raise OrderError(
             f"Rows cannot be packed: {hindrance}.", "Set training.packing to auto or false.", "training.packing"
         )
-    if wanted is False or hindrance:
+    if ordered is False or hindrance:
         return False, _padded(kernel, facts), hindrance or "as ordered"
     if config.training.compile and kernel == "packed" and device.kind == "cpu":
         return False, "sdpa", "torch.compile wants equal shapes"
@@ -191,8 +191,8 @@ def layout(config: RunConfig, facts: ModelFacts, device: Device, longest: int) -
 
 def _padded(kernel: str, facts: ModelFacts) -> str:
     """The attention of padded rows: as ordered, else SDPA, or eager for scores with a soft cap (Gemma 2)."""
-    told = facts.text_config
-    if not any(told.get(key) for key in CAPPED):
+    text_config = facts.text_config
+    if not any(text_config.get(key) for key in CAPPED):
         return "sdpa" if kernel == "packed" else kernel
     if kernel == "sdpa":
         raise OrderError(
@@ -205,9 +205,9 @@ def _padded(kernel: str, facts: ModelFacts) -> str:
 
 def attention(config: RunConfig, device: Device) -> str:
     """Our own attention over rows end to end, or the one ordered. Raises OrderError where flash attention is absent."""
-    wanted = config.training.attention
-    if wanted != "flash":
-        return "packed" if wanted == "auto" else wanted
+    ordered = config.training.attention
+    if ordered != "flash":
+        return "packed" if ordered == "auto" else ordered
     if device.kind != "cuda" or (device.capability or (0, 0)) < (8, 0):
         raise OrderError(
             f"Flash attention needs an Ampere card or newer, and this is {device.name}.",
@@ -227,18 +227,18 @@ def attention(config: RunConfig, device: Device) -> str:
 
 def _why_not_packed(config: RunConfig, facts: ModelFacts, longest: int) -> str:
     """Why rows cannot be laid end to end; empty when they can."""
-    told = facts.text_config
+    text_config = facts.text_config
     if not config.method.allows_packing:
         return f"{config.method.label} puts virtual tokens before each row"
     if config.training.attention == "eager":
         return "eager attention would form a square over all rows"
     if facts.model_type not in PROVED:
         return f"it is not proved for the family {facts.model_type} that packed rows stay apart"
-    if not set(told.get("layer_types") or PLAIN_LAYERS) <= PLAIN_LAYERS or any(
+    if not set(text_config.get("layer_types") or PLAIN_LAYERS) <= PLAIN_LAYERS or any(
         word in facts.model_type for word in ("mamba", "rwkv", "recurrent", "jamba")
     ):
         return "the model carries a state from row to row"
-    if any(told.get(key) for key in CHANGED_SCORES):
+    if any(text_config.get(key) for key in CHANGED_SCORES):
         return "the model bends its attention scores"
     if windowed(facts, longest):
         return "the model's attention window is shorter than the longest row"
@@ -247,8 +247,10 @@ def _why_not_packed(config: RunConfig, facts: ModelFacts, longest: int) -> str:
 
 def windowed(facts: ModelFacts, longest: int) -> bool:
     """Whether some layers see less than the whole of the longest row."""
-    told = facts.text_config
-    return any((told.get(key) or longest) < longest for key in WINDOWED) and told.get("use_sliding_window", True)
+    text_config = facts.text_config
+    return any((text_config.get(key) or longest) < longest for key in WINDOWED) and text_config.get(
+        "use_sliding_window", True
+    )
 
 
 def masked(config: RunConfig, facts: ModelFacts, longest: int) -> bool:
@@ -312,5 +314,5 @@ def threads(config: RunConfig, device: Device, processes: int) -> int:
 
 def workers(config: RunConfig, device: Device) -> int:
     """Processes that prepare batches ahead."""
-    wanted = config.training.workers
-    return wanted if wanted != "auto" else device.traits.workers
+    ordered = config.training.workers
+    return ordered if ordered != "auto" else device.traits.workers

@@ -108,16 +108,16 @@ def _words(name: str) -> frozenset[str]:
 @lru_cache(maxsize=256)
 def find(name: str, memory: int | None = None) -> Card | None:
     """The card that a name means ("RTX 4090"), the nearest in memory where several fit; None where none does."""
-    wanted = _words(name)
+    words = _words(name)
     fitting = []
     for card in CARDS:
         core = {word for word in _words(card.name) if not word.endswith("gb")}
-        if core <= wanted and core & MARKS == wanted & MARKS:
+        if core <= words and core & MARKS == words & MARKS:
             fitting.append(card)
     if not fitting:
         return None
-    most = max(len(_words(card.name) & wanted) for card in fitting)
-    best = [card for card in fitting if len(_words(card.name) & wanted) == most]
+    most = max(len(_words(card.name) & words) for card in fitting)
+    best = [card for card in fitting if len(_words(card.name) & words) == most]
     return min(best, key=lambda card: abs(card.memory - memory)) if memory else best[0]
 
 

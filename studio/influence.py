@@ -154,10 +154,10 @@ def _collect(config: RunConfig, printed: list[dict[str, Any]]) -> dict[str, Any]
 
 def _add_texts(config: RunConfig, entries: Iterable[dict[str, Any]]) -> None:
     """Give each entry "text", and "turns" where it is a conversation."""
-    wanted: dict[str, list[dict[str, Any]]] = {}
+    by_source: dict[str, list[dict[str, Any]]] = {}
     for entry in entries:
-        wanted.setdefault(entry["source"], []).append(entry)
-    for source, found in wanted.items():
+        by_source.setdefault(entry["source"], []).append(entry)
+    for source, found in by_source.items():
         conversations = _dataset(config, source).conversations
         numbers = conversations.row_numbers
         for entry in found:

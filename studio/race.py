@@ -71,10 +71,10 @@ def orders(config: RunConfig) -> list[RunConfig]:
     plain.pop("race")
     plain.pop("name", None)
     text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
-    made = [orders_of.parse(text, sorted(one, key=_name_first), where="the race") for one in contest.settings]
+    contestants = [orders_of.parse(text, sorted(one, key=_name_first), where="the race") for one in contest.settings]
     return [
         one.model_copy(update={"name": f"{config.name or 'race'} {label}"[:120]})
-        for one, label in zip(made, labels(contest), strict=True)
+        for one, label in zip(contestants, labels(contest), strict=True)
     ]
 
 

@@ -110,9 +110,9 @@ class FolderJob:
         if not at_once and time.monotonic() - self._told < 0.5:
             return
         self._told = time.monotonic()
-        told = {"doing": doing, "done": done, "of": of}
-        write_atomic(self.folder / "progress.json", json.dumps(told))
-        self.progress(told)
+        progress = {"doing": doing, "done": done, "of": of}
+        write_atomic(self.folder / "progress.json", json.dumps(progress))
+        self.progress(progress)
 
     def keep(self, answer: dict[str, Any]) -> dict[str, Any]:
         write_atomic(self.folder / "results.json", json.dumps(answer, ensure_ascii=False))
@@ -170,9 +170,9 @@ class FolderJob:
                 return
             time.sleep(0.2)
 
-    def _failure(self, code: int, said: dict[str, Any] | None, log_file: Path) -> StudioError:
-        if said:
-            return ModelError(said["message"], said["hint"], said["where"])
+    def _failure(self, code: int, error: dict[str, Any] | None, log_file: Path) -> StudioError:
+        if error:
+            return ModelError(error["message"], error["hint"], error["where"])
         last = log_file.read_text(errors="replace").strip().splitlines()[-1:] or [f"exit code {code}"]
         hint = f"The whole output is in {log_file}. If memory was short, end the chat and try again."
         return ModelError(f"{self.name} failed: {last[0][:300]}", hint, self.folder.name)

@@ -135,7 +135,7 @@ def _command(talk: chats.Conversation, word: str, rest: str) -> tuple[chats.Conv
 
 def _answered(talk: chats.Conversation, out: Any) -> dict[str, Any]:
     """Write the last turn's answers to `out` as they come. Raises the error that kept a side from answering."""
-    told, turn = [], talk.turns[-1]
+    answers, turn = [], talk.turns[-1]
     for side, answer in zip(turn["sides"], turn["answers"], strict=True):
         if len(turn["sides"]) > 1:
             print(f"[{side}]", file=out)
@@ -143,7 +143,7 @@ def _answered(talk: chats.Conversation, out: Any) -> dict[str, Any]:
         if answer["error"]:
             raise ModelError(answer["error"]["message"], answer["error"]["hint"], answer["error"]["where"])
         usage = answer["usage"] or {}
-        told.append(
+        answers.append(
             {
                 "model": side,
                 "answer": answer["text"],
@@ -152,7 +152,7 @@ def _answered(talk: chats.Conversation, out: Any) -> dict[str, Any]:
                 "finish": answer["finish"] or "cancelled",
             }
         )
-    return told[0] if len(told) == 1 else {**told[0], "base": told[1]}
+    return answers[0] if len(answers) == 1 else {**answers[0], "base": answers[1]}
 
 
 def _follow(talk: chats.Conversation, answer: dict[str, Any], out: Any) -> None:

@@ -117,9 +117,9 @@ def _encoder(args: Namespace, train_on: str = "assistant") -> Encoder:
             f"--new-token cannot be taken: {error}.", "Write it as --new-token '<tool>', once for each.", "--new-token"
         ) from error
     chosen = template.load(args.template, new_tokens.tokenizer_folder(folder, added))
-    made = Encoder(folder, chosen, args.max_length, "cut", train_on, args.reasoning, added)
-    made.context_limit = made.context_length
-    return made
+    encoder = Encoder(folder, chosen, args.max_length, "cut", train_on, args.reasoning, added)
+    encoder.context_limit = encoder.context_length
+    return encoder
 
 
 def look(args: Namespace) -> dict[str, Any]:
@@ -299,8 +299,8 @@ def _show_kind(kind: str, count: int, problems: list[dict[str, Any]]) -> None:
     )
     if problems and problems[0]["field"]:
         first = problems[0]
-        said = "" if first["reason"] == about.reason else f" {first['reason']}"
-        print(f"          first: row {first['row']}, {first['field']}: {first['value'] or '(empty)'}{said}")
+        reason = "" if first["reason"] == about.reason else f" {first['reason']}"
+        print(f"          first: row {first['row']}, {first['field']}: {first['value'] or '(empty)'}{reason}")
     elif problems and problems[0]["reason"] != about.reason:
         print(f"          first: row {problems[0]['row']}: {problems[0]['reason']}")
 

@@ -54,27 +54,34 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             "config",
         )
     order = config.load(args.config, args.settings)
-    facts, (rows, told) = model.facts_of(order.model), statistics(order)
+    facts, (rows, data_record) = model.facts_of(order.model), statistics(order)
     if args.device or args.memory:
         other = cards.device(args.device, args.memory)
-        made = estimate.estimate(facts, order, other, rows, advised=True)
-        return made.model_dump(mode="json") | {"data": told, "auto": _autos(order, facts, other, rows, made)}
+        expected = estimate.estimate(facts, order, other, rows, advised=True)
+        return expected.model_dump(mode="json") | {
+            "data": data_record,
+            "auto": _autos(order, facts, other, rows, expected),
+        }
     device = devices()[0]
-    made = record.forecast(facts, order, device, rows, advised=True)
+    expected = record.forecast(facts, order, device, rows, advised=True)
     on = places.device_of(order.place)
-    autos = _autos(order, facts, on, rows, made) if on else {}
-    answer = made.model_dump(mode="json") | {"data": told, "auto": autos}
+    autos = _autos(order, facts, on, rows, expected) if on else {}
+    answer = expected.model_dump(mode="json") | {"data": data_record, "auto": autos}
     if order.place.remote:
         machine = order.place.machine()
-        return answer | {"price": machine.price, "cost": machine.cost(made.seconds)}
+        return answer | {"price": machine.price, "cost": machine.cost(expected.seconds)}
     return answer | {"record": record.accuracy(record.finished_runs(device))}
 
 
 def _autos(
-    order: config.RunConfig, facts: model.ModelFacts, on: Device, rows: dict[str, int] | None, made: estimate.Estimate
+    order: config.RunConfig,
+    facts: model.ModelFacts,
+    on: Device,
+    rows: dict[str, int] | None,
+    expected: estimate.Estimate,
 ) -> dict[str, Any]:
     """What each auto comes to: {key: {value, why}}."""
-    found = auto_values.auto_values(order, facts, on, RowStatistics.of(rows), made)
+    found = auto_values.auto_values(order, facts, on, RowStatistics.of(rows), expected)
     return {key: value._asdict() for key, value in found.items()}
 
 
@@ -92,13 +99,13 @@ def statistics(order: config.RunConfig) -> tuple[dict[str, int] | None, dict[str
         )
         return None, None
     try:
-        made = data.prepare(
+        prepared = data.prepare(
             order.data,
             Encoder.from_order(order.data, folder, num_virtual_tokens=order.virtual_tokens),
             order.training.seed,
         )
-        return made.statistics, {
-            key: made.record[key] for key in ("dropped", "reasons", "cut", "left_out", "tokens_lost")
+        return prepared.statistics, {
+            key: prepared.record[key] for key in ("dropped", "reasons", "cut", "left_out", "tokens_lost")
         }
     except StudioError as error:
         print(

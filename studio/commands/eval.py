@@ -80,8 +80,8 @@ def measure(args: Namespace) -> dict[str, Any]:
 
 def _benchmark(args: Namespace, settings: dict[str, Any] | None) -> dict[str, Any]:
     _refuse(args, OF_ANSWERS, "does not go with --benchmark")
-    given = {"task": args.benchmark, "limit": args.limit, "chat": args.chat, "shots": args.shots}
-    order = harness.order_of(settings or given)
+    options = {"task": args.benchmark, "limit": args.limit, "chat": args.chat, "shots": args.shots}
+    order = harness.order_of(settings or options)
     name = reference.canonical_name(args.model)
     for function in harness.check(order):
         print(f"{order.task} runs the Python function {function}.", file=sys.stderr)

@@ -103,8 +103,8 @@ def proven(proof: dict[str, Any]) -> list[str]:
     ]
     loss = proof.get("loss")
     if loss:
-        told = [f"{name} {loss[name]:.4f}" for name in ("trained", "merged", "exported") if loss[name] is not None]
-        lines.append(f"Held-out loss: {', '.join(told)} ({loss['rows']} rows).")
+        losses = [f"{name} {loss[name]:.4f}" for name in ("trained", "merged", "exported") if loss[name] is not None]
+        lines.append(f"Held-out loss: {', '.join(losses)} ({loss['rows']} rows).")
     for one in proof["differences"]:
         lines.append(
             f"  asked    {one['question'][:100]!r}\n  trained  {one['trained'][:200]!r}\n"

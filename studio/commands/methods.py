@@ -105,14 +105,14 @@ def described(kind: type[Method]) -> dict[str, Any]:
 
 def knobs(kind: type[BaseModel]) -> list[dict[str, Any]]:
     """The knobs of a method, stage or section, ungrouped first: key, title, help, default, bounds, choices, group."""
-    made = []
+    listed = []
     for key, field in kind.model_json_schema()["properties"].items():
         if key == "name":
             continue
         options = [field, *field.get("anyOf", [])]
         bounds = {sign: option[word] for option in options for word, sign in SIGNS.items() if word in option}
         choices = next((option[word] for option in options for word in ("enum", "choices") if word in option), None)
-        made.append(
+        listed.append(
             {
                 "key": key,
                 "title": field["title"],
@@ -124,7 +124,7 @@ def knobs(kind: type[BaseModel]) -> list[dict[str, Any]]:
                 "group": field.get("group"),
             }
         )
-    return sorted(made, key=lambda knob: position(knob["group"]))
+    return sorted(listed, key=lambda knob: position(knob["group"]))
 
 
 SIGNS = {

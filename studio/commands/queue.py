@@ -113,8 +113,8 @@ def duplicate(args: Namespace) -> dict[str, Any]:
 
 def label(args: Namespace) -> dict[str, Any]:
     one = run.find(args.name)
-    wanted = {"name": args.new_name, "note": args.note, "star": None if args.star is None else args.star == "on"}
-    return _told(one, **one.label(**{key: value for key, value in wanted.items() if value is not None}))
+    labels = {"name": args.new_name, "note": args.note, "star": None if args.star is None else args.star == "on"}
+    return _told(one, **one.label(**{key: value for key, value in labels.items() if value is not None}))
 
 
 def delete(args: Namespace) -> dict[str, Any]:

@@ -105,9 +105,9 @@ def base_order(args: argparse.Namespace, settings: list[str], where: str, data: 
 
 def answered(one: run.Run) -> list[dict[str, Any]]:
     """The table of a race: each row with its run and its order as a plain object."""
-    made = race.orders(one.config)
+    orders = race.orders(one.config)
     return [
-        {"run": one.id, **row, "order": yaml.safe_load(made[row["contestant"] - 1].to_yaml())}
+        {"run": one.id, **row, "order": yaml.safe_load(orders[row["contestant"] - 1].to_yaml())}
         for row in race.table(one)
     ]
 
@@ -126,20 +126,20 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
     plain = {"model": args.model, "data": {"train": args.data, **HELD_OUT}, "training": {"epochs": args.epochs}}
     base = config.parse(yaml.safe_dump(plain), args.settings, where="compare-methods")
     settings = _compared(args)
-    made = race.orders(race.order(base, settings, halving=False))
+    orders = race.orders(race.order(base, settings, halving=False))
     known = json.loads(args.save.read_text()) if args.save and args.save.is_file() else []
-    missing = [number for number, order in enumerate(made) if not _find(known, order)]
+    missing = [number for number, order in enumerate(orders) if not _find(known, order)]
     table = list(known)
     if missing:
         order = race.order(base, [settings[number] for number in missing], halving=False)
         answer = submit_and_follow(lambda: race.start(order, statistics(base)[0]), detach=False)
         one = run.find(answer["run"])
         rows = sorted(race.table(one), key=lambda row: row["contestant"])
-        table += [_row(made[number], row, one.id) for number, row in zip(missing, rows, strict=True)]
+        table += [_row(orders[number], row, one.id) for number, row in zip(missing, rows, strict=True)]
     if args.save:
         args.save.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(args.save, json.dumps([row for row in table if row["state"] == "finished"], indent=1) + "\n")
-    table = [row for order in made if (row := _find(table, order))]
+    table = [row for order in orders if (row := _find(table, order))]
     if any(row["state"] != "finished" for row in table):
         raise Failed(table)
     return table

@@ -160,29 +160,31 @@ def listing(args: Namespace) -> list[dict[str, Any]]:
     for unread in run.unreadable():
         print(unread, file=sys.stderr)
     rows = [run.summary(one) for one in run.runs()]
-    wanted = args.search.casefold()
+    search = args.search.casefold()
     return [
         row
         for row in rows
         if (not args.state or row["state"] == args.state)
         and (not args.star or row["star"])
-        and wanted in " ".join(str(row[key]) for key in ("id", "name", "note", "model", "method", "data")).casefold()
+        and search in " ".join(str(row[key]) for key in ("id", "name", "note", "model", "method", "data")).casefold()
     ]
 
 
 def show(args: Namespace) -> dict[str, Any]:
     one = run.find(args.name)
     queue.reconcile(one)
-    told = run.summary(one)
-    told["signs"] = (
-        [sign._asdict() for sign in signs(one.events())] if told["state"] in (*run.ALIVE, "finished", "stopped") else []
+    answer = run.summary(one)
+    answer["signs"] = (
+        [sign._asdict() for sign in signs(one.events())]
+        if answer["state"] in (*run.ALIVE, "finished", "stopped")
+        else []
     )
-    told["repairs"] = repairs(one) if told["reason"] in REPAIRED else []
-    told["forgetting_curve"] = general.curve(run.current_events(one.events()))
-    standing = {"table": race.table(one)} if told["race"] else {}
+    answer["repairs"] = repairs(one) if answer["reason"] in REPAIRED else []
+    answer["forgetting_curve"] = general.curve(run.current_events(one.events()))
+    standing = {"table": race.table(one)} if answer["race"] else {}
     measured = evaluations.metrics(one)
-    told["benchmarks"] = benchmark.results(one)
-    return {**told, "metrics": measured, **standing, "changes": one.changes(), "bytes": one.sizes()}
+    answer["benchmarks"] = benchmark.results(one)
+    return {**answer, "metrics": measured, **standing, "changes": one.changes(), "bytes": one.sizes()}
 
 
 def show_log(args: Namespace) -> dict[str, Any]:
@@ -240,5 +242,5 @@ def _show_compared(answer: dict[str, Any]) -> None:
             print(f"  {row['key']:32} " + "  ".join(f"{value!s:24}" for value in row["values"]))
     for row in answer["answers"]:
         print(f"> {row['prompt']}")
-        for name, said in zip(answer["runs"], row["answers"]):
-            print(f"  {name}: {'not asked' if said is None else ' '.join(said.split())[:300]}")
+        for name, text in zip(answer["runs"], row["answers"]):
+            print(f"  {name}: {'not asked' if text is None else ' '.join(text.split())[:300]}")

@@ -112,9 +112,9 @@ def _validator(text: str) -> Any:
 
     def pattern_properties(validator: Any, schemas: dict[str, Any], instance: Any, _: Any) -> Iterator[ValidationError]:
         for key, value in instance.items() if validator.is_type(instance, "object") else ():
-            for wanted, inner in schemas.items():
-                if _search(wanted, key):
-                    yield from validator.descend(value, inner, path=key, schema_path=wanted)
+            for pattern_text, inner in schemas.items():
+                if _search(pattern_text, key):
+                    yield from validator.descend(value, inner, path=key, schema_path=pattern_text)
 
     def in_time(keyword: Any) -> Any:
         def check(*arguments: Any) -> Any:

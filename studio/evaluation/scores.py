@@ -40,21 +40,21 @@ def final(text: str) -> str:
 
 def score(answer: Mapping[str, Any], reference: str, task: Task, order: EvaluationOrder) -> dict[str, float]:
     """The scores of an answer {text, finish, tokens} against a reference."""
-    text, wanted = final(answer["text"]), final(reference)
-    scores: dict[str, float] = {"exact_match": float(_plain(text) == _plain(wanted))}
+    text, expected = final(answer["text"]), final(reference)
+    scores: dict[str, float] = {"exact_match": float(_plain(text) == _plain(expected))}
     if task.labels:
-        scores["label_accuracy"] = float(label(text) == label(wanted))
+        scores["label_accuracy"] = float(label(text) == label(expected))
     if task.json:
         scores["json_valid"] = float(is_object(text))
-        if is_object(wanted):
-            scores["json_equal"] = float(is_object(text) and same_json(parsed(text), parsed(wanted)))
+        if is_object(expected):
+            scores["json_equal"] = float(is_object(text) and same_json(parsed(text), parsed(expected)))
     if order.json_schema is not None:
         scores["json_schema"] = float(is_object(text) and schema.fulfils(parsed(text), order.json_schema))
     if order.regex:
         scores["regex"] = float(matches(order.regex, text))
-    scores["chrf"] = chrf().sentence_score(text, [wanted]).score
-    scores["bleu"] = bleu(task.tokenizer, True).sentence_score(text, [wanted]).score
-    scores["rouge_l"] = rouge_l(text, wanted)
+    scores["chrf"] = chrf().sentence_score(text, [expected]).score
+    scores["bleu"] = bleu(task.tokenizer, True).sentence_score(text, [expected]).score
+    scores["rouge_l"] = rouge_l(text, expected)
     scores["length"] = float(answer["tokens"])
     scores["ended"] = float(answer["finish"] == "stop")
     return scores

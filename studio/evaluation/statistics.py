@@ -73,16 +73,16 @@ def of_answers(
     answers: Sequence[str], references: Sequence[str], row_scores: Sequence[Mapping[str, float]], task: Task
 ) -> dict[str, Statistic]:
     """The statistics of one side's answers by name. row_scores: of scores.score."""
-    texts, wanted = [scores.final(text) for text in answers], [scores.final(text) for text in references]
+    texts, expected = [scores.final(text) for text in answers], [scores.final(text) for text in references]
     statistics = {
         name: mean([row[name] for row in row_scores])
         for name in scores.NAMES
         if all(name in row for row in row_scores) and name not in ("bleu", "chrf")
     }
-    statistics["chrf"] = corpus(scores.chrf(), texts, wanted)
-    statistics["bleu"] = corpus(scores.bleu(task.tokenizer), texts, wanted)
+    statistics["chrf"] = corpus(scores.chrf(), texts, expected)
+    statistics["bleu"] = corpus(scores.bleu(task.tokenizer), texts, expected)
     if task.labels:
-        statistics["macro_f1"] = macro_f1(texts, wanted, task.labels)
+        statistics["macro_f1"] = macro_f1(texts, expected, task.labels)
     return {name: statistics[name] for name in scores.NAMES if name in statistics}
 
 

@@ -107,8 +107,8 @@ def _pair(item: dict[str, Any]) -> tuple[str, str] | None:
 def marked(question: str, answer: str, passage: int, text: str, before: Iterable[Row]) -> Row:
     """The row with its marks. text: of the passage. before: the rows so far."""
     marks = []
-    said, known = words(answer), words(text)
-    if said and len(said & known) / len(said) < SUPPORTED:
+    answer_words, known = words(answer), words(text)
+    if answer_words and len(answer_words & known) / len(answer_words) < SUPPORTED:
         marks.append("unsupported")
     asked = words(question)
     if any(_alike(asked, words(row.question)) for row in before):

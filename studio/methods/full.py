@@ -136,9 +136,9 @@ class Full(Method):
         state: dict[str, Any] = {}
         cast: dict[Any, Any] = {}  # a tied head stays the embedding's tensor, which is written once
         for name, weight in model.state_dict().items():
-            wanted = torch.float32 if name in exact else dtype
+            file_dtype = torch.float32 if name in exact else dtype
             state[name] = (
-                cast.setdefault((weight.data_ptr(), weight.shape), weight.to(wanted))
+                cast.setdefault((weight.data_ptr(), weight.shape), weight.to(file_dtype))
                 if weight.is_floating_point()
                 else weight
             )

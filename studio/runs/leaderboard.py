@@ -26,8 +26,8 @@ def leaderboard(source: str, known: Sequence[Run] | None = None) -> list[dict[st
     finished run is of this data.
     """
     finished = [row for run in (runs() if known is None else known) if (row := _row(run))]
-    wanted = _key_of(source)
-    newest = next((row["data"] for row in finished if wanted in (row["run"], row["data"], *row["names"])), None)
+    key = _key_of(source)
+    newest = next((row["data"] for row in finished if key in (row["run"], row["data"], *row["names"])), None)
     rows = [row for row in finished if row["data"] == newest]
     if not rows:
         names = sorted({row["names"][0] for row in finished})

@@ -34,16 +34,16 @@ def moved(run_config: RunConfig, name: str) -> tuple[RunConfig, Device]:
     kind, _, hardware = name.partition(":")
     if kind not in places.PLACES or hardware not in places.PLACES[kind].hardware:
         return run_config.with_changes(place="here"), cards.device(name)
-    there = run_config.with_changes(place=name)
-    device = places.device_of(there.place)
+    moved_config = run_config.with_changes(place=name)
+    device = places.device_of(moved_config.place)
     if device is None:
         raise OrderError(f"What {name} computes with is not known.", "Choose another device.", "place")
-    return there, device
+    return moved_config, device
 
 
-def forecast(facts: ModelFacts, there: RunConfig, device: Device, rows: RowStatistics | None) -> Estimate:
+def forecast(facts: ModelFacts, run_config: RunConfig, device: Device, rows: RowStatistics | None) -> Estimate:
     """The estimate, with advice where it does not fit. Raises OrderError for settings that the device cannot run."""
-    there.method.refuse(facts, there.training, device)
-    preflight.check_settings(there, device)
-    found = estimate.estimate(facts, there, device, rows)
-    return found if found.fits else estimate.estimate(facts, there, device, rows, advised=True)
+    run_config.method.refuse(facts, run_config.training, device)
+    preflight.check_settings(run_config, device)
+    found = estimate.estimate(facts, run_config, device, rows)
+    return found if found.fits else estimate.estimate(facts, run_config, device, rows, advised=True)

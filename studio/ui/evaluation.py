@@ -68,6 +68,6 @@ def evaluation_file(ask: dict[str, Any]) -> Response:
 def leaders(ask: dict[str, Any]) -> Response:
     """{kind: a data set} -> {groups: [{data, name, runs}], data, rows}: of one, by default the newest."""
     groups = leaderboard.groups()
-    wanted = ask.get("kind") or (groups[0]["data"] if groups else None)
-    rows = leaderboard.leaderboard(str(wanted)) if wanted in [group["data"] for group in groups] else []
-    return live.json_response({"groups": groups, "data": wanted, "rows": rows})
+    source = ask.get("kind") or (groups[0]["data"] if groups else None)
+    rows = leaderboard.leaderboard(str(source)) if source in [group["data"] for group in groups] else []
+    return live.json_response({"groups": groups, "data": source, "rows": rows})

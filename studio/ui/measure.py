@@ -165,8 +165,8 @@ def rows_of(run_config: RunConfig) -> RowStatistics | None:
         for one, item in zip(found, run_config.data.sources(), strict=True)
     )
     held, split = held_out(run_config, usable), run_config.data.too_long == "split"
-    made = counted.rows(run_config.data.max_length * run_config.stage.sequences, held, split)
-    return made if split and counted.texts else made._replace(rows=max(1, round(usable) - held))
+    statistics = counted.rows(run_config.data.max_length * run_config.stage.sequences, held, split)
+    return statistics if split and counted.texts else statistics._replace(rows=max(1, round(usable) - held))
 
 
 def held_out(run_config: RunConfig, usable: float) -> int:

@@ -30,8 +30,8 @@ def start_race(order: str, settings: list[str], halving: bool = True) -> dict[st
         raise OrderError(f"{common[0]} has one value.", "Give several, or write it into the order.", "settings")
     if not base.data.eval:
         base = base.with_changes(data={"eval": 0.1})
-    made = race.order(base, varied or race.default_settings(base), halving=halving is True)
-    return _answer(race.start(made, measure.rows_of(base)))
+    race_order = race.order(base, varied or race.default_settings(base), halving=halving is True)
+    return _answer(race.start(race_order, measure.rows_of(base)))
 
 
 @rights.job(waits=True)
@@ -64,13 +64,13 @@ def _ordered(order: Any) -> RunConfig:
     """An order from outside, with all its paths allowed. Raises OrderError."""
     if not isinstance(order, str) or not order.strip() or len(order) > MAX_TEXT_CHARS or "\0" in order:
         raise OrderError(f"order should be text, at most {MAX_TEXT_CHARS} characters.", "", "order")
-    made = config.parse(order)
-    guard.allow(made)
-    if made.race or made.combine:
+    run_config = config.parse(order)
+    guard.allow(run_config)
+    if run_config.race or run_config.combine:
         raise OrderError("This order is a race or a combination already.", "Give the order of one run.", "race")
     if reason := space.blocked_reason(space.space()):
         raise OrderError("Nothing can be trained here.", reason, "device")
-    return made
+    return run_config
 
 
 def _answer(run: Run) -> dict[str, Any]:
@@ -97,11 +97,11 @@ def standing(ask: dict[str, Any]) -> Response:
 def _curves(part: Run) -> dict[str, list[list[float]]]:
     """{train, eval}: [[step, loss]…] of a setting, its training losses thinned."""
     lines = compare.curves(part.events())
-    made = {}
+    thinned = {}
     for name, line in lines.items():
         points = [[step, loss] for step, loss in zip(line["step"], line["loss"], strict=True) if loss is not None]
-        made[name] = points[:: max(1, -(-len(points) // MOST_POINTS))]
-    return made
+        thinned[name] = points[:: max(1, -(-len(points) // MOST_POINTS))]
+    return thinned
 
 
 READS = (standing,)

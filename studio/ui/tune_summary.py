@@ -152,24 +152,24 @@ def _forecast(run_config: RunConfig, answer: Summary) -> Summary:
     facts, on, rows = measure.facts_of(run_config), places.device_of(run_config.place), answer.get("rows")
     if facts is None:
         return {}
-    here, told = device.devices()[0], {}
+    here, answered = device.devices()[0], {}
     if on is not None:
         found = record.forecast(facts, run_config, here, rows)
-        told = {"auto": answer["auto"] | _plain(auto_values.auto_values(run_config, facts, on, rows, found))}
+        answered = {"auto": answer["auto"] | _plain(auto_values.auto_values(run_config, facts, on, rows, found))}
         if not found.fits and not answer["elsewhere"]:  # what would help takes twenty estimates more
             found = record.forecast(facts, run_config, here, rows, advised=True)
     if answer["elsewhere"]:
         try:
-            there, on = elsewhere.moved(run_config, answer["elsewhere"]["name"])
-            told |= {"device": _plain_device(on), "cost": None}
-            found = elsewhere.forecast(facts, there, on, rows)
+            moved_config, on = elsewhere.moved(run_config, answer["elsewhere"]["name"])
+            answered |= {"device": _plain_device(on), "cost": None}
+            found = elsewhere.forecast(facts, moved_config, on, rows)
         except StudioError as error:
-            return told | {"elsewhere": answer["elsewhere"] | {"fault": words.explain(error, answer["lang"])}}
-        return told | _figures(found) | {"cost": _cost(there, found.seconds)}
+            return answered | {"elsewhere": answer["elsewhere"] | {"fault": words.explain(error, answer["lang"])}}
+        return answered | _figures(found) | {"cost": _cost(moved_config, found.seconds)}
     if on is None:
-        return told
+        return answered
     accuracy = None if run_config.place.remote else record.accuracy(record.finished_runs(here))
-    return told | _figures(found) | {"record": accuracy, "cost": _cost(run_config, found.seconds)}
+    return answered | _figures(found) | {"record": accuracy, "cost": _cost(run_config, found.seconds)}
 
 
 def _figures(found: Estimate) -> Summary:

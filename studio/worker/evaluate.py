@@ -98,8 +98,8 @@ def _losses(loaded_model: LoadedModel, encoder: Encoder, side: str, order: dict[
     emit("doing", doing=f"loss of {side}")
     for place, row in enumerate(order["rows"]):
         total, tokens, hits = 0.0, 0, 0
-        for piece in pieces(encoder, row, order):
-            piece_loss, piece_tokens, piece_hits = row_loss(loaded_model.model, piece.ids, piece.labels)
+        for chunk in pieces(encoder, row, order):
+            piece_loss, piece_tokens, piece_hits = row_loss(loaded_model.model, chunk.ids, chunk.labels)
             total, tokens, hits = total + piece_loss, tokens + piece_tokens, hits + piece_hits
         emit("loss", side=side, row=place, loss=total, tokens=tokens, correct=hits)
     if general := order.get("general"):

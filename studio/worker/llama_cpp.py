@@ -78,10 +78,10 @@ class Reader:
             code = self._child.wait()
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             raise ExportError(f"llama.cpp ended while it read {Path(self._file).name} ({how}).", "", "model")
-        told = json.loads(line)
-        if "refused" in told:
-            raise ExportError(f"llama.cpp refuses a question: {told['refused']}.", "", "model")
-        return told["result"]
+        message = json.loads(line)
+        if "refused" in message:
+            raise ExportError(f"llama.cpp refuses a question: {message['refused']}.", "", "model")
+        return message["result"]
 
 
 def _end(child: subprocess.Popen[str]) -> None:

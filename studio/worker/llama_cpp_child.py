@@ -106,8 +106,8 @@ def main(package: str, file: str, context: int) -> None:
     lines = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what llama.cpp prints is no answer
 
-    def write(told: dict[str, Any]) -> None:
-        lines.write(json.dumps(told) + "\n")
+    def write(message: dict[str, Any]) -> None:
+        lines.write(json.dumps(message) + "\n")
         lines.flush()
 
     reader = KINDS[package](file, context)

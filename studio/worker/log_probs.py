@@ -82,4 +82,4 @@ class HeadLogProbs(torch.autograd.Function):
         (hidden, targets), head = ctx.saved_tensors, ctx.head
         _, grads = head_gradients(hidden, head, targets, ctx.needs_input_grad, scales)
         inputs = (hidden, head.weight, head.bias, head.row_values)
-        return *(None if grad is None else grad.to(given.dtype) for grad, given in zip(grads, inputs)), None, None
+        return *(None if grad is None else grad.to(tensor.dtype) for grad, tensor in zip(grads, inputs)), None, None

@@ -187,7 +187,7 @@ class HeadLoss(torch.autograd.Function):
     ) -> torch.Tensor:
         losses, grads = head_gradients(hidden, head, targets, ctx.needs_input_grad)
         ctx.save_for_backward(*grads)
-        ctx.dtypes = [None if given is None else given.dtype for given in (hidden, weight, bias, row_values)]
+        ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (hidden, weight, bias, row_values)]
         return losses.sum()
 
     @staticmethod

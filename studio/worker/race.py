@@ -83,7 +83,7 @@ class RaceRun:
         check_base(self.run, self.folder)
         facts = model.facts(self.folder)
         self.report.phase("reading data")
-        told = {row["contestant"]: row for row in race.table(self.run)}
+        rows_by_number = {row["contestant"]: row for row in race.table(self.run)}
         prepared: dict[Any, tuple[Encoder, data.Prepared]] = {}
         for number, (order, label) in enumerate(zip(race.orders(config), race.labels(self.contest), strict=True), 1):
             order.method.refuse(facts, order.training, device)
@@ -92,7 +92,7 @@ class RaceRun:
                 encoder = Encoder.from_order(order.data, self.folder, num_virtual_tokens=order.virtual_tokens)
                 prepared[key] = encoder, data.prepare(order.data, encoder, order.training.seed)
             encoder, rows = prepared[key]
-            row = told.get(number) or race.new_row(number, order, label)
+            row = rows_by_number.get(number) or race.new_row(number, order, label)
             resolved = resolve(order, grown(facts, order), device, rows.statistics)
             row |= {"steps": resolved.steps, "estimated_memory": resolved.estimated, "parameters": facts.parameters}
             one = Contestant(number, self._begin(number, order), order, row, encoder, rows, resolved)
