@@ -48,9 +48,7 @@ RULES = {  # training.KEY -> what it is when the order leaves it alone
 }
 ROUNDING = "adamw_rounding"  # worker/adamw.py
 CPU_TOKENS = 768  # tokens laid end to end at once on a CPU: enough to keep it busy, and its memory small
-CPU_TOKENS_FULL = (
-    1024  # where all weights are trained: with every piece they are cast once more, and a gradient of each is added
-)
+CPU_TOKENS_FULL = 1024  # where all weights are trained: each micro-batch casts them, and adds a gradient of each
 ROOMY = 0.5  # share of a CPU's free memory that is left, from which on a run is not probed
 BUSY = 4.0  # times as long as the host starts kernels, a micro-batch is computed on a card
 REACHED = 0.45  # of a card's dense speed, in its best layers

@@ -15,11 +15,10 @@ from studio.model import ModelFacts
 
 class Resolved(NamedTuple):
     """dtype, weights and autocast are torch's names; dtype: of the base and of products, weights: of what is
-    trained, autocast None: off. attention: as transformers names it, or laid.
+    trained, autocast None: off. attention: as transformers names it, or packed (worker/attention.py).
 
-    laid: rows end to end; piece: most tokens of such a piece; masked: whether padded rows need a mask that transformers
-    makes; expected: what the estimate said, for the record; why: a sentence for each choice that a reader may wonder
-    about.
+    micro_batch_tokens: of a packed micro-batch; masked: whether padded rows need the mask that transformers makes;
+    expected: the estimate's figures, for the record; why: a reason for each choice.
     """
 
     device: str

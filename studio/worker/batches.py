@@ -15,6 +15,7 @@ import torch
 
 from studio.data.mixing import shuffled
 from studio.kernels import IGNORE_INDEX, padded_width
+from studio.resolve import Resolved
 
 MICRO_BATCH_COST = 64  # padded tokens that one more micro-batch must save to be worth it
 
@@ -32,6 +33,10 @@ class Layout(NamedTuple):
     packed: bool
     max_tokens: int
     max_rows: int
+
+    @classmethod
+    def of(cls, resolved: Resolved) -> Layout:
+        return cls(resolved.packed, resolved.micro_batch_tokens, resolved.batch_size)
 
 
 class EffectiveBatchSampler:

@@ -225,20 +225,15 @@ def make_trainer(
     elif is_cast_deferred(tuned):
         sharding.cast_deferred(distributed.to_device(tuned, resolved.device), tuned, dtype)
     trainer = StudioTrainer(
-        method=config.method,
+        config=config,
+        resolved=resolved._replace(loss=sharding.supported_loss(resolved.loss, tuned, report)),
         report=report,
-        layout=_layout(resolved),
-        effective_batch_size=resolved.effective,
-        loss_kind=sharding.supported_loss(resolved.loss, tuned, report),
-        checkpoints_to_keep=training.keep_checkpoints,
-        dtype=dtype,
         sharded=sharded,
         optimizer_cls_and_kwargs=(
             (adamw.RoundedAdamW, {"lr": config.learning_rate, "seed": training.seed}) if rounds else None
         ),
         model=tuned,
         args=arguments,
-        stage=config.stage,
         train_dataset=_with_stage(rows.train, config),
         eval_dataset=_with_stage(rows.eval, config) if evaluates else None,
         callbacks=[report],
@@ -252,10 +247,6 @@ def _with_stage(rows: Any, config: RunConfig) -> Any:
     """The rows, with what the stage adds to each."""
     unchanged = config.stage.is_supervised or config.stage.generates
     return rows if unchanged else preference.PreferenceRows(rows, config.stage.mismatched)
-
-
-def _layout(resolved: Resolved) -> Layout:
-    return Layout(resolved.packed, resolved.micro_batch_tokens, resolved.batch_size)
 
 
 def plan_fields(config: RunConfig, folder: Path, resolved: Resolved, tuned: Any, rows: data.Prepared) -> dict[str, Any]:
@@ -272,7 +263,7 @@ def plan_fields(config: RunConfig, folder: Path, resolved: Resolved, tuned: Any,
         "effective_batch": resolved.effective,
         "processes": distributed.world_size(),
         **resolved.as_event(),
-        **packing_statistics(first_rows, _layout(resolved), resolved.effective, config.training.seed),
+        **packing_statistics(first_rows, Layout.of(resolved), resolved.effective, config.training.seed),
         "stage": config.stage.name,
         "data": rows.record,
         "statistics": rows.statistics,

@@ -17,7 +17,8 @@ import torch
 from transformers import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
 
-from studio.stage import Stage
+from studio.config import RunConfig
+from studio.resolve import Resolved
 from studio.worker import fast_lora, schedule, sharding
 from studio.worker.batches import EffectiveBatchSampler, EvalBatches, Layout, MicroBatchCollator, StepLoader
 from studio.worker.checkpointing import CheckpointedTrainer
@@ -44,35 +45,20 @@ BOOKKEEPING = (  # keys of a micro-batch that are no model inputs
 
 
 class StudioTrainer(CheckpointedTrainer):
-    """layout: of the micro-batches; loss_kind: "chunked" or "full"; dtype: of the products; sharded: by sharding.py;
-    stage: of a loss that compares answers.
-    """
+    """The Trainer of an order. sharded: the model was split by sharding.py; options: the Trainer's own."""
 
     objective: Objective | None = None  # of a stage that compares answers
 
-    def __init__(
-        self,
-        *,
-        method: Any,
-        report: Report,
-        layout: Layout,
-        effective_batch_size: int,
-        loss_kind: str,
-        checkpoints_to_keep: int,
-        dtype: torch.dtype,
-        sharded: bool = False,
-        stage: Stage | None = None,
-        **options: Any,
-    ):
+    def __init__(self, *, config: RunConfig, resolved: Resolved, report: Report, sharded: bool = False, **options: Any):
         self.sharded = sharded
         super().__init__(**options)
-        self.method, self.report = method, report
-        self.layout, self.effective_batch_size = layout, effective_batch_size
-        self.loss_kind, self.dtype = loss_kind, dtype
-        self.checkpoints_to_keep = checkpoints_to_keep
+        self.method, self.report = config.method, report
+        self.layout, self.effective_batch_size = Layout.of(resolved), resolved.effective
+        self.loss_kind, self.dtype = resolved.loss, getattr(torch, resolved.dtype)
+        self.checkpoints_to_keep = config.training.keep_checkpoints
         self.rank, self.world_size = self.args.process_index, self.args.world_size
-        if stage is not None and not stage.is_supervised:
-            self.objective = (GroupObjective if stage.generates else Objective)(stage, self)
+        if not config.stage.is_supervised:
+            self.objective = (GroupObjective if config.stage.generates else Objective)(config.stage, self)
         self.brake: Any = None  # worker/keep_general.py: the penalty of a step
         self._eval_batches: EvalBatches | None = None
         self._correct: list[torch.Tensor] | None = None  # of an evaluation: counts of targets that are the likeliest
