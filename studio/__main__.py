@@ -69,9 +69,8 @@ class _Untaken(Exception):
 
     def said(self) -> int:
         """Say why, where it is no mere closed pipe; the exit status."""
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # what is left unsaid must not fail again at exit
+        # what is left unsaid must not fail again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(self.__cause__, BrokenPipeError):
             return 0
         spoken = as_studio_error(self.__cause__ or self)

@@ -69,10 +69,8 @@ PROVED = frozenset(
 FUSED = frozenset(
     ("llama", "mistral", "ministral", "qwen2", "qwen3", "smollm3", "granite", "gemma", "gemma2", "gemma3_text")
 )
-PLAIN_LAYERS = {
-    "full_attention",
-    "sliding_attention",
-}  # other kinds (linear, recurrent, convolution) carry a state from row to row
+# other kinds (linear, recurrent, convolution) carry a state from row to row
+PLAIN_LAYERS = {"full_attention", "sliding_attention"}
 
 
 def installed(package: str) -> bool:

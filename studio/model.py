@@ -261,9 +261,8 @@ def facts_of(order: ModelOrder) -> ModelFacts:
         return known
 
 
-STARTER = (
-    PROJECT / "studio" / "samples" / "starter" / "config.json"
-)  # so that a fresh machine estimates before anything is fetched
+# so that a fresh machine estimates before anything is fetched
+STARTER = PROJECT / "studio" / "samples" / "starter" / "config.json"
 
 
 @lru_cache(maxsize=32)

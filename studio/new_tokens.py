@@ -71,9 +71,8 @@ def assign_ids(folder: Path, texts: Sequence[str]) -> AddedTokens:
     rows = _rows(folder)
     if rows is None:  # only a tokenizer is here
         return AddedTokens(ids, known, last + 1, tuple(ids.values()))
-    short = any(
-        number >= rows for number in known.values()
-    )  # a token of the tokenizer that the model was never given a row for
+    # a token of the tokenizer that the model was never given a row for
+    short = any(number >= rows for number in known.values())
     size = max(rows, last + 1) if ids or short else rows
     return AddedTokens(ids, known, size, tuple(sorted({*ids.values(), *range(rows, size)})))
 

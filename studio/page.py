@@ -12,9 +12,8 @@ import sys
 from studio import __version__, address, home
 from studio.errors import StudioError, as_studio_error
 
-SLACK = (
-    4.0  # milliseconds: gradio's queue looks a thousand times a second whether it has work, and has no setting for that
-)
+# milliseconds: gradio's queue looks a thousand times a second whether it has work, and has no setting for that
+SLACK = 4.0
 
 
 def build():

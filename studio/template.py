@@ -19,19 +19,11 @@ from studio.home import PROJECT
 from studio.text import assistant_spans, sandbox
 from studio.text.sandbox import CLOSE, OPEN
 
-FOLDER = next(
-    folder for folder in (PROJECT / "studio" / "templates", PROJECT / "templates") if folder.is_dir()
-)  # of the wheel; of a checkout
+# of the wheel; of a checkout
+FOLDER = next(folder for folder in (PROJECT / "studio" / "templates", PROJECT / "templates") if folder.is_dir())
 FALLBACK = "chatml"
-SUITED = (
-    "chatml",
-    "llama3",
-    "gemma",
-    "phi",
-    "deepseek",
-    "mistral",
-    "alpaca",
-)  # looked through for a model that brings no template
+# looked through for a model that brings no template
+SUITED = ("chatml", "llama3", "gemma", "phi", "deepseek", "mistral", "alpaca")
 TAG = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 ABOUT = re.compile(r"\s*\{#-?(.*?)-?#\}", re.DOTALL)  # the comment that opens a template file
 FORGED = {ord(OPEN): None, ord(CLOSE): None}

@@ -11,9 +11,8 @@ from studio.errors import OrderError
 from studio.json_text import nesting_error
 
 DEEPEST = 30  # levels of an order, and aliases in it; a real one has five and none
-FAST = getattr(
-    yaml, "CSafeLoader", yaml.SafeLoader
-)  # ten times as fast where libyaml is: a home may hold hundreds of orders
+# ten times as fast where libyaml is: a home may hold hundreds of orders
+FAST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Loader(FAST):  # type: ignore[misc, valid-type]

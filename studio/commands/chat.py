@@ -160,9 +160,8 @@ def _follow(talk: chats.Conversation, answer: dict[str, Any], out: Any) -> None:
     going, shown = True, 0
     while going:
         try:
-            going = (
-                answer["state"] in chats.IN_PROGRESS
-            )  # asked before the text is looked at: what came last is written too
+            # asked before the text is looked at: what came last is written too
+            going = answer["state"] in chats.IN_PROGRESS
             fresh, shown = answer["text"][shown:], len(answer["text"])
             print(fresh, end="" if going else "\n", file=out, flush=True)
             time.sleep(0.02 if going else 0)

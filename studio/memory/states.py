@@ -12,9 +12,8 @@ from studio.kernels import ADAMW_CHUNK_SIZE
 from studio.memory.training_loop import TrainingLoop
 from studio.model import ByIdentity, ModelFacts
 
-PAGED = (
-    100_000  # elements from which on a paged optimizer's state is in managed memory (bitsandbytes' get_state_buffer)
-)
+# elements from which on a paged optimizer's state is in managed memory (bitsandbytes' get_state_buffer)
+PAGED = 100_000
 FOREACH = ("adamw_torch", "rmsprop", "adagrad")  # transformers' names of torch optimizers that take lists of tensors
 BLOCK = 64  # weights that share a scale under NF4 (arXiv 2305.14314, section 3)
 

@@ -16,9 +16,8 @@ from studio.method import Method, Shapes, in_float32, is_cast_deferred, trained_
 from studio.model import EMBEDDING, TABLES, ModelFacts
 from studio.model import facts as facts_of
 
-BUFFER = re.compile(
-    r"(^|\.)(rotary_emb\.inv_freq|masked_bias|attn\.bias|attention\.bias)$"
-)  # stored by old checkpoints, no weights
+# stored by old checkpoints, no weights
+BUFFER = re.compile(r"(^|\.)(rotary_emb\.inv_freq|masked_bias|attn\.bias|attention\.bias)$")
 
 
 class Full(Method):

@@ -21,16 +21,12 @@ from studio import crash
 from studio.errors import RunError
 from studio.home import fsync_path, write_atomic
 
-REQUIRED_FILES = (
-    "optimizer.pt",
-    "scheduler.pt",
-    "trainer_state.json",
-)  # besides an RNG state for each process, and weights
+# besides an RNG state for each process, and weights
+REQUIRED_FILES = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
 WEIGHTS = (".safetensors", ".bin", ".distcp")
 HASHED_UP_TO = 5_000_000  # bytes up to which a file's hash is stored too
-MIN_FREE = int(
-    os.environ.get("STUDIO_DISK_LOW", 300_000_000)
-)  # bytes that must stay free beyond a checkpoint's own size
+# bytes that must stay free beyond a checkpoint's own size
+MIN_FREE = int(os.environ.get("STUDIO_DISK_LOW", 300_000_000))
 FULL_DISK_WORDS = (
     "No space left",
     "os error 28",

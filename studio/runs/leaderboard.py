@@ -63,9 +63,8 @@ def mark_front(rows: Sequence[dict[str, Any]]) -> None:
     """Set `front` of each row: the Pareto front over the figures that all rows have. None without a gain."""
     measured = [row for row in rows if row["gain"] is not None]
     keys = [key for key in (*MORE, *LESS) if all(row.get(key) is not None for row in measured)]
-    points = {
-        id(row): tuple(row[key] if key in MORE else -row[key] for key in keys) for row in measured
-    }  # more is better
+    # more is better
+    points = {id(row): tuple(row[key] if key in MORE else -row[key] for key in keys) for row in measured}
     for row in rows:
         row["front"] = id(row) in points and not any(
             _beats(other, points[id(row)]) for name, other in points.items() if name != id(row)

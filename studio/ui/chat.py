@@ -107,9 +107,8 @@ def prompts(name: str) -> list[str]:
 @rights.read(WATCHER, VISITOR)
 def talks(ask: dict[str, Any]) -> Response:
     """The conversations that there are, the newest first."""
-    return live.json_response(
-        {"talks": [] if who.role.get() == VISITOR else chats.listing()}
-    )  # a visitor knows its own by their ids
+    # a visitor knows its own by their ids
+    return live.json_response({"talks": [] if who.role.get() == VISITOR else chats.listing()})
 
 
 @rights.read(WATCHER, VISITOR)

@@ -42,17 +42,13 @@ READ_PATHS = (
     *(API + path for path in ("/theme.css", "/info", "/startup-events", "/app_id", "/user", "/login_check")),
 )
 FOLDERS = ("/assets/", "/static/", "/studio/vendored/", f"{API}/heartbeat/")
-READ = tuple(
-    API + path for path in ("/queue/data", "/queue/status", "/upload_progress", "/openapi.json")
-)  # by the owner's gradio_client
+# by the owner's gradio_client
+READ = tuple(API + path for path in ("/queue/data", "/queue/status", "/upload_progress", "/openapi.json"))
 POSTED = tuple(API + path for path in ("/queue/join", "/upload", "/reset", "/cancel"))
 CALLED = tuple(f"{API}/{way}/" for way in ("run", "api", "call"))
 LOGIN_PATHS = ("/login/huggingface", "/login/callback", "/logout")  # of a Space
-UNUSED = (
-    "/gradio_api/deep_link",
-    "/gradio_api/component_server",
-    "/gradio_api/process_recording",
-)  # gradio's, not the page's; each writes or calls
+# gradio's, not the page's; each writes or calls
+UNUSED = ("/gradio_api/deep_link", "/gradio_api/component_server", "/gradio_api/process_recording")
 MAX_BYTES = 4 << 20  # bytes of a call; an upload has a limit of its own
 SLOWEST = 30.0  # seconds for a call to arrive
 POLICY = (

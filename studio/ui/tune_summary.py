@@ -52,12 +52,8 @@ def summary(order: Any, lang: str = "en", other: str | None = None) -> Summary:
         "place": run_config.place.address if run_config.place.remote else None,
     }
     if run_config.place.remote:
-        answer |= {
-            "device": _device(run_config),
-            "here": _device(run_config),
-            "blocked": None,
-            "notices": [],
-        }  # where nothing can be trained here, it can be there
+        # where nothing can be trained here, it can be there
+        answer |= {"device": _device(run_config), "here": _device(run_config), "blocked": None, "notices": []}
     for part in (_model, _data, _refusals, _forecast):
         try:
             with sandbox.allowance():

@@ -53,9 +53,8 @@ def combine(run: Run, report: Report) -> None:
     torch.set_num_threads(device.cores())
     torch_devices.refuse_unusable(device.devices()[0])
     report.phase("fetching model")
-    parents = combining.resolve_parents(
-        [find(name) for name in order.runs]
-    )  # looked at again: they may have changed while this run waited
+    # looked at again: they may have changed while this run waited
+    parents = combining.resolve_parents([find(name) for name in order.runs])
     _tell_templates(parents, report)
     facts = model.facts(parents[0].base)
 

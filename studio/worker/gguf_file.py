@@ -35,9 +35,8 @@ def write(
     facts = model.facts(reference.base)
     architecture = gguf.MODEL_ARCH[gguf_families.ARCHITECTURES[facts.model_type]]
     names = gguf.get_tensor_name_map(architecture, facts.num_hidden_layers)
-    writer = gguf.GGUFWriter(
-        out, gguf.MODEL_ARCH_NAMES[architecture], use_temp_file=True
-    )  # one tensor in memory at a time
+    # one tensor in memory at a time
+    writer = gguf.GGUFWriter(out, gguf.MODEL_ARCH_NAMES[architecture], use_temp_file=True)
     rows, twice = facts.vocab_size, facts.tie_word_embeddings and "lm_head.weight" in facts.tensors
     mix = gguf_types.Mix(kind, facts.num_hidden_layers, facts.tie_word_embeddings)
     for name, data in _tensors(reference, facts):

@@ -25,10 +25,8 @@ from studio.worker.loaded import LoadedModel, LoadedModels
 from studio.worker.merge import base_dtype, rounded, still_tied, untied, weights
 
 BATCH_SIZE = 20  # answers that transformers generates in one batch
-LENGTH_DEPENDENT = (
-    "longrope",
-    "dynamic",
-)  # rope types for which the longest row changes the others: one answer at a time
+# rope types for which the longest row changes the others: one answer at a time
+LENGTH_DEPENDENT = "longrope", "dynamic"
 Rows = list[dict[str, list[int]]]
 
 

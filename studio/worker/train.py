@@ -59,9 +59,8 @@ LOOKED_AT_FOR_SAMPLES = 50  # held-out rows
 def main(run: Run) -> int:
     """Train. Exit code 0: the end event says finished or stopped; 1: it says failed, and why."""
     if distributed.world_size() > 1:
-        process.die_with_parent(
-            os.getppid()
-        )  # torchrun's processes have sessions of their own, out of our supervisor's reach
+        # torchrun's processes have sessions of their own, out of our supervisor's reach
+        process.die_with_parent(os.getppid())
         distributed.set_current_device()
     training = run.config.training
     report = Report(

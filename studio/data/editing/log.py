@@ -115,9 +115,8 @@ def pending(fingerprint: str) -> int:
     return len(_replay(_lines(folder_of(fingerprint) / "log.jsonl"))[0])
 
 
-_cached_state: dict[
-    Path, tuple[tuple[int, int], State]
-] = {}  # the state that was folded last: what is asked next is mostly the same
+# the state that was folded last: what is asked next is mostly the same
+_cached_state: dict[Path, tuple[tuple[int, int], State]] = {}
 
 
 def _lines(file: Path) -> list[bytes]:

@@ -18,9 +18,8 @@ from studio.data.problem import KINDS
 from studio.errors import DataError
 from studio.text.patterns import compile_pattern
 
-PATTERN_SECONDS = (
-    1.0  # that a pattern may take for one text; ten times that when it is applied again, on a busier computer
-)
+# that a pattern may take for one text; ten times that when it is applied again, on a busier computer
+PATTERN_SECONDS = 1.0
 RowList = Annotated[list[Row], Field(max_length=5_000_000)]
 
 
