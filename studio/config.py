@@ -135,6 +135,9 @@ class RunConfig(BaseModel):
             ordered["eval"] = _absolute(ordered["eval"])
         if self.model.kind in ("folder", "gguf"):
             plain["model"]["source"] = _absolute(self.model.source)
+        for place, reward in enumerate(getattr(self.stage, "rewards", ())):
+            if reward.code:
+                plain["stage"]["rewards"][place]["file"] = _absolute(reward.code)
         return build(plain)
 
     def with_changes(self, **sections: dict[str, Any] | str) -> RunConfig:

@@ -86,6 +86,13 @@ def test_a_wrong_reward_is_refused_in_words(reward: dict[str, Any], message: str
         ("一共 ３５ 个", 35),
         ("x = −2.5e3", -2500),
         ("1,23", 23),
+        ("共有 1,234,567 个。", 1234567),
+        ("等于-5", -5),
+        ("3-5", 5),
+        ("2024-01-05", 5),
+        ("约 1.5 万元", 15000),
+        ("12,3456", 3456),
+        ("1\u202f234", 1234),
         ("10%", 10),
         ("none", None),
         ("", None),
@@ -217,6 +224,14 @@ def test_a_program_gives_what_it_returns(tmp_path: Path) -> None:
         assert caught.value.hint
     with pytest.raises(OrderError, match="no Python file"):
         Python(file=str(tmp_path / "other.py")).open()
+
+
+def test_a_program_s_path_is_meant_from_where_it_is_ordered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text("def reward(text, row):\n    return 1.0\n")
+    monkeypatch.chdir(tmp_path)
+    stage = {"name": "grpo", "rewards": [{"name": "exact"}, {"name": "python", "file": "mine.py"}]}
+    order = config.build({"data": {"train": "x.json"}, "stage": stage}).with_absolute_paths()
+    assert order.stage.rewards[1].file == str(tmp_path / "mine.py")
 
 
 def test_names_of_several_of_a_kind() -> None:

@@ -23,6 +23,7 @@ SCRIPTS = {
     "hebrew": "Hebrew",
     "thai": "Thai",
 }
+MARK = regex.compile(r"</?think>")  # of thinking, which is in a language itself
 LETTER = regex.compile(r"\p{L}")
 OF_SCRIPT = {
     name: regex.compile("[" + "".join(rf"\p{{Script={script}}}" for script in scripts.split()) + "]")
@@ -43,5 +44,5 @@ class Language(Reward):
     ] = Field("latin", title="Script", description="Japanese counts kanji and kana, Chinese counts characters.")
 
     def score(self, text: str, question: Question) -> float:
-        letters = LETTER.findall(text)
+        letters = LETTER.findall(MARK.sub("", text))
         return sum(OF_SCRIPT[self.script].match(letter) is not None for letter in letters) / max(1, len(letters))

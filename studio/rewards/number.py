@@ -13,7 +13,13 @@ from studio.evaluation.scores import final
 from studio.knob import OPTIMISATION
 from studio.reward import Reward
 
-NUMBER = re.compile(r"[-−]?(?:\d{1,3}(?:[,，]\d{3})+|\d+)(?:[.．]\d+)?(?:[eE][-+]?\d+)?")
+BETWEEN_THOUSANDS = ",，'’\u00a0\u2009\u202f"
+# a hyphen behind a digit or a letter is no sign: 3-5, 2024-01-05
+NUMBER = re.compile(
+    rf"((?:(?<![0-9A-Za-z)])[-−])?(?:\d{{1,3}}(?:[{BETWEEN_THOUSANDS}]\d{{3}})+(?!\d)|\d+)(?:[.．]\d+)?(?:[eE][-+]?\d+)?)"
+    r"\s?([万萬亿億]?)"
+)
+TIMES = {"": 1, "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8}
 
 
 class Number(Reward):
@@ -45,8 +51,10 @@ class Number(Reward):
 
 
 def last_number(text: str) -> float | None:
-    """The last number in a text: 1,234.5 and −3 too; None where there is none."""
+    """The last number in a text: 1,234.5, −3 and 3万 too; None where there is none."""
     numbers = NUMBER.findall(text)
     if not numbers:
         return None
-    return float(re.sub("[,，]", "", numbers[-1]).replace("−", "-").replace("．", "."))
+    digits, unit = numbers[-1]
+    plain = re.sub(f"[{BETWEEN_THOUSANDS}]", "", digits).replace("−", "-").replace("．", ".")
+    return float(plain) * TIMES[unit]
