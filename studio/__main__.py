@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from studio import commands, credentials, home
-from studio.errors import StudioError, as_studio_error
+from studio.errors import StudioError, as_studio_error, reason_of
 
 
 def parser(command: str = "") -> argparse.ArgumentParser:
@@ -89,7 +89,7 @@ def _carried_out(args: argparse.Namespace) -> int:
             sys.stdout.flush()
         except OSError as closed:  # the command itself was printing
             raise _Untaken from closed
-        raise StudioError(f"A helper process ended too early: {error}.", "Try again.") from error
+        raise StudioError(f"A helper process ended too early: {reason_of(error)}.", "Try again.") from error
     _output(lambda: _print(answer, args))
     return code
 

@@ -17,7 +17,7 @@ from studio.contest import Contest
 from studio.data.files import ARCHIVE_ENDINGS, COMPRESSED_ENDINGS, DATA_ENDINGS
 from studio.data.mapping import INFO_FILE
 from studio.data.order import DataOrder
-from studio.errors import OrderError
+from studio.errors import OrderError, reason_of
 from studio.evaluation.order import EvaluationOrder
 from studio.methods import METHODS, AnyMethod
 from studio.places import PLACES, AnyPlace
@@ -173,7 +173,9 @@ def load(path: str | Path, settings: Sequence[str] = ()) -> RunConfig:
             str(path),
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise OrderError(f"{path} cannot be read: {error}.", "Give a YAML text file in UTF-8.", str(path)) from error
+        raise OrderError(
+            f"{path} cannot be read: {reason_of(error)}.", "Give a YAML text file in UTF-8.", str(path)
+        ) from error
     return parse(text, settings, where=str(path))
 
 

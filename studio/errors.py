@@ -146,6 +146,19 @@ SYSTEM_ERRORS: dict[int, tuple[str, str]] = {
 }
 
 
+def reason_of(error: BaseException) -> str:
+    """Why, in a few words and without a full stop: the system's own of its errors, else the first line of what it says.
+
+    Never Python's own way to write an error, such as [Errno 2] or the quotes of a KeyError.
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, KeyError) and error.args:
+        return f"{error.args[0]} is missing"
+    lines = str(error).strip().splitlines()
+    return (lines[0][:200] if lines else re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__)).rstrip(".")
+
+
 def as_studio_error(error: BaseException) -> StudioError | None:
     """A system error as a StudioError with a hint; None for a bug of this program, which shows as a traceback."""
     if isinstance(error, StudioError):
@@ -156,13 +169,14 @@ def as_studio_error(error: BaseException) -> StudioError | None:
     if isinstance(error, TimeoutError):
         return StudioError(f"It took too long: {str(error) or 'no answer came'}.", "Try again.", reason="time")
     if isinstance(error, OSError):
-        file = str(error.filename if error.filename is not None else "a file")
+        file = str(error.filename if error.filename is not None else "a file")  # stands first in some sentences
         what, hint = SYSTEM_ERRORS.get(
             error.errno or 0, ("{0}: " + (error.strerror or str(error) or type(error).__name__) + ".", "Try again.")
         )
         shown = file if len(file) <= 200 else f"{file[:120]}…{file[-40:]}"
+        sentence = what.format(shown, len(os.fsencode(file)))
         return StudioError(
-            what.format(shown, len(os.fsencode(file))),
+            re.sub("^a file", "A file", sentence),
             hint,
             "home",
             "disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None,

@@ -14,7 +14,7 @@ from typing import Any
 
 from studio import crash, credentials, events
 from studio.config import RunConfig
-from studio.errors import RunError
+from studio.errors import RunError, reason_of
 from studio.events import END_STATES, Lock
 from studio.home import PROJECT, home, subfolder
 from studio.run import ALIVE, Run, create, runs, sweep
@@ -76,7 +76,7 @@ def advance() -> Run | None:
             try:
                 reconcile(run)
             except OSError as error:  # one unwritable folder does not block the others
-                print(f"queue: {run.id}: {error}", file=sys.stderr, flush=True)
+                print(f"queue: {run.id}: {reason_of(error)}", file=sys.stderr, flush=True)
         for run in waiting():
             if run.stop_file.exists():
                 run.append("end", state="stopped", cause="Stopped while it was waiting.", attempt=run.attempt())

@@ -19,7 +19,7 @@ from typing import Any
 
 from studio import credentials, events, json_text
 from studio.device import devices
-from studio.errors import DeviceError, ModelError, RunError, StudioError
+from studio.errors import DeviceError, ModelError, RunError, StudioError, reason_of
 from studio.evaluation.endpoint import KEY
 from studio.events import Lock
 from studio.home import PROJECT, subfolder, write_atomic
@@ -235,4 +235,4 @@ def read_request(file: str) -> dict[str, Any]:
     try:
         return json.loads(Path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunError(f"The request cannot be read: {error}.", "Ask again.", "request") from error
+        raise RunError(f"The request cannot be read: {reason_of(error)}.", "Ask again.", "request") from error

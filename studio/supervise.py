@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from studio import crash, credentials, process, queue
-from studio.errors import StudioError
+from studio.errors import StudioError, reason_of
 from studio.events import Lock
 from studio.run import Run
 from studio.runs import claim, end_hooks, launch
@@ -45,7 +45,7 @@ def supervise(run: Run, up: int | None = None) -> int:
         Attempt(run, claimed).execute()
         _evaluate(run)
     except OSError as error:  # not even the end event could be written; the queue is advanced all the same
-        print(f"supervisor of {run.id}: {error}", file=sys.stderr)
+        print(f"supervisor of {run.id}: {reason_of(error)}", file=sys.stderr)
     finally:
         for _, device_lock in claimed:
             device_lock.release()

@@ -14,7 +14,7 @@ import jinja2
 import orjson
 
 from studio import json_text
-from studio.errors import TemplateError, reading_model_file
+from studio.errors import TemplateError, reading_model_file, reason_of
 from studio.home import PROJECT
 from studio.text import assistant_spans, sandbox
 from studio.text.sandbox import CLOSE, OPEN
@@ -244,7 +244,7 @@ class Template:
             LookupError,
         ) as error:
             raise TemplateError(
-                f"The template {self.name!r} cannot render this conversation: {error}.", "", "data.template"
+                f"The template {self.name!r} cannot render this conversation: {reason_of(error)}.", "", "data.template"
             ) from error
 
     @property

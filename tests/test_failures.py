@@ -4,6 +4,7 @@ full disk end it quietly.
 
 from __future__ import annotations
 
+import ast
 import errno
 import json
 import os
@@ -213,3 +214,71 @@ def test_the_order_of_another_version_is_said_to_be_one(
     said = capsys.readouterr().err
     assert "Unknown key hologram" in said
     assert "Another version of the studio" in said
+
+
+# -- words without Python in them
+
+SYSTEM = frozenset(
+    [
+        "OSError",
+        "Exception",
+        "BaseException",
+        "FileNotFoundError",
+        "PermissionError",
+        "BrokenPipeError",
+        "TimeoutError",
+        "TimeoutExpired",
+        "KeyError",
+        "IndexError",
+        "BadZipFile",
+        "DECOMPRESSION_ERRORS",
+        "EOFError",
+    ]
+)
+
+
+def raw_words() -> list[str]:
+    """Where a sentence repeats an error of the system or of Python as Python writes it: [Errno 2], a KeyError's quotes.
+
+    Python's name of an error alone is left to logs, to bugs of ours, and to the programs of the user's own.
+    """
+    found = []
+    for file in sorted((PROJECT / "studio").rglob("*.py")):
+        for handler in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(handler, ast.ExceptHandler) or not handler.name or handler.type is None:
+                continue
+            caught = {node.id for node in ast.walk(handler.type) if isinstance(node, ast.Name)}
+            caught |= {node.attr for node in ast.walk(handler.type) if isinstance(node, ast.Attribute)}
+            if caught & SYSTEM:
+                found += [
+                    f"{file.relative_to(PROJECT)}:{node.lineno}"
+                    for node in ast.walk(handler)
+                    if isinstance(node, ast.FormattedValue)
+                    and ast.unparse(node.value) in (handler.name, f"str({handler.name})", f"repr({handler.name})")
+                ]
+    return found
+
+
+def test_no_sentence_repeats_an_error_as_python_writes_it() -> None:
+    others = ("queue.py", "attempt.py")  # lines of the log, and a bug of ours
+    assert [place for place in raw_words() if not place.partition(":")[0].endswith(others)] == []
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "/x"), "No such file or directory"),
+        (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
+        (KeyError("labels"), "labels is missing"),
+        (BrokenPipeError(), "Broken Pipe Error"),
+        (ValueError("Two lines.\nof words"), "Two lines"),
+    ],
+)
+def test_a_reason_in_words(error: Exception, words: str) -> None:
+    assert errors.reason_of(error) == words
+
+
+def test_a_sentence_begins_with_a_capital_where_no_file_is_known() -> None:
+    told = errors.as_studio_error(OSError(errno.EFBIG, "File too large"))
+    assert told is not None
+    assert told.message.startswith("A file would be larger")

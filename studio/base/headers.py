@@ -16,7 +16,7 @@ from typing import Any
 from studio import credentials, json_text
 from studio.base import families
 from studio.base.hub import errors, first_line, unreachable
-from studio.errors import ModelError
+from studio.errors import ModelError, reason_of
 from studio.home import PROJECT, subfolder, temporary_path, write_atomic
 
 Headers = tuple[dict[str, Any], dict[str, tuple[str, tuple[int, ...]]]]
@@ -82,7 +82,9 @@ def gguf(path: Path) -> Headers:
     try:
         reader = GGUFReader(path)
     except (OSError, ValueError, IndexError) as error:
-        raise ModelError(f"{path} is no readable GGUF file: {error}.", "Download it again.", "model") from error
+        raise ModelError(
+            f"{path} is no readable GGUF file: {reason_of(error)}.", "Download it again.", "model"
+        ) from error
     values = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.")}
     kind = str(values.get("general.architecture"))
     if kind not in GGUF_NAMES:

@@ -16,7 +16,7 @@ from studio.data.editing.rows import rows_of
 from studio.data.editing.saving import write
 from studio.data.editing.scan import resolved
 from studio.data.editing.state import State
-from studio.errors import DataError
+from studio.errors import DataError, reason_of
 
 
 def add(parsers: Any, common: ArgumentParser) -> None:
@@ -66,7 +66,7 @@ def _operations(name: str) -> list[dict[str, Any]]:
         text = sys.stdin.read() if name == "-" else Path(name).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"{name} cannot be read: {error}.", "Give a file of JSON Lines, one operation a line.", "--ops"
+            f"{name} cannot be read: {reason_of(error)}.", "Give a file of JSON Lines, one operation a line.", "--ops"
         ) from error
     found = []
     for number, line in enumerate(text.split("\n"), 1):

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from studio import benchmark, evaluating, judge, queue
 from studio.commands import tell
-from studio.errors import OrderError, wrong_setting
+from studio.errors import OrderError, reason_of, wrong_setting
 from studio.evaluation import harness
 from studio.evaluation.order import ROWS, EvaluationOrder
 from studio.export.evaluation import FIGURES
@@ -111,7 +111,9 @@ def _order(args: Namespace, config: Any, request: dict[str, Any]) -> EvaluationO
     except ValidationError as error:
         raise wrong_setting(error, "evaluation") from error
     except (OSError, ValueError) as error:
-        raise OrderError(f"The order of the evaluation cannot be read: {error}.", "Give JSON.", "evaluation") from error
+        raise OrderError(
+            f"The order of the evaluation cannot be read: {reason_of(error)}.", "Give JSON.", "evaluation"
+        ) from error
 
 
 def show(answer: dict[str, Any]) -> None:

@@ -125,8 +125,9 @@ def as_page(args: Namespace) -> dict[str, Any]:
     """Write the report; without OUT, into the run's folder."""
     one = find(args.model)
     out = Path(args.out).expanduser().absolute() if args.out else one.folder / "report.html"
+    text = report(one)
     try:
-        write_atomic(out, report(one))
+        write_atomic(out, text)
     except OSError as error:
         raise ExportError(
             f"{out} cannot be written: {error.strerror}.",

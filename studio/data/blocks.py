@@ -20,7 +20,7 @@ from studio.data.lenient_json import repair
 from studio.data.nested_rows import expand_row, rows_within
 from studio.data.sheets import sheet_rows
 from studio.data.tables import arrow_rows, csv_rows
-from studio.errors import DataError
+from studio.errors import DataError, reason_of
 from studio.text.marks import speaker, turns_in
 
 LINES_CHECKED = 200  # lines
@@ -34,7 +34,7 @@ def blocks(path: Path, container: Container) -> Iterator[Block]:
         yield from expand_blocks(_blocks(path, container))
     except DECOMPRESSION_ERRORS as error:
         raise DataError(
-            f"{path.name} breaks off or is damaged: {error}.", "Fetch or pack the file again.", path.name
+            f"{path.name} breaks off or is damaged: {reason_of(error)}.", "Fetch or pack the file again.", path.name
         ) from error
 
 

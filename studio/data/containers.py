@@ -16,7 +16,7 @@ from studio.data.encodings import check_encoding, encoding_of
 from studio.data.files import office
 from studio.data.foreign import CHOOSE_HINT, MAKE_HINT, refuse_magic, refuse_notation
 from studio.data.nested_rows import rows_within
-from studio.errors import DataError
+from studio.errors import DataError, reason_of
 
 HEAD_BYTES = 1 << 18  # bytes looked at
 # no JSON: [Verse 1], [12:30] Ann: …, [12.03.24, 10:01] Ann: …
@@ -59,7 +59,7 @@ def container_of(path: Path, encoding: str = "auto") -> Container:
             head = file.read(HEAD_BYTES)
     except DECOMPRESSION_ERRORS as error:
         raise DataError(
-            f"{path.name} is packed ({compression}) but damaged: {error}.", "Pack it again.", path.name
+            f"{path.name} is packed ({compression}) but damaged: {reason_of(error)}.", "Pack it again.", path.name
         ) from error
     if not head.strip(b" \t\r\n\x00" + BOM):
         raise DataError(f"{path.name} is empty.", "Choose a file that holds rows.", path.name)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
-from studio.errors import DataError
+from studio.errors import DataError, reason_of
 from studio.home import subfolder
 
 DATA_ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".xlsx")
@@ -151,7 +151,7 @@ class Files:
         # RuntimeError: a password is needed, or (NotImplementedError) an unknown compression
         except (zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError) as error:
             raise DataError(
-                f"{path.name} cannot be unpacked: {error}.", "Pack it again, without a password.", path.name
+                f"{path.name} cannot be unpacked: {reason_of(error)}.", "Pack it again, without a password.", path.name
             ) from error
         self._choose(_files_below(folder), path.name, folder)
 
@@ -173,7 +173,7 @@ def office(path: Path) -> str:
             names = [name.lower() for name in archive.namelist()]
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise DataError(
-            f"{path.name} is a ZIP or Excel file, but damaged: {error}.", "Pack or save it again.", path.name
+            f"{path.name} is a ZIP or Excel file, but damaged: {reason_of(error)}.", "Pack or save it again.", path.name
         ) from error
     if any(name.startswith("xl/") for name in names):
         return "xlsx"

@@ -15,7 +15,7 @@ from studio.data.formats.fields import REASONING
 from studio.data.layouts import multiple_choice
 from studio.data.roles import CONTENT_KEYS, MESSAGE_COLUMNS, ROLE_KEYS, ROLES
 from studio.data.tracked_row import without
-from studio.errors import DataError
+from studio.errors import DataError, reason_of
 
 # part named by hand -> the column the formats know it by
 PARTS = {
@@ -254,7 +254,7 @@ def from_dataset_info(path: Path, name: str) -> tuple[str, dict[str, Any]]:
         entries = json_text.read(path.read_text(encoding="utf-8"), path.name)
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{path.name} cannot be read as dataset_info.json: {error}.", "Check the file.", path.name
+            f"{path.name} cannot be read as dataset_info.json: {reason_of(error)}.", "Check the file.", path.name
         ) from error
     entry = entries.get(name) if isinstance(entries, dict) else None
     if not isinstance(entry, dict):

@@ -13,7 +13,7 @@ from studio.data.block import ROWS_PER_BLOCK, Block
 from studio.data.containers import Container
 from studio.data.dialects import header_of
 from studio.data.tables import PLAIN_TYPES, RowBuilder
-from studio.errors import DataError
+from studio.errors import DataError, reason_of
 
 MERGED = re.compile(rb"<mergeCell ")
 FORMULA_WITHOUT_RESULT = re.compile(rb"<f\b[^>]*(?:/>|>[^<]*</f>)(?:<v\s*/>|<v></v>)?</c>")
@@ -87,7 +87,7 @@ def _filled_sheets(path: Path) -> list[Sheet]:
             ]
     except Exception as error:  # openpyxl and its parser raise what they like on a damaged file
         raise DataError(
-            f"{path.name} is a ZIP or Excel file, but damaged: {error}.",
+            f"{path.name} is a ZIP or Excel file, but damaged: {reason_of(error)}.",
             "Open it in Excel and save it again, or as CSV.",
             path.name,
         ) from error

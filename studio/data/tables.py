@@ -15,7 +15,7 @@ from typing import IO, Any
 from studio.data.block import ROWS_PER_BLOCK, Block
 from studio.data.compression import open_decompressed
 from studio.data.containers import Container
-from studio.errors import DataError
+from studio.errors import DataError, reason_of
 
 CLASSES_NOTE = "The numbers in {} stand for classes; read are their names: {}."
 PLAIN_TYPES = frozenset((str, int, float, bool, type(None)))
@@ -150,7 +150,7 @@ def arrow_rows(path: Path, container: Container) -> Iterator[Block]:
                 yield block
     except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter: a column's name is no text
         raise DataError(
-            f"{path.name} is a damaged {container.name} file: {error}.", "Write the file again.", path.name
+            f"{path.name} is a damaged {container.name} file: {reason_of(error)}.", "Write the file again.", path.name
         ) from error
 
 

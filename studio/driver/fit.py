@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from studio import credentials
 from studio.driver import nvidia
 from studio.driver.build import Build, build, install
-from studio.errors import DeviceError
+from studio.errors import DeviceError, reason_of
 from studio.home import PROJECT, subfolder, write_atomic
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def ask(device: Device, environment: dict[str, str]) -> dict[str, Any]:
         answer = json.loads(completed.stdout.strip().splitlines()[-1])
     except (subprocess.TimeoutExpired, ValueError, IndexError) as error:
         raise DeviceError(
-            f"torch did not say what it sees: {type(error).__name__}.",
+            f"torch did not say what it sees: {reason_of(error)}.",
             "Start `python -c 'import torch; print(torch.cuda.is_available())'` and read what it says.",
             "device",
         ) from error

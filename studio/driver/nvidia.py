@@ -11,6 +11,7 @@ import os
 from typing import Any, NamedTuple
 
 from studio.driver.card import Card, Notice
+from studio.errors import reason_of
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 LOST = ("lost", "requires restart", "reset required")
@@ -76,7 +77,10 @@ def _library() -> tuple[Any, list[Notice]]:
         if "mismatch" not in str(error).lower():
             return None, []
         return None, [
-            Notice(f"NVIDIA's driver does not answer: {error}.", "It was updated while it ran: restart the computer.")
+            Notice(
+                f"NVIDIA's driver does not answer: {reason_of(error)}.",
+                "It was updated while it ran: restart the computer.",
+            )
         ]
     _session[:] = [pynvml, os.getpid()]
     return pynvml, []

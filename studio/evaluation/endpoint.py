@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from studio.errors import OrderError
+from studio.errors import OrderError, reason_of
 from studio.knob import OPTIMISATION
 
 KEY = "STUDIO_JUDGE_KEY"
@@ -52,7 +52,7 @@ def check_url(url: str, key: str = KEY, where: str = "judge.url") -> None:
     try:
         found = socket.getaddrinfo(parts.hostname, port or 443, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise OrderError(f"{parts.hostname} is not known: {error}.", "Check the address.", where) from error
+        raise OrderError(f"{parts.hostname} is not known: {reason_of(error)}.", "Check the address.", where) from error
     addresses = [ipaddress.ip_address(entry[4][0].partition("%")[0]) for entry in found]
     plain = [getattr(address, "ipv4_mapped", None) or address for address in addresses]
     if any(each.is_link_local or each.is_multicast or each.is_unspecified for each in plain):

@@ -12,6 +12,7 @@ import os
 from typing import Any
 from urllib.parse import urlsplit
 
+from studio.errors import reason_of
 from studio.events import END_STATES, Lock
 from studio.home import subfolder
 from studio.run import ALIVE, Run, runs, summary
@@ -110,7 +111,7 @@ def pause_space(run: Run) -> None:
         except (HfHubHTTPError, OSError) as error:
             _warn(
                 run,
-                f"The Space was not paused: {type(error).__name__}.",
+                f"The Space was not paused: {reason_of(error)}.",
                 "Its token must be allowed to write to this Space.",
             )
 

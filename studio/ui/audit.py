@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from studio.errors import reason_of
 from studio.home import home
 from studio.ui.who import Requester
 
@@ -41,7 +42,7 @@ def write(requester: Requester, what: str, values: tuple[Any, ...] = (), outcome
     except OSError as error:
         if str(error) not in _reported:
             _reported.add(str(error))
-            print(f"The audit log cannot be written: {error}.", file=sys.stderr)
+            print(f"The audit log cannot be written: {reason_of(error)}.", file=sys.stderr)
 
 
 def _append(file: Path, line: str) -> None:

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from studio.errors import StudioError
+from studio.errors import StudioError, reason_of
 
 ASKING = "The studio goes on asking, and this page looks again by itself. Check the network, or HF_ENDPOINT."
 AGAIN = 60.0  # seconds before a thing that failed is asked anew
@@ -40,7 +40,7 @@ class PendingCall:
         except StudioError as error:
             self.error = error
         except Exception as error:  # noqa: BLE001 - the top of a thread: whoever asks is told
-            self.error = StudioError(f"{type(error).__name__}: {str(error)[:200]}", "Try again.", reason="network")
+            self.error = StudioError(f"{reason_of(error)}.", "Try again.", reason="network")
         self.over.set()
 
 

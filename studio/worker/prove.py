@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from studio import device, model, token_rows
-from studio.errors import DeviceError, StudioError
+from studio.errors import DeviceError, StudioError, reason_of
 from studio.kernels import IGNORE_INDEX
 from studio.talk import room
 from studio.talk.reference import ModelReference, of_folder, resolve
@@ -160,7 +160,8 @@ def of_gguf(file: Path, order: dict[str, Any]) -> dict[str, Any]:
     except (StudioError, ValueError, RuntimeError, KeyError, NotImplementedError, OSError) as error:
         if not sides:
             raise DeviceError(
-                f"transformers does not read this GGUF file ({error}), and no llama.cpp is installed to ask.",
+                f"transformers does not read this GGUF file ({reason_of(error)}), and no llama.cpp is installed to "
+                "ask.",
                 "pip install xllamacpp",
                 "gguf",
             ) from error

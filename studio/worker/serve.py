@@ -44,10 +44,13 @@ Events = asyncio.Queue[Event]
 
 
 class Server:
-    """The routes. Every one requires the key as `Authorization: Bearer KEY`."""
+    """The routes. Every one requires the key as `Authorization: Bearer KEY`.
 
-    def __init__(self, scheduler: BatchScheduler, key: str):
-        self.scheduler, self.key = scheduler, key
+    own: the studio's own server, whose key no other program gets: it also loads and unloads models, and ends itself.
+    """
+
+    def __init__(self, scheduler: BatchScheduler, key: str, own: bool = False):
+        self.scheduler, self.key, self.own = scheduler, key, own
         self.end: Callable[[], None] = lambda: None
         self.created, self.started = int(time.time()), time.monotonic()
 
@@ -57,12 +60,17 @@ class Server:
             ("/v1/models/{name:path}", self.model, "GET"),
             ("/v1/chat/completions", self.complete, "POST"),
             ("/v1/completions", self.continue_text, "POST"),
+        ]
+        own_routes = [
             ("/studio/status", self.status, "GET"),
             ("/studio/load", self.load, "POST"),
             ("/studio/unload", self.unload, "POST"),
             ("/studio/end", self.finish, "POST"),
         ]
-        guarded = [Route(path, self._guarded(function), methods=[method]) for path, function, method in routes]
+        guarded = [
+            Route(path, self._guarded(function), methods=[method])
+            for path, function, method in routes + (own_routes if self.own else [])
+        ]
         # other programs' pages may ask: what protects is the key, which no browser sends by itself
         cors = Middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"], max_age=600)
         return Starlette(
@@ -321,7 +329,7 @@ def main(arguments: list[str]) -> int:
     base = f"http://{address.authority(args.host, listener.getsockname()[1])}"
     threads = int(os.environ.get("STUDIO_CHAT_THREADS") or device.cores())
     scheduler = BatchScheduler(threads, names=args.models)
-    server = Server(scheduler, key)
+    server = Server(scheduler, key, own=args.page)
     http = uvicorn.Server(
         uvicorn.Config(server.app(), log_level="warning", timeout_graceful_shutdown=1, lifespan="off")
     )

@@ -323,7 +323,7 @@ def test_the_csv_reads_back_as_it_was() -> None:
         "row": 7,
         "prompt": 'Say "hi",\nthen go',
         "reference": "你好",
-        "base": "",
+        "base": "-5",
         "tuned": "=1+1",
         "change": 1.0,
         "finish": {"base": "stop", "tuned": "length"},
@@ -332,7 +332,8 @@ def test_the_csv_reads_back_as_it_was() -> None:
     text = table.as_csv([row])
     assert text.startswith("\ufeff"), "by which spreadsheets read Chinese"
     (read,) = csv.DictReader(io.StringIO(text[1:]))
-    assert (read["prompt"], read["reference"], read["tuned"]) == (row["prompt"], "你好", "=1+1")
+    assert (read["prompt"], read["reference"], read["tuned"]) == (row["prompt"], "你好", "'=1+1")
+    assert read["base"] == "-5", "a number is no formula"
     assert (read["tuned_exact_match"], read["base_finish"]) == ("1.0", "stop")
 
 

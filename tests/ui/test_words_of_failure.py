@@ -336,3 +336,22 @@ def test_every_refusal_of_the_system_has_its_chinese() -> None:
         assert told is not None
         for text in (told.message, told.hint):
             assert any("\u4e00" <= sign <= "\u9fff" for sign in words.translate(text, "zh")), text
+
+
+@pytest.mark.parametrize("number", errors.SYSTEM_ERRORS, ids=errno.errorcode.get)
+def test_what_the_system_refuses_is_said_in_chinese_too(number: int) -> None:
+    for file in ("/home/me/rows.json", None):
+        told = errors.as_studio_error(OSError(number, os.strerror(number), file))
+        assert told is not None
+        said = words.explain(told, "zh")
+        for text in (said["message"], said["hint"]):
+            assert text
+            assert not set("abcdefghijklmnopqrstuvwxyz ") & set(
+                text.replace("/home/me/rows.json", "")
+                .replace("--home", "")
+                .replace("STUDIO_HOME", "")
+                .replace("--port", "")
+                .replace("--host", "")
+                .replace("ulimit -n", "")
+                .replace(" ", "")
+            ), text

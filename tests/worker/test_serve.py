@@ -355,3 +355,19 @@ def test_killed_server_is_noticed_and_started_again(home: Path, tiny_model: Path
     assert chat.end() > 0
     assert not server.ready()
     assert chat.end() == 0
+
+
+def test_the_key_of_a_served_model_opens_no_other_model_and_ends_nothing() -> None:
+    """`serve` gives its key to other programs; only the page's own server loads, unloads and ends itself by it."""
+    from starlette.testclient import TestClient
+
+    from studio.worker.batch_scheduler import BatchScheduler
+    from studio.worker.serve import Server
+
+    ways = (("GET", "status"), ("POST", "load"), ("POST", "unload"), ("POST", "end"))
+    scheduler = BatchScheduler(1)
+    for own in (False, True):
+        asked = TestClient(Server(scheduler, "key", own).app(), headers={"Authorization": "Bearer key"})
+        answers = [asked.request(method, f"/studio/{name}", content="{") for method, name in ways]
+        assert all((answer.status_code == 404) != own for answer in answers), own
+    assert scheduler.inbox.empty()

@@ -15,7 +15,7 @@ from studio.data.editing.cell_operations import Insert, Operation, Remove, Row, 
 from studio.data.editing.cells import map_texts
 from studio.data.editing.fixes import TEXT_FIXES, TURN_FIXES, apply_fix
 from studio.data.problem import KINDS
-from studio.errors import DataError
+from studio.errors import DataError, reason_of
 from studio.text.patterns import compile_pattern
 
 # that a pattern may take for one text; ten times that when it is applied again, on a busier computer
@@ -113,7 +113,7 @@ class Replace(Operation):
             raise self._slow() from None
         except (regex.error, IndexError, KeyError) as error:
             raise DataError(
-                f"The replacement {self.put[:80]!r} does not fit the pattern: {error}.",
+                f"The replacement {self.put[:80]!r} does not fit the pattern: {reason_of(error)}.",
                 r"Groups are named \1 or \g<name>.",
                 "put",
             ) from error
