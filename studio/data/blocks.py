@@ -24,6 +24,7 @@ from studio.errors import DataError, reason_of
 from studio.text.marks import speaker, turns_in
 
 LINES_CHECKED = 200  # lines
+COMMAS = ["commas behind the last entry were left out"]
 DIGITS_AS_ZEROS = bytes(ord("0") if chr(byte) in "0123456789" else ord(".") for byte in range(256))
 LONG_NUMBER = b"0" * 20  # orjson makes a float of a whole number beyond 64 bits
 
@@ -152,6 +153,12 @@ def _parse_with_json(block: Block, text: bytes, line: int, error: orjson.JSONDec
             f"Line {line} holds bytes that are not UTF-8 (byte {broken.start + 1} of the line).",
         )
     except (ValueError, RecursionError):
+        repaired, repairs = repair(text.decode(errors="surrogateescape").rstrip(", \t"))
+        with contextlib.suppress(ValueError, RecursionError):
+            if repaired.strip():
+                block.add(json.loads(repaired), line)
+            block.notes.append(f"Some lines are not strict JSON: {', '.join(repairs or COMMAS)}.")
+            return
         block.add_bad(
             line,
             "not_json",

@@ -80,12 +80,14 @@ def _chunk(conversations: list[dict[str, Any]], numbers: np.ndarray, problems: P
     names = [turn["role"] for turn in flat]
     sizes = np.array(list(map(len, names)), np.int64)
     data, text_ends, broken = concatenated([turn["content"] for turn in flat])
+    has_extra_keys = max(map(len, flat), default=0) > 2  # turns that say more than role and content
     answers = sizes == len("assistant")  # no other role has as many letters
+    if has_extra_keys:  # words before a call are no whole answer
+        answers &= np.fromiter(("tool_calls" not in turn for turn in flat), np.bool_, len(flat))
     _check(_Texts(data, text_ends, names, row_ends, numbers), answers, broken, problems)
     fields = [_strings("".join(names).encode(), np.cumsum(sizes)), _strings(data, text_ends)]
     turn_structs = pa.StructArray.from_arrays(fields, fields=list(MESSAGES.value_type))
     lists = pa.ListArray.from_buffers(MESSAGES, len(row_ends), [None, _offsets(row_ends)], children=[turn_structs])
-    has_extra_keys = max(map(len, flat), default=0) > 2  # turns that say more than role and content
     identities = (
         list(map(_extra_identity, conversations, turns))
         if has_extra_keys or (conversations and not COMPARED.isdisjoint(conversations[0]))

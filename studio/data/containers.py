@@ -14,7 +14,7 @@ from studio.data.compression import DECOMPRESSION_ERRORS, compression_of, open_d
 from studio.data.dialects import Dialect, dialect_of
 from studio.data.encodings import check_encoding, encoding_of
 from studio.data.files import office
-from studio.data.foreign import CHOOSE_HINT, MAKE_HINT, refuse_magic, refuse_notation
+from studio.data.foreign import ANKI_HINT, CHOOSE_HINT, MAKE_HINT, refuse_magic, refuse_notation
 from studio.data.nested_rows import rows_within
 from studio.errors import DataError, reason_of
 
@@ -71,6 +71,7 @@ def container_of(path: Path, encoding: str = "auto") -> Container:
         kind = "a ZIP archive in a packed file" if compression else office(path) or "a ZIP archive inside another"
         if kind != "xlsx":
             hint = "Unpack it, or save the table as CSV." if "archive" in kind else MAKE_HINT
+            hint = ANKI_HINT if "Anki" in kind else hint
             raise DataError(f"{path.name} is {kind}, not data.", hint, path.name)
         return Container("xlsx")
     refuse_magic(path, head.removeprefix(BOM), compression)

@@ -8,7 +8,7 @@ from typing import Any
 
 from studio.data.formats import NESTED, ReportProblem, as_row, kto, text
 from studio.data.formats.flags import ROW_FLAGS, SPLIT_COLUMNS, check_split, marked_out
-from studio.data.layouts import OBJECTS, layout_of, multiple_choice, possible, rewritten
+from studio.data.layouts import OBJECTS, layout_of, multiple_choice, possible, rewritten, two_answers
 from studio.data.mapping import normalized_mapping, renamer
 
 FLAGGED = kto.LABELS | ROW_FLAGS | SPLIT_COLUMNS
@@ -61,7 +61,7 @@ class Converter:
             return True
         if not self.is_sft or not kto.bad(row) or (label := kto.labelled(row)) in self.mapped_columns:
             return False
-        if layout_of(row) is multiple_choice:  # its label names the right choice
+        if layout_of(row) in (multiple_choice, two_answers):  # its label names the right choice
             return False
         report("bad_answer", label, row[label])
         return True

@@ -12,17 +12,24 @@ from studio.data.converter import Converter
 from studio.data.formats import Row, as_row, fitting, formats
 from studio.data.formats.context import CONTEXT
 from studio.data.formats.fields import kind
+from studio.data.formats.flags import HELD_OUT
 from studio.data.formats.messages import is_turn, role_of
-from studio.data.layouts import layout_of, rewritten
+from studio.data.layouts import layout_of, rewritten, two_answers
 from studio.data.mapping import PARTS, format_of, options, value_at
 from studio.data.problem import KINDS
 from studio.data.rated import has_ratings
 from studio.data.roles import MESSAGE_COLUMNS, ROLE_KEYS
 from studio.errors import DataError
 
-QUESTION_NAMES = re.compile(r"input|quest|prompt|query|instruct|ask|frage|问|输入|user|human|problem", re.IGNORECASE)
+QUESTION_NAMES = re.compile(
+    r"input|quest|prompt|query|instruct|ask|user|human|problem|message|review|faq|frage|anweis|pregunta|pergunta|"
+    r"domanda|instru[cç]|вопрос|질문|问|問|指令|指示|提示|用户|用戶|输入|入力",
+    re.IGNORECASE,
+)
 ANSWER_NAMES = re.compile(
-    r"output|answer|respon|reply|target|complet|antwort|答|输出|assistant|solution|summary|translation", re.IGNORECASE
+    r"output|answer|respon|reply|target|complet|assistant|solution|summary|translation|antwort|ausgabe|r[ée]ponse|"
+    r"respuesta|salida|resposta|risposta|ответ|답|答|回复|回覆|输出|出力|助手|応答",
+    re.IGNORECASE,
 )
 PATH_ANSWERS = re.compile(rf"{ANSWER_NAMES.pattern}|annotation|result|choices|label", re.IGNORECASE)
 PATH_LABELS = re.compile(
@@ -30,7 +37,27 @@ PATH_LABELS = re.compile(
     r"created_at|updated_at)$"
 )
 NUMBERS = re.compile(r"(?:\.\d+)+$")  # of entries, at the end of a path
-SYSTEM_NAMES = re.compile(r"system", re.IGNORECASE)
+PART_NAMES = {  # of columns nobody knows
+    "answer": ANSWER_NAMES,
+    "system": re.compile(r"system|系统|系統", re.IGNORECASE),
+    "input": re.compile(r"eingabe|entrada|entrée|输入$|入力|입력|ввод", re.IGNORECASE),
+    "prompt": QUESTION_NAMES,
+}
+BETTER_NAMES = re.compile(
+    r"(?<![a-z])(?:chosen|prefer|better|best|good|win|positiv|accept|correct|gut)|好|优|優|正", re.IGNORECASE
+)
+WORSE_NAMES = re.compile(
+    r"(?<![a-z])(?:reject|worse|worst|bad|los|negativ|dispref|non_?pref|incorrect|schlecht)|坏|壞|差|劣|负|錯|错",
+    re.IGNORECASE,
+)
+CHINESE = {  # part -> names of columns in Chinese
+    "instruction": "指令 问 问题 問題 提问 提問 用户 用戶 用户输入 用户问题 提示词",
+    "input": "输入 輸入",
+    "output": "输出 輸出 回复 回覆 答 答案 回答 助手 模型输出 模型回答 参考答案",
+    "system": "系统 系統 系统提示 系统提示词",
+    "messages": "对话 對話 消息",
+}
+NAMED_PARTS = PARTS | {name: part for part, names in CHINESE.items() for name in names.split()}
 REJECTED = frozenset(("rejected", "non_preferred_output", "rejected_response", "rejected_messages"))
 LABELS = frozenset(
     ("label", "labels", "class", "category", "sentiment", "intent", "emotion", "topic", "gold_label", "label_text",
@@ -57,6 +84,10 @@ TELLTALES: tuple[tuple[frozenset[str], str], ...] = (  # columns that say what a
         frozenset(("tokens", "ner_tags")),
         "These are words with tags. Write each row as a question with the text and an answer with what is to be found.",
     ),
+)
+SAVE_EACH = (
+    "python -c \"import json, sys; [json.dump(rows, open(name + '.json', 'w')) for name, rows in "
+    'json.load(sys.stdin).items()]"'
 )
 MAX_PATH_DEPTH = 6  # objects and lists around a text
 SAMPLE_ROWS = 200  # rows
@@ -119,10 +150,20 @@ def _unknown_layout(columns: list[str], rows: list[Any], name: str) -> DataError
     if hint:
         return DataError(message, hint, name)
     sampled = [row for row in map(as_row, rows[:SAMPLE_ROWS]) if isinstance(row, dict)]
-    if len(rows) == 1:
+    if has_ratings(sampled):
+        hint = (
+            "These are rated answers. For stage dpo, pairs of a better and a worse one are made by: python -m studio "
+            f"pairs {name} pairs.jsonl"
+        )
+        return DataError(message, hint, name)
+    if len(rows) == 1 and not name.lower().endswith((".csv", ".tsv")):
         values = list(sampled[0].values())
         if sum(isinstance(value, list) for value in values) > 1:
             hint = "Where these hold lists of rows, save the one to train on in a file of its own."
+            if "train" in columns and HELD_OUT.issuperset({*columns} - {"train"}):
+                hint = (
+                    f"Save each in a file of its own, and name them as data.train and data.eval: {SAVE_EACH} < {name}"
+                )
             return DataError(message, hint, name)
         if len(columns) > 1 and all(isinstance(value, str) for value in values) and any(" " in c for c in columns):
             return DataError(
@@ -136,12 +177,6 @@ def _unknown_layout(columns: list[str], rows: list[Any], name: str) -> DataError
     if any(len(column) > 40 or column.endswith((".", "?", "!")) for column in columns):
         hint = "If the first line is a row already, write the names of the columns in a line above it: "
         hint += ",".join(["prompt", "completion", *("more" * (n > 2) for n in range(3, len(columns) + 1))])
-        return DataError(message, hint, name)
-    if has_ratings(sampled):
-        hint = (
-            "These are rated answers. For stage dpo, pairs of a better and a worse one are made by: python -m studio "
-            f"pairs {name} pairs.jsonl"
-        )
         return DataError(message, hint, name)
     return DataError(message, _layout_hint(columns, sampled, name), "data.mapping")
 
@@ -159,10 +194,16 @@ def _layout_hint(columns: list[str], rows: list[Row], name: str) -> str:
     if hint := _conversation_hint(columns, rows):
         return hint
     texts = [column for column in _text_columns(rows) if not _is_label(column, rows)]
-    mapping = {}
-    for part, names in (("prompt", QUESTION_NAMES), ("answer", ANSWER_NAMES), ("system", SYSTEM_NAMES)):
-        if column := next((c for c in texts if names.search(c)), None):
+    if hint := _comparison_hint(texts, rows):
+        return hint
+    mapping: dict[str, str] = {}
+    for part, names in PART_NAMES.items():
+        if column := next((c for c in texts if names.search(c) and c not in mapping.values()), None):
             mapping[part] = column
+    if "prompt" not in mapping and "input" in mapping:
+        mapping["prompt"] = mapping.pop("input")
+    if len(texts) == 2 and [*mapping] == ["answer"]:
+        mapping["prompt"] = next(column for column in texts if column != mapping["answer"])
     question, answer = mapping.get("prompt"), mapping.get("answer")
     if question and answer and question != answer and all(_is_list_of_texts(row.get(answer)) for row in rows):
         first = {**mapping, "answer": f"{answer}.0"}
@@ -171,11 +212,9 @@ def _layout_hint(columns: list[str], rows: list[Row], name: str) -> str:
     if not answer and (hint := _class_hint(columns, texts, rows) or _path_hint(rows)):
         return hint
     if question and answer and question != answer and _mapping_works(mapping, rows):
+        mapping = {part: mapping[part] for part in ("prompt", "input", "answer", "system") if part in mapping}
         named = ", ".join(f"{part}: {c}" for part, c in mapping.items())
-        return (
-            f"Say which column holds what, as in mapping: {{{named}}}; or rename the columns, as in "
-            f"{{instruction, output}}."
-        )
+        return f"Say which column holds what: {options(mapping)}; in an order: mapping: {{{named}}}."
     if len(texts) == 2 and not answer and _mapping_works({"prompt": texts[0], "answer": texts[1]}, rows):
         return _two_texts_hint(*texts) + _on_first_line(name)
     if question and not answer:
@@ -199,6 +238,24 @@ def _layout_hint(columns: list[str], rows: list[Row], name: str) -> str:
     return (
         'No column holds a question or an answer as text. Write each row as {"instruction": "…", "output": "…"} or '
         '{"messages": [{"role", "content"}, …]}; then no mapping is needed.'
+    )
+
+
+def _comparison_hint(texts: list[str], rows: list[Row]) -> str:
+    """How to learn from two answers, one of them the better one; "" where no two columns look like that."""
+    worse = next((column for column in texts if WORSE_NAMES.search(column)), None)
+    better = next((column for column in texts if column != worse and BETTER_NAMES.search(column)), None)
+    pair = (better, worse) if better and worse else two_answers.answer_columns(tuple(texts))
+    if not pair:
+        return ""
+    others = [column for column in texts if column not in pair]
+    asked = next(filter(QUESTION_NAMES.search, others), next(iter(others), None))
+    mapping = {"prompt": asked, "chosen": pair[0], "rejected": pair[1]}
+    if asked is None or not _mapping_works(mapping, rows):
+        return ""
+    hint = f"To learn that {pair[0]} is a better answer than {pair[1]}: {options(mapping)}."
+    return (
+        hint if better and worse else f"{hint} Where it is not so in every row, name the better one in a column winner."
     )
 
 
@@ -296,15 +353,16 @@ def _conversation_hint(columns: list[str], rows: list[Row]) -> str:
 def suggest_mapping(rows: list[Any], kind: str, field: str, format: str) -> str:
     """A hint with a mapping that makes unusable rows usable, tried on them; "" where there is none."""
     rows = [row for row in map(as_row, rows) if isinstance(row, dict)]
-    if kind == "unknown_role":
+    if kind in ("unknown_role", "no_assistant"):
         lists = [value for row in rows for value in row.values() if isinstance(value, list)]
         turns = [turn for value in lists for turn in value if isinstance(turn, dict)]
         speakers = [turn[key] for turn in turns for key in ROLE_KEYS if key in turn]
         roles = [s.get("name") if isinstance(s, dict) else s for s in speakers]
         roles = [str(role) for role in roles if isinstance(role, (str, int))]
         names = list(dict.fromkeys(roles))
-        known_roles = {role_of(name) for name in names}
-        unknown_roles = [name for name in names if role_of(name) is None]
+        foreign = {None, "system"} if kind == "no_assistant" else {None}
+        unknown_roles = [name for name in names if role_of(name) in foreign]
+        known_roles = {role_of(name) for name in names if name not in unknown_roles}
         missing_roles = [part for part in ("user", "assistant") if part not in known_roles]
         for parts in (missing_roles, missing_roles[::-1]):
             mapping = dict(zip(parts, unknown_roles))
@@ -386,9 +444,12 @@ def classification_mapping(columns: list[str], unused: list[str], format: str) -
     return {"prompt": text, "answer": label} if label and text and format == "text" else None
 
 
-def match_ignoring_case(columns: list[str]) -> dict[str, str] | None:
-    """A mapping where the columns have names that are known but for case and blanks around them, or None."""
-    parts = {PARTS[part]: column for column in reversed(columns) if (part := column.strip().lower()) in PARTS}
+def match_names(columns: list[str]) -> dict[str, str] | None:
+    """A mapping where the columns have names that are known but for case and blanks, or in Chinese; or None."""
+    names = {column: column.strip().lower() for column in reversed(columns)}
+    parts = {part: c for c, name in names.items() if (part := NAMED_PARTS.get(name))}
+    if "instruction" not in parts and "input" in parts:
+        parts["instruction"] = parts.pop("input")
     enough = {"instruction", "output"} <= set(parts) or "messages" in parts or "text" in parts
     return parts if enough and any(part != column for part, column in parts.items()) else None
 

@@ -118,7 +118,7 @@ def _header_among(rows: list[list[str]]) -> Header:
     found = []
     for above, row in enumerate(rows[:MAX_ABOVE]):
         names = _names(row)
-        hits = sum(name.lower() in _known_columns() for name in names)
+        hits = sum(name.lower() in known_columns() for name in names)
         below = rows[above + 1 :]
         named = hits and _are_names(names) and (not above or (len(names) > 1 and below))
         if named and all(len(set(_names(r))) < len(names) or r[0].lstrip().startswith("#") for r in rows[:above]):
@@ -155,6 +155,7 @@ def _are_names(cells: list[str]) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _known_columns() -> frozenset[str]:
+def known_columns() -> frozenset[str]:
+    """The names of columns that a format knows."""
     names = {name for form in formats().values() for part in form.COLUMNS.values() for name in part}
     return frozenset(names | {"chosen", "rejected", "label", "role"})

@@ -31,6 +31,7 @@ OFFICE_FORMATS = {
     "word/": "a Word document",
     "ppt/": "a presentation",
     "mimetype": "an office document",
+    "collection.anki2": "a deck of Anki",
 }
 
 
@@ -42,6 +43,7 @@ class Files:
 
     def __init__(self, source: str | Path):
         self.paths, self.notes, self.archive, self.stack = [Path(source)], [], "", ExitStack()
+        self.has_channels = False  # an export of Slack: a folder for each channel
         self.passed_over: list[str] = []  # files beside the data that nothing here reads
         path = Path(source)
         try:
@@ -76,6 +78,7 @@ class Files:
         paths = [p for p in paths if not NOT_DATA.match(p.name)]
         lists = [p for p in paths if p.name in SLACK_LISTS]
         lists = lists if {"channels.json", "users.json"} <= {p.name for p in lists} else []
+        self.has_channels = bool(lists)
         files = [p for p in paths if _data_ending(p) and p not in lists]
         self.passed_over += [str(p.relative_to(below)) for p in paths if p in lists or not _data_ending(p)]
         if not files:

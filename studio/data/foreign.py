@@ -12,6 +12,10 @@ CHOOSE_HINT = "Choose a JSON, JSON Lines, CSV, TSV, Excel, Parquet or Arrow file
 UNPACK_HINT = "Unpack it, and choose the file that it holds."
 TO_PARQUET = "Load it in Python, and write it with to_parquet or to_json(…, orient='records', lines=True)."
 MAKE_HINT = "Rows can be made of it: From a document on the Data tab, or `python -m studio make`."
+ANKI_HINT = (
+    "In Anki: File, Export, Notes in Plain Text (.txt). Then take out the lines that begin with #, and write names of "
+    "the columns above the first line, parted as its cells are: prompt, completion."
+)
 MAGIC: dict[bytes, tuple[str, str]] = {  # first bytes -> what it is, what to do
     b"%PDF": ("a PDF", MAKE_HINT),
     b"\xd0\xcf\x11\xe0": ("an old Office file", "Save it as CSV."),
@@ -38,6 +42,15 @@ MAGIC: dict[bytes, tuple[str, str]] = {  # first bytes -> what it is, what to do
     **dict.fromkeys((b"\x80\x03", b"\x80\x04", b"\x80\x05"), ("a pickle of Python", TO_PARQUET)),
 }
 XML = frozenset((".xml", ".xhtml", ".tmx", ".xlf", ".xliff", ".tei", ".rss"))
+SUBTITLES = re.compile(r"(?:WEBVTT|\d+\s*\n\d\d:\d\d:\d\d[,.]\d{3} -->)")
+XML_ROWS = "[{c.tag: ''.join(c.itertext()) for c in r} for r in E.parse(sys.stdin).getroot()]"
+TMX_ROWS = (
+    "[{next(iter(v.attrib.values())): ''.join(v.find('seg').itertext()) for v in u.iter('tuv')} "
+    "for u in E.parse(sys.stdin).iter('tu')]"
+)
+WORDS_ALONE = (
+    "python -c \"import re, sys; print(re.sub(r'(?m)^(WEBVTT.*|\\d+|[\\d:,.]+ --> .*)\\n', '', sys.stdin.read()))\""
+)
 SCRIPT = re.compile(r"(?:export default|module\.exports|var|let|const|window)\b[^\[{]{0,80}[\[{]")
 
 
@@ -67,8 +80,16 @@ def refuse_notation(path: Path, text: str) -> None:
     if ".toml" in endings:
         raise _convertible(path, "TOML", "tomllib", "tomllib.loads(sys.stdin.read())")
     if XML & endings or (begin.startswith("<?xml") and endings.isdisjoint((".txt", ".md"))):
-        rows = "[{c.tag: ''.join(c.itertext()) for c in r} for r in E.parse(sys.stdin).getroot()]"
+        rows = TMX_ROWS if ".tmx" in endings else XML_ROWS
         raise _convertible(path, "XML", "xml.etree.ElementTree as E", rows)
+    if SUBTITLES.match(begin):
+        raise DataError(
+            f"{path.name} holds subtitles: numbers and times stand between the words.",
+            f"Keep the words alone: {WORDS_ALONE} < {path.name} > {path.stem}-words.txt",
+            path.name,
+        )
+    if re.match(r"#(?:separator|html|columns|notetype|deck|tags)[ a-z]*:", begin):
+        raise DataError(f"{path.name} is an export of Anki: its columns have no names.", ANKI_HINT, path.name)
     if ".sql" in endings:
         raise DataError(
             f"{path.name} is SQL, which is not read as data.",

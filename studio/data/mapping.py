@@ -212,6 +212,8 @@ def value_at(row: Any, column: str) -> Any:
             row = json_text.read(row)
         except ValueError:
             return MISSING
+    if isinstance(row, str) and column == "0":  # one text among lists of texts
+        return row
     if isinstance(row, dict) and column in row:
         return row[column]
     if isinstance(row, list):

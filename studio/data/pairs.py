@@ -164,7 +164,8 @@ def cautions(figures: dict[str, Any] | None) -> list[str]:
         longer = "longer" if share > 0.5 else "shorter"
         return [
             f"The chosen answer is the {longer} one in {max(share, 1 - share):.0%} of the pairs: the model may learn "
-            f"to write {longer} answers instead of better ones. stage.loss sigmoid_norm or simpo counts per token."
+            f"to write {longer} answers instead of better ones. Loss of a pair (stage.loss) sigmoid_norm or simpo "
+            "counts per token."
         ]
     good, bad = figures["good"], figures["bad"]
     if not good or not bad:

@@ -7,6 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
 Severity = Literal["refused", "cut", "suspicious"]
+OWN_HINT = {  # a part of the reasons that a kind's hint fits
+    "wrong_type": "text",
+    "columns": "cells, the header",
+    "odd_call": "no JSON",
+}
+CORRECT = "Correct the text or value, or drop the row."
 MAX_DETAILED_PER_KIND = 1000  # problems of a kind held with all detail; beyond it only their row numbers
 
 
@@ -107,6 +113,11 @@ KINDS: dict[str, Kind] = {
         "Lines end the Windows way (CR LF) inside the text: the model learns to write CR.",
         "Convert line ends to LF.",
     ),
+    "literal_break": Kind(
+        "suspicious",
+        "A line break stands there as the two signs \\n: the model learns to write them.",
+        "Edit on the Data tab makes them line breaks; or read the file with json or csv where it is made.",
+    ),
     "duplicate": Kind("suspicious", "The row stands in the file already.", "Drop it, or it counts twice."),
     "near_duplicate": Kind(
         "suspicious",
@@ -183,6 +194,11 @@ KINDS: dict[str, Kind] = {
         "The row is hidden in the sheet, by a filter or by hand; it is read like the others.",
         "To leave such rows out: --set data.problems.hidden_row=drop, or Drop on the page.",
     ),
+    "table_row": Kind(
+        "suspicious",
+        "The row looks like units or totals of the table, not like data; it is read like the others.",
+        "To leave such rows out: --set data.problems.table_row=drop, or Drop on the page.",
+    ),
     "odd_call": Kind(
         "suspicious",
         "The turn is to call a function, but is no JSON with name and arguments: it is trained as words.",
@@ -202,6 +218,11 @@ KINDS: dict[str, Kind] = {
         "suspicious",
         "The template has no place for the reasoning of this row: it is not learnt.",
         "Set data.reasoning to keep, which writes it as <think>…</think>, or choose a template such as qwen3.",
+    ),
+    "odd_reasoning": Kind(
+        "suspicious",
+        "The marks of the reasoning do not pair up, or no answer follows them: the model learns to write it so.",
+        "Write <think> before the reasoning and </think> behind it, and the answer after that.",
     ),
     "tools_dropped": Kind(
         "suspicious",
@@ -247,7 +268,8 @@ def problem(
 ) -> Problem:
     """A problem of a listed kind; `reason` says more than the kind's own sentence does."""
     about = KINDS[kind]
-    return Problem(row, line, field, kind, about.severity, shorten(value), reason or about.reason, about.hint)
+    hint = about.hint if not reason or OWN_HINT.get(kind, "") in reason else CORRECT
+    return Problem(row, line, field, kind, about.severity, shorten(value), reason or about.reason, hint)
 
 
 def shorten(value: Any, size: int = 80) -> str:

@@ -51,7 +51,7 @@ def rated(row: dict[str, Any]) -> Iterator[Rated]:
         if isinstance(answer, dict):
             yield from _of_answer(key, answer)
         elif _is_text(answer) and beside is not None and place < len(beside):
-            rating = _number(beside[place])
+            rating = number(beside[place])
             if rating is not None:
                 yield Rated(key, answer, sign * rating)
 
@@ -59,9 +59,9 @@ def rated(row: dict[str, Any]) -> Iterator[Rated]:
 def _of_answer(key: tuple[str, str], fields: dict[str, Any]) -> Iterator[Rated]:
     """An object with an answer and its rating, where it is one."""
     answer = next((fields[name] for name in ANSWERS if _is_text(fields.get(name))), None)
-    name = next((name for name in RATINGS if _number(fields.get(name)) is not None), None)
+    name = next((name for name in RATINGS if number(fields.get(name)) is not None), None)
     if answer is not None and name is not None:
-        rating = _number(fields[name])
+        rating = number(fields[name])
         assert rating is not None
         yield Rated(key, answer, -rating if name in LOWER_IS_BETTER else rating)
 
@@ -70,7 +70,7 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-def _number(value: Any) -> float | None:
+def number(value: Any) -> float | None:
     """A finite number, also one written as text (a cell of a CSV file)."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None

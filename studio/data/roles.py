@@ -14,7 +14,7 @@ CONTENT_KEYS = ("content", "value", "text", "message", "parts", "utterance", "me
 SPELLINGS = {
     "system": "system developer 系统",
     "user": "user human prompter customer instruction question asker student client "
-    "questioner person 用户 人类 问 提问者 客户",
+    "questioner person 用户 用戶 使用者 人类 问 提问者 客户",
     "assistant": "助手 助理 机器人 模型 答 客服 assistant gpt model bot chatgpt ai chatbot bard bing "
     "claude function_call tool_call tool_calls answer moss llm agent tutor "
     "completion output thought thoughts thinking think reasoning analysis",

@@ -13,7 +13,7 @@ from studio.data.block import Block
 from studio.data.blocks import blocks
 from studio.data.containers import container_of
 from studio.data.converter import Converter
-from studio.data.detect import Detection, columns_of, detect, match_ignoring_case
+from studio.data.detect import Detection, columns_of, detect, match_names
 from studio.data.files import Files
 from studio.data.formats import as_row, formats
 from studio.data.layouts.multiple_choice import FIRST
@@ -33,7 +33,8 @@ from studio.data.tracked_row import TrackedRow, names_of
 from studio.data.unsure import doubts
 from studio.errors import DataError
 
-VERSION = 15  # of stored data sets; raise it when a check or a format changes
+VERSION = 16  # of stored data sets; raise it when a check or a format changes
+BINARY_ENDINGS = (".xlsx", ".parquet", ".arrow")
 SAMPLE_ROWS = 200  # rows by which columns are judged to be used or not
 
 
@@ -43,6 +44,11 @@ class SourceReader:
     def __init__(self, files: Files, format: str, mapping: dict[str, Any] | None, encoding: str):
         self.files, self.format, self.mapping = files, format, mapping
         self.containers = [container_of(path, encoding) for path in files.paths]
+        self.files.notes += [
+            f"The name of {path.name} is not that of its content: it was read as {container.name}."
+            for path, container in zip(files.paths, self.containers, strict=True)
+            if path.suffix.lower() in BINARY_ENDINGS and path.suffix.lower() != f".{container.name}"
+        ][:1]
         self.total = sum(path.stat().st_size for path in files.paths)
         self.limit = limit_of(mapping)
         self.name = files.paths[0].name
@@ -54,6 +60,8 @@ class SourceReader:
         for path, container in zip(self.files.paths, self.containers, strict=True):
             for block in blocks(path, container):
                 block.done += done
+                if self.files.has_channels:
+                    block.rows = [r | {"conversation_id": path.parent.name} if r else r for r in block.rows]
                 if remaining is not None:
                     block = block.first(remaining)
                     remaining -= len(block.rows)
@@ -131,11 +139,11 @@ def preview(reader: SourceReader) -> Preview:
     try:
         detection = detect(rows, reader.name, {FIRST: mapping[FIRST]} if mapping and FIRST in mapping else None)
     except DataError:
-        mapping_guess = match_ignoring_case(columns) if not normalized_mapping(mapping) else None
+        mapping_guess = match_names(columns) if not normalized_mapping(mapping) else None
         if mapping_guess is None:
             raise
         named = ", ".join(f"{column} as {part}" for part, column in mapping_guess.items())
-        reason = f"The columns were taken without regard to case: {named}."
+        reason = f"The columns were taken by their names: {named}."
         detection = Detection(format_of(mapping_guess) or "alpaca", reason)
         mapping = mapping_guess
     unused = unused_columns(rows, detection.format, mapping)

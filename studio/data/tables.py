@@ -19,6 +19,11 @@ from studio.errors import DataError, reason_of
 
 CLASSES_NOTE = "The numbers in {} stand for classes; read are their names: {}."
 PLAIN_TYPES = frozenset((str, int, float, bool, type(None)))
+UNIT = re.compile(
+    r"[(\[<].{1,20}[)\]>]|string|str|text|int|integer|float|number|date|bool|类型|文本|字符串", re.IGNORECASE
+)
+TOTAL = re.compile(r"(?:grand )?total|sum|summe|gesamt|合计|总计|合計|小计", re.IGNORECASE)
+NUMBER = re.compile(r"[\d.,% ]*")
 TEXT_FORMULA = re.compile(r'="((?:[^"]|"")*)"')
 TEXT_FORMULA_NOTE = 'Cells that Excel wrote as formulas of a text (="…") are read as that text.'
 
@@ -50,7 +55,7 @@ def csv_rows(file: IO[bytes], name: str, container: Container) -> Iterator[Block
 def _csv_error_text(error: csv.Error, first: int, last: int) -> str:
     where = f"Line {first}" if last <= first else f"Lines {first} to {last}"
     if "unexpected end" in str(error):
-        return f"{where}: a quotation mark is opened and never closed; what stands behind it was not read."
+        return f"{where}: a quotation mark is opened and never closed; what stands behind it was not read. Close it."
     if "expected after" in str(error):
         return f"{where}: a quotation mark stands inside a quoted cell; there it must be written twice."
     return f"{where}: {error}."
@@ -64,6 +69,7 @@ class RowBuilder:
         self.skipped: list[str] = []
         self.cells: list[Any] = []  # of the header, as they stand there
         self.header: list[str] | None = None
+        self.rows = 0
 
     def add(self, block: Block, cells: list[Any], line: int, delimiter: str = ",") -> None:
         if not any(cell not in ("", None) for cell in cells):
@@ -80,7 +86,8 @@ class RowBuilder:
                     f"The header is line {line}; above it stands, and was left out: {'; '.join(titles)[:200]}."
                 )
             return
-        if cells == self.cells:
+        begun_anew = type(cells[0]) is str and cells[0][:1] == "\ufeff"  # files joined, each with its mark
+        if cells == self.cells or (begun_anew and column_names(cells) == self.header):
             reason = f"Line {line} repeats the header: it is no row, and left out."
             block.add_bad(line, "columns", delimiter.join(map(str, cells)), reason)
             return
@@ -92,10 +99,22 @@ class RowBuilder:
         if any(type(cell) is str and cell[:2] == '="' for cell in cells):
             cells = [_text_of(cell) for cell in cells]
             block.notes.append(TEXT_FORMULA_NOTE)
+        if (not self.rows or TOTAL.match(str(cells[0]))) and _is_about_table(cells, first=not self.rows):
+            block.flagged[len(block.rows)] = "table_row"
+        self.rows += 1
         block.add(
             {name or "(no name)": cell for name, cell in zip(self.header, cells) if name or cell not in ("", None)},
             line,
         )
+
+
+def _is_about_table(cells: list[Any], first: bool) -> bool:
+    """Whether a row holds the units of the columns, which stand first, or totals: one word and numbers."""
+    texts = [str(cell).strip() for cell in cells if str(cell).strip()]
+    if len(texts) < 2:
+        return False
+    totals = TOTAL.fullmatch(texts[0].rstrip(":：")) and all(map(NUMBER.fullmatch, texts[1:]))
+    return bool(totals or (first and all(map(UNIT.fullmatch, texts))))
 
 
 def _text_of(cell: Any) -> Any:

@@ -20,7 +20,7 @@ NOTHING = frozenset(  # as programs write it; \N: a database's; with #: a spread
      "#div/0!", "#num!", "#null!", "#error!")
 )  # fmt: skip
 CONTROL_BYTES = [*range(0, 9), 11, 12, *range(14, 32), 127]
-SUSPICIOUS_BYTES = bytes(1 if b in b"{$<@&[\r_JKz-\xc3\xef" or b in CONTROL_BYTES else 0 for b in range(256))
+SUSPICIOUS_BYTES = bytes(1 if b in b"{$<@&[\r_JKz-\\\xc3\xef" or b in CONTROL_BYTES else 0 for b in range(256))
 
 FENCE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL)
 PLACEHOLDER = re.compile(
@@ -49,6 +49,8 @@ HTML = re.compile(
     re.IGNORECASE,
 )
 MOJIBAKE = re.compile(r"\ufffd|[ÃÂ][\x80-\xbf]|â€[\x80-\xbf“”™˜œ\u009d]?|Ã[ƒ¢§±¶¼¤Ÿ©¨]|ï»¿")
+LITERAL_BREAK = re.compile(r"\\r?\\n|\\n\\n|[.!?:,;。！？：，；]\\n(?![a-z])|\\n(?=[-*•#\d])")  # LaTeX has \neq, \nu
+THOUGHT = re.compile(r"<(/?)(think|thinking|thought|reasoning)>")
 INVISIBLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 SENTENCE = re.compile(r"[.!?][\s\"')]|[。！？]")
 LIST_LINE = re.compile(r"\s*(?:[-*•#|>+]|\d+[.)]|https?://)")
@@ -69,7 +71,7 @@ def scan(data: bytes, ends: np.ndarray, answers: np.ndarray) -> Iterator[Hit]:
         for i in np.unique(np.searchsorted(ends, positions, side="right")).tolist():
             text = _text(data, ends, i)
             excerpt = pattern(text)
-            if excerpt:
+            if excerpt and (answers[i] or kind != "odd_reasoning"):
                 yield Hit(kind, i, excerpt)
     starts = np.concatenate(([0], ends[:-1]))
     for i in np.flatnonzero(ends - starts > MAX_TEXT_CHARACTERS).tolist():
@@ -119,6 +121,7 @@ def _candidates(data: bytes, buffer: np.ndarray) -> Iterator[tuple[str, np.ndarr
         ),
         ("control_token", (tag & one_of(after, b"|s/bepu<\xef")) | (bracket & one_of(after, b"I/")), _first(CONTROL)),
         ("media", tag & one_of(after, b"iavsIAVS|"), _first(MEDIA)),
+        ("odd_reasoning", tag & one_of(after, b"/tr"), _unpaired),
         ("html", (tag & (letter | (after == 47))) | (at("&") & (letter | (after == 35))), _outside_code(HTML)),
         ("secret", _secret_signs(at, one_of, before, after), _masked),
         (
@@ -129,6 +132,7 @@ def _candidates(data: bytes, buffer: np.ndarray) -> Iterator[tuple[str, np.ndarr
         ),
         ("bom", (byte == 0xEF) & (after == 0xBB) & (third == 0xBF), lambda text: "U+FEFF" if "\ufeff" in text else ""),
         ("nul", one_of(byte, bytes(CONTROL_BYTES)), _code_point),
+        ("literal_break", at("\\") & one_of(after, b"nr"), _literal_break),
         ("crlf", byte == 13, lambda text: "CR LF" if "\r" in text else ""),
     )
     for kind, where, pattern in rules:
@@ -165,6 +169,21 @@ def _outside_code(pattern: re.Pattern[str]) -> Callable[[str], str]:
         return match.group() if match else ""
 
     return found
+
+
+def _literal_break(text: str) -> str:
+    """The two signs of a line break that were never made one; none where the text has real ones, as code has."""
+    return "" if "\n" in text else _outside_code(LITERAL_BREAK)(text)
+
+
+def _unpaired(text: str) -> str:
+    """The first mark of reasoning without its partner, or the last one where no answer follows it; else ""."""
+    opened: re.Match[str] | None = None
+    for mark in THOUGHT.finditer(FENCE.sub(" ", text) if "`" in text else text):
+        if bool(mark[1]) != bool(opened) or (opened and opened[2] != mark[2]):
+            return (opened or mark)[0]
+        opened = None if mark[1] else mark
+    return opened[0] if opened else "</think>" if text.rstrip().endswith("</think>") else ""
 
 
 def _masked(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import html
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,40 @@ from studio import json_text
 Message = dict[str, Any]
 DECLARED = ("tools", "functions", "tool_definitions", "available_tools")  # columns of declared tools
 NAMES, ARGUMENTS = ("name", "function", "tool"), ("arguments", "parameters", "args", "input")
+
+# what models write around a call: Hermes and Qwen, Glaive, Mistral, Llama 3
+MARK = re.compile(
+    r"<tool_call>|<functioncall>|<function_call>|<function=|\[TOOL_CALLS\]|<\|python_tag\|>|<\|tool_call\|>"
+)
+BLOCK = re.compile(
+    r"<(tool_call|functioncall|function_call)>\s*(.*?)\s*</\1>|<function=([\w.-]+)>\s*(.*?)\s*</function>", re.DOTALL
+)
+LONE = re.compile(r"\[TOOL_CALLS\]|<\|(?:python_tag|tool_call|/tool_call|eom_id)\|>|</s>")
+
+
+def split_calls(answer: str, names: set[str]) -> tuple[str, list[Message] | None]:
+    """(words, calls) of an answer that is calls of the named tools, or ends with them in a model's marks.
+
+    Marks within its reasoning are none. [] where it calls none of them; None where marks of a call stand around
+    something else than JSON.
+    """
+    thinking, end, said = answer.rpartition("</think>")
+    mark = MARK.search(said)
+    if mark is None and (end or said.lstrip()[:1] not in ("{", "[")):
+        return answer, []
+    before, calling = (said[: mark.start()], said[mark.start() :]) if mark else ("", said)
+    blocks = [(block[3], block[2] or block[4] or "{}") for block in BLOCK.finditer(calling)]
+    if not blocks:
+        calling, blocks = "", [("", LONE.sub("", calling).strip())]
+    parsed = [calls_of([{"name": name, "arguments": text}] if name else text) for name, text in blocks]
+    calls = [call for group in parsed for call in group or ()]
+    if calls and all(parsed) and not BLOCK.sub("", calling).strip() and _names(calls) <= names:
+        return (thinking + end + before).rstrip(), calls
+    return answer, None if mark and not all(is_json(text) for _, text in blocks) else []
+
+
+def _names(calls: list[Message]) -> set[str]:
+    return {call["function"]["name"] for call in calls}
 
 
 def calls_of(value: Any) -> list[Message] | None:
@@ -71,7 +106,7 @@ def _call(value: Any) -> Message | None:
         not name or (arguments_key is None and inner is value) or "description" in inner
     ):  # described: a declaration, no call
         return None
-    arguments = {} if arguments_key is None or inner[arguments_key] is None else inner[arguments_key]
+    arguments = {} if arguments_key is None or inner[arguments_key] in (None, "") else inner[arguments_key]
     if not isinstance(arguments, (dict, str)):
         return None
     call: Message = {"type": "function", "function": {"name": name, "arguments": arguments}}

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
+from studio.data.dialects import known_columns
 from studio.errors import StudioError
 
 LANGUAGES = {"en": "English", "zh": "中文"}
@@ -50,7 +51,10 @@ def say(text: str, lang: str = "en", **values: object) -> str:
 
 
 def translate(message: str, lang: str = "en") -> str:
-    """A message of the core, its values filled in already, in a language: by the sentence whose {0} {1} … it fits."""
+    """A message of the core, its values filled in already, in a language: by the sentence whose {0} {1} … it fits.
+
+    The names of the user's columns among its values stay as they are.
+    """
     words = table(lang)
     if not message or not words:
         return message
@@ -60,12 +64,14 @@ def translate(message: str, lang: str = "en") -> str:
         match = pattern.fullmatch(message)
         if match:
             return SLOT.sub(
-                lambda slot, match=match: (
-                    translate(match.group(int(slot[1]) + 1), lang) if slot[1].isdigit() else slot[0]
-                ),
+                lambda slot, match=match: _value(match.group(int(slot[1]) + 1), lang) if slot[1].isdigit() else slot[0],
                 translation,
             )
     return message
+
+
+def _value(value: str, lang: str) -> str:
+    return value if value in known_columns() else translate(value, lang)
 
 
 @lru_cache(maxsize=len(LANGUAGES))

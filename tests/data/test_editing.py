@@ -396,6 +396,7 @@ def test_a_row_added_later_is_not_replaced_in(home: Path, tmp_path: Path) -> Non
 FAULTY = {
     "crlf": (talk("One\r\ntwo?", "Yes\rno."), talk("One\ntwo?", "Yes\nno.")),
     "nul": (talk("One\x00?", "Yes\x07."), talk("One?", "Yes.")),
+    "literal_break": (talk("One?", "Yes.\\n\\n- No."), talk("One?", "Yes.\n\n- No.")),
     "bom": (talk("\ufeffOne?", "Yes."), talk("One?", "Yes.")),
     "mojibake": (talk("CafÃ©?", "Itâ€™s â€œfineâ€\x9d, naïve Ã¼ber."), talk("Café?", "It’s “fine”, naïve über.")),
     "html": (talk("<p>One</p> &amp; `<b>`?", "<b>Yes</b>.<br>No."), talk("One\n & `<b>`?", "Yes.\nNo.")),

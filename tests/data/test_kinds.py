@@ -53,6 +53,23 @@ READ: dict[str, tuple[str, dict[str, Any]]] = {
         "preference",
         {"prompt": Q, "response_1": ANSWER, "response_2": OTHER, "preference_strength": -2},
     ),
+    "HelpSteer3": (
+        "preference",
+        {"context": [ASKED], "response1": ANSWER, "response2": OTHER, "overall_preference": -2},
+    ),
+    "LMSYS": (
+        "preference",
+        {
+            **{"prompt": json.dumps([Q]), "response_a": json.dumps([OTHER]), "response_b": json.dumps([ANSWER])},
+            **{"model_a": "x", "model_b": "y", "winner_model_a": "0", "winner_model_b": "1", "winner_tie": "0"},
+        },
+    ),
+    "ms-swift's two conversations": (
+        "preference",
+        {"messages": turns(Q, ANSWER), "rejected_messages": turns(Q, OTHER)},
+    ),
+    "a history that ends with the question": ("prompt", {"prompt": Q, "response": ANSWER, "history": [ASKED]}),
+    "Chinese columns": ("alpaca", {"指令": Q, "输入": "", "输出": ANSWER}),
     "whole conversations beside a template": (
         "preference",
         {"conversation": [{"input": Q, "output": None}], "chosen": turns(Q, ANSWER), "rejected": turns(Q, OTHER)},
@@ -67,6 +84,44 @@ def test_read(kind: str, home: Path, tmp_path: Path) -> None:
     assert (read.format, read.refused, said(read.conversations[0])) == (format, 0, BOTH)
     if format == "preference":
         assert read.conversations[0]["rejected"] == OTHER
+
+
+BEFORE = [(U, "Is there tea?"), (A, "There is.")]
+HISTORIES: dict[str, dict[str, Any]] = {
+    "what led up to the answer": {"context": ["Is there tea?", "There is.", Q], "response": ANSWER},
+    "past messages": {"past_messages": turns("Is there tea?", "There is."), "user": Q, "assistant": ANSWER},
+    "in Chinese": {"问题": Q, "回答": ANSWER, "历史": [["Is there tea?", "There is."]]},
+    "in a cell": {"question": Q, "answer": ANSWER, "chat_history": '[["Is there tea?", "There is."]]'},
+}
+
+
+@pytest.mark.parametrize("kind", HISTORIES)
+def test_a_history_is_read(kind: str, home: Path, tmp_path: Path) -> None:
+    read = data.read(write(tmp_path, as_lines([HISTORIES[kind]])))
+    assert (said(read.conversations[0]), read.unused) == ([*BEFORE, *BOTH], [])
+
+
+def test_a_history_that_ends_with_another_question_is_told(home: Path, tmp_path: Path) -> None:
+    cells = {"prompt": Q, "response": ANSWER, "history": [{"role": U, "content": "Is there tea?"}]}
+    (problem, _) = data.read(write(tmp_path, rows(**cells))).problems[:2]
+    assert (problem.kind, problem.field) == ("role_order", "history[0]")
+
+
+VERDICTS = [
+    ("label", "yes", "no"),
+    ("good", "Y", "N"),
+    ("label", "1.0", "0.0"),
+    ("标签", "好", "坏"),
+    ("是否正确", "是", "否"),
+    ("thumbs", "✅", "❌"),
+]
+
+
+@pytest.mark.parametrize(("name", "good", "bad"), VERDICTS)
+def test_a_verdict_in_words_is_one(name: str, good: str, bad: str, home: Path, tmp_path: Path) -> None:
+    lines = [{"prompt": Q, "completion": ANSWER, name: good}, {"prompt": Q, "completion": OTHER, name: bad}]
+    read = data.read(write(tmp_path, as_lines(lines)))
+    assert (read.format, [c["label"] for c in read.conversations]) == ("kto", [True, False])
 
 
 def test_a_summary_that_is_the_documents_end_is_still_its_answer(home: Path, tmp_path: Path) -> None:
@@ -196,6 +251,40 @@ def test_tags_around_what_is_no_json_are_told(home: Path, tmp_path: Path) -> Non
     assert [(p.kind, p.field) for p in read.problems][:1] == [("odd_call", "messages[1]")]
 
 
+def test_a_call_of_a_tool_that_is_not_declared_is_told(home: Path, tmp_path: Path) -> None:
+    calling = CALLING | {"tool_calls": [{"function": CALL | {"name": "get_wether"}}]}
+    (problem, _) = data.read(write(tmp_path, rows(messages=[ASKED, calling], tools=[TOOL]))).problems[:2]
+    assert (problem.kind, problem.field, problem.value) == ("odd_call", "messages[1].tool_calls", "get_wether")
+
+
+def test_a_call_in_a_pair_is_named(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="row 1, chosen: The answer is a call of a tool"):
+        data.read(write(tmp_path, rows(prompt=[ASKED], chosen=[CALLING], rejected=[END])))
+
+
+def test_empty_arguments_are_an_empty_object(home: Path, tmp_path: Path, tiny_model: Path) -> None:
+    calling = CALLING | {"tool_calls": [{"function": CALL | {"arguments": ""}}]}
+    conversation = data.read(write(tmp_path, rows(messages=[ASKED, calling]))).conversations[0]
+    assert '"arguments": {}}' in trained(encoder_of(tiny_model), conversation)
+
+
+ODD_REASONING = {
+    "never closed": "<think>It is tea. Two minutes.",
+    "never opened": "It is tea.</think>Two minutes.",
+    "closed by another": "<thinking>It is tea.</think>Two minutes.",
+    "without an answer": "<think>It is tea.</think>",
+}
+
+
+@pytest.mark.parametrize("kind", [*ODD_REASONING, "right", "before a call"])
+def test_marks_of_reasoning_that_do_not_pair_up_are_told(kind: str, home: Path, tmp_path: Path) -> None:
+    answer = {"role": A, "content": ODD_REASONING.get(kind, "<think>It is tea.</think>Two minutes, at most.")}
+    if kind == "before a call":
+        answer = CALLING | {"content": ODD_REASONING["without an answer"]}
+    counts = data.read(write(tmp_path, as_lines([{"messages": [ASKED, answer]}]))).counts
+    assert counts == ({"odd_reasoning": 1} if kind in ODD_REASONING else {})
+
+
 def test_an_answer_that_is_a_sound_is_named(home: Path, tmp_path: Path) -> None:
     spoken = {"role": A, "content": None, "audio": {"id": "1", "transcript": ANSWER}}
     with pytest.raises(DataError, match=r"messages\[1\]\.audio: The turn holds an audio"):
@@ -248,6 +337,55 @@ def test_the_options_of_a_hint_read_question_and_answer(kind: str, home: Path, t
     assert said(data.read(path, mapping=mapping_in(refusal.value.hint)).conversations[0]) == BOTH
 
 
+COMPARED: dict[str, dict[str, Any]] = {
+    "in Chinese": {"问题": Q, "好答案": ANSWER, "坏答案": OTHER},
+    "in German": {"frage": Q, "gut": ANSWER, "schlecht": OTHER},
+    "whole answers": {"prompt": Q, "steps": "a b", "full_chosen": ANSWER, "full_rejected": OTHER},
+    "right and wrong": {"question": Q, "correct": ANSWER, "incorrect": OTHER},
+    "two answers alike": {"question": Q, "model_answer_1": ANSWER, "model_answer_2": OTHER},
+}
+
+
+@pytest.mark.parametrize("kind", COMPARED)
+def test_a_hint_never_learns_one_of_two_answers(kind: str, home: Path, tmp_path: Path) -> None:
+    path = write(tmp_path, rows(**COMPARED[kind]))
+    with pytest.raises(DataError) as refusal:
+        data.read(path)
+    (pair, _) = data.read(path, mapping=mapping_in(refusal.value.hint)).conversations
+    assert (said(pair), pair["rejected"]) == (BOTH, OTHER)
+
+
+NAMED = [
+    *[("pregunta", "respuesta"), ("question", "réponse"), ("質問", "回答"), ("질문", "답변"), ("Вопрос", "Ответ")],
+    *[("message", "reply"), ("review", "response"), ("Anweisung", "Ausgabe"), ("domanda", "risposta")],
+]
+
+
+@pytest.mark.parametrize(("asked", "answered"), NAMED)
+def test_the_hint_knows_question_and_answer_in_many_languages(
+    asked: str, answered: str, home: Path, tmp_path: Path
+) -> None:
+    path = write(tmp_path, as_lines([{answered: ANSWER, asked: Q}, {answered: OTHER, asked: Q}]))
+    with pytest.raises(DataError) as refusal:
+        data.read(path)
+    assert said(data.read(path, mapping=mapping_in(refusal.value.hint)).conversations[0]) == BOTH
+
+
+def test_a_hint_knows_the_system_that_answers(home: Path, tmp_path: Path) -> None:
+    path = write(tmp_path, rows(turns=turns(Q, ANSWER, "speaker", "utterance", ("USER", "SYSTEM"))))
+    with pytest.raises(DataError) as refusal:
+        data.read(path)
+    assert said(data.read(path, mapping=mapping_in(refusal.value.hint)).conversations[0]) == BOTH
+
+
+def test_the_first_of_several_answers_among_plain_ones(home: Path, tmp_path: Path) -> None:
+    path = write(tmp_path, as_lines([{"prompt": Q, "completion": [ANSWER, OTHER]}, {"prompt": Q, "completion": OTHER}]))
+    (problem,) = data.read(path).problems
+    assert "name the column as completion.0" in problem.reason
+    read = data.read(path, mapping={"prompt": "prompt", "answer": "completion.0"})
+    assert [said(c) for c in read.conversations] == [BOTH, [(U, Q), (A, OTHER)]]
+
+
 RATED: dict[str, dict[str, Any]] = {
     "UltraFeedback": {
         "instruction": Q,
@@ -293,6 +431,19 @@ LINES = as_lines([{"question": Q, "answer": ANSWER}, {"question": "b?", "answer"
 CONVERTED = {
     "a.jsonl.gz": (gzip.compress(gzip.compress(LINES)), "packed twice", "a.jsonl"),
     "a.toml": (f'[[rows]]\nquestion = "{Q}"\nanswer = "{ANSWER}"\n'.encode(), "is TOML", "a.json"),
+    "a.json": (
+        json.dumps(
+            {"train": [{"question": Q, "answer": ANSWER}], "test": [{"question": "b?", "answer": "c"}]}
+        ).encode(),
+        "none of the known layouts: train, test",
+        "train.json",
+    ),
+    "a.tmx": (
+        f"<tmx><body><tu><tuv xml:lang='question'><seg>{Q}</seg></tuv><tuv xml:lang='answer'><seg>{ANSWER}</seg></tuv>"
+        "</tu></body></tmx>".encode(),
+        "is XML",
+        "a.json",
+    ),
     "a.xml": (
         f"<?xml version='1.0'?><rows><row><question>{Q}</question><answer>{ANSWER}</answer></row></rows>".encode(),
         "is XML",
@@ -321,6 +472,7 @@ FOREIGN = {
     "a.sql": (b"INSERT INTO qa VALUES ('Tea?', 'Yes.');\n", "SQL"),
     "tweets.js": (b'window.YTD.tweets.part0 = [ {"tweet": {}} ]', "a script around its data"),
     "a.bin": (b"ORC\x00\x01" + b"\x01\x02\x03" * 40, "a binary file"),
+    "cards.txt": (b"#separator:tab\n#html:true\nTea?\tTwo minutes.\n", "an export of Anki"),
     "a.json": (b'```json\n[{"prompt": "a?"}]\n```\n', "not JSON"),
 }
 
@@ -345,15 +497,44 @@ def test_an_archive_in_an_archive_is_named(home: Path, tmp_path: Path) -> None:
         data.read(archive(tmp_path / "a.zip", **{"data.zip": inner}))
 
 
+def test_the_command_for_subtitles_keeps_the_words(home: Path, tmp_path: Path) -> None:
+    timed = f"1\n00:00:01,000 --> 00:00:02,000\n{Q}\n\n2\n00:00:03,500 --> 00:00:04,000\n{ANSWER}\n"
+    with pytest.raises(DataError, match="subtitles") as refusal:
+        data.read(write(tmp_path, timed.encode(), "a.srt"))
+    command = refusal.value.hint.split(": ", 1)[1].replace("python ", f"{sys.executable} ", 1)
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+    assert [c["text"] for c in data.read(tmp_path / "a-words.txt").conversations] == [Q, ANSWER]
+
+
+def test_a_deck_of_anki_is_named(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="a deck of Anki") as refusal:
+        data.read(archive(tmp_path / "a.apkg", **{"collection.anki2": b"SQLite"}))
+    assert "Notes in Plain Text" in refusal.value.hint
+
+
+def test_a_name_that_is_not_that_of_the_content_is_told(home: Path, tmp_path: Path) -> None:
+    read = data.read(write(tmp_path, b"PK is a name.\nIt is short.\n", "a.xlsx"))
+    assert read.notes == ["The name of a.xlsx is not that of its content: it was read as text."]
+
+
+def test_lines_with_a_comma_too_many(home: Path, tmp_path: Path) -> None:
+    first = f'{{"prompt": "{Q}", "completion": "{ANSWER}",}}'
+    lines = f'{first}\n{{"prompt": "b?", "completion": "c d"}},\n{first}\n{{"prompt": "e\n'
+    read = data.read(write(tmp_path, lines.encode(), "a.jsonl"))
+    assert (said(read.conversations[0]), read.rows, read.refused) == (BOTH, 4, 1)
+    assert [note.split(":")[0] for note in read.notes] == ["Some lines are not strict JSON"]
+
+
 def test_an_export_of_slack(home: Path, tmp_path: Path) -> None:
     joined = {"type": "message", "subtype": "channel_join", "user": "U1", "text": "joined", "ts": "1.0"}
     spoken = [
         {"type": "message", "user": u, "text": t, "ts": ts} for u, t, ts in (("U1", Q, "1.1"), ("U2", ANSWER, "1.2"))
     ]
     lists = {name: json.dumps([{"id": "X", "name": "x"}]).encode() for name in ("channels.json", "users.json")}
-    path = archive(tmp_path / "a.zip", **lists, **{"general/2024-01-01.json": json.dumps([joined, *spoken]).encode()})
+    channels = {f"{name}/2024-01-01.json": json.dumps([joined, *spoken]).encode() for name in ("general", "tea")}
+    path = archive(tmp_path / "a.zip", **lists, **channels)
     with pytest.raises(DataError, match="between U1, U2") as refusal:
         data.read(path)
     read = data.read(path, mapping=mapping_in(refusal.value.hint))
-    assert [said(c) for c in read.conversations] == [BOTH]
+    assert [said(c) for c in read.conversations] == [BOTH, BOTH]
     assert "Not read, as they are no data files: channels.json, users.json." in read.notes

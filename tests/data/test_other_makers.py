@@ -72,6 +72,23 @@ WITH_TOOLS: dict[str, Any] = {
             {"role": A, "content": "It is 21."},
         ],
     },
+    **{
+        f"a call as {maker} writes it": {
+            "tools": [TOOL],
+            "messages": [
+                {"role": U, "content": Q},
+                {"role": A, "content": words},
+                {"role": "tool", "content": "21"},
+                {"role": A, "content": "It is 21."},
+            ],
+        }
+        for maker, words in {
+            "Mistral": f"[TOOL_CALLS] [{AS_TEXT}]",
+            "Llama 3": f"<|python_tag|>{AS_TEXT.replace('arguments', 'parameters')}<|eom_id|>",
+            "Llama 3.1": '<function=get_weather>{"city": "Rome"}</function>',
+            "Qwen 3, after a thought": f"<think>\nOslo?\n</think>\n\n<tool_call>\n{AS_TEXT}\n</tool_call>",
+        }.items()
+    },
     "calls in tags, tools in a column": {
         "tools": [TOOL],
         "messages": [
@@ -219,6 +236,7 @@ MASKS: dict[str, Any] = {
     "as floats": {"messages": [ASKED, WRONG | {"weight": 0.0}, AGAIN, RIGHT | {"weight": 1.0}]},
     "train_on_turn": {"messages": [ASKED, WRONG | {"train_on_turn": False}, AGAIN, RIGHT]},
     "learn, in words": {"messages": [ASKED, WRONG | {"learn": "false"}, AGAIN, RIGHT | {"learn": "true"}]},
+    "a mask at the turn": {"messages": [ASKED, WRONG | {"loss_mask": 0}, AGAIN, RIGHT | {"loss_mask": 1}]},
     "a mask for the row": {"messages": [ASKED, WRONG, AGAIN, RIGHT], "loss_mask": [0, 0, 0, 1]},
 }
 

@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from studio import data
+from studio.data.editing.fixes import apply_fix
 from studio.errors import DataError
+from tests.data.fixtures import as_lines
 from tests.data.test_shapes import A, U, said, write
 
 ROWS = [[(U, "How so?"), (A, "As it is.")], [(U, "Why | what?"), (A, "Because.")]]
@@ -86,6 +88,37 @@ def test_a_header_that_comes_again_is_no_row(home: Path, tmp_path: Path) -> None
     read = data.read(write(tmp_path, b"question,answer\nHow so?,As it is.\nquestion,answer\nWhy?,So.\n", "a.csv"))
     assert [(p.row, p.line, p.kind) for p in read.problems if p.severity == "refused"] == [(2, 3, "columns")]
     assert "repeats the header" in read.problems[0].reason
+
+
+def test_a_header_behind_another_mark_is_no_row(home: Path, tmp_path: Path) -> None:
+    part = "\ufeffquestion,answer\nHow so?,As it is.\n"
+    read = data.read(write(tmp_path, (part + part.replace("is.", "was.")).encode(), "a.csv"))
+    assert [(p.row, p.kind) for p in read.problems] == [(2, "columns")]
+
+
+ABOUT = {
+    "units": "(text),(text),(s)\nHow so?,As it is.,3\n",
+    "types": "string,string,int\nHow so?,As it is.,3\n",
+    "totals": "Total,17,42\nHow so?,As it is.,3\n",
+    "data": "Sum it up.,(text),3\nHow so?,As it is.,3\n",
+}
+
+
+@pytest.mark.parametrize("kind", ABOUT)
+def test_a_row_of_units_or_totals_is_told(kind: str, home: Path, tmp_path: Path) -> None:
+    read = data.read(write(tmp_path, f"question,answer,time\n{ABOUT[kind]}".encode(), "a.csv"))
+    assert read.counts == ({} if kind == "data" else {"table_row": 1})
+
+
+BREAKS = {"First line.\\nSecond.": 1, "80.\\n\\nOr 90.": 1, "\\n- a\\n- b": 1, "C:\\new\\names": 0, "$a, \\neq b$": 0,
+          "`print('a.\\nB')`": 0, "print('a.\\nB')\nprint()": 0}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", BREAKS)
+def test_line_breaks_as_two_signs_are_told_and_mended(text: str, home: Path, tmp_path: Path) -> None:
+    read = data.read(write(tmp_path, as_lines([{"question": "How so?", "answer": text}])))
+    assert read.counts.get("literal_break", 0) == BREAKS[text]
+    assert apply_fix("literal_break", {"answer": "a.\\nB"}) == {"answer": "a.\nB"}
 
 
 def test_text_formulas_of_excel(home: Path, tmp_path: Path) -> None:

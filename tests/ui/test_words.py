@@ -88,6 +88,7 @@ def test_a_message_of_the_core_is_told_in_the_language(monkeypatch: pytest.Monke
     assert "'a.json'" in told
     assert told != "There is no file 'a.json'."
     assert words.translate("Something nobody ever said.", "zh") == "Something nobody ever said."
+    assert "instruction" in words.translate("To learn label as the answer to instruction: x.", "zh"), "a column's name"
 
 
 @pytest.mark.parametrize("training", [{}, {"checkpointing": True, "loss": "full"}, {"devices": 2, "sharding": "fsdp"}])

@@ -100,6 +100,7 @@ def _start_at_first_question(turns: list[Any]) -> list[Any]:
 
 TEXT_FIXES: dict[str, Callable[[str], str]] = {
     "crlf": lambda text: text.replace("\r\n", "\n").replace("\r", "\n"),
+    "literal_break": lambda text: text.replace("\\r\\n", "\n").replace("\\n", "\n"),
     "nul": lambda text: INVISIBLE.sub("", text),
     "bom": lambda text: text.replace("\ufeff", ""),
     "mojibake": lambda text: GARBLED.sub(_as_utf8, text),
@@ -116,6 +117,7 @@ TURN_FIXES: dict[str, Callable[[list[Any]], list[Any]]] = {
 }
 FIX_LABELS = {
     "crlf": "End lines with LF",
+    "literal_break": "Make them line breaks",
     "nul": "Remove the invisible characters",
     "bom": "Remove the marks",
     "mojibake": "Restore the letters",

@@ -24,10 +24,14 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
+HISTORY = (  # columns of the turns before the question
+    *("history", "chat_history", "previous_turns", "past", "past_messages", "previous_messages", "dialogue_history"),
+    *("conversation_history", "dialog_history", "chatHistory", "历史", "历史对话", "对话历史"),
+)
 # columns that hold lists or objects, in a cell as JSON
 LIST_COLUMNS = (
     "messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns", "chat_messages", "chosen",
-    "rejected", "tools", "history", "contents", "mapping", "instances"
+    "rejected", "tools", *HISTORY, "contents", "mapping", "instances"
 )  # fmt: skip
 TURN_COLUMNS = ("prompt", "completion", "response")  # columns that may hold a list of turns
 NESTED = frozenset((*LIST_COLUMNS, *TURN_COLUMNS))

@@ -9,10 +9,10 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from studio.data.formats import ReportProblem, Row
+from studio.data.formats import HISTORY, ReportProblem, Row
 from studio.data.formats.context import CONTEXT, more_text, repeats
 from studio.data.formats.fields import REASONING, SYSTEM, answer_of, system_of, text
-from studio.data.formats.history import HISTORY, history_of
+from studio.data.formats.history import history_of
 from studio.data.formats.open_prompt import asked_turns
 
 TITLE = "Alpaca"
@@ -48,7 +48,8 @@ def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
         instruction = text(row, "instruction", report)
     before: list[dict[str, str]] | None = []
     if has_more:
-        answer, before = answer_of(row, output, report), _before(row, report)
+        question = f"{instruction}\n{input_text}" if input_text else instruction
+        answer, before = answer_of(row, output, report), _before(row, report, question)
     else:
         content = text(row, output, report)
         answer = content and {"role": "assistant", "content": content}
@@ -82,7 +83,7 @@ def _joined(input_text: str, row: Row, name: str, report: ReportProblem) -> str 
     return f"{input_text}\n{added}" if input_text else added
 
 
-def _before(row: Row, report: ReportProblem) -> list[dict[str, str]] | None:
+def _before(row: Row, report: ReportProblem, question: str | None) -> list[dict[str, str]] | None:
     """The system turn and the turns of the history."""
     system = system_of(row, report)
     if system is None:
@@ -90,6 +91,6 @@ def _before(row: Row, report: ReportProblem) -> list[dict[str, str]] | None:
     turns: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
     for name in HISTORY:
         if row.get(name):
-            before = history_of(row[name], report, name)
+            before = history_of(row[name], report, name, question)
             return None if before is None else turns + before
     return turns

@@ -40,6 +40,8 @@ def text(row: Row, field: str, report: ReportProblem, needed: bool = True) -> st
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)  # a number in a CSV or JSON cell is a short answer, not a fault
     reason = f"The field must be text, but it is {kind(value)}."
+    if isinstance(value, list) and all(isinstance(inner, str) for inner in value):
+        reason += f" To learn the first of its texts, name the column as {field}.0."
     report(
         "wrong_type",
         field,

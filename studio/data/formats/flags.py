@@ -10,9 +10,10 @@ from studio.data.tracked_row import mark_read
 FLAGS = (
     *("weight", "loss", "train", "training", "loss_weight"),  # OpenAI's, ms-swift's, axolotl's and LLaMA-Factory's
     *("train_on_turn", "train_on", "trainable", "is_trainable", "learn", "compute_loss", "output_with_loss"),
+    *("loss_mask", "train_mask"),  # a mask multiplies the loss of its turn
 )
 INVERTED = ("no_loss", "ignore_loss", "skip_loss", "exclude_from_loss", "mask_loss", "no_train", "do_not_train")
-UNSURE = ("mask", "masked", "loss_mask", "ignore", "skip")  # 1 is said of what is trained, and of what is not
+UNSURE = ("mask", "masked", "ignore", "skip")  # 1 is said of what is trained, and of what is not
 SPELLINGS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}  # as a spreadsheet writes them
 ROW_FLAGS = frozenset(("weight", "train", "trainable", "is_trainable", "train_on", "learn"))  # columns of a row
 SPLIT_COLUMNS = frozenset(("split", "set", "subset", "partition", "fold"))

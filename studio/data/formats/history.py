@@ -7,9 +7,9 @@ from typing import Any
 from studio.data.formats import ReportProblem
 from studio.data.formats.fields import SYSTEM, system_of
 from studio.data.formats.messages import is_turn, put_first, turns_of
+from studio.data.roles import role_order_problem
 from studio.data.tracked_row import without
 
-HISTORY = ("history", "chat_history", "previous_turns", "past")
 QUESTIONS = (
     "human", "user", "question", "query", "prompt", "q", "input", "instruction", "Human", "User", "Question", "问",
     "用户", "问题"
@@ -20,8 +20,23 @@ PAIR_KEYS = tuple((asked, answered) for asked in QUESTIONS for answered in ANSWE
 Turn = dict[str, Any]
 
 
-def history_of(value: Any, report: ReportProblem, name: str = "history") -> list[Turn] | None:
-    """The turns of pairs, of [{"user", "assistant"}, …], of messages or of texts in turn; None for a reported fault."""
+def history_of(
+    value: Any, report: ReportProblem, name: str = "history", question: str | None = None
+) -> list[Turn] | None:
+    """The turns of pairs, of [{"user", "assistant"}, …], of messages or of texts in turn; None for a reported fault.
+
+    question: what is asked behind it; a history that ends with it too holds it once.
+    """
+    turns = _turns(value, report, name)
+    if turns and question and turns[-1]["role"] == "user" and turns[-1]["content"].strip() == question.strip():
+        turns.pop()
+    if turns and (wrong := role_order_problem((*(turn["role"] for turn in turns), "user", "assistant"))):
+        n = min(wrong[1], len(turns) - 1)
+        report(wrong[0], f"{name}[{n}]", turns[n]["content"], wrong[2])
+    return turns
+
+
+def _turns(value: Any, report: ReportProblem, name: str) -> list[Turn] | None:
     if value is None or value == "" or value == []:
         return []
     if not isinstance(value, list):

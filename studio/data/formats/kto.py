@@ -18,21 +18,26 @@ STAGE = "preference"
 EXAMPLES = "verdicts"
 NUMBERED = (
     *("label", "kto_tag", "desirable", "is_desirable", "thumbs_up", "thumbs", "is_good", "good", "liked", "is_liked"),
-    *("approved", "is_approved", "is_accepted", "is_chosen", "is_preferred", "is_correct", "correct"),
+    *("approved", "is_approved", "is_accepted", "is_chosen", "is_preferred", "is_correct", "correct", "helpful"),
+    *("is_helpful", "acceptable", "标签", "是否正确", "是否采纳", "是否合格"),
 )  # columns whose 1 and 0 are a verdict; in the others such a number may be a mark out of five
 COLUMNS = {
     **two_columns.COLUMNS,
-    "label": (*NUMBERED, "verdict", "feedback", "rating", "quality", "accepted", "preferred"),
+    "label": (*NUMBERED, "verdict", "feedback", "rating", "quality", "accepted", "preferred", "评价", "反馈", "质量"),
     "messages": MESSAGE_COLUMNS,
 }
 LABELS = frozenset(COLUMNS["label"])
-GOOD = "true good desirable chosen accepted approved liked like up thumbs_up thumbsup thumbs-up positive correct 👍"
+GOOD = (
+    "true good desirable chosen accepted approved liked like up thumbs_up thumbsup thumbs-up positive correct yes y "
+    "right pass passed helpful 👍 ✅ ✓ ✔ 好 好评 是 对 正确 赞 喜欢 满意 合格 通过 采纳"
+)
 BAD = (
     "false bad undesirable rejected declined disapproved disliked dislike down thumbs_down thumbsdown thumbs-down "
-    "negative incorrect wrong 👎"
+    "negative incorrect no n wrong fail failed unhelpful 👎 ❌ ✗ ✘ 坏 差 差评 否 错 错误 不正确 踩 不喜欢 不满意 "
+    "不合格 不通过 未采纳"
 )
 VERDICTS = dict.fromkeys(GOOD.split(), True) | dict.fromkeys(BAD.split(), False)
-NUMBERS = {1: True, 0: False, -1: False, "1": True, "0": False, "-1": False}
+NUMBERS = {1: True, 0: False, -1: False} | {f"{n}{end}": n > 0 for n in (1, 0, -1) for end in ("", ".0")}
 
 
 def fits(row: Row) -> bool:

@@ -16,7 +16,6 @@ from studio.text import tool_calls
 KEPT = ("name", "tool_call_id")
 CALLING = frozenset({"function_call", "tool_call", "tool_calls"})  # roles whose content is a call
 THINKING = frozenset({"thought", "thoughts", "thinking", "think", "reasoning", "analysis"})  # roles of the reasoning
-CALL_TEXT = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
 RESULT_TEXT = re.compile(r"\s*<tool_response>\s*(.*?)\s*</tool_response>\s*", re.DOTALL)
 ODD_ARGUMENTS = "The arguments of the call are no JSON object: the model learns to write them so."
 NOTHING: dict[str, Any] = {}
@@ -267,22 +266,22 @@ def _tools(row: Row, turns: list[Any], report: ReportProblem) -> list[Any]:
 def _bare_calls(messages: list[dict[str, Any]], tools: list[Any], report: ReportProblem, name: str) -> None:
     """Calls of the tools in the words of an answer become calls, as the template writes them.
 
-    They are all of the answer, as JSON, or stand at its end in <tool_call> tags. Tags around anything else are told.
+    They are all of the answer, as JSON, or stand at its end in the marks of a model. Marks around anything else are
+    told, and so are calls of tools that are not declared.
     """
     names = set(tool_calls.names_of(tools))
     for n, message in enumerate(messages):
-        if message["role"] != "assistant" or "tool_calls" in message or "untrained" in message:
+        if message["role"] != "assistant" or "untrained" in message:
             continue
-        if not tools and "<tool_call>" not in message["content"]:
-            continue
-        words, start, _ = message["content"].partition("<tool_call>")
-        calls: list[Any] | None = None
-        if start and not CALL_TEXT.sub("", message["content"][len(words) :]).strip():
-            parsed = [tool_calls.calls_of(text) for text in CALL_TEXT.findall(message["content"])]
-            calls = [call for group in parsed for call in group or ()] if all(parsed) else None
-        elif not start and words.lstrip()[:1] in ("{", "["):
-            words, calls = "", tool_calls.calls_of(words)
-        if calls and {call["function"]["name"] for call in calls} <= names:
-            message |= {"content": words.rstrip(), "tool_calls": calls}
-        elif start and not all(map(tool_calls.is_json, CALL_TEXT.findall(message["content"]) or [""])):
-            report("odd_call", f"{name}[{n}]", message["content"], "What stands in <tool_call> is no JSON of a call.")
+        content = message["content"]
+        if "tool_calls" not in message and content and (tools or tool_calls.MARK.search(content)):
+            words, calls = tool_calls.split_calls(content, names)
+            if calls:
+                message |= {"content": words, "tool_calls": calls}
+            elif calls is None:
+                reason = "What stands in the marks of a call is no JSON of a call."
+                report("odd_call", f"{name}[{n}]", content, reason)
+        for call in message.get("tool_calls", ()) if names else ():
+            if (called := call["function"]["name"]) not in names:
+                reason = f"It calls {called!r}, which is none of the declared tools: {', '.join(sorted(names))[:200]}."
+                report("odd_call", f"{name}[{n}].tool_calls", called, reason)

@@ -106,7 +106,9 @@ def _answer(row: Row, name: str, report: ReportProblem) -> list[dict[str, Any]] 
             content = turn.get("content", turn.get("value")) if isinstance(turn, dict) else None
             role = (turn.get("role") or turn.get("from") or "assistant") if isinstance(turn, dict) else None
             if not isinstance(content, str) or not content.strip():
-                report("wrong_type" if content else "empty_field", name, content)
+                calls = isinstance(turn, dict) and turn.get("tool_calls")
+                reason = "The answer is a call of a tool: from pairs only answers in words are learnt." if calls else ""
+                report("wrong_type" if content else "empty_field", name, calls or content, reason)
                 return None
             turns.append(
                 {

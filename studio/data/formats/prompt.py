@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import ReportProblem, Row, named
+from studio.data.formats import HISTORY, ReportProblem, Row, named
 from studio.data.formats.context import repeats, with_context
 from studio.data.formats.fields import REASONING, SYSTEM, answer_of, system_of, text
-from studio.data.formats.history import HISTORY, history_of
+from studio.data.formats.history import history_of
 from studio.data.formats.open_prompt import asked_turns
 
 TITLE = "Prompt and completion"
@@ -83,7 +83,7 @@ def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
         question = more and (question if repeats(question, more) else f"{question}\n{more}")
     answer, system = answer_of(row, answered, report), system_of(row, report)
     name = named(COLUMNS, row, "history")
-    before = history_of(row[name], report, name) if name else []
+    before = history_of(row[name], report, name, question) if name else []
     if question is None or answer is None or system is None or before is None:
         return None
     turns = asked_turns(with_context(question, row, asked), asked, report)

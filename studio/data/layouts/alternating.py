@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from studio.data.formats import ReportProblem, Row
+from studio.data.formats.prompt import COLUMNS
 from studio.data.roles import MESSAGE_COLUMNS
 from studio.data.tracked_row import without
 
 TITLE = "texts in turn, as in UltraChat"
 # `turns` of texts are questions alone, as in MT-bench
 NAMES = ("data", *(name for name in MESSAGE_COLUMNS if name != "turns"))
-KEYS = frozenset(NAMES)
+LED_UP = ("context", "history", "dialogue_history", "dialog_history")  # what was said, the question last
+ASKED = frozenset(COLUMNS["prompt"])
+KEYS = frozenset((*NAMES, *LED_UP))
 
 
-def match(row: Row) -> str | None:
-    """The column that holds the conversation."""
-    lists = ((n, row.get(n)) for n in NAMES)
-    return next(
-        (n for n, v in lists if isinstance(v, list) and len(v) > 1 and all(isinstance(t, str) for t in v)), None
-    )
+def match(row: Row) -> tuple[str, str | None] | None:
+    """The column that holds the conversation, and that of its last answer where it ends with a question."""
+    names = [n for n in (*NAMES, *LED_UP) if isinstance(row.get(n), list) and len(row[n]) > 1]
+    name = next((n for n in names if all(isinstance(said, str) for said in row[n])), None)
+    if name is None or name in NAMES:
+        return name and (name, None)
+    answer = next((n for n in COLUMNS["answer"] if isinstance(row.get(n), str)), None)
+    return (name, answer) if answer and ASKED.isdisjoint(row) else None
 
 
 def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    name = match(row)
-    turns = [{"role": ("user", "assistant")[n % 2], "content": content} for n, content in enumerate(row[name])]
-    return without(row, name) | {"messages": turns}
+    name, answer = match(row)
+    said = [*row[name], row[answer]] if answer else row[name]
+    first = len(said) % 2 if answer else 0  # who answers last is the assistant
+    turns = [{"role": ("user", "assistant")[(n + first) % 2], "content": content} for n, content in enumerate(said)]
+    return without(row, name, answer) | {"messages": turns}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import ReportProblem, Row, alpaca
-from studio.data.formats.history import HISTORY, history_of
+from studio.data.formats import HISTORY, ReportProblem, Row, alpaca
+from studio.data.formats.history import history_of
 from studio.data.formats.prompt import COLUMNS
 from studio.data.roles import MESSAGE_COLUMNS
 from studio.data.tracked_row import without
@@ -37,7 +37,7 @@ def rewrite(row: Row, report: ReportProblem) -> Row | None:
     if question == "instruction" and isinstance(row.get("input"), str) and row["input"].strip():
         asked = f"{asked}\n{row['input']}"
     history = next((name for name in HISTORY if row.get(name)), None)
-    before = history_of(row[history], report, history) if history else []
+    before = history_of(row[history], report, history, asked) if history else []
     if before is None:
         return None
     if isinstance(answered, str) and answered.strip() in ("[]", "{}"):

@@ -57,15 +57,15 @@ def rewrite(row: Row, report: ReportProblem) -> Row | None:
     chosen_name, rejected_name = match(row)
     rest = without(row, chosen_name, rejected_name, "history")
     chosen, rejected = row[chosen_name], row[rejected_name]
-    if chosen_name in MESSAGE_COLUMNS:  # the conversation ends with the good answer
+    if chosen_name in MESSAGE_COLUMNS and not _is_whole(rejected):  # the conversation ends with the good answer
         chosen, rest = chosen[-1:], rest | {"prompt": chosen[:-1]}
     request = rest.get("input")
     if isinstance(request, dict) and isinstance(request.get("messages"), list):
         rest = without(rest, "input") | {"prompt": request["messages"]}
         rest |= {"tools": request["tools"]} if request.get("tools") else {}
     if row.get("history"):
-        before = history_of(row["history"], report)
         name = next((n for n in ASKED if isinstance(row.get(n), str)), None)
+        before = history_of(row["history"], report, question=name and row[name])
         if before is None or name is None:
             return None
         rest = without(rest, name) | {"prompt": [*before, {"role": "user", "content": row[name]}]}

@@ -6,9 +6,11 @@ import re
 from functools import lru_cache
 from typing import Any
 
+from studio import json_text
 from studio.data.formats import ReportProblem, Row
 from studio.data.formats.passages import plain_text
 from studio.data.formats.preference import COLUMNS as PREFERENCE
+from studio.data.rated import number
 from studio.data.tracked_row import without
 
 TITLE = "two answers and which of them is better"
@@ -18,8 +20,15 @@ VERDICTS = (
     *("better_response_id", "winner", "winner_id", "preference", "preferred", "better", "choice", "chosen", "verdict"),
     *("overall_preference", "human_preference", "labels", "label", "vote", "preference_strength"),
 )
+STRENGTHS = ("preference_strength", "overall_preference")  # HelpSteer's: below nought the first is better
 ENDS = (("0", "1"), ("1", "2"), ("a", "b"), ("A", "B"))
-SCORES = ("score", "rating", "reward", "overall_score")  # columns of a number for each answer: score_0, score_1
+SCORES = (
+    "score",
+    "rating",
+    "reward",
+    "overall_score",
+    "winner_model",
+)  # columns of a number for each answer: score_0, score_1
 KEYS = frozenset((*VERDICTS, *(f"{stem}_{ends[0]}" for stem in SCORES for ends in ENDS)))
 ANSWER = re.compile(r"(.*(?:response|answer|completion|output|conversation|ref|summary|reply|text|chat|messages).*?)"
                     r"[ _-]?([012abAB])$")  # fmt: skip
@@ -45,12 +54,11 @@ def match(row: Row) -> tuple[str, str, list[str]] | None:
     pair = answer_columns(tuple(row))
     if not pair:
         return None
-    verdict = next((name for name in VERDICTS if isinstance(row.get(name), (str, int))), None)
+    verdict = next((name for name in VERDICTS if isinstance(row.get(name), (str, int, float))), None)
     if verdict:
         return *pair, [verdict]
     scores = ([f"{stem}_{name[-1]}" for name in pair] for stem in SCORES)
-    numbers = (names for names in scores if all(isinstance(row.get(name), (int, float)) for name in names))
-    named = next(numbers, None)
+    named = next((names for names in scores if all(number(row.get(name)) is not None for name in names)), None)
     return (*pair, named) if named else None
 
 
@@ -58,7 +66,8 @@ def rewrite(row: Row, report: ReportProblem) -> Row | None:
     first, second, verdict = match(row)
     values = [row[name] for name in verdict]
     if len(values) == 2:
-        better = None if values[0] == values[1] else first if values[0] > values[1] else second
+        difference = number(values[0]) - number(values[1])
+        better = first if difference > 0 else second if difference < 0 else None
     else:
         better = _better(values[0], verdict[0], first, second)
     if better is None:
@@ -69,19 +78,41 @@ def rewrite(row: Row, report: ReportProblem) -> Row | None:
     asked = next((name for name in PREFERENCE["prompt"] if isinstance(row.get(name), dict)), None)
     if asked and (words := plain_text(row[asked])):  # WebGPT's
         rest = rest | {asked: words}
-    question = next((name for name in ASKED if isinstance(row.get(name), str)), None)
+    question = next((name for name in ASKED if isinstance(row.get(name), (str, list))), None)
     if question and not any(name in row for name in PREFERENCE["prompt"]):
         rest = without(rest, question) | {"prompt": row[question]}
-    return rest | {"chosen": row[better], "rejected": row[second if better == first else first]}
+    answers = {"chosen": row[better], "rejected": row[second if better == first else first]}
+    asked = next((name for name in PREFERENCE["prompt"] if name in rest), "prompt")
+    lists = {name: _texts(value) for name, value in {asked: rest.get(asked), **answers}.items()}
+    if not all(lists.values()):
+        return rest | answers
+    if max(map(len, lists.values())) > 1:  # as LMSYS writes them: each answer led to another conversation
+        reason = "The two conversations hold several answers each: they must be the same up to one last answer."
+        report("wrong_type", second, row[second], reason)
+        return None
+    return rest | {name: texts[0] for name, texts in lists.items()}
+
+
+def _texts(value: Any) -> list[str]:
+    """The texts of a list, or of its JSON; [] for anything else."""
+    if isinstance(value, str) and value[:1] == "[":
+        try:
+            value = json_text.read(value)
+        except ValueError:
+            return []
+    return value if isinstance(value, list) and all(isinstance(text, str) for text in value) else []
 
 
 def _better(value: Any, verdict: str, first: str, second: str) -> str | None:
     """The column that a verdict names, by its whole name or by its end, as in model_a; None where it is not sure."""
     if isinstance(value, bool):
         return None
-    if verdict == "preference_strength":  # HelpSteer's: below nought the first is better
-        return first if value < 0 else second if value > 0 else None
-    word = str(value).strip()
+    amount = number(value)
+    if verdict in STRENGTHS and amount is not None:
+        return first if amount < 0 else second if amount > 0 else None
+    word = str(value).strip() if amount is None else f"{amount:g}"
+    if word[:1] == "-":
+        return None
     end = re.split(r"[ _-]", word)[-1].lower()
     if word.isdigit() and first[-1] != "0":  # whether it counts from 0 or from 1 is not known; but SHP's is
         return {"1": first, "0": second}.get(word) if verdict == "labels" and first[-1] in "aA" else None
