@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from studio.base import generation
 from studio.new_tokens import FILES
 
 NEW_CLASS = "TokenizersBackend"  # the generic tokenizer class in transformers 5
@@ -74,17 +75,15 @@ def write_config(
 
 def write_generation_config(source: Path, out: Path, ends: Iterable[int]) -> None:
     """Write the base's generation_config.json with all end tokens, the trained one first."""
-    file = source / "generation_config.json"
-    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    settings = generation.settings(source)
     if ends:
         settings["eos_token_id"] = int_or_list(ends)
-    (out / "generation_config.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
+    (out / generation.FILE).write_text(json.dumps(settings, indent=1), encoding="utf-8")
 
 
 def sampling(base: Path) -> dict[str, float]:
     """The sampling that the base's generation_config.json advises, under transformers' names; {} where none."""
-    file = base / "generation_config.json"
-    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    settings = generation.settings(base)
     names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty") if settings.get("do_sample") else ()
     return {name: settings[name] for name in names if isinstance(settings.get(name), (int, float))}
 

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from studio import model, template
-from studio.base import headers, shards
+from studio.base import generation, headers, shards
 from studio.errors import ModelError
 
 # settings in config.json that change no answer; its end tokens are compared with generation_config.json's
@@ -60,13 +60,8 @@ def difference(record: Mapping[str, Any], base: Path) -> str:
 
 
 def _settings(base: Path) -> dict[str, Any]:
-    special, file = template.special_tokens(base), base / "generation_config.json"
-    config = model.facts(base).config
-    generation = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    ends: set[int] = set()
-    for settings in (config, generation):
-        eos = settings.get("eos_token_id")
-        ends |= set(eos if isinstance(eos, list) else [eos]) - {None}
+    special, config = template.special_tokens(base), model.facts(base).config
+    ends = {*generation.end_ids(config), *generation.end_ids(generation.settings(base))}
     return {
         "config": config,
         "special_tokens": {key: special[key] for key in SPECIAL if key in special},

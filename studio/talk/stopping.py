@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from studio import model
+from studio.base import generation
 from studio.talk.reference import ModelReference
 from studio.template import Template
 from studio.tokens import Encoder
@@ -22,10 +22,8 @@ def end_tokens(reference: ModelReference, tokenizer: Any = None) -> list[int]:
 def end_token_ids(tokenizer: Any, stop: Iterable[str], template: Template, base: Path) -> list[int]:
     """Ids of the stop texts that are single tokens, then of the tokenizer's and the base's own end tokens."""
     ids = [tokenizer.token_to_id(text) for text in (*stop, template.special.get("eos_token", ""))]
-    file = base / "generation_config.json"
-    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    for eos in (settings.get("eos_token_id"), model.facts(base).config.get("eos_token_id")):
-        ids += eos if isinstance(eos, list) else [eos]
+    for settings in (generation.settings(base), model.facts(base).config):
+        ids += generation.end_ids(settings)
     return [token for token in dict.fromkeys(ids) if token is not None]
 
 
