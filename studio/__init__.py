@@ -42,7 +42,7 @@ FLOORS = {
     1: "address crash home credentials events process driver device cards base template text model yaml_text",
     2: (
         "new_tokens token_rows rendering tokens template_check data general combination evaluation contest "
-        "footprint loading method methods reward rewards stage stages training program environment place "
+        "footprint loading method methods reward rewards stage stages training program environment place trackers "
         "places"
     ),
     3: "config presets recipes auto",

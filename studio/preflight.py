@@ -13,7 +13,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from studio import auto, data, model, origin, places, run
+from studio import auto, data, model, origin, places, run, trackers
 from studio.base import source
 from studio.config import RunConfig
 from studio.device import Device, devices
@@ -144,6 +144,13 @@ def check_settings(config: RunConfig, device: Device) -> None:
             raise OrderError(
                 f"The tracker {tracker} is not installed.",
                 f"Install it (pip install {tracker}), or take it off training.report_to.",
+                "training.report_to",
+            )
+        if setting := trackers.refusal(tracker):
+            raise OrderError(
+                f"{setting} in the environment has {tracker} send metrics, and there is no account "
+                f"({trackers.TRACKERS[tracker].key} is not set).",
+                "Set that key, or leave the mode out: then the metrics stay on this computer.",
                 "training.report_to",
             )
 

@@ -274,8 +274,8 @@ class Training(BaseModel):
     report_to: tuple[Literal["trackio", "tensorboard", "wandb", "mlflow", "swanlab"], ...] = Field(
         (),
         title="Report to",
-        description="Trackers to send metrics to as well. trackio and tensorboard stay on this computer; the others' "
-        "keys come from the environment only.",
+        description="Trackers to send metrics to as well. All stay on this computer; wandb and swanlab send where "
+        "their key is in the environment.",
         json_schema_extra=TRACKERS,
     )
     devices: int | Auto = Field(

@@ -17,7 +17,7 @@ import orjson
 import yaml
 from starlette.responses import Response
 
-from studio import run
+from studio import run, trackers
 from studio.errors import RunError, StudioError
 from studio.events import latest
 from studio.forecast import duration, remedies
@@ -256,7 +256,7 @@ def whole_log(ask: dict[str, Any]) -> Response:
 
 @rights.read(WATCHER, VISITOR)
 def order(ask: dict[str, Any]) -> Response:
-    """A run's order and the checkpoints it has: {order: YAML, plain, checkpoints}."""
+    """A run's order and the checkpoints it has: {order: YAML, plain, checkpoints, dashboard: a command}."""
     try:
         run_ = get_run(str(ask.get("id", "")))
         config = run_.config
@@ -268,6 +268,7 @@ def order(ask: dict[str, Any]) -> Response:
             "order": text,
             "plain": yaml.safe_load(text),
             "checkpoints": [_checkpoint(run_, step) for step in checkpoints.steps(run_.checkpoints)],
+            "dashboard": trackers.open_command(config.training.report_to, run_.id),
         }
     )
 

@@ -7,8 +7,7 @@ from typing import Any
 from studio.config import RunConfig
 from studio.resolve import Resolved
 from studio.run import Run
-
-PROJECT = "fine-tuning-studio"  # under which trackers file the runs
+from studio.trackers import PROJECT
 
 
 def arguments_of(run: Run, config: RunConfig, resolved: Resolved) -> dict[str, Any]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainingArguments, set_seed
 
-from studio import auto, data, model, new_tokens, preflight, process
+from studio import auto, data, model, new_tokens, preflight, process, trackers
 from studio.base import source
 from studio.config import RunConfig
 from studio.data.streaming import StreamedRows
@@ -204,6 +205,17 @@ def _note_dropped_rows(rows: data.Prepared, report: Report) -> None:
         report.note(f"Rows that could not be trained on: {counts}.", data=late)
 
 
+def _prepare_trackers(run: Run, names: Sequence[str], report: Report) -> None:
+    for name in names:
+        if trackers.is_offline(name):
+            report.note(trackers.offline_note(name, run.folder))
+        os.environ.update(trackers.settings(name, run.folder))
+        if name == "swanlab" and distributed.is_main():
+            import swanlab  # transformers asks it for a run, and newer versions raise where there is none
+
+            swanlab.init(project=trackers.PROJECT, experiment_name=run.id)
+
+
 def make_trainer(
     run: Run, config: RunConfig, resolved: Resolved, tuned: Any, rows: data.Prepared, report: Report, resumes: bool
 ) -> StudioTrainer:
@@ -211,7 +223,7 @@ def make_trainer(
     sharded = distributed.world_size() > 1 and sharding.strategy(config, tuned) == "fsdp"
     optimizer = sharding.supported_optimizer(resolved.optimizer, report) if sharded else resolved.optimizer
     rounds = optimizer == auto.ROUNDING
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run.folder / "tensorboard"))
+    _prepare_trackers(run, training.report_to, report)
     arguments = (sharding.ShardedTrainingArguments if sharded else TrainingArguments)(
         **arguments_of(run, config, resolved),
         optim="adamw_torch" if rounds else optimizer,

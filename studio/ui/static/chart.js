@@ -16,8 +16,8 @@
       this.canvas = make("canvas", { "aria-hidden": "true" });
       this.over = make("canvas", { class: "chart-over", "aria-hidden": "true" });
       this.empty = make("p", { class: "chart-empty", hidden: true });
-      this.stage = make("div", { class: "chart-stage", tabindex: "0", role: "img" }, this.canvas, this.over,
-        this.empty);
+      this.stage = make("div", { class: "chart-stage", tabindex: "0", role: "img",
+        "aria-label": studio.say(spec.title) }, this.canvas, this.over, this.empty);
       this.title = make("h4", {});
       this.about = make("p", { class: "chart-about quiet small", hidden: true });
       this.node = make("figure", { class: `chart chart-${spec.key}` }, make("figcaption", {}, this.title, this.readout),

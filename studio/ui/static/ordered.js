@@ -33,8 +33,21 @@
           ? null
           : make("button", { type: "button", class: "button", onclick: () => studio.reuse(id) },
             studio.say("Use as a new order"))),
-        text);
+        this.dashboard(answer), text);
       this.draw();
+    }
+    dashboard(answer) {
+      if (!answer.dashboard) return null;
+      return make("div", { class: "order-tools" },
+        make("p", { class: "quiet" },
+          studio.say("The curves are in {trackers} as well. In a terminal of this computer:",
+            { trackers: answer.plain.training.report_to.join(", ") }), " ", make("code", {}, answer.dashboard)),
+        make("span", { class: "grow" }),
+        make("button", {
+          type: "button", class: "chip",
+          onclick: () => navigator.clipboard?.writeText(answer.dashboard)
+            .then(() => studio.tell({ message: studio.say("Copied.") }, "good"))
+        }, studio.say("Copy the command")));
     }
     draw() {
       const panel = this.checkpoints;
