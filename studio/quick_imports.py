@@ -1,7 +1,8 @@
-"""Two libraries do needless work when they are imported; imported after this module, they do not.
+"""Three libraries do needless work when they are imported; imported after this module, they do not.
 
 gradio writes stubs for editors into its own folder: half of its import. bitsandbytes, which peft imports, decorates
-functions with torch.compile, and that loads torch's inductor: a fifth of a trainer's imports.
+functions with torch.compile, and that loads torch's inductor: a fifth of a trainer's imports. transformers' Trainer
+imports datasets, and with it pandas and pyarrow, only to tell rows of that library from others: a tenth.
 """
 
 from __future__ import annotations
@@ -60,7 +61,19 @@ def _compiled_when_called(module: ModuleType, execute: Execute) -> None:
         torch.compile = compile_now
 
 
+def _without_datasets(module: ModuleType, execute: Execute) -> None:
+    from transformers import utils
+
+    available = utils.is_datasets_available
+    utils.is_datasets_available = lambda: False  # type: ignore[assignment]
+    try:
+        execute(module)
+    finally:
+        utils.is_datasets_available = available
+
+
 sys.meta_path[:0] = [
     Finder("gradio.component_meta", _without_stubs),
     Finder("bitsandbytes.backends.default.ops", _compiled_when_called),
+    Finder("transformers.trainer", _without_datasets),
 ]

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -39,11 +39,13 @@ from studio.home import PROJECT  # noqa: E402
 from tests import tiny  # noqa: E402
 from tests.readers import Transformers4  # noqa: E402
 
-FEW_STEPS = [
-    word
-    for setting in ("max_steps=10", "accumulation=1", "eval_every=10", "learning_rate=2e-3")
-    for word in ("--set", f"training.{setting}")
-]
+FEW_STEPS = tuple(
+    f"training.{setting}"
+    for setting in (
+        *("max_steps=10", "eval_every=10", "batch_size=2", "accumulation=1", "learning_rate=3e-3"),
+        *("threads=1", "samples=0"),  # several processes share few cores in these tests
+    )
+)  # the starter learns as much from twenty rows of the sample
 LONGEST = (
     "e2e/test_first_run.py",
     "faults/test_faults.py",  # beside it: the starter is prepared once, and who else wants it would wait
@@ -198,7 +200,7 @@ def trained(
 ) -> dict[str, Any]:
     """The main job, done once for all workers through the terminal: the sample, the starter, LoRA.
 
-    Every default with --rare; else a few short steps at a higher rate, which learn as much in a tenth of the time.
+    Every default with --rare; else a few short steps at a higher rate, which learn as much in a twentieth of the time.
     Gives the answer of `train sample --json` with `home` and `folder` added.
     """
     home = _shared(tmp_path_factory) / "trained"
@@ -208,7 +210,7 @@ def trained(
             home.mkdir()
             (home / "models").symlink_to(starter_home / "models")
             done = terminal(
-                ["train", "sample", "--json", *([] if request.config.getoption("--rare") else FEW_STEPS)],
+                ["train", "sample", "--json", *([] if request.config.getoption("--rare") else _typed(FEW_STEPS))],
                 home,
                 timeout=1500,
             )
@@ -241,6 +243,10 @@ def _shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return (
         tmp_path_factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else tmp_path_factory.getbasetemp()
     )
+
+
+def _typed(settings: Iterable[str]) -> list[str]:
+    return [word for setting in settings for word in ("--set", setting)]
 
 
 def terminal(arguments: list[str], home: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:

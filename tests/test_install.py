@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -22,6 +21,7 @@ import yaml
 
 import studio
 from studio.home import PROJECT
+from tests.browser import free_port
 
 FRONT = yaml.safe_load((PROJECT / "README.md").read_text().split("---")[1])
 UNREACHABLE = re.compile(
@@ -138,9 +138,7 @@ def test_the_wheel_trains_outside_the_checkout(installed: Path, tmp_path: Path, 
 
 
 def test_the_wheel_serves_the_page(installed: Path, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     serving = subprocess.Popen(
         [installed / "fine-tuning-studio", "--port", str(port), "--no-token", "--home", tmp_path / "home"],
         cwd=tmp_path,

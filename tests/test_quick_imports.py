@@ -60,6 +60,16 @@ def test_compiled_at_its_first_call(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compiled == [("plain", {}), ("with_options", {"dynamic": True})]
 
 
+def test_a_trainer_does_not_know_datasets_and_others_do() -> None:
+    from transformers import trainer, utils
+
+    known = []
+    quick_imports._without_datasets(SimpleNamespace(), lambda module: known.append(utils.is_datasets_available()))
+    assert (known, utils.is_datasets_available()) == ([False], True)
+    assert not trainer.is_datasets_available()
+    assert "if is_datasets_available():\n    import datasets\n" in Path(trainer.__file__).read_text(), "no more needed"
+
+
 @pytest.mark.parametrize("name", ["gradio.component_meta", "bitsandbytes.backends.default.ops"])
 def test_the_libraries_still_have_what_is_left_out(name: str) -> None:
     """Where a library mends this itself, our way around it can go."""

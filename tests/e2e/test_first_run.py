@@ -13,14 +13,12 @@ import pytest
 
 from studio import config, run
 from tests.browser import App, browser, chromium_path
+from tests.conftest import FEW_STEPS
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(chromium_path() is None, reason="no Chromium on this computer")]
 POINTS = "Number(document.querySelector('.chart-loss .chart-stage')?.dataset.points || 0)"
 MINUTE = 60_000  # milliseconds
-FEW_STEPS = tuple(
-    f"training.{setting}" for setting in ("max_steps=12", "accumulation=1", "eval_every=12", "learning_rate=2e-3")
-)
-FEW_WORDS = """localStorage.setItem("studio-sampling", '{"max_tokens": 96, "temperature": 0}')"""
+FEW_WORDS = """localStorage.setItem("studio-sampling", '{"max_tokens": 56, "temperature": 0}')"""
 
 
 def _steps(one: run.Run) -> int:
@@ -28,17 +26,23 @@ def _steps(one: run.Run) -> int:
 
 
 def _send_few_steps(route: Any) -> None:
-    """Let Start send its order with a few short steps at a higher rate, which learn as much in a tenth of the time."""
-    order = config.parse(route.request.post_data_json["data"][0], list(FEW_STEPS))
+    """Let Start send its order with a few short steps at a higher rate, which learn as much in a twentieth of the
+    time.
+    """
+    order = config.parse(route.request.post_data_json["data"][0], [*FEW_STEPS, "training.max_steps=12"])
     route.continue_(post_data=json.dumps({"data": [order.to_yaml()]}))
 
 
 @pytest.mark.timeout(1500)
-def test_three_clicks_from_a_fresh_page_to_two_answers(with_starter: Path, request: pytest.FixtureRequest) -> None:
+def test_three_clicks_from_a_fresh_page_to_two_answers(
+    with_starter: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every default with --rare; else number, size and rate of the steps in the order that Start sends are changed, and
-    the chat's answers are short.
+    the chat's answers are short and computed by one thread.
     """
     clicks, short = 0, not request.config.getoption("--rare")
+    if short:
+        monkeypatch.setenv("STUDIO_CHAT_THREADS", "1")
     with browser() as chromium, App(with_starter) as app:
         page = chromium.new_page(viewport={"width": 1280, "height": 860}, locale="en-GB")
         if short:

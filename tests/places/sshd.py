@@ -13,44 +13,53 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.browser import free_port
+
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 ABLE = Path(SSHD).exists() and shutil.which("ssh") and shutil.which("rsync")
 
 
 class Wire:
     """Forwards a loopback port to another. cut(): nothing passes any more, either way, and nobody is told, as when a
-    cable is pulled.
+    cable is pulled. refuse(): every connection ends and no other is let in. mend() undoes either.
     """
 
     def __init__(self, target: int):
-        self.target, self.alive = target, True
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
+        self.target, self.port = target, free_port()
+        self.ends: list[socket.socket] = []
         self.whole = threading.Event()
         self.whole.set()
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._listen()
 
     def cut(self) -> None:
         self.whole.clear()
 
-    def mend(self) -> None:
-        self.whole.set()
-
-    def close(self) -> None:
-        self.alive = False
+    def refuse(self) -> None:
+        for end in (self.listener, *self.ends):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)  # which wakes its thread
+        self.ends.clear()
         self.listener.close()
 
-    def _accept(self) -> None:
-        while self.alive:
-            try:
-                near, _ = self.listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._join, args=(near,), daemon=True).start()
+    def mend(self) -> None:
+        self.whole.set()
+        if self.listener.fileno() < 0:
+            self._listen()
+
+    def _listen(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self._accept, args=(self.listener,), daemon=True).start()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = listener.accept()
+                threading.Thread(target=self._join, args=(near,), daemon=True).start()
 
     def _join(self, near: socket.socket) -> None:
         self.whole.wait()
         far = socket.create_connection(("127.0.0.1", self.target))
+        self.ends += (near, far)
         for one, other in ((near, far), (far, near)):
             threading.Thread(target=self._pump, args=(one, other), daemon=True).start()
 
@@ -71,8 +80,7 @@ def serving(folder: Path, **environment: str) -> Iterator[Wire]:
 
     environment: what whoever is let in finds set, HOME and PATH among it.
     """
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     for name in ("host", "me"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
     os.chmod(folder, 0o700)
@@ -102,4 +110,4 @@ def serving(folder: Path, **environment: str) -> Iterator[Wire]:
     finally:
         server.terminate()
         server.wait()
-        wire.close()
+        wire.refuse()

@@ -60,6 +60,7 @@ def test_a_job_gives_the_same_result_and_never_the_token(
     assert (rented.result / "adapter_model.safetensors").read_bytes() == (
         here.result / "adapter_model.safetensors"
     ).read_bytes()
+    assert hub.jobs[0].process.wait(30) == 0  # before its files are read
     spec = hub.jobs[0].spec
     assert spec["flavor"] == "t4-small"
     assert spec["timeoutSeconds"] >= 1800

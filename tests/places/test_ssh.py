@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from studio import config, process, queue, run
@@ -127,12 +128,63 @@ def test_a_cut_wire_is_taken_up_and_a_stop_goes_through(
     check_result(afar, reached + 5)
 
 
+@pytest.mark.rare
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("way", ["cut", "refuse"])
+def test_half_a_minute_without_a_wire_changes_nothing(
+    way: str, wire: sshd.Wire, home: Path, tmp_path: Path, tiny_model: Path, tiny_data: Path
+) -> None:
+    """The real trainer, whose wire is dead for thirty seconds in the middle of its run: there it trains on as one
+    process, here it is watched on without a gap, and it ends with the very weights of a run that nothing disturbs.
+    """
+    from studio.worker import train as worker
+
+    there = order(tmp_path, tiny_model, tiny_data, max_steps=100_000, schedule="constant", save_every=1000)
+    afar = queue.submit(config.build(there))
+    until(afar, lambda state: run.summary(afar)["step"] >= 20)
+    (folder,) = (tmp_path / "there" / "home" / "runs").iterdir()
+    remote = Run(folder)
+    pids = [found.pid for found in holders(remote)]
+    getattr(wire, way)()
+    began, known, steps = time.monotonic(), run.summary(remote)["step"], []
+    while time.monotonic() - began < 30:
+        assert queue.reconcile(afar) == remote.state() == "running"
+        steps.append(run.summary(remote)["step"])
+        time.sleep(0.5)
+    phase, seen, reached = run.summary(afar)["phase"], run.summary(afar)["step"], steps[-1]
+    wire.mend()
+    print(f"{way}: steps {known} to {reached} there meanwhile, {seen} known here, in phase {phase}")
+    assert (phase, steps) == ("reconnecting", sorted(steps))
+    assert seen < known + 20 < reached
+    until(afar, lambda state: run.summary(afar)["step"] > reached)
+    assert [found.pid for found in holders(remote)] == pids
+    notes = [event["text"] for event in afar.events() if event["kind"] == "note" and "connection" in event["text"]]
+    assert notes[-1] == "The connection to there is back."
+    queue.stop(afar)
+    assert until(afar, over) == "stopped"
+    goal = run.summary(afar)["step"] + 5
+    queue.resume(afar, {"training": {"max_steps": goal}}, why="resumed with a nearer goal")
+    assert until(afar, over) == "finished", run.summary(afar)
+    alone = {key: value for key, value in there.items() if key != "place"}
+    here = create(config.build({**alone, "training": {**alone["training"], "max_steps": goal}}))
+    assert worker.main(here) == 0
+    mine, theirs = ([event["loss"] for event in one.events() if event["kind"] == "step"] for one in (here, afar))
+    assert (len(mine), mine) == (goal, theirs)
+    weights = [(one.result / "adapter_model.safetensors").read_bytes() for one in (here, afar)]
+    assert weights[0] == weights[1]
+
+
+def holders(one: Run) -> list[psutil.Process]:
+    """The run's supervisor and its trainer."""
+    return process.holders(one.lock) + process.holders(one.trainer_lock)
+
+
 def test_a_killed_follower_finds_its_run_again(
     wire: sshd.Wire, home: Path, tmp_path: Path, tiny_model: Path, tiny_data: Path
 ) -> None:
     afar = queue.submit(config.build(faked(tmp_path, tiny_model, tiny_data, max_steps=50)))
     until(afar, lambda state: run.summary(afar)["step"] >= 3)
-    process.kill_all(lambda: process.holders(afar.lock) + process.holders(afar.trainer_lock))
+    process.kill_all(lambda: holders(afar))
     assert until(afar, over) == "lost"
     queue.resume(afar)
     assert until(afar, over) == "finished", run.summary(afar)

@@ -29,6 +29,7 @@ from studio.resolve import resolve
 from studio.run import Run, create, summary
 from studio.runs import goal, launch, sequence
 from studio.worker import base_model, distributed, sharding
+from tests.browser import free_port
 from tests.conftest import terminal
 from tests.worker.carrying import carry, evals, order, result, rows, steps
 from tests.worker.test_preference import COMPARING
@@ -184,6 +185,7 @@ def test_two_hosts_type_what_they_are_told(
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": "1",
     }
+    port = str(free_port())
     hosts = [
         subprocess.Popen(
             ["bash", "-c", line],
@@ -193,7 +195,7 @@ def test_two_hosts_type_what_they_are_told(
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        for line in (command.replace("HOST0", "127.0.0.1").replace("29500", "29517") for command in told["commands"])
+        for line in (command.replace("HOST0", "127.0.0.1").replace("29500", port) for command in told["commands"])
     ]
     try:
         assert [host.wait(timeout=180) for host in hosts] == [0, 0], run.log.read_text()[-2000:]
