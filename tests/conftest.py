@@ -18,6 +18,8 @@ from filelock import FileLock
 from hypothesis import settings
 
 gc.disable()  # until all is collected
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes: each reads what the first has compiled
+sys.dont_write_bytecode = False
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read once, when huggingface_hub is imported
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # several processes share few cores in these tests
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -58,7 +60,9 @@ LONGEST = (
     "test_doctor.py",
     "test_notebook.py",
     "test_estimate_trace.py",
-)  # begun first: met last, one would keep the other worker idle
+    "worker/",
+    "methods/",
+)  # begun first: met last, one would keep the other workers idle
 QUICK = (
     "base/test_shards.py",
     "data/test_containers.py",

@@ -21,7 +21,8 @@ def test_it_runs_from_top_to_bottom(
     _run(
         tmp_path,
         monkeypatch,
-        ["--set", f"model={tiny_model}", "--set", "training.max_steps=2", "--set", "data.max_length=400"],
+        ["--set", f"model={tiny_model}", "--set", "training.max_steps=2", "--set", "data.max_length=400"]
+        + ["--set", "training.threads=1"],
     )
 
 

@@ -43,6 +43,7 @@ def test_the_readmes_examples_as_printed(trained: dict[str, Any]) -> None:
         "STUDIO_HOME": str(trained["home"]),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "HF_HUB_OFFLINE": "1",
+        "STUDIO_CHAT_THREADS": "1",
     }
     serving = subprocess.Popen(
         ["bash", "-c", f"exec env {SHELL[0]}"],
@@ -81,6 +82,7 @@ def test_two_adapters_on_one_base_take_turns(
     the adapter.
     """
     monkeypatch.setenv("STUDIO_HOME", str(trained["home"]))
+    monkeypatch.setenv("STUDIO_CHAT_THREADS", "1")
     other = tmp_path / "other"
     shutil.copytree(trained["folder"] / "model", other)
     _halved(other / "adapter_model.safetensors")
@@ -104,7 +106,7 @@ def test_two_adapters_on_one_base_take_turns(
         f"memory {held[0] / 1e6:.0f} MB with the base, then {', '.join(f'+{one / 1e6:.0f}' for one in grown)} MB "
         f"for adapters of {size / 1e6:.0f} MB in their files"
     )
-    assert switched - stayed < 0.5, "a generous bound"
+    assert switched < 1.5 * stayed + 0.5, "a generous bound"
     assert max(grown) < 3 * size
 
 

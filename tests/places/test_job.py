@@ -42,7 +42,7 @@ def order(model: Path, rows: Path, **training: object) -> dict:
         "model": str(model),
         "data": {"train": str(rows), "max_length": 64},
         "method": {"name": "lora", "rank": 4},
-        "training": {"batch_size": 4, "probe": False, "threads": 1, **training},
+        "training": {"batch_size": 4, "probe": False, "threads": 1, "samples": 0, **training},
         "place": {"kind": "job", "flavor": "t4-small"},
     }
 

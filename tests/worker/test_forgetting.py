@@ -41,6 +41,7 @@ def order(model: Path, data: Path, method: dict[str, Any], more: dict[str, Any] 
                 "keep_checkpoints": 9,
                 "learning_rate": 5e-3,
                 "probe": False,
+                "samples": 0,
                 **training,
             },
         }

@@ -96,6 +96,7 @@ def order(folder: Path, data: Path, method: dict[str, Any] | str = "lora", **tra
                 "threads": 1,
                 "keep_checkpoints": 9,
                 "precision": "fp32",
+                "samples": 0,
                 **training,
             },
         }
@@ -115,7 +116,7 @@ def test_from_order_to_merge(method: str, tied: bool, spare: int, home: Path, tm
     everywhere.
     """
     folder, data = base(tmp_path / "base", tied=tied, spare=spare), rows(tmp_path / "rows.json")
-    one = run.create(order(folder, data, method))
+    one = run.create(order(folder, data, method, samples=1))
     assert main(one) == 0
     before = model.facts(folder).rows
     added = new_tokens.assign_ids(folder, MARKS)
