@@ -70,6 +70,15 @@ TELLTALES: tuple[tuple[frozenset[str], str], ...] = (  # columns that say what a
         "request file, as messages.",
     ),
     (frozenset(("input_ids",)), "These are numbers of tokens already. Choose the texts that they were made from."),
+    (
+        frozenset(("segments",)),
+        "These are parts of finished texts, some of them to be learnt. Write each row as messages; an answer that is "
+        "not to be learnt is marked with weight: 0.",
+    ),
+    (
+        frozenset(("header", "title", "time")),
+        "This is a list of activities, not of conversations: the answers stand in it as HTML, if at all.",
+    ),
     (frozenset(("cell_type", "source")), "This is a notebook. Save it as a script, and name that .txt, to learn it."),
     (frozenset(("architectures",)), "This is a model's config.json: choose its folder as the model, not as the data."),
     (
@@ -177,6 +186,8 @@ def _unknown_layout(columns: list[str], rows: list[Any], name: str) -> DataError
     if any(len(column) > 40 or column.endswith((".", "?", "!")) for column in columns):
         hint = "If the first line is a row already, write the names of the columns in a line above it: "
         hint += ",".join(["prompt", "completion", *("more" * (n > 2) for n in range(3, len(columns) + 1))])
+        if (other := _layout_hint(columns, sampled, name)).startswith("Say which column holds what"):
+            hint = f"{other} {hint}"
         return DataError(message, hint, name)
     return DataError(message, _layout_hint(columns, sampled, name), "data.mapping")
 
@@ -444,12 +455,14 @@ def classification_mapping(columns: list[str], unused: list[str], format: str) -
     return {"prompt": text, "answer": label} if label and text and format == "text" else None
 
 
-def match_names(columns: list[str]) -> dict[str, str] | None:
+def match_names(columns: list[str], rows: list[Any]) -> dict[str, str] | None:
     """A mapping where the columns have names that are known but for case and blanks, or in Chinese; or None."""
     names = {column: column.strip().lower() for column in reversed(columns)}
     parts = {part: c for c, name in names.items() if (part := NAMED_PARTS.get(name))}
     if "instruction" not in parts and "input" in parts:
         parts["instruction"] = parts.pop("input")
+    if "messages" in parts and (keys := _turn_keys([row for row in rows if isinstance(row, dict)], parts["messages"])):
+        parts |= dict(zip(("role", "content"), keys))
     enough = {"instruction", "output"} <= set(parts) or "messages" in parts or "text" in parts
     return parts if enough and any(part != column for part, column in parts.items()) else None
 

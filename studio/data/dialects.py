@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
 from typing import Any, NamedTuple
 
 from studio.data.drawn import DrawnReader, drawn_header
@@ -52,15 +53,23 @@ def dialect_of(text: str, named: bool = False) -> Dialect | None:
     if drawn_header(text):
         return Dialect("|", drawn=True)
     best: tuple[int, Dialect] | None = None
-    for delimiter in DELIMITERS:
+    tabbed = _is_tabbed(text)
+    delimiters = ("\t",) if tabbed else DELIMITERS
+    for delimiter in delimiters:
         dialect = _quoting(text, delimiter)
         header = _header_among(_rows(text, dialect))
         if header.score and (best is None or header.score > best[0]):
             best = header.score, replace(dialect, above=header.above)
-    if best is None and named:
-        delimiter = max(DELIMITERS, key=lambda sign: text.partition("\n")[0].count(sign))
+    if best is None and (named or tabbed):
+        delimiter = max(delimiters, key=lambda sign: text.partition("\n")[0].count(sign))
         return _quoting(text, delimiter)
     return best[1] if best else None
+
+
+def _is_tabbed(text: str) -> bool:
+    """Whether every line holds the same number of cells, parted by tabs and none of them empty."""
+    rows = [line.split("\t") for line in text.splitlines()[:SAMPLE_ROWS] if line.strip()]
+    return len(rows) > 2 and len(set(map(len, rows))) == 1 < len(rows[0]) and all(map(str.strip, chain(*rows)))
 
 
 class Header(NamedTuple):

@@ -51,6 +51,12 @@ TMX_ROWS = (
 WORDS_ALONE = (
     "python -c \"import re, sys; print(re.sub(r'(?m)^(WEBVTT.*|\\d+|[\\d:,.]+ --> .*)\\n', '', sys.stdin.read()))\""
 )
+CHAT_LINE = r"^\u200e?\[?\d[\d./-]+,? [\d:]+(?:\s?[APap]\.?[Mm]\.?)?\]?(?: -)? ([^:\n]{1,40}): "  # WhatsApp's
+CHAT_TURNS = (
+    f"python -c \"import itertools, json, re, sys; said = re.split(r'(?m){CHAT_LINE}', sys.stdin.read())[1:]; "
+    "json.dump([{'user': who, 'text': ''.join(words for _, words in turn).strip(), 'ts': n} for n, (who, turn) in "
+    'enumerate(itertools.groupby(zip(said[::2], said[1::2]), key=lambda pair: pair[0]))], sys.stdout)"'
+)
 SCRIPT = re.compile(r"(?:export default|module\.exports|var|let|const|window)\b[^\[{]{0,80}[\[{]")
 
 
@@ -82,6 +88,12 @@ def refuse_notation(path: Path, text: str) -> None:
     if XML & endings or (begin.startswith("<?xml") and endings.isdisjoint((".txt", ".md"))):
         rows = TMX_ROWS if ".tmx" in endings else XML_ROWS
         raise _convertible(path, "XML", "xml.etree.ElementTree as E", rows)
+    if 2 * len(re.findall(CHAT_LINE, begin, re.MULTILINE)) > max(2, begin.count("\n")):
+        raise DataError(
+            f"{path.name} is an exported chat: dates and names stand before the words.",
+            f"Make turns of it: {CHAT_TURNS} < {path.name} > {path.stem}.json",
+            path.name,
+        )
     if SUBTITLES.match(begin):
         raise DataError(
             f"{path.name} holds subtitles: numbers and times stand between the words.",

@@ -10,6 +10,7 @@ from studio.data.roles import MESSAGE_COLUMNS, ROLE_KEYS, ROLES
 
 ROW_COLUMNS = ("prompt", "question", "question_stem", "query", "instruction", "problem", "passage", "story", "ideal",
                "completion", "response", "answer", "问题", "答案")  # fmt: skip
+NO_CONTAINERS = frozenset((*LIST_COLUMNS, "segments", "responses"))  # columns of a row whose lists are no rows
 MAX_DEPTH = 4  # objects around the rows at most
 
 
@@ -21,7 +22,7 @@ def rows_within(value: Any, depth: int = 0) -> list[Any] | None:
     """
     if (
         not isinstance(value, dict)
-        or any(name in value for name in LIST_COLUMNS)
+        or any(name in NO_CONTAINERS or name.lower() in MESSAGE_COLUMNS for name in value)
         or depth > MAX_DEPTH
         or _is_row(value)
     ):
@@ -57,6 +58,8 @@ def _of_instances(value: dict[str, Any]) -> list[Any] | None:
 def _split_orient(value: dict[str, Any]) -> list[Any] | None:
     """As pandas' to_json(orient="split") writes a table."""
     names, cells = value.get("columns"), value.get("data")
+    if isinstance(value.get("values"), list) and "majorDimension" in value:  # Google's Sheets
+        names, *cells = value["values"]
     if not (isinstance(names, list) and isinstance(cells, list) and all(isinstance(name, str) for name in names)):
         return None
     whole = all(isinstance(row, list) and len(row) == len(names) for row in cells)

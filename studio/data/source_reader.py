@@ -33,7 +33,7 @@ from studio.data.tracked_row import TrackedRow, names_of
 from studio.data.unsure import doubts
 from studio.errors import DataError
 
-VERSION = 16  # of stored data sets; raise it when a check or a format changes
+VERSION = 17  # of stored data sets; raise it when a check or a format changes
 BINARY_ENDINGS = (".xlsx", ".parquet", ".arrow")
 SAMPLE_ROWS = 200  # rows by which columns are judged to be used or not
 
@@ -139,7 +139,7 @@ def preview(reader: SourceReader) -> Preview:
     try:
         detection = detect(rows, reader.name, {FIRST: mapping[FIRST]} if mapping and FIRST in mapping else None)
     except DataError:
-        mapping_guess = match_names(columns) if not normalized_mapping(mapping) else None
+        mapping_guess = match_names(columns, rows[:SAMPLE_ROWS]) if not normalized_mapping(mapping) else None
         if mapping_guess is None:
             raise
         named = ", ".join(f"{column} as {part}" for part, column in mapping_guess.items())

@@ -94,6 +94,11 @@ def speaker(line: str) -> str | None:
     return ROLES[(match["who"] or match["heading"]).lower()] if match else None
 
 
+def unmarked(line: str) -> str:
+    """The line without the mark at its beginning that says who speaks."""
+    return LINE_START.sub("", line, count=1).lstrip()
+
+
 def _turns(text: str, style: Style) -> list[Turn] | None:
     marks = list(style.mark.finditer(text))
     roles = [ROLES[mark["who"].lower()] for mark in marks]

@@ -87,6 +87,52 @@ def test_read(kind: str, home: Path, tmp_path: Path) -> None:
 
 
 BEFORE = [(U, "Is there tea?"), (A, "There is.")]
+
+
+def test_an_exported_chat_becomes_turns_by_the_hints(home: Path, tmp_path: Path) -> None:
+    chat = f"12/03/24, 10:01 - Ann: {Q}\n12/03/24, 10:02 - Bob: Two minutes\n12/03/24, 10:03 - Bob: at most.\n"
+    chat = f"12/03/24, 10:00 - Messages are encrypted.\n{chat}{chat.replace('12/03', '13/03')}"
+    with pytest.raises(DataError, match="an exported chat") as refusal:
+        data.read(write(tmp_path, chat.encode(), "chat.txt"))
+    command = refusal.value.hint.split(": ", 1)[1].replace("python ", f"{sys.executable} ", 1)
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+    with pytest.raises(DataError, match="between Ann, Bob") as refusal:
+        data.read(tmp_path / "chat.json")
+    (conversation,) = data.read(tmp_path / "chat.json", mapping=mapping_in(refusal.value.hint)).conversations
+    assert said(conversation) == [(U, Q), (A, "Two minutes\nat most.")] * 2
+
+
+def test_a_thought_in_an_export_of_chatgpt_is_reasoning(home: Path, tmp_path: Path) -> None:
+    contents: list[tuple[str, dict[str, Any]]] = [
+        (U, {"content_type": "text", "parts": [Q]}),
+        (A, {"content_type": "thoughts", "thoughts": [{"summary": "s", "content": "It is tea."}]}),
+        (A, {"content_type": "reasoning_recap", "content": "Thought for 2 seconds"}),
+        (A, {"content_type": "text", "parts": [ANSWER]}),
+    ]
+    nodes = {
+        str(n): {"message": {"author": {"role": role}, "content": content}, "parent": str(n - 1), "children": []}
+        for n, (role, content) in enumerate(contents)
+    }
+    read = data.read(write(tmp_path, json.dumps([{"mapping": nodes, "current_node": "3"}]).encode(), "a.json"))
+    assert said(read.conversations[0]) == BOTH
+    assert read.conversations[0]["messages"][1]["reasoning_content"] == "It is tea."
+
+
+def test_marks_in_texts_in_turn_are_not_learnt(home: Path, tmp_path: Path) -> None:
+    read = data.read(write(tmp_path, rows(data=[f"问：{Q}", f"答：{ANSWER}"])))
+    assert said(read.conversations[0]) == BOTH
+
+
+def test_values_of_a_google_sheet(home: Path, tmp_path: Path) -> None:
+    sheet = {"range": "A1:B2", "majorDimension": "ROWS", "values": [["question", "answer"], [Q, ANSWER]]}
+    assert said(data.read(write(tmp_path, json.dumps(sheet).encode(), "a.json")).conversations[0]) == BOTH
+
+
+def test_keys_in_capitals(home: Path, tmp_path: Path) -> None:
+    read = data.read(write(tmp_path, rows(Messages=turns(Q, ANSWER, "Role", "Content", ("User", "Assistant")))))
+    assert said(read.conversations[0]) == BOTH
+
+
 HISTORIES: dict[str, dict[str, Any]] = {
     "what led up to the answer": {"context": ["Is there tea?", "There is.", Q], "response": ANSWER},
     "past messages": {"past_messages": turns("Is there tea?", "There is."), "user": Q, "assistant": ANSWER},
@@ -356,6 +402,7 @@ def test_a_hint_never_learns_one_of_two_answers(kind: str, home: Path, tmp_path:
 
 
 NAMED = [
+    ("What do you ask?", "What is the answer?"),
     *[("pregunta", "respuesta"), ("question", "réponse"), ("質問", "回答"), ("질문", "답변"), ("Вопрос", "Ответ")],
     *[("message", "reply"), ("review", "response"), ("Anweisung", "Ausgabe"), ("domanda", "risposta")],
 ]
@@ -409,6 +456,7 @@ def test_rated_answers_become_pairs_by_the_hint(kind: str, home: Path, tmp_path:
 TOLD: dict[str, tuple[Any, str]] = {
     "tokens": ([{"input_ids": [1, 2], "labels": [1, 2]}], "the texts that they were made from"),
     "a notebook": ({"cells": [{"cell_type": "code", "source": ["x"]}], "metadata": {}, "nbformat": 4}, "a notebook"),
+    "parts of texts": ({"segments": [{"label": True, "text": "Q: a?"}]}, "weight: 0"),
     "a model's config": ({"architectures": ["x"], "hidden_size": 8}, "as the model"),
     "Slack's channels": ([{"id": "C", "name": "a", "is_archived": False}] * 2, "a file for each day"),
     "Slack's people": ([{"id": "U", "name": "a", "team_id": "T", "profile": {}}] * 2, "a file for each day"),
@@ -495,6 +543,13 @@ def test_an_archive_in_an_archive_is_named(home: Path, tmp_path: Path) -> None:
     inner = archive(tmp_path / "in.zip", **{"a.jsonl": LINES}).read_bytes()
     with pytest.raises(DataError, match=r"no data files, but data\.zip"):
         data.read(archive(tmp_path / "a.zip", **{"data.zip": inner}))
+
+
+def test_a_text_in_two_cells_a_line_is_a_table(home: Path, tmp_path: Path) -> None:
+    path = write(tmp_path, "".join(f"Word {n}, so\tWort {n}\n" for n in range(4)).encode(), "a.txt")
+    with pytest.raises(DataError, match="Word 0, so, Wort 0") as refusal:
+        data.read(path)
+    assert "write the names of the columns in a line above it" in refusal.value.hint
 
 
 def test_the_command_for_subtitles_keeps_the_words(home: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from studio.data.formats import ReportProblem, Row
 from studio.data.formats.prompt import COLUMNS
 from studio.data.roles import MESSAGE_COLUMNS
 from studio.data.tracked_row import without
+from studio.text.marks import speaker, unmarked
 
 TITLE = "texts in turn, as in UltraChat"
 # `turns` of texts are questions alone, as in MT-bench
@@ -30,4 +31,6 @@ def rewrite(row: Row, report: ReportProblem) -> Row | None:
     said = [*row[name], row[answer]] if answer else row[name]
     first = len(said) % 2 if answer else 0  # who answers last is the assistant
     turns = [{"role": ("user", "assistant")[(n + first) % 2], "content": content} for n, content in enumerate(said)]
+    if all(speaker(turn["content"]) == turn["role"] for turn in turns):  # 问：…, 答：…, as HuatuoGPT writes them
+        turns = [turn | {"content": unmarked(turn["content"])} for turn in turns]
     return without(row, name, answer) | {"messages": turns}

@@ -11,6 +11,8 @@ TITLE = "ChatGPT's export"
 NAME = "mapping"
 KEYS = frozenset(("mapping",))
 
+NO_WORDS = frozenset(("reasoning_recap", "user_editable_context", "model_editable_context"))  # what the page shows
+
 
 def match(row: Row) -> bool:
     tree = row.get("mapping")
@@ -24,7 +26,11 @@ def rewrite(row: Row, report: ReportProblem) -> Row | None:
         if not isinstance(message, dict):
             continue
         role, content = message.get("author"), message.get("content")
+        if isinstance(content, dict) and content.get("content_type") in NO_WORDS:
+            continue
         text = _content(content)
+        if isinstance(content, dict) and content.get("content_type") == "thoughts":
+            role = "thought"
         # the empty turn that stands at the head of every export
         if (role.get("role") if isinstance(role, dict) else role) == "system" and not text:
             continue
@@ -46,6 +52,8 @@ def _branch(tree: dict[str, Any], last: Any) -> list[str]:
 def _content(content: Any) -> Any:
     if not isinstance(content, dict):
         return content
+    if isinstance(content.get("thoughts"), list):
+        return "\n".join(str(t.get("content") or t.get("summary") or "") for t in content["thoughts"])
     parts = content.get("parts")
     if not isinstance(parts, list):
         return content.get("text", content.get("result"))
