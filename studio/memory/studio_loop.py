@@ -77,48 +77,32 @@ def studio_loop(
 ) -> TrainingLoop:
     """The loop at the run's largest micro-batch of `tokens`. Raises OrderError for settings that the device lacks."""
     training, itemsize, row = config.training, base_itemsize(config, device), longest_row(config, rows)
-    most, effective, ranks = step_tokens(config, rows), sequences_per_step(config, rows), processes(config)
+    shape = _largest_micro_batch(config, facts, device, rows, tokens)
+    kernel, mask, repeats_kv = _attention(config, facts, device, shape, row, bool(footprint.prefix))
+    effective, ranks = sequences_per_step(config, rows), processes(config)
     rows = rows and rows.answered(config.stage)
-    packed, kernel, _ = auto.layout(config, facts, device, row)
-    batch = 1 if packed else max(1, min(auto.padded_rows(config, row, tokens), rows.rows if rows else ASSUMED_ROWS))
-    length = row
-    if packed:
-        length = tokens or auto.packed_tokens(config, device, row)
-        if rows is not None and rows.mean > 0.9 * row:  # nearly alike: as many whole rows as fit
-            length = length // row * row
-        length = min(length, most)
-    elif config.stage.sequences > 1:  # both answers of a pair, one below the other
-        batch *= config.stage.sequences
-        length = longest_sequence(config, row)
     fused, _ = auto.fused_kernels(config, facts, device)
-    length, checkpointing = padded_width(length), checkpointed_layers > 0
+    checkpointing = checkpointed_layers > 0
     share = LABELLED if rows is None else min(1.0, rows.label_tokens / max(1, rows.tokens))
     share = 0.0 if config.stage.scores else share  # a reward model's head is one number a sequence
-    narrow = config.training.weights == "bf16"
+    narrow = training.weights == "bf16"
     tables = not narrow and any(EMBEDDING.search(name) for name in footprint.weights)
-    windowed = not packed and auto.windowed(facts, row)
-    # a mask that SDPA's causal flag cannot replace
-    mask = bool(footprint.prefix) or windowed or packed and kernel in ("sdpa", "eager")
-    shares = device.kind == "cpu" or shares_keys(device, itemsize)
-    grouped = facts.num_key_value_heads < facts.num_attention_heads
-    if kernel == "sdpa" and not (packed or mask or shares) and grouped and auto.masked(config, facts, row):
-        kernel = "eager"  # transformers' own SDPA leaves keys shared, and torch falls back to its math kernel
     mean_tokens = effective * (int(rows.mean) + 1 if rows else row) // ranks  # of a step
-    micro_batches = -(-mean_tokens // (batch * length))
-    rest = padded_width(mean_tokens - length) if packed and micro_batches == 2 else 0
+    micro_batches = -(-mean_tokens // (shape.rows * shape.length))
+    rest = padded_width(mean_tokens - shape.length) if shape.packed and micro_batches == 2 else 0
     evaluates = rows.eval_rows > 0 if rows else bool(config.data.eval)
     return TrainingLoop(
         device="cpu" if device.kind == "cpu" else "cuda",
-        batch=batch,
-        length=length,
-        longest_row=min(longest_sequence(config, row), length),
-        labels=max(1, int(batch * length * share)),
+        batch=shape.rows,
+        length=shape.length,
+        longest_row=min(longest_sequence(config, row), shape.length),
+        labels=max(1, int(shape.rows * shape.length * share)),
         weight_itemsize=itemsize,
         hidden_itemsize=4 if tables else itemsize,
         autocast_itemsize=0 if itemsize == 4 or narrow else itemsize,
         attention="flash" if "flash" in kernel else kernel,
         mask=mask,
-        repeats_kv=mask or not shares,
+        repeats_kv=repeats_kv,
         adapters_in_place=not training.compile,
         fused_norms=fused,
         fused_feed_forward=fused,
@@ -128,7 +112,7 @@ def studio_loop(
         logit_chunk=logit_chunk_bytes(device.traits.torch, device.memory),
         head=auto.loss(config),
         accumulates=micro_batches > 1,
-        last_length=rest if rest < length else 0,
+        last_length=rest if rest < shape.length else 0,
         optimizer=auto.optimizer(config, device),
         input_grads=checkpointing and not tables and not narrow,
         world_size=ranks,
@@ -138,6 +122,43 @@ def studio_loop(
         writes=training.batch_size * config.stage.answers_per_row,
         samples=bool(training.sample_prompts) or evaluates and training.samples > 0,
     )
+
+
+class MicroBatchShape(NamedTuple):
+    """A micro-batch as the model sees it; packed: several rows of the data in its one row."""
+
+    packed: bool
+    kernel: str
+    rows: int
+    length: int
+
+
+def _largest_micro_batch(
+    config: RunConfig, facts: ModelFacts, device: Device, rows: RowStatistics | None, tokens: int | None
+) -> MicroBatchShape:
+    row, known = longest_row(config, rows), rows and rows.answered(config.stage)
+    packed, kernel, _ = auto.layout(config, facts, device, row)
+    if packed:
+        length = tokens or auto.packed_tokens(config, device, row)
+        if known is not None and known.mean > 0.9 * row:  # nearly alike: as many whole rows as fit
+            length = length // row * row
+        return MicroBatchShape(True, kernel, 1, padded_width(min(length, step_tokens(config, rows))))
+    batch = max(1, min(auto.padded_rows(config, row, tokens), known.rows if known else ASSUMED_ROWS))
+    # both answers of a pair, one below the other
+    return MicroBatchShape(False, kernel, batch * config.stage.sequences, padded_width(longest_sequence(config, row)))
+
+
+def _attention(
+    config: RunConfig, facts: ModelFacts, device: Device, shape: MicroBatchShape, row: int, prefixed: bool
+) -> tuple[str, bool, bool]:
+    """(kernel, whether it is given a mask that its causal flag cannot replace, whether shared keys are copied)."""
+    kernel = shape.kernel
+    mask = prefixed or (kernel in ("sdpa", "eager") if shape.packed else auto.windowed(facts, row))
+    shares = device.kind == "cpu" or shares_keys(device, base_itemsize(config, device))
+    grouped = facts.num_key_value_heads < facts.num_attention_heads
+    if kernel == "sdpa" and not (shape.packed or mask or shares) and grouped and auto.masked(config, facts, row):
+        kernel = "eager"  # transformers' own SDPA leaves keys shared, and torch falls back to its math kernel
+    return kernel, mask, mask or not shares
 
 
 def sequences_per_step(config: RunConfig, rows: RowStatistics | None) -> int:
