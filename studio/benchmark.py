@@ -73,7 +73,7 @@ def measure(
             "table": table(sides["base"]["rows"], sides["tuned"]["rows"]),
         }
         if model == run.id:
-            others = [one for one in results(run) if any(one[key] != answer[key] for key in ORDERED)]
+            others = [result for result in results(run) if any(result[key] != answer[key] for key in ORDERED)]
             task.keep({"at": answer["at"], "state": "done", "results": [answer, *others]})
         return answer
 

@@ -123,8 +123,8 @@ def find(name: str, memory: int | None = None) -> Card | None:
 
 def share(name: str) -> float:
     """Of a card's speed, what the device has: all of it, or the sevenths that a MIG slice is of ("… MIG 2g.20gb")."""
-    found = re.search(r"\bMIG (\d)g\b", name)
-    return int(found[1]) / 7 if found else 1.0
+    match = re.search(r"\bMIG (\d)g\b", name)
+    return int(match[1]) / 7 if match else 1.0
 
 
 def device(name: str | None = None, memory: str | int | None = None) -> Device:
@@ -156,8 +156,8 @@ def size_of(text: str | int) -> int:
     """Bytes from "24GB", "24 GiB", "24g", "16000MB", or a number (up to 4096: of GiB). Cards are labelled in GiB, so GB
     and GiB mean the same here. Raises DeviceError.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", str(text).lower())
-    if not found or float(found[1]) <= 0:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", str(text).lower())
+    if not match or float(match[1]) <= 0:
         raise DeviceError(f"{text!r} is no amount of memory.", "Write --memory 24GB.", "memory")
-    unit = found[2] or ("g" if float(found[1]) <= 4096 and not str(text).lower().rstrip().endswith("b") else " ")
-    return int(float(found[1]) * 1024 ** " kmgt".index(unit))
+    unit = match[2] or ("g" if float(match[1]) <= 4096 and not str(text).lower().rstrip().endswith("b") else " ")
+    return int(float(match[1]) * 1024 ** " kmgt".index(unit))

@@ -63,16 +63,16 @@ def rows() -> list[Row]:
         | {"local": hub.cached(name, None) is not None if _is_cached(name) else False}
         for name, entry in catalogue.entries().items()
     ]
-    found = []
+    listed = []
     for name, folder in own.items():
         try:
             facts = model.facts(folder)
         except StudioError:  # no model, or a damaged one: the order's own check tells why
             continue
-        found.append(
+        listed.append(
             {"model": name, **UNKNOWN, "context": facts.context, "parameters": facts.parameters, "local": True}
         )
-    return found + known
+    return listed + known
 
 
 def on_this_computer() -> Iterator[tuple[str, Path]]:

@@ -48,7 +48,7 @@ def job(run: Run, progress: Progress = lambda _: None) -> SideJob:
 
 def check(run: Run) -> reference.ModelReference:
     """The run's result. Raises OrderError where its method has no adapter, RunError where there is no result."""
-    found = reference.resolve(run.id)
+    result = reference.resolve(run.id)
     if not run.config.stage.is_supervised:
         raise OrderError(
             f"Influence follows the loss of single answers, and {run.config.stage.label} compared several.",
@@ -62,7 +62,7 @@ def check(run: Run) -> reference.ModelReference:
             "Train the same data with an adapter, such as LoRA, and look at that run.",
             "method",
         )
-    return found
+    return result
 
 
 def influences(

@@ -199,14 +199,14 @@ def _linears(key: ByIdentity) -> dict[str, tuple[int, int]]:
     facts: ModelFacts = key[0]
     conv1d = facts.model_type in ("gpt2", "openai-gpt")  # GPT and GPT-2 store their linears transposed
     routers = targets.routers(facts.tensors)
-    found = {}
+    linears = {}
     for name, tensor in facts.tensors.items():
         module = name.removesuffix(".weight")
         if module == name or len(tensor.shape) != 2 or module in routers:
             continue
         if not any(pattern.search(module) for pattern in (EMBEDDING, HEAD, targets.ROUTED)):
-            found[module] = tensor.shape if conv1d else tensor.shape[::-1]
-    return found
+            linears[module] = tensor.shape if conv1d else tensor.shape[::-1]
+    return linears
 
 
 def facts(folder: Path) -> ModelFacts:

@@ -14,19 +14,19 @@ from studio.stages import STAGES
 
 
 def add(parsers: Any, common: ArgumentParser) -> None:
-    one = parsers.add_parser(
+    parser = parsers.add_parser(
         "align", parents=[common], help="teach a finished run which answers to prefer: its adapter goes on under dpo"
     )
-    one.add_argument("model", metavar="RUN", help="a finished run: its id, a unique part of it, or last")
-    one.add_argument("data", metavar="DATA", help="pairs of answers, or answers with a verdict")
+    parser.add_argument("model", metavar="RUN", help="a finished run: its id, a unique part of it, or last")
+    parser.add_argument("data", metavar="DATA", help="pairs of answers, or answers with a verdict")
     names = [name for name, stage in STAGES.items() if not stage.scores]
-    one.add_argument("--stage", choices=names, help="left out: dpo for pairs, kto for verdicts")
-    one.add_argument(
+    parser.add_argument("--stage", choices=names, help="left out: dpo for pairs, kto for verdicts")
+    parser.add_argument(
         "--merge", action="store_true", help="work the run's adapter into the base first; a new adapter begins on it"
     )
-    add_settings(one)
-    one.add_argument("--detach", action="store_true", help="return at once; the run goes on by itself")
-    one.set_defaults(run=align, show=show)
+    add_settings(parser)
+    parser.add_argument("--detach", action="store_true", help="return at once; the run goes on by itself")
+    parser.set_defaults(run=align, show=show)
 
 
 def align(args: Namespace) -> dict[str, Any]:

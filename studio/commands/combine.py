@@ -12,23 +12,23 @@ from studio.runs.combined import losses
 
 
 def add(parsers: Any, common: ArgumentParser) -> None:
-    one = parsers.add_parser(
+    parser = parsers.add_parser(
         "combine", parents=[common], help="make one adapter out of those of two or more LoRA or QLoRA runs on one base"
     )
-    one.add_argument("names", metavar="RUN", nargs="+", help="two or more: a run's id, a unique part of it, or last")
-    one.add_argument(
+    parser.add_argument("names", metavar="RUN", nargs="+", help="two or more: a run's id, a unique part of it, or last")
+    parser.add_argument(
         "--weights",
         type=_numbers,
         metavar="W,W",
         help="one for each run, such as 0.7,0.3; left out: the same for all, 1 together",
     )
-    one.add_argument(
+    parser.add_argument(
         "--how", choices=TYPES, default="cat", help=" ".join(f"{name}: {about}" for name, about in TYPES.items())
     )
-    one.add_argument("--density", type=float, help=f"share of numbers that ties and dare_… keep ({DENSITY})")
-    one.add_argument("--name", help="what to call the result")
-    one.add_argument("--detach", action="store_true", help="return at once; it goes on by itself")
-    one.set_defaults(run=combine, show=show)
+    parser.add_argument("--density", type=float, help=f"share of numbers that ties and dare_… keep ({DENSITY})")
+    parser.add_argument("--name", help="what to call the result")
+    parser.add_argument("--detach", action="store_true", help="return at once; it goes on by itself")
+    parser.set_defaults(run=combine, show=show)
 
 
 def _numbers(text: str) -> list[float]:

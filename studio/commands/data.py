@@ -124,28 +124,28 @@ def _encoder(args: Namespace, train_on: str = "assistant") -> Encoder:
 
 def look(args: Namespace) -> dict[str, Any]:
     """The verdict on a file. tokens is null where no model was named and the starter cannot be had."""
-    found = _read(args)
+    dataset = _read(args)
     answer: dict[str, Any] = {
-        "format": found.format, "container": found.container, "stage": found.stage, "rows": found.rows,
-        "refused": found.refused, "reason": found.reason, "unsure": found.unsure, "columns": found.columns,
-        "counts": found.counts, "problems": [problem.as_dict() for problem in found.problems],
+        "format": dataset.format, "container": dataset.container, "stage": dataset.stage, "rows": dataset.rows,
+        "refused": dataset.refused, "reason": dataset.reason, "unsure": dataset.unsure, "columns": dataset.columns,
+        "counts": dataset.counts, "problems": [problem.as_dict() for problem in dataset.problems],
     }  # fmt: skip
-    answer |= {"stages": learning_from(found.examples), "compared": (compared := pairs.describe(found))}
+    answer |= {"stages": learning_from(dataset.examples), "compared": (compared := pairs.describe(dataset))}
     answer |= {"cautions": pairs.cautions(compared)}
-    answer |= {"unused": found.unused, "notes": found.notes, "encoding": found.encoding}
-    answer |= {"fingerprint": found.fingerprint, "tokens": None, "template": None}
+    answer |= {"unused": dataset.unused, "notes": dataset.notes, "encoding": dataset.encoding}
+    answer |= {"fingerprint": dataset.fingerprint, "tokens": None, "template": None}
     try:
-        encoder = _encoder(args, _train_on(found, "assistant"))
+        encoder = _encoder(args, _train_on(dataset, "assistant"))
     except ModelError as error:
         if args.model:
             raise
         print(f"tokens are not counted: {error}", file=sys.stderr)
         return answer
-    used, tokens = encoder.template, data.statistics(found, encoder)
+    used, tokens = encoder.template, data.statistics(dataset, encoder)
     more, counts = tokens.pop("problems"), tokens.pop("counts")
     refused = sum(count for kind, count in counts.items() if data.KINDS[kind].severity == "refused")
     return answer | {
-        "refused": found.refused + refused, "counts": answer["counts"] | counts,
+        "refused": dataset.refused + refused, "counts": answer["counts"] | counts,
         "problems": [*answer["problems"], *more], "tokens": tokens,
         "template": {"name": used.name, "stop": used.stop_strings, "shows_tools": used.shows_tools},
     }  # fmt: skip
@@ -160,11 +160,11 @@ def _train_on(dataset: data.Dataset, otherwise: str) -> str:
 
 def row(args: Namespace) -> dict[str, Any]:
     """One row, as it would be trained on."""
-    found = _read(args)
-    numbers = found.conversations.rows
+    dataset = _read(args)
+    numbers = dataset.conversations.rows
     if args.row not in numbers:
         faults = "; ".join(
-            f"{p.kind}: {p.reason}" for p in found.problems if p.row == args.row and p.severity == "refused"
+            f"{p.kind}: {p.reason}" for p in dataset.problems if p.row == args.row and p.severity == "refused"
         )
         if faults:
             raise DataError(
@@ -172,13 +172,13 @@ def row(args: Namespace) -> dict[str, Any]:
                 "Correct the row, or look at another.",
                 f"{args.file}:{args.row}",
             )
-        raise DataError(f"{args.file} has no row {args.row}.", f"Its rows are 1 to {found.rows}.", "--row")
-    conversation = found.conversations[numbers.index(args.row)]
-    encoder = _encoder(args, "all" if "text" in conversation else _train_on(found, args.train_on))
+        raise DataError(f"{args.file} has no row {args.row}.", f"Its rows are 1 to {dataset.rows}.", "--row")
+    conversation = dataset.conversations[numbers.index(args.row)]
+    encoder = _encoder(args, "all" if "text" in conversation else _train_on(dataset, args.train_on))
     e = encoder.encode(conversation, whole=True)
     noted = data.TemplateProblems()
     noted.check(conversation, e, encoder)
-    problems = [p.as_dict() for p in (*found.problems, *noted.problems) if p.row == args.row]
+    problems = [p.as_dict() for p in (*dataset.problems, *noted.problems) if p.row == args.row]
     return {
         "row": args.row,
         "conversation": conversation["messages"] or [{"role": "text", "content": conversation["text"]}],
@@ -211,28 +211,28 @@ def _compared(conversation: dict[str, Any], encoder: Encoder, limit: int) -> dic
 
 def templates(args: Namespace) -> list[dict[str, Any]]:
     """Every template with whose format it is and what ends a turn."""
-    found = []
+    listed = []
     for name in template.names():
-        one = template.load(name)
-        reasoning = bool(one.reasoning_key)
-        found.append(
+        loaded = template.load(name)
+        reasoning = bool(loaded.reasoning_key)
+        listed.append(
             {
                 "name": name,
-                "about": one.about,
-                "stop": one.stop_strings,
-                "shows_tools": one.shows_tools,
+                "about": loaded.about,
+                "stop": loaded.stop_strings,
+                "shows_tools": loaded.shows_tools,
                 "shows_reasoning": reasoning,
             }
         )
-    return found
+    return listed
 
 
 def listed(args: Namespace) -> list[dict[str, Any]]:
     """Every format with the columns it knows."""
-    found = []
+    described = []
     for name, form in formats().items():
         columns = {part: list(names) for part, names in form.COLUMNS.items()}
-        found.append(
+        described.append(
             {
                 "name": name,
                 "title": form.TITLE,
@@ -241,7 +241,7 @@ def listed(args: Namespace) -> list[dict[str, Any]]:
                 "columns": columns,
             }
         )
-    return found
+    return described
 
 
 def _show_look(answer: dict[str, Any]) -> None:

@@ -68,18 +68,18 @@ def _operations(name: str) -> list[dict[str, Any]]:
         raise DataError(
             f"{name} cannot be read: {reason_of(error)}.", "Give a file of JSON Lines, one operation a line.", "--ops"
         ) from error
-    found = []
+    operations = []
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
-                found.append(json.loads(line))
+                operations.append(json.loads(line))
             except (ValueError, RecursionError) as error:
                 raise DataError(
                     f"Line {number} of {name} is not JSON: {error}.",
                     'Write each operation as {"op": …} on one line.',
                     f"{name}:{number}",
                 ) from error
-    return found
+    return operations
 
 
 def _show(answer: dict[str, Any]) -> None:

@@ -153,9 +153,11 @@ def list_devices(args: argparse.Namespace) -> dict[str, Any]:
     here = seen.devices
     if args.measure:
         calibration.calibrate(here[0])
-    listed = [one.model_dump(mode="json") | {"speed": _timed(one)} for one in here]
+    listed = [card.model_dump(mode="json") | {"speed": _timed(card)} for card in here]
     unusable = fit.misfit(here[0])
-    notices = [{"text": one.text, "hint": one.hint} for one in (*([unusable] if unusable else []), *seen.notices)]
+    notices = [
+        {"text": notice.text, "hint": notice.hint} for notice in (*([unusable] if unusable else []), *seen.notices)
+    ]
     return {
         "here": listed,
         "notices": notices,
@@ -164,15 +166,15 @@ def list_devices(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _timed(device: Device) -> dict[str, float] | None:
-    found = duration.calibrated(device)
-    return None if found is None else found.rates
+    calibrated = duration.calibrated(device)
+    return None if calibrated is None else calibrated.rates
 
 
 def show_devices(answer: dict[str, Any]) -> None:
-    for one in answer["here"]:
-        print(f"{one['kind']}: {one['name']}, {size(one['memory'])}, {size(one['free'])} free")
-        if one["speed"]:
-            print("  timed: " + ", ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in one["speed"].items()))
+    for seen in answer["here"]:
+        print(f"{seen['kind']}: {seen['name']}, {size(seen['memory'])}, {size(seen['free'])} free")
+        if seen["speed"]:
+            print("  timed: " + ", ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in seen["speed"].items()))
     for note in answer["notices"]:
         print(f"- {note['text']} {note['hint']}".rstrip())
     print("known to --device:", ", ".join(card["name"] for card in answer["known"]))

@@ -51,92 +51,92 @@ def add(parsers: Any, common: ArgumentParser) -> None:
 
 
 def _about(parsers: Any, common: ArgumentParser, name: str, function: Any, text: str) -> ArgumentParser:
-    one = parsers.add_parser(name, parents=[common], help=text)
-    one.add_argument("name", metavar="RUN", help=RUN)
-    one.set_defaults(run=function)
-    return one
+    parser = parsers.add_parser(name, parents=[common], help=text)
+    parser.add_argument("name", metavar="RUN", help=RUN)
+    parser.set_defaults(run=function)
+    return parser
 
 
-def _told(one: Run, **more: Any) -> dict[str, Any]:
-    return {"run": one.id, "state": one.state(), **more}
+def _told(chosen: Run, **more: Any) -> dict[str, Any]:
+    return {"run": chosen.id, "state": chosen.state(), **more}
 
 
 def waiting(args: Namespace) -> list[dict[str, Any]]:
     queue.advance()
-    return [run.summary(one) for one in queue.waiting()]
+    return [run.summary(queued) for queued in queue.waiting()]
 
 
 def stop(args: Namespace) -> dict[str, Any]:
-    one = run.find(args.name)
-    return {"run": one.id, "state": queue.stop(one, args.discard)}
+    chosen = run.find(args.name)
+    return {"run": chosen.id, "state": queue.stop(chosen, args.discard)}
 
 
 def pause(args: Namespace) -> dict[str, Any]:
-    one = run.find(args.name)
-    return {"run": one.id, "state": queue.pause(one)}
+    chosen = run.find(args.name)
+    return {"run": chosen.id, "state": queue.pause(chosen)}
 
 
 def resume(args: Namespace) -> dict[str, Any]:
-    one = run.find(args.name)
-    queue.resume(one, _changes(args.settings))
-    return _told(one)
+    chosen = run.find(args.name)
+    queue.resume(chosen, _changes(args.settings))
+    return _told(chosen)
 
 
 def finish(args: Namespace) -> dict[str, Any]:
-    one = run.find(args.name)
-    goal.finish(one)
-    return _told(one)
+    chosen = run.find(args.name)
+    goal.finish(chosen)
+    return _told(chosen)
 
 
 def extend(args: Namespace) -> dict[str, Any]:
-    one = run.find(args.name)
-    goal.extend(one, args.epochs)
-    return _told(one)
+    chosen = run.find(args.name)
+    goal.extend(chosen, args.epochs)
+    return _told(chosen)
 
 
 def move(args: Namespace) -> list[str]:
-    return [one.id for one in queue.move(run.find(args.name), args.place)]
+    return [queued.id for queued in queue.move(run.find(args.name), args.place)]
 
 
 def ask(args: Namespace) -> dict[str, Any]:
-    one = run.find(args.name)
-    one.ask(args.what)
-    return _told(one)
+    chosen = run.find(args.name)
+    chosen.ask(args.what)
+    return _told(chosen)
 
 
 def duplicate(args: Namespace) -> dict[str, Any]:
-    one = run.find(args.name)
-    order = config.parse(one.config.to_yaml(), args.settings, where=one.id)
+    chosen = run.find(args.name)
+    order = config.parse(chosen.config.to_yaml(), args.settings, where=chosen.id)
     preflight.check(order)
     return _told(queue.submit(order))
 
 
 def label(args: Namespace) -> dict[str, Any]:
-    one = run.find(args.name)
+    chosen = run.find(args.name)
     labels = {"name": args.new_name, "note": args.note, "star": None if args.star is None else args.star == "on"}
-    return _told(one, **one.label(**{key: value for key, value in labels.items() if value is not None}))
+    return _told(chosen, **chosen.label(**{key: value for key, value in labels.items() if value is not None}))
 
 
 def delete(args: Namespace) -> dict[str, Any]:
-    one = run.find(args.name)
+    chosen = run.find(args.name)
     if args.dry_run:
-        return _told(one, bytes=one.size())
-    left = "" if args.keep_files else remote.remove(one)
+        return _told(chosen, bytes=chosen.size())
+    left = "" if args.keep_files else remote.remove(chosen)
     return {
-        "run": one.id,
+        "run": chosen.id,
         "state": "deleted",
-        "bytes": run.delete(one, args.keep_files),
+        "bytes": run.delete(chosen, args.keep_files),
         **({"note": left} if left else {}),
     }
 
 
 def _changes(settings: list[str]) -> dict[str, dict[str, Any]] | None:
     """section.key=value, several, as sections."""
-    found: dict[str, dict[str, Any]] = {}
+    changes: dict[str, dict[str, Any]] = {}
     for setting in settings:
         key, sign, value = setting.partition("=")
         section, dot, name = key.partition(".")
         if not sign or not dot or "." in name:
             raise RunError(f"--set {setting!r} is no change.", "Write --set training.batch_size=1.", "set")
-        found.setdefault(section, {})[name] = yaml_text.read(value, f"--set {key}")
-    return found or None
+        changes.setdefault(section, {})[name] = yaml_text.read(value, f"--set {key}")
+    return changes or None

@@ -103,12 +103,12 @@ def base_order(args: argparse.Namespace, settings: list[str], where: str, data: 
     return config.parse(yaml.safe_dump(plain), settings, where=where)
 
 
-def answered(one: run.Run) -> list[dict[str, Any]]:
+def answered(chosen: run.Run) -> list[dict[str, Any]]:
     """The table of a race: each row with its run and its order as a plain object."""
-    orders = race.orders(one.config)
+    orders = race.orders(chosen.config)
     return [
-        {"run": one.id, **row, "order": yaml.safe_load(orders[row["contestant"] - 1].to_yaml())}
-        for row in race.table(one)
+        {"run": chosen.id, **row, "order": yaml.safe_load(orders[row["contestant"] - 1].to_yaml())}
+        for row in race.table(chosen)
     ]
 
 
@@ -133,9 +133,9 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
     if missing:
         order = race.order(base, [settings[number] for number in missing], halving=False)
         answer = submit_and_follow(lambda: race.start(order, statistics(base)[0]), detach=False)
-        one = run.find(answer["run"])
-        rows = sorted(race.table(one), key=lambda row: row["contestant"])
-        table += [_row(orders[number], row, one.id) for number, row in zip(missing, rows, strict=True)]
+        race_run = run.find(answer["run"])
+        rows = sorted(race.table(race_run), key=lambda row: row["contestant"])
+        table += [_row(orders[number], row, race_run.id) for number, row in zip(missing, rows, strict=True)]
     if args.save:
         args.save.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(args.save, json.dumps([row for row in table if row["state"] == "finished"], indent=1) + "\n")
@@ -189,13 +189,13 @@ def show_table(table: list[dict[str, Any]] | dict[str, Any], columns: tuple[tupl
         print(f"run: {table['run']}\nstate: {table['state']}")
         return
     lines = [[title for _, title in columns], *([_cell(key, row.get(key)) for key, _ in columns] for row in table)]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
-    left = {place for place, (key, _) in enumerate(columns) if key in ("label", "state")}
+    widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
+    left = {column for column, (key, _) in enumerate(columns) if key in ("label", "state")}
     for line in lines:
         print(
             "  ".join(
-                cell.ljust(width) if place in left else cell.rjust(width)
-                for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+                cell.ljust(width) if column in left else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
             )
         )
     if table and table[0].get("place") == 1 and columns is COLUMNS:

@@ -79,48 +79,48 @@ def start(args: Namespace) -> dict[str, Any]:
 def submit_and_follow(submit: Callable[[], Run], detach: bool) -> dict[str, Any]:
     """Queue a run and, unless `detach`, follow it to its end: {run, …} and its summary. Raises Failed with them."""
     try:
-        one = submit()
+        new = submit()
     except KeyboardInterrupt:
         print(
             "\nif it was queued already, it goes on by itself: python -m studio queue, python -m studio runs",
             file=sys.stderr,
         )
         raise
-    print(f"run {one.id}", file=sys.stderr)
+    print(f"run {new.id}", file=sys.stderr)
     if detach:
-        return {"run": one.id, "state": one.state()}
+        return {"run": new.id, "state": new.state()}
     try:
         try:
-            follow(one)
+            follow(new)
         except KeyboardInterrupt:
-            if not over(one):
-                queue.stop(one)
+            if not over(new):
+                queue.stop(new)
             print(
                 "\nstopping after this step, and keeping what it learnt; Ctrl-C again leaves it to itself",
                 file=sys.stderr,
             )
-            follow(one)
+            follow(new)
     except KeyboardInterrupt:
-        print(f"\nit ends by itself; see how: python -m studio show {one.id}", file=sys.stderr)
-        return {"run": one.id, "state": one.state()}
-    answer = {"run": one.id, **run.summary(one)}
+        print(f"\nit ends by itself; see how: python -m studio show {new.id}", file=sys.stderr)
+        return {"run": new.id, "state": new.state()}
+    answer = {"run": new.id, **run.summary(new)}
     if answer["state"] in ("failed", "lost"):
         raise Failed({key: answer[key] for key in SUMMARY_KEYS})
     return answer
 
 
-def over(one: Run) -> bool:
+def over(chosen: Run) -> bool:
     """Whether a run has ended and its processes are gone, or it was paused."""
-    state = queue.reconcile(one)
-    return (state == "queued" and queue.on_hold(one)) or (state not in ("queued", *run.ALIVE) and not one.alive())
+    state = queue.reconcile(chosen)
+    return (state == "queued" and queue.on_hold(chosen)) or (state not in ("queued", *run.ALIVE) and not chosen.alive())
 
 
-def follow(one: Run) -> None:
+def follow(chosen: Run) -> None:
     """Print progress to standard error until the run is over."""
     cursor, steps, quiet = 0, None, not sys.stderr.isatty()
     while True:
-        ended = over(one)
-        new, cursor = read(one.events_file, cursor)
+        ended = over(chosen)
+        new, cursor = read(chosen.events_file, cursor)
         for event in new:
             if event["kind"] == "plan":
                 steps = event["steps"]
@@ -159,7 +159,7 @@ def listing(args: Namespace) -> list[dict[str, Any]]:
         return leaderboard.leaderboard(args.leaderboard)
     for unread in run.unreadable():
         print(unread, file=sys.stderr)
-    rows = [run.summary(one) for one in run.runs()]
+    rows = [run.summary(listed) for listed in run.runs()]
     search = args.search.casefold()
     return [
         row
@@ -171,31 +171,31 @@ def listing(args: Namespace) -> list[dict[str, Any]]:
 
 
 def show(args: Namespace) -> dict[str, Any]:
-    one = run.find(args.name)
-    queue.reconcile(one)
-    answer = run.summary(one)
+    chosen = run.find(args.name)
+    queue.reconcile(chosen)
+    answer = run.summary(chosen)
     answer["signs"] = (
-        [sign._asdict() for sign in signs(one.events())]
+        [sign._asdict() for sign in signs(chosen.events())]
         if answer["state"] in (*run.ALIVE, "finished", "stopped")
         else []
     )
-    answer["repairs"] = repairs(one) if answer["reason"] in REPAIRED else []
-    answer["forgetting_curve"] = general.curve(run.current_events(one.events()))
-    standing = {"table": race.table(one)} if answer["race"] else {}
-    measured = evaluations.metrics(one)
-    answer["benchmarks"] = benchmark.results(one)
-    return {**answer, "metrics": measured, **standing, "changes": one.changes(), "bytes": one.sizes()}
+    answer["repairs"] = repairs(chosen) if answer["reason"] in REPAIRED else []
+    answer["forgetting_curve"] = general.curve(run.current_events(chosen.events()))
+    standing = {"table": race.table(chosen)} if answer["race"] else {}
+    measured = evaluations.metrics(chosen)
+    answer["benchmarks"] = benchmark.results(chosen)
+    return {**answer, "metrics": measured, **standing, "changes": chosen.changes(), "bytes": chosen.sizes()}
 
 
 def show_log(args: Namespace) -> dict[str, Any]:
-    one, place = run.find(args.name), (0, 0)
+    chosen, place = run.find(args.name), (0, 0)
     out = sys.stderr if args.json else sys.stdout
     while True:
-        ended = over(one) or not args.follow
-        data, place = log.follow(one.log, place)
+        ended = over(chosen) or not args.follow
+        data, place = log.follow(chosen.log, place)
         print(data.decode("utf-8", "replace"), end="", file=out, flush=True)
         if ended:
-            return {"run": one.id, "state": one.state()}
+            return {"run": chosen.id, "state": chosen.state()}
         time.sleep(0.5)
 
 

@@ -56,13 +56,13 @@ def advice(verdict: Verdict, full: bool, keep_general: float) -> list[str]:
     return steps if verdict == "badly" else steps[:2]
 
 
-def describe(found: dict[str, Any]) -> list[str]:
+def describe(forgetting: dict[str, Any]) -> list[str]:
     """The figures of a forgetting event in sentences, with what to do."""
     text = (
-        f"{SENTENCES[found['verdict']]} On {found['items']} general questions the loss changed by "
-        f"{found['loss_rise']:+.3f} per token and the answers moved by {found['kl']:.3f} (KL to the base)."
+        f"{SENTENCES[forgetting['verdict']]} On {forgetting['items']} general questions the loss changed by "
+        f"{forgetting['loss_rise']:+.3f} per token and the answers moved by {forgetting['kl']:.3f} (KL to the base)."
     )
-    return [text, *(found.get("advice") or [])]
+    return [text, *(forgetting.get("advice") or [])]
 
 
 def score(loss: float, forgetting: dict[str, Any] | None) -> float:

@@ -159,8 +159,8 @@ def _summary(verdicts: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def describe(found: dict[str, Any]) -> str:
+def describe(summary: dict[str, Any]) -> str:
     return (
-        f"The tuned model wins {found['win_rate']:.0%} ({found['low']:.0%} to {found['high']:.0%}): "
-        f"{found['wins']} better, {found['ties']} equal, {found['losses']} worse of {found['of']}."
+        f"The tuned model wins {summary['win_rate']:.0%} ({summary['low']:.0%} to {summary['high']:.0%}): "
+        f"{summary['wins']} better, {summary['ties']} equal, {summary['losses']} worse of {summary['of']}."
     )

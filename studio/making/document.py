@@ -77,14 +77,14 @@ def _converted(path: Path) -> str:
 
 def passages(text: str) -> list[Passage]:
     """The passages in their order; no line is in two of them, and only headings and blank lines are in none."""
-    found: list[Passage] = []
+    cut: list[Passage] = []
     path: list[tuple[int, str]] = []  # (level, heading)
     lines: list[str] = []
     fenced = False
 
     def close() -> None:
         heading = " › ".join(title for _, title in path)
-        found.extend(Passage(heading, part) for part in _parts("\n".join(lines).strip()))
+        cut.extend(Passage(heading, part) for part in _parts("\n".join(lines).strip()))
         lines.clear()
 
     for line in text.replace("\r\n", "\n").split("\n"):
@@ -96,7 +96,7 @@ def passages(text: str) -> list[Passage]:
         else:
             lines.append(line)
     close()
-    return found
+    return cut
 
 
 def _parts(text: str) -> list[str]:

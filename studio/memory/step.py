@@ -47,7 +47,7 @@ def step(
         alone = loop._replace(brake=0)
         brake = alone._replace(batch=1, length=loop.brake, longest_row=loop.brake, last_length=0, labels=None)
         brake = brake._replace(head="full", accumulates=True, evaluates=False, samples=False)
-        walks = [step(architecture, one, footprint, states, whole) for one in (alone, brake)]
+        walks = [step(architecture, part, footprint, states, whole) for part in (alone, brake)]
         return max(walks, key=lambda walked: walked.peak)
     if loop.last_length:
         labels = loop.labels and max(1, loop.labels * loop.last_length // loop.length)

@@ -53,8 +53,8 @@ def reward_hacked(evals: list[dict[str, Any]]) -> Sign | None:
     values = [event["preference"] for event in evals if {"accuracy", "margin"} <= event.get("preference", {}).keys()]
     if len(values) < 3:
         return None
-    best, now = max(values[1:-1], key=lambda one: one["accuracy"]), values[-1]
-    widest = max(one["margin"] for one in values[:-1])
+    best, now = max(values[1:-1], key=lambda value: value["accuracy"]), values[-1]
+    widest = max(value["margin"] for value in values[:-1])
     if now["accuracy"] > best["accuracy"] - TOLD_APART or now["margin"] <= max(0.0, widest):
         return None
     return Sign(

@@ -51,13 +51,13 @@ def voices(ask: dict[str, Any]) -> Response:
 
     Returns {voices: [{name, label, base, under, kind, method, created}], server: {ready, models, …}, prompts}.
     """
-    found = []
+    models = []
     for row in live.listing.rows():
         same = {"base": f"base:{row['id']}", "under": row["model"], "method": row["method"], "created": row["created"]}
         if row["result"]:
-            found.append({"name": row["id"], "label": row["name"], "kind": "run", **same})
+            models.append({"name": row["id"], "label": row["name"], "kind": "run", **same})
         for step in reversed(checkpoints.steps(subfolder("runs") / row["id"] / "checkpoints")):
-            found.append(
+            models.append(
                 {
                     "name": f"{row['id']}@checkpoint-{step}",
                     "label": f"{row['name']} @ {step}",
@@ -65,7 +65,7 @@ def voices(ask: dict[str, Any]) -> Response:
                     **same,
                 }
             )
-    found.append(
+    models.append(
         {
             "name": "base",
             "label": "starter",
@@ -76,7 +76,7 @@ def voices(ask: dict[str, Any]) -> Response:
             "created": 0,
         }
     )
-    return live.json_response({"voices": found, "server": _server(), "prompts": prompts(str(ask.get("name") or ""))})
+    return live.json_response({"voices": models, "server": _server(), "prompts": prompts(str(ask.get("name") or ""))})
 
 
 def _server() -> dict[str, Any]:
@@ -156,9 +156,9 @@ def _pair(sides: list[str]) -> tuple[str, str]:
 @rights.read(WATCHER)
 def cast_votes(ask: dict[str, Any]) -> Response:
     """All votes about a model as JSON lines."""
-    found = votes.votes(_side(str(ask.get("name") or "base")))
+    cast = votes.votes(_side(str(ask.get("name") or "base")))
     return Response(
-        "".join(json.dumps(vote, ensure_ascii=False) + "\n" for vote in found), media_type="text/plain; charset=utf-8"
+        "".join(json.dumps(vote, ensure_ascii=False) + "\n" for vote in cast), media_type="text/plain; charset=utf-8"
     )
 
 

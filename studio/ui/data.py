@@ -100,12 +100,12 @@ def _inspect(run_config: RunConfig, lang: str) -> Question:
     found = read(run_config)
     kinds = []
     for kind, count in found.counts.items():
-        first = next((one for one in found.problems if one.kind == kind), None)
+        first = next((problem for problem in found.problems if problem.kind == kind), None)
         kinds.append(
             _kind(kind, count, found.by_kind[kind][:SHOWN], run_config)
             | {"value": first.value if first else "", "mend": _mend(kind, first)}
         )
-    left = sum(measure.read(one.source, run_config).rows for one in run_config.data.sources()[1:])
+    left = sum(measure.read(source.source, run_config).rows for source in run_config.data.sources()[1:])
     try:
         kept = len(found.decide(run_config.data.problems).conversations)
         stopped = None
@@ -209,8 +209,8 @@ def _told(noted: data.TemplateProblems, run_config: RunConfig, lang: str) -> lis
     for kind, count in noted.counts.items():
         if kind == "unrenderable":
             continue
-        first = next(one for one in noted.problems if one.kind == kind)
-        rows = [one.row for one in noted.problems if one.kind == kind][:SHOWN]
+        first = next(problem for problem in noted.problems if problem.kind == kind)
+        rows = [problem.row for problem in noted.problems if problem.kind == kind][:SHOWN]
         words_of = {"reason": words.translate(first.reason, lang), "hint": words.translate(first.hint, lang)}
         found.append(_kind(kind, count, rows, run_config) | words_of | {"fixed": not kind.endswith("_dropped")})
     return found

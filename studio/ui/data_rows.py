@@ -52,10 +52,10 @@ def _holding(table: pa.Table, search: str) -> np.ndarray:
 
 
 def _faults(dataset: data.Dataset) -> dict[int, list[str]]:
-    found: dict[int, list[str]] = {}
-    for one in dataset.problems:
-        found.setdefault(one.row, []).append(one.kind)
-    return found
+    kinds_by_row: dict[int, list[str]] = {}
+    for problem in dataset.problems:
+        kinds_by_row.setdefault(problem.row, []).append(problem.kind)
+    return kinds_by_row
 
 
 def _short(conversation: dict[str, Any], faults: dict[int, list[str]]) -> dict[str, Any]:
@@ -63,8 +63,8 @@ def _short(conversation: dict[str, Any], faults: dict[int, list[str]]) -> dict[s
     if isinstance(messages, str):
         asked, answered = "", messages
     else:
-        asked = next((one["content"] for one in messages if one["role"] == "user"), "")
-        answered = next((one["content"] for one in reversed(messages) if one["role"] == "assistant"), "")
+        asked = next((turn["content"] for turn in messages if turn["role"] == "user"), "")
+        answered = next((turn["content"] for turn in reversed(messages) if turn["role"] == "assistant"), "")
     return {
         "row": conversation["row"],
         "line": conversation.get("line"),
@@ -81,21 +81,24 @@ def preview_of(run_config: RunConfig, dataset: data.Dataset, row: int, lang: str
     place = int(np.searchsorted(numbers, row))
     problems = [
         {
-            "kind": one.kind,
-            "reason": words.translate(one.reason, lang),
-            "hint": words.translate(one.hint, lang),
-            "value": one.value,
-            "field": one.field,
+            "kind": problem.kind,
+            "reason": words.translate(problem.reason, lang),
+            "hint": words.translate(problem.hint, lang),
+            "value": problem.value,
+            "field": problem.field,
         }
-        for one in dataset.problems
-        if one.row == row
+        for problem in dataset.problems
+        if problem.row == row
     ]
     answer = {"row": row, "problems": problems, "before": int(numbers[place - 1]) if place else None, "after": None}
     here = place < len(numbers) and numbers[place] == row
     following = place + 1 if here else place
     answer["after"] = int(numbers[following]) if following < len(numbers) else None
     if not here:
-        return answer | {"refused": True, "line": next((one.line for one in dataset.problems if one.row == row), None)}
+        return answer | {
+            "refused": True,
+            "line": next((problem.line for problem in dataset.problems if problem.row == row), None),
+        }
     conversation = dataset.conversations[place]
     answer |= {"line": conversation.get("line"), **conversation_of(conversation)}
     try:
@@ -117,7 +120,7 @@ def conversation_of(conversation: dict[str, Any]) -> dict[str, Any]:
             "text_only": isinstance(messages, str),
             "conversation": [{"role": "text", "content": messages}]
             if isinstance(messages, str)
-            else [{"role": one["role"], "content": display_text(one)} for one in messages],
+            else [{"role": turn["role"], "content": display_text(turn)} for turn in messages],
         }
     )
 
@@ -139,24 +142,24 @@ def tokens_of(run_config: RunConfig, conversation: dict[str, Any], examples: str
 
 
 def _encoded(encoder: Encoder, run_config: RunConfig, conversation: dict[str, Any]) -> dict[str, Any]:
-    found = encoder.encode(conversation)
+    encoded = encoder.encode(conversation)
     shown_tokens, ends, at = [], [], 0
     stops = [
-        match.span() for stop in encoder.template.stop_strings for match in re.finditer(re.escape(stop), found.text)
+        match.span() for stop in encoder.template.stop_strings for match in re.finditer(re.escape(stop), encoded.text)
     ]
-    for n, ((_, end), label) in enumerate(zip(found.offsets[:MAX_PREVIEW_TOKENS], found.labels, strict=False)):
+    for n, ((_, end), label) in enumerate(zip(encoded.offsets[:MAX_PREVIEW_TOKENS], encoded.labels, strict=False)):
         # what a tokenizer skips belongs to the token after it
-        shown_tokens.append([found.text[at:end], int(label != IGNORE_INDEX)])
+        shown_tokens.append([encoded.text[at:end], int(label != IGNORE_INDEX)])
         if label != IGNORE_INDEX and any(first < end and at < last for first, last in stops):
             ends.append(n)
         at = max(at, end)
     return {
         "tokens": shown_tokens,
         "ends": ends,
-        "count": len(found.ids),
-        "trained": found.n_trained,
+        "count": len(encoded.ids),
+        "trained": encoded.n_trained,
         "limit": run_config.data.max_length,
-        "text": found.text[:100_000],
+        "text": encoded.text[:100_000],
         "template": encoder.template.name,
         "stop": encoder.template.stop_strings,
         "shown": len(shown_tokens),

@@ -56,18 +56,18 @@ def import_file(file: Any, name: str = "") -> dict[str, Any]:
 def inspect(source: str, format: str = "auto") -> dict[str, Any]:
     """A data file's format, container, rows, problems ({kind: rows}), columns, notes and fingerprint."""
     _ordered({"data": {"train": _text(source, "source"), "format": _text(format, "format")}})
-    found = data.read(source, format)
+    dataset = data.read(source, format)
     return {
-        "format": found.format,
-        "container": found.container,
-        "rows": found.rows,
-        "refused": found.refused,
-        "problems": found.counts,
-        "columns": found.columns,
-        "unused": found.unused,
-        "notes": found.notes,
-        "reason": found.reason,
-        "fingerprint": found.fingerprint,
+        "format": dataset.format,
+        "container": dataset.container,
+        "rows": dataset.rows,
+        "refused": dataset.refused,
+        "problems": dataset.counts,
+        "columns": dataset.columns,
+        "unused": dataset.unused,
+        "notes": dataset.notes,
+        "reason": dataset.reason,
+        "fingerprint": dataset.fingerprint,
     }
 
 
@@ -108,8 +108,8 @@ def status(name: str) -> dict[str, Any]:
 @rights.job()
 def stop(name: str, discard: bool = False) -> dict[str, Any]:
     """Ask a run to stop after its step and save; with discard, without a result. Returns {run, state}."""
-    one = run.find(_text(name, "name"))
-    return {"run": one.id, "state": queue.stop(one, discard is True)}
+    chosen = run.find(_text(name, "name"))
+    return {"run": chosen.id, "state": queue.stop(chosen, discard is True)}
 
 
 @rights.job(VISITOR, waits=True)
@@ -133,10 +133,10 @@ def _answered(reference: str, prompt: str) -> dict[str, Any]:
 @rights.job(waits=True)
 def time_device() -> dict[str, Any]:
     """Time this computer's first device in half a minute; returns {device, rates (FLOP/s by method)}."""
-    one = device.devices()[0]
-    found = calibration.calibrate(one)
+    first = device.devices()[0]
+    calibrated = calibration.calibrate(first)
     queue.advance()  # what was ordered meanwhile
-    return {"device": one.name, "rates": found.rates}
+    return {"device": first.name, "rates": calibrated.rates}
 
 
 def _readable(path: Path) -> None:

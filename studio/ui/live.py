@@ -103,8 +103,8 @@ def _mark(run_: Run) -> tuple[Any, ...]:
     marks: list[Any] = []
     for path in (run_.events_file, run_.result, run_.folder):
         try:
-            found = path.stat()
-            marks.append((found.st_ino, found.st_size, found.st_mtime_ns))
+            stat = path.stat()
+            marks.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
         except OSError:
             marks.append(None)
     return tuple(marks)
@@ -147,10 +147,10 @@ def _left(row: dict[str, Any], tail: Tail) -> float | None:
     plan = latest(tail.others, "plan")
     if row["state"] not in ALIVE or not plan:
         return None
-    found = duration.remaining(
+    seconds = duration.remaining(
         tail.columns["step"], tail.columns["time"], duration.pauses(tail.others), plan, tail.columns["tokens"]
     )
-    return None if found is None else round(found, 1)
+    return None if seconds is None else round(seconds, 1)
 
 
 # -- the one question a page asks

@@ -23,7 +23,9 @@ MOST_POINTS = 200  # of a setting's training curve
 def start_race(order: str, settings: list[str], halving: bool = True) -> dict[str, Any]:
     """Race settings of an order in YAML: settings as `--set` takes them, ["method.rank=8,16"]. Returns {run, state}."""
     base = _ordered(order)
-    if not isinstance(settings, list) or not all(isinstance(one, str) and len(one) < 2000 for one in settings):
+    if not isinstance(settings, list) or not all(
+        isinstance(setting, str) and len(setting) < 2000 for setting in settings
+    ):
         raise OrderError("These are no settings.", "Give a list such as method.rank=8,16.", "settings")
     common, varied = race.variants(settings)
     if common:

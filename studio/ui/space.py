@@ -123,6 +123,6 @@ def _owns(person: dict[str, Any], hosting: Space) -> bool:
     if person.get("preferred_username") == hosting.owner or (hosting.creator and person.get("sub") == hosting.creator):
         return True
     return any(
-        hosting.owner == one.get("preferred_username", one.get("name")) and one.get("roleInOrg", "write") in WRITES
-        for one in person.get("orgs") or []
+        hosting.owner == org.get("preferred_username", org.get("name")) and org.get("roleInOrg", "write") in WRITES
+        for org in person.get("orgs") or []
     )

@@ -32,7 +32,7 @@ def offer(question: dict[str, Any]) -> dict[str, Any]:
         "samples": samples,
         "uploads": uploads(),
         "models": models(),
-        "presets": [one._asdict() for one in PRESETS.values()],
+        "presets": [goal._asdict() for goal in PRESETS.values()],
         "templates": ["auto", "model", *template.names()],
         "formats": ["auto", *formats()],
         "devices": elsewhere.offer(),

@@ -72,8 +72,8 @@ def _device(run_config: RunConfig | None) -> dict[str, Any] | None:
     return _plain_device(places.device_of(run_config.place) if run_config else device.devices()[0])
 
 
-def _plain_device(one: Device | None) -> dict[str, Any] | None:
-    return one and {"kind": one.kind, "name": one.name, "memory": one.memory, "free": one.free}
+def _plain_device(target: Device | None) -> dict[str, Any] | None:
+    return target and {"kind": target.kind, "name": target.name, "memory": target.memory, "free": target.free}
 
 
 def _cost(run_config: RunConfig, seconds: float | None) -> dict[str, float] | None:
@@ -150,43 +150,44 @@ def _forecast(run_config: RunConfig, answer: Summary) -> Summary:
         return {}
     here, answered = device.devices()[0], {}
     if on is not None:
-        found = record.forecast(facts, run_config, here, rows)
-        answered = {"auto": answer["auto"] | _plain(auto_values.auto_values(run_config, facts, on, rows, found))}
-        if not found.fits and not answer["elsewhere"]:  # what would help takes twenty estimates more
-            found = record.forecast(facts, run_config, here, rows, advised=True)
+        expected = record.forecast(facts, run_config, here, rows)
+        answered = {"auto": answer["auto"] | _plain(auto_values.auto_values(run_config, facts, on, rows, expected))}
+        if not expected.fits and not answer["elsewhere"]:  # what would help takes twenty estimates more
+            expected = record.forecast(facts, run_config, here, rows, advised=True)
     if answer["elsewhere"]:
         try:
             moved_config, on = elsewhere.moved(run_config, answer["elsewhere"]["name"])
             answered |= {"device": _plain_device(on), "cost": None}
-            found = elsewhere.forecast(facts, moved_config, on, rows)
+            expected = elsewhere.forecast(facts, moved_config, on, rows)
         except StudioError as error:
             return answered | {"elsewhere": answer["elsewhere"] | {"fault": words.explain(error, answer["lang"])}}
-        return answered | _figures(found) | {"cost": _cost(moved_config, found.seconds)}
+        return answered | _figures(expected) | {"cost": _cost(moved_config, expected.seconds)}
     if on is None:
         return answered
     accuracy = None if run_config.place.remote else record.accuracy(record.finished_runs(here))
-    return answered | _figures(found) | {"record": accuracy, "cost": _cost(run_config, found.seconds)}
+    return answered | _figures(expected) | {"record": accuracy, "cost": _cost(run_config, expected.seconds)}
 
 
-def _figures(found: Estimate) -> Summary:
+def _figures(expected: Estimate) -> Summary:
     return {
         "memory": {
-            "total": found.total,
-            "low": found.low,
-            "high": found.high,
-            "by_cause": found.by_cause,
-            "fits": found.fits,
-            "free": found.free,
-            "explained": found.explained,
-            "peak": found.peak_phase,
-            "processes": found.processes,
-            "limits": found.limits,
+            "total": expected.total,
+            "low": expected.low,
+            "high": expected.high,
+            "by_cause": expected.by_cause,
+            "fits": expected.fits,
+            "free": expected.free,
+            "explained": expected.explained,
+            "peak": expected.peak_phase,
+            "processes": expected.processes,
+            "limits": expected.limits,
         },
         "seven": tables.seven(),
-        "seconds": found.seconds,
-        "speed_from": found.speed_from,
-        "disk": found.disk or None,
+        "seconds": expected.seconds,
+        "speed_from": expected.speed_from,
+        "disk": expected.disk or None,
         "advice": [
-            {"change": one.change, "text": one.text, "saves": one.saves, "cost": one.cost} for one in found.advice
+            {"change": remedy.change, "text": remedy.text, "saves": remedy.saves, "cost": remedy.cost}
+            for remedy in expected.advice
         ],
     }

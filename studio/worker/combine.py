@@ -60,7 +60,7 @@ def combine(run: Run, report: Report) -> None:
 
     report.phase("loading model")
     base = LoadedModels().load(replace(parents[0], name="base", result=None, method=None)).model
-    joined = combined(base, [one.result for one in parents], order, config.training.seed)
+    joined = combined(base, [parent.result for parent in parents], order, config.training.seed)
     trainable = sum(
         weight.numel() for name, weight in joined.named_parameters() if ".lora_" in name and ".default." in name
     )
@@ -133,7 +133,7 @@ def _tell_templates(parents: list[ModelReference], report: Report) -> None:
 def _learnt_from(order: Combination) -> dict[str, Any]:
     """The plan's rows and sources, summed over the parents' plans."""
     plans = [latest(find(name).events(), "plan") for name in order.runs]
-    sources = {json.dumps(one): one for plan in plans for one in (plan.get("data") or {}).get("sources") or []}
+    sources = {json.dumps(source): source for plan in plans for source in (plan.get("data") or {}).get("sources") or []}
     return {
         "steps": 0,
         "epochs": 0,

@@ -63,7 +63,7 @@ def encode(
 
 def targets_of(row: Row) -> list[int]:
     """Positions of row["labels"][1:] that are targets."""
-    return [place for place, label in enumerate(row["labels"][1:]) if label != IGNORE_INDEX]
+    return [index for index, label in enumerate(row["labels"][1:]) if label != IGNORE_INDEX]
 
 
 def batches(rows: Sequence[Row], vocabulary: int, device: str) -> Iterator[list[int]]:

@@ -27,13 +27,13 @@ def add(model: Any) -> Any:
 
 def scores(model: Any, inputs: dict[str, Any], last_positions: torch.Tensor) -> torch.Tensor:
     """[n], float32: the score of each sequence. last_positions: of their last tokens among input_ids.flatten()."""
-    base, found = unwrap(model), []
+    base, values = unwrap(model), []
     width = inputs["input_ids"].shape[1]
 
     def take(_: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         hidden = args[0][:, -width:].flatten(0, 1)[last_positions]  # virtual tokens stand before the row's own
         with torch.autocast(hidden.device.type, enabled=False):
-            found.append(getattr(base, NAME)(hidden.float()).flatten())
+            values.append(getattr(base, NAME)(hidden.float()).flatten())
         return (args[0][:, -1:].detach(),)
 
     hook = base.get_output_embeddings().register_forward_pre_hook(take)
@@ -41,7 +41,7 @@ def scores(model: Any, inputs: dict[str, Any], last_positions: torch.Tensor) -> 
         model(**{key: value for key, value in inputs.items() if key != "labels"})
     finally:
         hook.remove()
-    return found[0]
+    return values[0]
 
 
 def save(model: Any, folder: Path) -> None:

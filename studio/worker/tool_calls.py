@@ -87,7 +87,7 @@ def _spelled_out(content: str, tools: Tools) -> dict[str, Any]:
 
 def _typed(value: str, key: str, name: str, tools: Tools) -> Any:
     functions = [tool.get("function", tool) for tool in tools]
-    schema = next((one.get("parameters") or {} for one in functions if one.get("name") == name), {})
+    schema = next((function.get("parameters") or {} for function in functions if function.get("name") == name), {})
     if ((schema.get("properties") or {}).get(key) or {}).get("type") == "string":
         return value
     try:
