@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from studio import early_exit
+
+if __name__ == "__main__":
+    early_exit.begin()
+
+# isort: split
 import argparse
 import importlib
 import json
@@ -42,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     credentials.receive()
     given = sys.argv[1:] if arguments is None else arguments
     args = parser(given[0] if given else "").parse_args(given)
+    early_exit.end()
     if args.home:
         os.environ["STUDIO_HOME"] = args.home
     # None: closed before the start, as by >&-
@@ -54,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _carried_out(args)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        return early_exit.STATUS
     except _Untaken as untaken:
         return untaken.said()
     except Exception as error:

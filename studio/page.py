@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 
-from studio import __version__, address, home
+from studio import __version__, address, early_exit, home
 from studio.errors import StudioError, as_studio_error
 
 # milliseconds: gradio's queue looks a thousand times a second whether it has work, and has no setting for that
@@ -66,6 +66,9 @@ def main(given: list[str] | None = None) -> None:
         home.check_working_folder()
         check_address(args.host, args.port)
         _serve(args)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(early_exit.STATUS)
     except Exception as error:
         refused = as_studio_error(error)
         if refused is None:
@@ -116,6 +119,7 @@ def _serve(args: argparse.Namespace) -> None:
 def entry() -> None:
     """`fine-tuning-studio`: alone or with options the page, with a command the terminal."""
     if sys.argv[1:] and not sys.argv[1].startswith("-"):
+        early_exit.begin()
         from studio.__main__ import main as terminal
 
         sys.exit(terminal())

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -12,9 +15,10 @@ from typing import Any
 
 import pytest
 
+from studio import page
 from studio.__main__ import main
-from studio.home import subfolder
-from studio.talk import chats
+from studio.home import PROJECT, subfolder
+from studio.talk import chat, chats
 from tests.ui.fakes import FakeRun, FakeServer
 
 RUN = "2026-11-22-1200-mine"
@@ -109,3 +113,43 @@ def test_an_unknown_run_is_told_the_nearest(server: FakeServer, capsys: pytest.C
     assert main(["chat", "qlora-bgi", "--json"]) == 2
     hint = json.loads(capsys.readouterr().out)["error"]["hint"]
     assert hint.startswith("Runs: 2026-11-22-1100-qlora-big")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_asked_to_end_while_it_loads_it_leaves_no_server(
+    number: int, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[bool] = []
+    monkeypatch.setattr(chat.Server, "ready", lambda self: False)
+    monkeypatch.setattr(chat.Server, "load", lambda self, names: os.kill(os.getpid(), number) or time.sleep(5))
+    monkeypatch.setattr(chat, "end", lambda: ended.append(True))
+    with pytest.raises(SystemExit) as left:
+        main(["chat", "base", "--prompt", "Hello?"])
+    assert (left.value.code, ended) == (128 + number, [True])
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_ctrl_c_before_anything_has_begun_is_a_word(tmp_path: Path) -> None:
+    """While it is still being imported: here by a library that stands for all of them."""
+    (tmp_path / "yaml.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(5)\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "studio", "methods"],
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert (done.returncode, done.stderr, done.stdout) == (130, "interrupted\n", "")
+
+
+def test_ctrl_c_while_the_page_is_built_is_a_word(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(page, "_serve", interrupted)
+    with pytest.raises(SystemExit) as left:
+        page.main([])
+    assert (left.value.code, capsys.readouterr().err) == (130, "interrupted\n")
