@@ -170,6 +170,28 @@ def test_threads_leave_room_for_the_page() -> None:
     assert auto.threads(order("training.threads=5"), CPU, 1) == 5
 
 
+@pytest.mark.parametrize(
+    ("name", "method", "checkpointed"),
+    [
+        ("starter", "lora", False),
+        ("starter", "full", False),
+        ("Qwen/Qwen2.5-0.5B-Instruct", "lora", True),
+        ("Qwen/Qwen3-0.6B", "full", None),
+    ],
+)
+def test_two_cores_and_eight_gigabytes(name: str, method: str, checkpointed: bool | None) -> None:
+    """A small laptop, 5.5 GiB of it free: float32 on both cores, all layers kept where they fit; None: too large."""
+    laptop = SLOW_CPU.model_copy(update={"memory": 8 * 2**30, "free": int(5.5 * 2**30)})
+    config = order("method.name=" + method)
+    facts = model.facts_of(config.model) if name == "starter" else model.from_catalogue(name)
+    rows = {"rows": 1000, "eval_rows": 50, "tokens": 200_000, "trained": 150_000, "max": 500}
+    chosen = resolve(config, facts, laptop, rows)
+    assert (chosen.dtype, chosen.threads, chosen.workers) == ("float32", 2, 0)
+    assert chosen.probe, "less than half of the memory is left"
+    assert peak(facts, config, laptop, RowStatistics.of(rows)).fits == (checkpointed is not None)
+    assert chosen.checkpointing == (checkpointed is not False)
+
+
 def test_checkpointing_follows_the_estimate(facts: ModelFacts) -> None:
     assert settle(facts, CARD).checkpointing is False
     assert "% to spare" in settle(facts, CARD).why["checkpointing"]

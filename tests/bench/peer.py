@@ -78,8 +78,11 @@ def trainer(side: str, config: RunConfig, folder: Path, train: list[dict[str, An
     from trl import SFTConfig, SFTTrainer
 
     training, best, card = config.training, side == "trl-best", torch.cuda.is_available()
-    plain = best_settings(card) if best else {"train_sampling_strategy": "sequential"}
-    if card and not torch.cuda.is_bf16_supported(including_emulation=False):
+    float32 = side == "trl-float32"
+    plain = best_settings(card) if best or float32 else {"train_sampling_strategy": "sequential"}
+    if float32:
+        plain |= {"bf16": False}
+    elif card and not torch.cuda.is_bf16_supported(including_emulation=False):
         plain |= {"bf16": False, "fp16": True}
     arguments = SFTConfig(
         output_dir=tempfile.mkdtemp(),
@@ -149,14 +152,14 @@ def flash() -> str | None:
     )
 
 
-def held_out(model: Any, rows: list[dict[str, Any]], device: torch.device) -> float:
+def held_out(model: Any, rows: list[dict[str, Any]], device: torch.device, dtype: torch.dtype) -> float:
     """Mean loss over the trained tokens of the held-out rows, by our function, with full logits."""
     model.eval()
     total, count = 0.0, 0
-    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+    with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         for row in rows:
             piece = {key: value.to(device) for key, value in collate([row], packed=False).items()}
-            total += loss(model, piece, "full", torch.bfloat16).item()
+            total += loss(model, piece, "full", dtype).item()
             count += count_target_tokens(row)
     return total / max(1, count)
 
@@ -178,7 +181,9 @@ def main(side: str, folder: Path, told: Path) -> None:
                 "points": watch.points,
                 "peak_memory": peak,
                 "train_loss": round(sum(watch.losses[: len(watch.points)]) / len(watch.points), 4),
-                "loss": held_out(theirs.model, held, theirs.args.device),
+                "loss": held_out(
+                    theirs.model, held, theirs.args.device, torch.float32 if side == "trl-float32" else torch.bfloat16
+                ),
             }
         )
     )

@@ -8,16 +8,22 @@ by the same function.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import psutil
 
 from studio import config, data, model, preflight, run
 from studio.base import source
@@ -36,9 +42,11 @@ SIDES = {
     "trl": "TRL's SFTTrainer with its defaults (float32 weights, bf16 autocast, checkpointing, random order)",
     "trl-best": "TRL's SFTTrainer at its best settings (bf16 base under LoRA, no checkpointing, length grouping; on "
     "a GPU Liger, and flash without padding)",
+    "trl-float32": "TRL's SFTTrainer in float32 alone (no autocast, no checkpointing, length grouping)",
     "llamafactory": "LLaMA-Factory with its defaults, in an environment of its own",
 }
-PEERS = {"trl": ("trl", "trl-best"), "llamafactory": ("llamafactory",), "none": ()}
+Samples = Sequence[tuple[float, float]]  # (moment, what was counted up to it)
+PEERS = {"trl": ("trl", "trl-best"), "trl-float32": ("trl-float32",), "llamafactory": ("llamafactory",), "none": ()}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +83,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     sides = ["studio", *PEERS[args.peer]]
     if args.peer == "llamafactory":
         factory.environment()
-    if args.peer == "trl" and find_spec("trl") is None:
+    if args.peer.startswith("trl") and find_spec("trl") is None:
         raise StudioError(
             "TRL is not installed: only this comparison needs it.", "pip install trl, or give --peer none.", "peer"
         )
@@ -152,8 +160,8 @@ def order(args: argparse.Namespace) -> RunConfig:
 
 
 def one(side: str, chosen: RunConfig) -> dict[str, Any]:
-    """One side once, in a process of its own: {tokens_per_second, first_step, peak_memory, loss, train_loss, steps}.
-    Seconds and bytes.
+    """One side once, in a process of its own: {tokens_per_second, tokens_per_cpu_second, first_step, peak_memory, loss,
+    train_loss, steps}. Seconds and bytes.
     """
     with isolated_home(), tempfile.TemporaryDirectory() as folder:
         began, told = time.monotonic(), Path(folder, "told.json")
@@ -169,19 +177,49 @@ def one(side: str, chosen: RunConfig) -> dict[str, Any]:
             else [sys.executable, "-m", "tests.bench.peer", side, str(room.folder), str(told)]
         )
         wanted = surroundings(side, chosen)
-        done = subprocess.run(
-            words, cwd=PROJECT, env={**os.environ, **wanted, "STUDIO_HOME": str(home())}, capture_output=True, text=True
-        )
+        with open(Path(folder, "errors.txt"), "w+") as errors:
+            process = subprocess.Popen(
+                words,
+                cwd=PROJECT,
+                env={**os.environ, **wanted, "STUDIO_HOME": str(home())},
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+            )
+            used = processor_seconds(process)
+            errors.seek(0)
+            lines = errors.read().strip().splitlines()
         try:
-            if done.returncode:
+            if process.returncode:
                 raise StudioError(
-                    f"The side {side} failed: {(done.stderr.strip().splitlines() or ['it said nothing'])[-1]}",
-                    "Read its output above.",
-                    side,
+                    f"The side {side} failed: {(lines or ['it said nothing'])[-1]}", "Read its output above.", side
                 )
-            return _ours(room, began) if side == "studio" else _spoken({"began": began, **json.loads(told.read_text())})
+            if side == "studio":
+                return _ours(room, began, used)
+            return _spoken({"began": began, **json.loads(told.read_text())}, used)
         finally:
             run.delete(room)
+
+
+def processor_seconds(process: subprocess.Popen) -> Samples:
+    """Wait for a process; (moment, seconds that it and its children have worked so far), several times a second."""
+    watched, samples = psutil.Process(process.pid), [(time.monotonic(), 0.0)]
+    while process.poll() is None:
+        seconds = 0.0
+        with contextlib.suppress(psutil.Error):
+            for member in (watched, *watched.children(recursive=True)):
+                times = member.cpu_times()
+                seconds += times.user + times.system
+        samples.append((time.monotonic(), max(seconds, samples[-1][1])))
+        time.sleep(0.1)
+    return samples
+
+
+def _per_cpu_second(points: Samples, used: Samples) -> float:
+    """Tokens per second of processor time, from the end of the first step on; without samples, 0."""
+    if not used:
+        return 0.0
+    start, end = (float(np.interp(moment, *zip(*used))) for moment in (points[0][0], points[-1][0]))
+    return round((points[-1][1] - points[0][1]) / max(end - start, 1e-9), 1)
 
 
 def surroundings(side: str, chosen: RunConfig) -> dict[str, str]:
@@ -193,23 +231,27 @@ def surroundings(side: str, chosen: RunConfig) -> dict[str, str]:
         **default_environment(),
         "PYTORCH_CUDA_ALLOC_CONF": os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"),
     }
-    return same | (
-        launch.environment(chosen) if side == "studio" else {"OMP_NUM_THREADS": str(devices()[0].cores or 1)}
-    )
+    return same | (launch.environment(chosen) if side == "studio" else {"OMP_NUM_THREADS": str(_threads(chosen))})
 
 
-def _speed(points: list[tuple[float, int]]) -> float:
+def _threads(chosen: RunConfig) -> int:
+    ordered = chosen.training.threads
+    return ordered if isinstance(ordered, int) else devices()[0].cores or 1
+
+
+def _speed(points: Samples) -> float:
     """Tokens per second from the end of the first step on: (moment, tokens so far) at the end of each step."""
     (start, before), (end, after) = points[0], points[-1]
     return round((after - before) / max(end - start, 1e-9), 1)
 
 
-def _ours(room: run.Run, began: float) -> dict[str, Any]:
+def _ours(room: run.Run, began: float, used: Samples) -> dict[str, Any]:
     steps = [event for event in room.events() if event["kind"] == "step"]
     evals = [event["loss"] for event in room.events() if event["kind"] == "eval"]
     points = [(step["monotonic"], step["tokens"]) for step in steps]
     return {
         "tokens_per_second": _speed(points),
+        "tokens_per_cpu_second": _per_cpu_second(points, used),
         "first_step": round(points[0][0] - began, 1),
         "peak_memory": max(step["memory"] for step in steps),
         "loss": evals[-1],
@@ -218,10 +260,11 @@ def _ours(room: run.Run, began: float) -> dict[str, Any]:
     }
 
 
-def _spoken(said: dict[str, Any]) -> dict[str, Any]:
+def _spoken(said: dict[str, Any], used: Samples = ()) -> dict[str, Any]:
     """What a peer said of itself, under our names."""
     return {
         "tokens_per_second": _speed(said["points"]),
+        "tokens_per_cpu_second": _per_cpu_second(said["points"], used),
         "first_step": round(said["points"][0][0] - said["began"], 1),
         "peak_memory": said["peak_memory"],
         "loss": said["loss"],
@@ -234,9 +277,12 @@ def _row(side: str, found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     mine, theirs = found["studio"], found[side]
     row = {
         key: statistics.median(entry[key] for entry in theirs)
-        for key in ("tokens_per_second", "first_step", "peak_memory", "loss", "train_loss")
+        for key in ("tokens_per_second", "tokens_per_cpu_second", "first_step", "peak_memory", "loss", "train_loss")
     }
     ratios = [our["tokens_per_second"] / their["tokens_per_second"] for our, their in zip(mine, theirs)]
+    work = [
+        our["tokens_per_cpu_second"] / (their["tokens_per_cpu_second"] or math.inf) for our, their in zip(mine, theirs)
+    ]
     memory = [our["peak_memory"] / their["peak_memory"] for our, their in zip(mine, theirs)]
     return {
         "side": side,
@@ -244,6 +290,7 @@ def _row(side: str, found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         **row,
         "ours_is_faster": [round(ratio, 2) for ratio in ratios],
         "times": round(statistics.median(ratios), 2),
+        "times_by_cpu": round(statistics.median(work), 2),
         "memory_ratio": round(statistics.median(memory), 2),
     }
 

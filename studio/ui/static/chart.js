@@ -18,7 +18,7 @@
       this.empty = make("p", { class: "chart-empty", hidden: true });
       this.stage = make("div", { class: "chart-stage", tabindex: "0", role: "img",
         "aria-label": studio.say(spec.title) }, this.canvas, this.over, this.empty);
-      this.title = make("h4", {});
+      this.title = make("h4", { "aria-level": "2" }, studio.say(spec.title));
       this.about = make("p", { class: "chart-about quiet small", hidden: true });
       this.node = make("figure", { class: `chart chart-${spec.key}` }, make("figcaption", {}, this.title, this.readout),
         this.stage, this.about);

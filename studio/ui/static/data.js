@@ -148,11 +148,11 @@
         el("button", { type: "button", job: "make_rows", class: "plain", onclick: openMaking }, studio.say("From a document…")));
       sources.replaceChildren(...[el("div", { class: "bring" }, file, drop), more,
         trouble && el("p", { class: "fault", role: "alert" }, el("b", {}, trouble.message), " ", trouble.hint || ""),
-        offer.uploads.length > 0 && el("h3", {}, studio.say("Yours")),
+        offer.uploads.length > 0 && el("h3", { "aria-level": "2" }, studio.say("Yours")),
         ...offer.uploads.slice(0, 12).map((one) => pick(one.source, one.name, studio.bytes(one.bytes))),
-        el("h3", {}, studio.say("Sample data")),
+        el("h3", { "aria-level": "2" }, studio.say("Sample data")),
         ...offer.samples.filter((one) => !one.recipe || `sample:${one.name}` === chosen).map((one) => pick(`sample:${one.name}`, studio.say(one.title), studio.say(one.description))),
-        el("h3", {}, el("label", { for: "other-source" }, studio.say("From the Hub or this computer"))),
+        el("h3", { "aria-level": "2" }, el("label", { for: "other-source" }, studio.say("From the Hub or this computer"))),
         other].filter(Boolean));
     }
 

@@ -197,7 +197,8 @@
           },
             studio.say("Notify me")));
       return [this.back(),
-        make("div", { class: "run-title" }, make("div", {}, make("h2", {}, star, row.name, studio.state(row.state)),
+        make("div", { class: "run-title" }, make("div", {},
+          make("h2", { "aria-level": "1" }, star, row.name, studio.state(row.state)),
           make("p", { class: "quiet", title: [row.model, row.data].filter(Boolean).join("\n") },
             [studio.brief(row.model), studio.methodLabel(row.method), studio.brief(row.data), studio.date(row.created)]
               .filter(Boolean).join(" · ")),

@@ -173,7 +173,7 @@
           row("Disk", found?.disk != null ? studio.bytes(found.disk) : "–")),
         lookedAt(found),
         found?.model && !found.model.local
-          && el("p", { class: "quiet small" },
+          && el("p", { class: "download quiet small" },
             found.model.bytes
               ? studio.say("{bytes} are downloaded at the start.", { bytes: studio.bytes(found.model.bytes) })
             : studio.say("The model is downloaded at the start.")),
