@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from studio import template_check
+from studio.data.dataset import Conversations
 from studio.data.encoding import check_context_length
 from studio.data.order import DataOrder
 from studio.data.pairs import encode_examples, refuse_indifferent, refuse_other_examples
 from studio.data.prompt_source import read_for
 from studio.data.splitting import characters
+from studio.errors import DataError
 from studio.tokens import Encoded, Encoder
 
 GATE_ROWS = 50  # rows of each source that are looked at
@@ -36,6 +38,7 @@ def check(order: DataOrder, model_folder: Path | None = None, num_virtual_tokens
     encoder = Encoder.from_order(order, model_folder, num_virtual_tokens=num_virtual_tokens)
     for dataset, conversations in zip(datasets, chosen, strict=True):
         template_check.check(encoder, conversations[:GATE_ROWS] if order.examples != "prompts" else [])
+        _refuse_too_long(conversations, encoder, order, dataset.source)
         if encoder.context_limit is not None and encoder.context_limit < order.max_length:
             # the rows with the most characters; the trainer checks all
             longest = np.argsort(-conversations.sizes(characters), kind="stable")[:GATE_ROWS]
@@ -44,3 +47,22 @@ def check(order: DataOrder, model_folder: Path | None = None, num_virtual_tokens
                 is_dropped = isinstance(encoded, Encoded) and encoded.overflow and encoder.too_long == "drop"
                 if isinstance(encoded, Encoded) and not is_dropped:
                     check_context_length(conversation, encoded, encoder, dataset.source)
+
+
+def _refuse_too_long(conversations: Conversations, encoder: Encoder, order: DataOrder, source: str) -> None:
+    """Raise DataError where rows over the limit are dropped, and all are. Of many rows the shortest are looked at, and
+    must be twice as long: characters tell tokens only about.
+    """
+    limit = encoder.max_length
+    if encoder.too_long != "drop" or not limit or not len(conversations):
+        return
+    shortest = np.argsort(conversations.sizes(characters), kind="stable")[:GATE_ROWS]
+    rows = list(conversations.take(np.sort(shortest)))
+    encoded = [each for each in encode_examples(rows, encoder, order.examples) if isinstance(each, Encoded)]
+    least = min((each.overflow for each in encoded), default=0)
+    if least > (limit if len(conversations) > GATE_ROWS else 0):
+        raise DataError(
+            f"Every row of {source} has more than {limit} tokens (data.max_length), and such rows are left out.",
+            f"Set data.max_length to {limit + least} or more.",
+            "data.max_length",
+        )

@@ -136,7 +136,7 @@ def write_record(job: EncodingJob, counts: list[int], rows: EncodedRows, trained
             "kept": count,
             "weight": source.weight,
             "found": split.dataset.counts,
-            **({} if order.examples == "answers" else {"compared": describe(split.dataset)}),
+            **({"compared": describe(split.dataset)} if order.examples in ("pairs", "verdicts") else {}),
         }
         for split, source, count in zip(job.splits, order.sources(), counts, strict=True)
     ]

@@ -23,6 +23,7 @@ TITLES = {
     "prompts": "prompts",
 }
 LOOKED_AT = 20_000  # pairs whose lengths are compared
+FEWEST = 5  # pairs whose lengths say anything
 BIASED_SHARE = 0.65  # of pairs whose chosen answer is the longer one, from which on it is said
 
 
@@ -159,7 +160,7 @@ def cautions(figures: dict[str, Any] | None) -> list[str]:
         return []
     if "pairs" in figures:
         share = figures["longer_chosen"]
-        if 1 - BIASED_SHARE < share < BIASED_SHARE:
+        if 1 - BIASED_SHARE < share < BIASED_SHARE or figures["pairs"] < FEWEST:
             return []
         longer = "longer" if share > 0.5 else "shorter"
         return [

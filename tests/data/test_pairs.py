@@ -12,7 +12,7 @@ from studio import config, data, template
 from studio.__main__ import main
 from studio.data import DataOrder, pairs
 from studio.data.splitting import prompt_groups
-from studio.errors import StudioError
+from studio.errors import DataError, StudioError
 from studio.kernels import IGNORE_INDEX
 from studio.tokens import Encoder
 
@@ -207,6 +207,36 @@ def test_verdicts_that_contradict_each_other_and_repeated_questions_are_named(ho
     told = {(problem.kind, problem.row): problem.reason for problem in found.problems if problem.kind != "duplicate"}
     assert set(told) == {("both_verdicts", 3), ("prompt_in_side", 4)}
     assert "row 1" in told["both_verdicts", 3]
+
+
+PAIR = {"prompt": "Hello", "chosen": "Good day.", "rejected": "What?"}
+
+
+def test_an_answer_that_calls_tools_is_refused_with_the_reason(home: Path, tmp_path: Path) -> None:
+    calls = [{"type": "function", "function": {"name": "get", "arguments": "{}"}}]
+    for content in ("", "I look it up."):
+        chosen = [{"role": "assistant", "content": content, "tool_calls": calls}]
+        rows = [{"prompt": "Hi", "chosen": chosen, "rejected": [{"role": "assistant", "content": "No."}]}, PAIR]
+        problem = data.read(write(tmp_path, rows)).problems[0]
+        assert "calls tools" in problem.reason
+        assert "json.dumps" not in problem.hint
+
+
+@pytest.mark.parametrize("examples", ["prompts", "pairs", "answers"])
+def test_rows_that_are_all_too_long_are_refused_before_the_start(
+    examples: str, home: Path, tmp_path: Path, tiny_model: Path
+) -> None:
+    rows: dict[str, Any] = {
+        "prompts": {"prompt": "word " * 90},
+        "pairs": {"prompt": "Hi", "chosen": "word " * 90, "rejected": "other " * 95},
+        "answers": {"instruction": "Hi", "output": "word " * 90},
+    }
+    file = str(write(tmp_path, [rows[examples]] * 3))
+    order = DataOrder(train=file, max_length=40, too_long="drop").learnt_by(examples)
+    with pytest.raises(DataError, match="more than 40 tokens") as caught:
+        data.check(order, tiny_model)
+    enough = int(caught.value.hint.split()[3])
+    data.check(DataOrder(train=file, max_length=enough, too_long="drop").learnt_by(examples), tiny_model)
 
 
 def test_length_and_balance_are_told(home: Path, tmp_path: Path) -> None:

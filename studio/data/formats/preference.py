@@ -25,6 +25,7 @@ COLUMNS = {
     "rejected": ("rejected",),
     "system": SYSTEM,
 }
+CALLS = "The answer calls tools, and what is compared is the text of two answers. Write the call as text."
 LEAKED_CHARACTERS = 20  # of a question that an answer begins with: shorter ones may well be repeated
 SCORES = (
     ("score_chosen", "score_rejected"),
@@ -105,6 +106,9 @@ def _answer(row: Row, name: str, report: ReportProblem) -> list[dict[str, Any]] 
         for turn in value:
             content = turn.get("content", turn.get("value")) if isinstance(turn, dict) else None
             role = (turn.get("role") or turn.get("from") or "assistant") if isinstance(turn, dict) else None
+            if isinstance(turn, dict) and (calls := turn.get("tool_calls") or turn.get("function_call")):
+                report("wrong_type", name, calls, CALLS)
+                return None
             if not isinstance(content, str) or not content.strip():
                 calls = isinstance(turn, dict) and turn.get("tool_calls")
                 reason = "The answer is a call of a tool: from pairs only answers in words are learnt." if calls else ""
