@@ -42,6 +42,8 @@ def test_a_file_from_its_columns_to_its_cut(app: App, tab: Any, file: Path) -> N
     tab.locator("#other-source").press("Enter")
     tab.locator(".about .fault").wait_for(timeout=60_000)
     assert "none of the known layouts: Frage, Antwort" in tab.locator(".about").inner_text()
+    assert tab.locator("#column-prompt").input_value() == "Frage", "as the hint says"
+    tab.locator("#column-answer").select_option("")
     tab.locator(".read-so").click()
     assert "Give a question and an answer" in tab.locator(".naming").inner_text()
     tab.locator("#column-prompt").select_option("Frage")
