@@ -31,6 +31,25 @@ def differences() -> list[str]:
     return told
 
 
+def compressed(shapes: dict[str, Any]) -> dict[str, list[Any]]:
+    """The reverse of `expanded`, for layers that are all alike. Raises ValueError where they are not."""
+    lines: dict[str, list[Any]] = {}
+    for name, shape in shapes.items():
+        words = name.split(".")
+        place = next((index for index, word in enumerate(words) if word.isdigit()), None)
+        if place is None:
+            lines[name] = list(shape)
+            continue
+        key = ".".join([*words[:place], "#", *words[place + 1 :]])
+        count, known = lines.setdefault(key, [0, list(shape)])
+        if known != list(shape):
+            raise ValueError(f"{name} is {list(shape)}, in other layers {known}")
+        lines[key][0] = count + 1
+    if catalogue.expanded(lines) != {name: list(shape) for name, shape in shapes.items()}:
+        raise ValueError("the layers do not hold the same tensors")
+    return lines
+
+
 def refreshed(entry: dict[str, Any]) -> dict[str, Any]:
     """An entry with what the Hub says today: licence, gate, count of parameters, and the config's values.
 

@@ -49,22 +49,3 @@ def expanded(lines: dict[str, list[Any]]) -> dict[str, list[int]]:
         for number in range(rows[0][1][0]):
             shapes |= {name.replace("#", str(number)): shape for name, (_, shape) in rows}
     return shapes
-
-
-def compressed(shapes: dict[str, Any]) -> dict[str, list[Any]]:
-    """The reverse of `expanded`, for layers that are all alike. Raises ValueError where they are not."""
-    lines: dict[str, list[Any]] = {}
-    for name, shape in shapes.items():
-        words = name.split(".")
-        place = next((index for index, word in enumerate(words) if word.isdigit()), None)
-        if place is None:
-            lines[name] = list(shape)
-            continue
-        key = ".".join([*words[:place], "#", *words[place + 1 :]])
-        count, known = lines.setdefault(key, [0, list(shape)])
-        if known != list(shape):
-            raise ValueError(f"{name} is {list(shape)}, in other layers {known}")
-        lines[key][0] = count + 1
-    if expanded(lines) != {name: list(shape) for name, shape in shapes.items()}:
-        raise ValueError("the layers do not hold the same tensors")
-    return lines

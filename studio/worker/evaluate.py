@@ -8,7 +8,7 @@ a few questions, so that what has been answered is always of both; full weights 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -30,7 +30,6 @@ MOST_AT_ONCE = {"cpu": 16}  # answers; elsewhere 64
 USED_SHARE = 0.5  # of the free memory, for the caches of answers
 TURN = 4  # batches of questions that one side answers before the other does
 SIDES = ("base", "tuned")
-Emit = Callable[..., None]
 
 
 class Ended(NamedTuple):

@@ -186,13 +186,6 @@ def read(kind: type[Kind], body: Any) -> Kind:
         ) from None
 
 
-def parse_chat(body: Any) -> tuple[str, list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
-    """(model, messages, sampling, variables of the chat template) of a chat request. Raises RequestError."""
-    request = read(ChatRequest, body)
-    messages = [message.plain() for message in request.messages]
-    return request.model, messages, request.sampling(), request.variables()
-
-
 def openapi() -> dict[str, Any]:
     """The server's OpenAPI description."""
     schemas: dict[str, Any] = {}

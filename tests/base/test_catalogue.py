@@ -16,6 +16,7 @@ from studio.base import catalogue
 from studio.base.source import ModelOrder
 from studio.home import PROJECT
 from tests import fake_hub
+from tests.catalogue import compressed
 
 ENTRIES = catalogue.entries()
 # parameters as others count them: keras-hub's presets, and the models' cards
@@ -64,11 +65,11 @@ def test_layers_of_one_line_are_written_out_in_order() -> None:
         "l.1.q.weight": [2, 2],
         "l.1.n.weight": [2],
     }
-    lines = catalogue.compressed(shapes)
+    lines = compressed(shapes)
     assert lines == {"a.weight": [3, 2], "l.#.q.weight": [2, [2, 2]], "l.#.n.weight": [2, [2]]}
     assert list(catalogue.expanded(lines)) == list(shapes)
     with pytest.raises(ValueError, match="in other layers"):
-        catalogue.compressed(shapes | {"l.2.q.weight": [4, 4], "l.2.n.weight": [2]})
+        compressed(shapes | {"l.2.q.weight": [4, 4], "l.2.n.weight": [2]})
 
 
 def test_without_the_hub_the_catalogue_answers(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:

@@ -18,7 +18,15 @@ from studio.kernels import IGNORE_INDEX
 from studio.talk import chats
 from studio.template import Template
 from studio.tokens import Encoder
-from studio.worker.request import parse_chat
+from studio.worker.request import ChatRequest, read
+
+
+def parse_chat(body: Any) -> tuple[str, list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
+    """(model, messages, sampling, variables of the chat template) of a chat request. Raises RequestError."""
+    request = read(ChatRequest, body)
+    messages = [message.plain() for message in request.messages]
+    return request.model, messages, request.sampling(), request.variables()
+
 
 NO_THOUGHT = "<think>\n\n</think>\n\n"
 NAMES = ["model", *template.names()]
