@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from studio import commands, credentials, home
+from studio import commands, credentials, home, terminal
 from studio.errors import StudioError, as_studio_error, reason_of
 
 
@@ -56,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a file name that is no UTF-8 is shown, not stumbled over
+    sys.stdout, sys.stderr = terminal.shown(sys.stdout), terminal.shown(sys.stderr)
     try:
         home.check_working_folder()
         return _carried_out(args)

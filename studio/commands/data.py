@@ -14,9 +14,8 @@ from studio.data.roles import display_text
 from studio.errors import DataError, ModelError
 from studio.kernels import IGNORE_INDEX
 from studio.stages import learning_from
+from studio.terminal import CUT, DIM, END, TRAINED
 from studio.tokens import Encoded, Encoder
-
-TRAINED, CUT, DIM, END = "\x1b[30;42m", "\x1b[31;9m", "\x1b[2m", "\x1b[0m"
 
 
 def add(parsers: Any, common: ArgumentParser) -> None:
