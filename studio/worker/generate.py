@@ -198,6 +198,7 @@ class Batch:
         self.cache: Any = None
         self.mask: torch.Tensor | None = None  # [answers, longest], 1 at real tokens
         self.has_cache = _has_cache(self.base_model)
+        self.takes_positions = "position_ids" in inspect.signature(self.base_model.forward).parameters
         self.rope_kind, self.longrope_switch = _length_dependent_rope(self.base_model.config.get_text_config())
 
     @torch.inference_mode()
@@ -245,6 +246,8 @@ class Batch:
         if not self.has_cache:
             return model(input_ids=input_ids, use_cache=False, **options)
         cache = self._new_cache() if answer.cache is None else answer.cache
+        if self.takes_positions and (seen := _num_seen(cache)):  # Bamba would begin anew with every call
+            options["position_ids"] = torch.arange(seen, seen + input_ids.shape[1], device=self.device)[None]
         out = model(input_ids=input_ids, past_key_values=cache, use_cache=True, **options)
         answer.cache = out.past_key_values
         return out
@@ -347,6 +350,14 @@ def _has_cache(model: Any) -> bool:
     """Whether the model keeps what it has read in a cache of transformers', as its `generate` decides it."""
     takes_cache = "past_key_values" in inspect.signature(model.forward).parameters
     return takes_cache and bool(model._supports_default_dynamic_cache())
+
+
+def _num_seen(cache: Any) -> int:
+    """Positions that a cache holds; 0 for one of states alone, whose models count none."""
+    try:
+        return cache.get_seq_length()
+    except ValueError:
+        return 0
 
 
 def _length_dependent_rope(config: Any) -> tuple[str, int | None]:

@@ -139,6 +139,10 @@ def test_a_name_that_means_the_experts_is_refused(tmp_path: Path) -> None:
     [
         ("mamba2", {"num_heads": 8, "head_dim": 8, "n_groups": 1, "state_size": 8, "expand": 2}),
         ("minimax", {"num_local_experts": 2, "num_experts_per_tok": 2, "block_size": 16}),
+        (  # whose forward counts positions from 0 in every call
+            "bamba",
+            {"attn_layer_indices": [1], "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1},
+        ),
     ],
 )
 def test_a_family_with_states_of_its_own_answers_as_generate(
@@ -147,8 +151,8 @@ def test_a_family_with_states_of_its_own_answers_as_generate(
     CONFIGS[kind] = {**TEXT, **changes}
     loaded_model = LoadedModels("cpu", torch.float32).load(resolve(f"base:{write(tmp_path / 'base', kind)}"))
     running = [
-        loaded_model.answer([{"role": "user", "content": text}], Sampling(max_tokens=6, temperature=0))
-        for text in ("Hello?", "What is the capital of France?")
+        loaded_model.answer([{"role": "user", "content": text}], Sampling(max_tokens=9, temperature=0, logprobs=0))
+        for text in ("Hello?", "What is the capital of France?" * 9)
     ]
     for answer in running:
         while loaded_model.batch.prefill(answer) is None:
@@ -157,5 +161,14 @@ def test_a_family_with_states_of_its_own_answers_as_generate(
         loaded_model.batch.step()
     for answer in running:
         ids = torch.tensor([answer.prompt_ids])
-        expected = loaded_model.model.generate(ids, max_new_tokens=6, do_sample=False, eos_token_id=[*answer.end_ids])
-        assert answer.output_ids == expected[0, ids.shape[1] :].tolist()
+        expected = loaded_model.model.generate(
+            ids,
+            max_new_tokens=9,
+            do_sample=False,
+            eos_token_id=[*answer.end_ids],
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+        assert answer.output_ids == expected.sequences[0, ids.shape[1] :].tolist()
+        logprobs = [float(logits[0].log_softmax(-1).max()) for logits in expected.logits]
+        assert [row["logprob"] for row in answer.logprobs] == pytest.approx(logprobs, abs=1e-3)
