@@ -78,12 +78,13 @@ RECIPES: dict[str, Recipe] = {
             "Going on to learn from a text",
             "Continued pre-training on a text without questions: the keeper's book of an island that does not exist.",
             "The model takes on the names and the tone of the text, and goes on writing in it; the loss on held-out "
-            "pieces falls. It does not answer questions about it: for that, write questions and answers.",
+            "pieces falls by a fifth in three passes. More passes learn so short a text by heart: that loss then "
+            "rises. It does not answer questions about it: for that, write questions and answers.",
             _order(
                 "island",
                 data={"too_long": "split", "train_on": "all", "max_length": 128},
                 method={"rank": 32},
-                training={"epochs": 8},
+                training={"epochs": 3},
             ),
         ),
     )
