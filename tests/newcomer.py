@@ -70,7 +70,7 @@ def walk(page: Any, address: str, rows: Path, shoot: Callable[[str], None]) -> I
     page.go_back()
     page.locator("#run-view-away").click()
     page.locator(".away .repair .button").first.click()
-    page.wait_for_function("document.querySelectorAll('.away .away-said').length > 1", timeout=5 * MINUTE)
+    page.wait_for_function("document.querySelectorAll('.away .away-said').length > 1", timeout=15 * MINUTE)
     yield step("8-exported")
 
 

@@ -32,7 +32,8 @@
       });
       this.knobs = new studio.Knobs();
       this.voicesLine = make("div", { class: "voices" });
-      this.sheet = make("div", { class: "chat-main" }, this.voicesLine, this.stream,
+      this.sheet = make("div", { class: "chat-main" },
+        make("h1", { class: "hidden-but-read", "data-say": "Chat" }, studio.say("Chat")), this.voicesLine, this.stream,
         make("div", { class: "composer card" }, this.suggest, make("div", { class: "compose" }, this.box, this.go),
           this.knobs.node));
       this.aside = make("aside", { class: "chat-side" }, this.talks.node, this.status);
@@ -326,7 +327,7 @@
             tuned ? studio.say("See what {name} learnt", { name: tuned.label }) : studio.say("Talk to a model")),
           make("p", { class: "quiet" },
             tuned
-              ? studio.say("The same question goes to both: on the left the untuned model, on the right yours.")
+              ? studio.say("The same question goes to both: to the untuned model first, then to yours.")
               : studio.say("When a run has finished, it stands here beside the untuned model."))));
         this.suggest.replaceChildren(...prompts.map((prompt) => make("button",
           { type: "button", class: "chip", onclick: () => { this.box.value = prompt; this.grow(); this.box.focus(); } },

@@ -31,7 +31,9 @@
         studio.say("{name} ({n} runs)", { name: short(one.name), n: one.runs }))));
       pick.value = seen.data;
       const names = ["Run", "Method", "Gain", "Score", "Forgetting", "Memory", "Time", "Size"];
-      node.replaceChildren(make("div", { class: "leaderboard-head" }, make("h3", {}, studio.say("Which run is best?")), pick),
+      node.replaceChildren(
+        make("div", { class: "leaderboard-head" },
+          make("h3", { "aria-level": "2" }, studio.say("Which run is best?")), pick),
         make("p", { class: "quiet small" },
           studio.say("Gain is the fall of the held-out loss. A run is beaten by none where no other one is at least as "
             + "good in every column and better in one.")),

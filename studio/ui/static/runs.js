@@ -77,7 +77,7 @@
       this.combine = make("button",
         { type: "button", job: "combine", class: "button", onclick: () => studio.combine(this.taken()) });
       this.tools = make("div", { class: "runs-tools" }, search, states, this.star, this.compare, this.combine);
-      this.title = make("h2", {}, studio.say("Runs"));
+      this.title = make("h2", { "aria-level": "1" }, studio.say("Runs"));
       this.head.replaceChildren(this.title, this.tools);
       this.drawn = null;
       this.leaders.speak();
