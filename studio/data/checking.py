@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from studio import template_check
-from studio.data.dataset import Conversations
+from studio.data.dataset import Conversations, is_text_beside
 from studio.data.encoding import check_context_length
 from studio.data.order import DataOrder
 from studio.data.pairs import encode_examples, refuse_indifferent, refuse_other_examples
@@ -37,7 +37,8 @@ def check(order: DataOrder, model_folder: Path | None = None, num_virtual_tokens
         return
     encoder = Encoder.from_order(order, model_folder, num_virtual_tokens=num_virtual_tokens)
     for dataset, conversations in zip(datasets, chosen, strict=True):
-        template_check.check(encoder, conversations[:GATE_ROWS] if order.examples != "prompts" else [])
+        checked = order.examples != "prompts" and not is_text_beside(dataset, datasets)
+        template_check.check(encoder, conversations[:GATE_ROWS] if checked else [])
         _refuse_too_long(conversations, encoder, order, dataset.source)
         if encoder.context_limit is not None and encoder.context_limit < order.max_length:
             # the rows with the most characters; the trainer checks all

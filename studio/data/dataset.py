@@ -209,3 +209,8 @@ class Dataset:
             p.hint,
             f"{self.source}:{p.line or p.row}",
         )
+
+
+def is_text_beside(dataset: Dataset, datasets: Sequence[Dataset]) -> bool:
+    """Whether it holds plain text, of which all is learnt, beside data sets that have answers."""
+    return dataset.format == "text" and any(other.format != "text" for other in datasets)

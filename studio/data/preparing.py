@@ -21,7 +21,7 @@ import numpy as np
 from studio import process, template_check
 from studio.data import store
 from studio.data import streaming as large
-from studio.data.dataset import Dataset
+from studio.data.dataset import Dataset, is_text_beside
 from studio.data.encoded import open_rows
 from studio.data.encoding import EncodingJob, EvalPart, Prepared, Report, batches, encode, encode_eval, training_rows
 from studio.data.order import DataOrder
@@ -61,7 +61,8 @@ def prepare(
         counts = [len(part.train) for part in splits]
         for part in splits:
             step = max(1, len(part.train) // CHECKED_ROWS)
-            rows = range(0, len(part.train), step) if order.examples != "prompts" else ()
+            checked = order.examples != "prompts" and not is_text_beside(part.dataset, datasets)
+            rows = range(0, len(part.train), step) if checked else ()
             template_check.check(encoder, [part.train[n] for n in rows][:CHECKED_ROWS])
         parted = order.too_long == "split"  # then it is not known before how many rows there are
         if ahead and sum(counts) >= large.LARGE and not parted and order.examples == "answers":

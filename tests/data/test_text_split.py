@@ -65,3 +65,18 @@ def test_conversations_are_cut_and_told(home: Path, tmp_path: Path, tiny_model: 
     order = data.DataOrder(train=str(file), eval=0, max_length=64, too_long="split")
     made = data.prepare(order, Encoder.from_order(order, tiny_model))
     assert (len(made.train), made.record["cut"]["over_limit"]["rows"], made.statistics["max"]) == (4, "4", 64)
+
+
+def test_beside_conversations_a_text_is_learnt_whole_and_of_them_the_answers(
+    home: Path, tmp_path: Path, encoder: Encoder, tiny_model: Path
+) -> None:
+    (tmp_path / "talk.jsonl").write_bytes(as_lines(ALPACA))
+    (tmp_path / "book.jsonl").write_bytes(as_lines([{"text": "A short one."}]))
+    sources = [{"source": str(tmp_path / name)} for name in ("talk.jsonl", "book.jsonl")]
+    order = data.DataOrder.model_validate({"train": sources, "eval": 0, "max_length": 200})
+    data.check(order, tiny_model)
+    made = data.prepare(order, mixed := Encoder.from_order(order, tiny_model))
+    talks = [mixed.encode(row) for row in data.read(sources[0]["source"]).conversations]
+    text = encoder.encode("A short one.")
+    assert made.statistics["trained"] == sum(talk.n_trained for talk in talks) + len(text.ids) - 1
+    assert all(talk.n_trained < len(talk.ids) - 1 for talk in talks)
