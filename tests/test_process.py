@@ -33,18 +33,19 @@ def waits(milliseconds: float) -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's timer slack is Linux's")
 def test_waits_that_are_in_no_hurry_end_together() -> None:
-    assert 4 * waits(20) < waits(0.05), "about twenty milliseconds each, where nothing else wakes it"
+    """About twenty milliseconds each, where nothing else wakes it; a busy computer may hide that once."""
+    assert any(4 * waits(20) < waits(0.05) for _ in range(5))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's timer slack is Linux's")
 def test_what_comes_meanwhile_is_not_kept_waiting() -> None:
-    """A byte that arrives ends a wait of a second at once, whatever the slack."""
+    """A byte that arrives ends a wait of ten seconds at once, whatever the slack."""
     code = """import select, subprocess, time
 from studio import process
 other = subprocess.Popen(["sh", "-c", "sleep 0.1; echo x"], stdout=subprocess.PIPE)
-process.set_timer_slack(5000)
+process.set_timer_slack(8000)
 began = time.monotonic()
-select.select([other.stdout], [], [], 1.0)
+select.select([other.stdout], [], [], 10.0)
 print(time.monotonic() - began)"""
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 0.9
+    assert float(done.stdout) < 5

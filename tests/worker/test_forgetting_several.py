@@ -9,7 +9,7 @@ import pytest
 
 from studio.run import Run
 from tests.worker.carrying import carry, order, rows
-from tests.worker.test_several import start
+from tests.worker.ranks import train_in_ranks
 
 SETTINGS = (
     "method.name=full",
@@ -45,7 +45,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Run:
 def test_as_on_one_process(home: Path, tiny_model: Path, tmp_path: Path, alone: Run, sharding: str) -> None:
     data = rows(tmp_path / "rows.json", 23)
     both = order(tiny_model, data, *SETTINGS, "training.devices=2", f"training.sharding={sharding}")
-    assert start(both).wait(300) == 0
+    train_in_ranks(both)
     one, two = measured(alone), measured(both)
     assert one["final"]
     assert two["final"]
