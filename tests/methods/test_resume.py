@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,10 +10,10 @@ from typing import Any
 import pytest
 
 from studio import config
-from studio.home import PROJECT
 from studio.methods import METHODS
 from studio.run import Run, create
 from tests.methods.variants import title
+from tests.worker.ranks import begin
 
 CHOSEN: list[dict[str, Any]] = [
     *({"name": name} for name in METHODS),
@@ -79,20 +75,12 @@ def test_killed_and_resumed_is_identical(home: Path, tiny_model: Path, tiny_data
 
     whole, cut = (create(order(method, tiny_model, tiny_data)) for _ in range(2))
     assert main(whole) == 0
-    killed = _trainer(cut)
-    while killed.poll() is None and not (cut.checkpoints / "checkpoint-3" / "manifest.json").exists():
+    killed = begin(cut)
+    while killed.is_alive() and not (cut.checkpoints / "checkpoint-3" / "manifest.json").exists():
         time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait(60)
-    assert _trainer(cut).wait(300) == 0
+    killed.kill()
+    killed.join(60)
+    again = begin(cut)
+    again.join(300)
+    assert again.exitcode == 0, cut.log.read_text()[-2000:]
     assert weights(cut) == weights(whole)
-
-
-def _trainer(run: Run) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "studio.worker.train", str(run.folder)],
-        cwd=PROJECT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )

@@ -1,12 +1,11 @@
-"""The processes of a run over several, forked where the trainer is imported already: torchrun would start an
-interpreter, and import torch, for each.
-"""
+"""Trainers of their own, forked where everything is imported already: a new interpreter would import torch for each."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import sys
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from studio.run import Run
@@ -17,23 +16,23 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["studio.worker.train"])
 
 
+def begin(run: Run, **variables: str) -> BaseProcess:
+    """The run's trainer, with its output in the run's log."""
+    given = {**launch.environment(run.config), "STUDIO_HOME": os.environ["STUDIO_HOME"], "CUDA_VISIBLE_DEVICES": ""}
+    trainer = FORKS.Process(target=_train, args=(str(run.folder), {**given, **variables}))
+    trainer.start()
+    return trainer
+
+
 def train_in_ranks(run: Run, count: int = 2) -> None:
     """Train on `count` processes, with the variables that torchrun sets. Raises AssertionError where one fails."""
     shared = {
-        **launch.environment(run.config),
-        "STUDIO_HOME": os.environ["STUDIO_HOME"],
-        "CUDA_VISIBLE_DEVICES": "",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),
     }
-    ranks = [
-        FORKS.Process(target=_train, args=(str(run.folder), {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}))
-        for rank in range(count)
-    ]
-    for rank in ranks:
-        rank.start()
+    ranks = [begin(run, **shared, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(count)]
     for rank in ranks:
         rank.join(240)
     codes = [rank.exitcode for rank in ranks]

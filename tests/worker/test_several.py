@@ -27,7 +27,7 @@ from studio.home import PROJECT
 from studio.methods import METHODS
 from studio.resolve import resolve
 from studio.run import Run, create, summary
-from studio.runs import goal, launch, sequence
+from studio.runs import goal, sequence
 from studio.worker import base_model, distributed, sharding
 from tests.browser import free_port
 from tests.conftest import terminal
@@ -50,12 +50,6 @@ def held(events: list[dict[str, Any]]) -> list[float]:
     """Each process's share of the model's bytes."""
     told = next(event for event in events if "held" in event)
     return [size / told["whole"] for size in told["held"]]
-
-
-def start(run: Run) -> subprocess.Popen:
-    environment = {**os.environ, **launch.environment(run.config), "CUDA_VISIBLE_DEVICES": ""}
-    with open(run.log, "ab") as log:
-        return subprocess.Popen(launch.command(run), cwd=PROJECT, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
 
 def same_result(mine: Run, theirs: Run) -> None:
@@ -140,7 +134,7 @@ def test_answers_are_compared_over_two_processes(stage: str, home: Path, tiny_mo
         create(compared(stage, method, tiny_model, tmp_path, **fixed, devices=devices)) for devices in ("auto", 2)
     )
     expected = carry(alone)
-    assert start(both).wait(timeout=180) == 0, both.log.read_text()[-2000:]
+    train_in_ranks(both)
     found = both.events()
     assert steps(found) == pytest.approx(steps(expected), abs=1e-3)
     assert evals(found) == pytest.approx(evals(expected), abs=1e-3)
@@ -199,7 +193,7 @@ def test_two_hosts_type_what_they_are_told(
         for line in (command.replace("HOST0", "127.0.0.1").replace("29500", port) for command in told["commands"])
     ]
     try:
-        assert [host.wait(timeout=180) for host in hosts] == [0, 0], run.log.read_text()[-2000:]
+        assert [host.wait(timeout=400) for host in hosts] == [0, 0], run.log.read_text()[-2000:]
     finally:
         for host in hosts:
             host.kill()
