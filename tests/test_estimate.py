@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from studio import cards, config, estimate, model
+from studio import auto, cards, config, estimate, model
 from studio.config import RunConfig
 from studio.device import Device
 from studio.errors import DeviceError
 from studio.forecast import duration, remedies
+from studio.kernels import padded_width
 from studio.memory import peak, tables
 from studio.memory.states import nf4_bytes, optimizer_bytes
 from studio.memory.studio_loop import RowStatistics
@@ -45,6 +46,19 @@ def test_weights_are_the_sum_of_tensors(small: ModelFacts) -> None:
     made = estimate.estimate(small, order(method="lora"), A10G)
     assert made.by_cause["weights"] == -(-small.bytes // 512) * 512
     assert small.parameters == 1_543_714_304  # as its model card says
+
+
+def test_written_answers_fill_a_micro_batch_however_long_they_may_be(small: ModelFacts) -> None:
+    """Those that end early let a further one in, as `worker/batches.py` packs them."""
+    rewards = [{"name": "length", "at_most": 5}]
+    grouped = order(
+        data={"train": "rows.json", "max_length": 1024},
+        stage={"name": "grpo", "group": 4, "max_new_tokens": 64, "rewards": rewards},
+        training={"batch_size": 8, "packing": True, "checkpointing": False, "precision": "fp32"},
+    )
+    tokens = auto.packed_tokens(grouped, A10G, 270)
+    walked = peak.Walk(small, grouped, A10G, RowStatistics(64, 64 * 205, 64 * 205, 206), 1.0)(0)
+    assert walked.loop.length == padded_width(tokens)
 
 
 def test_four_bits_as_bitsandbytes_has_them() -> None:

@@ -140,7 +140,8 @@ def _largest_micro_batch(
     packed, kernel, _ = auto.layout(config, facts, device, row)
     if packed:
         length = tokens or auto.packed_tokens(config, device, row)
-        if known is not None and known.mean > 0.9 * row:  # nearly alike: as many whole rows as fit
+        # nearly alike: as many whole rows as fit; answers that the model writes end where they will
+        if known is not None and known.mean > 0.9 * row and not config.stage.generates:
             length = length // row * row
         return MicroBatchShape(True, kernel, 1, padded_width(min(length, step_tokens(config, rows))))
     batch = max(1, min(auto.padded_rows(config, row, tokens), known.rows if known else ASSUMED_ROWS))
