@@ -13,13 +13,13 @@ from typing import Any
 from studio import credentials
 from studio.evaluation import harness, statistics
 from studio.evaluation.harness import BenchmarkOrder
+from studio.evaluation.results import SIDES
 from studio.run import Run
 from studio.side_job import Progress, SideJob
 from studio.talk import reference
 
 KIND = "benchmarks"
 WORKER = "studio.worker.benchmark"
-SIDES = ("base", "tuned")
 ABOUT = "Tasks of lm-eval. ± is its standard error; a difference has its 95 % interval, where questions can be paired."
 HEAD = ("task", "metric", "base", "tuned", "difference")
 SAME_MEAN = 1e-9  # by which lm-eval's figure may differ from the mean of its questions

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from studio.errors import TemplateError
-from studio.template import Message, Rendered, Template
+from studio.template import REASONING, Message, Rendered, Template
 from studio.text import tool_calls
 
 Reasoning = Literal["auto", "keep", "drop", "mask_empty"]
@@ -20,7 +20,6 @@ Span = tuple[int, int]
 REASONING_BLOCK = re.compile(r"<think>\n?(.*?)\n?</think>\s*", re.DOTALL)
 EMPTY_REASONING = re.compile(r"\s*(?:<((?:\w+:)?think\w*)>\s*</\1>|◁think▷\s*◁/think▷)\s*")
 REASONING_CLOSE = re.compile(r"\s*</((?:\w+:)?think\w*)>\s*")  # of a block that the prompt has opened
-REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ class Renderer:
     def _loses_reasoning(self, answers: list[Message], rendered: Rendered, spans: list[Span] | None) -> bool:
         """Whether the template left out reasoning that it was given. Raises TemplateError where it is to be kept."""
         for n, message in enumerate(answers):
-            given = (message[key] for key in REASONING_FIELDS if isinstance(message.get(key), str))
+            given = (message[key] for key in REASONING if isinstance(message.get(key), str))
             inline = REASONING_BLOCK.search(message["content"])
             reasoning = (next(given, None) or (inline.group(1) if inline else "")).strip()
             turn = rendered.text[slice(*spans[n])] if spans else rendered.text

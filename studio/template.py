@@ -27,6 +27,7 @@ SUITED = ("chatml", "llama3", "gemma", "phi", "deepseek", "mistral", "alpaca")
 TAG = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 ABOUT = re.compile(r"\s*\{#-?(.*?)-?#\}", re.DOTALL)  # the comment that opens a template file
 FORGED = {ord(OPEN): None, ord(CLOSE): None}
+THINKING = "<think>"  # with which some templates open the answer
 REASONING = ("reasoning_content", "reasoning", "thinking")  # the names templates know a turn's reasoning by
 MARK = "q9vx"  # a word no template writes by itself
 Message = dict[str, Any]

@@ -8,9 +8,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from studio.evaluation.results import SIDES
 from studio.evaluation.scores import NAMES
-
-SIDES = ("base", "tuned")
 
 
 def as_json(results: Mapping[str, Any]) -> str:

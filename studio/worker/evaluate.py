@@ -16,6 +16,7 @@ import torch
 from studio import device
 from studio.data.text_split import split_row
 from studio.errors import StudioError
+from studio.evaluation.results import SIDES
 from studio.kernels import IGNORE_INDEX
 from studio.talk.reference import ModelReference, resolve
 from studio.tokens import Encoded, Encoder
@@ -29,7 +30,6 @@ from studio.worker.loss import has_plain_linear_head, loss
 MOST_AT_ONCE = {"cpu": 16}  # answers; elsewhere 64
 USED_SHARE = 0.5  # of the free memory, for the caches of answers
 TURN = 4  # batches of questions that one side answers before the other does
-SIDES = ("base", "tuned")
 
 
 class Ended(NamedTuple):

@@ -21,11 +21,11 @@ from studio.methods import METHODS
 from studio.talk import room
 from studio.talk.reference import ModelReference
 from studio.talk.stopping import end_tokens, text_stops
+from studio.template import THINKING
 from studio.tokens import Encoder
 from studio.worker import memory, tool_calls, torch_devices
 from studio.worker.generate import Answer, Batch, IncrementalText, Sampling
 
-THINKING = "<think>"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 

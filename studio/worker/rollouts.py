@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 import torch
 
 from studio.evaluation.questions import Question
+from studio.kernels import IGNORE_INDEX
 from studio.stages.grpo import GRPO
 from studio.talk.stopping import end_token_ids
+from studio.template import THINKING
 from studio.tokens import Encoder
 from studio.worker.batches import Row
 from studio.worker.generate import Answer, Batch, IncrementalText, Sampling
@@ -39,9 +41,6 @@ class Rollout:
     @property
     def known(self) -> bool:
         return self.reward == self.reward
-
-
-THINKING = "<think>"
 
 
 class Ends(NamedTuple):
@@ -120,7 +119,7 @@ class Writer:
 def as_row(rollout: Rollout) -> Row:
     """The prompt with its answer, of which every token is a target; positions are those of its tokens."""
     prompt = rollout.prompt_ids
-    return {"input_ids": [*prompt, *rollout.ids], "labels": [-100] * len(prompt) + rollout.ids, "good": True}
+    return {"input_ids": [*prompt, *rollout.ids], "labels": [IGNORE_INDEX] * len(prompt) + rollout.ids, "good": True}
 
 
 def tensor_of(rollouts: Sequence[Rollout], group: int) -> torch.Tensor:
