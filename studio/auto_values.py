@@ -127,6 +127,9 @@ def _steps(config: RunConfig, rows: RowStatistics) -> AutoValues:
     every, why = eval_every(training, steps), f"about ten times in {steps} steps"
     measured = general.is_measured("auto", steps * min(effective, rows.rows) * rows.mean)
     frontier = training.keep_best and (training.forgetting is True or training.forgetting == "auto" and measured)
+    why_best_by = "forgetting is measured" if frontier else "forgetting is not measured"
+    if not training.keep_best:
+        why_best_by = "but no best checkpoint is kept"
     return {
         "training.accumulation": AutoValue(
             training.accumulation_steps(rows.rows), f"{effective} rows a step, {steps} steps"
@@ -136,14 +139,7 @@ def _steps(config: RunConfig, rows: RowStatistics) -> AutoValues:
         "training.forgetting": AutoValue(
             measured, "at most 4 % of the run's work" if measured else "the run is too short for 20 questions"
         ),
-        "training.best_by": AutoValue(
-            "frontier" if frontier else "loss",
-            "forgetting is measured"
-            if frontier
-            else "forgetting is not measured"
-            if training.keep_best
-            else "but no best checkpoint is kept",
-        ),
+        "training.best_by": AutoValue("frontier" if frontier else "loss", why_best_by),
     }
 
 

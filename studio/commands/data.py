@@ -338,7 +338,8 @@ def _show_tokens(tokens: list[dict[str, Any]], stops: list[str]) -> None:
         if any(stop in text for stop in stops) or not text.strip(" "):
             text = text.replace("\n", "⏎\n")
         if colour:
-            line.append(f"{CUT if token.get('cut') else TRAINED if token['trained'] else DIM}{text}{END}")
+            seen = TRAINED if token["trained"] else DIM
+            line.append(f"{CUT if token.get('cut') else seen}{text}{END}")
         else:
             line.append(f"⟦{text}⟧" if token["trained"] and not token.get("cut") else text)
     print("".join(line))

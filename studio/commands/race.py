@@ -211,4 +211,6 @@ def _cell(key: str, value: Any) -> str:
         return f"{value:.3g} %"
     if key == "trainable":
         return f"{value:,}"
-    return f"{value:.3f}" if key.startswith("eval") else f"{value:.1f}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.{3 if key.startswith('eval') else 1}f}"
+    return str(value)

@@ -95,7 +95,8 @@ def _nodes(value: Any) -> Iterator[dict[str, Any]]:
     """Every object in a schema."""
     if isinstance(value, dict):
         yield value
-    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        value = list(value.values())
+    for inner in value if isinstance(value, list) else ():
         yield from _nodes(inner)
 
 

@@ -199,8 +199,9 @@ class Run:
         keep: the trainer saves after its step and ends; discard (or True): it ends without a result; pause: as
         keep, then back into the queue; disk: as keep, because the disk is almost full.
         """
-        word = "discard" if how is True else "keep" if how is False else how
-        write_atomic(self.stop_file, "" if word == "keep" else f"{word}\n")
+        if not isinstance(how, str):
+            how = "discard" if how else "keep"
+        write_atomic(self.stop_file, "" if how == "keep" else f"{how}\n")
 
     def stop_request(self) -> str | None:
         """keep, discard, pause or disk; None without a request."""

@@ -84,7 +84,8 @@ class DPO(Stage):
     @property
     def strength(self) -> float:
         """beta, or its default."""
-        return self.beta if self.beta is not None else SIMPO_BETA if self.loss == "simpo" else BETA
+        default = SIMPO_BETA if self.loss == "simpo" else BETA
+        return default if self.beta is None else self.beta
 
     @property
     def uses_reference(self) -> bool:

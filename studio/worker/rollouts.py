@@ -68,7 +68,8 @@ class Writer:
     """Writes answers with a model. at_once: answers that are written at the same time; more wait for their turn."""
 
     def __init__(self, stage: GRPO, encoder: Encoder, ends: Ends, at_once: int, seed: int):
-        self.stage, self.encoder, self.ends, self.at_once, self.seed = stage, encoder, ends, at_once, seed
+        self.stage, self.encoder, self.ends = stage, encoder, ends
+        self.at_once, self.seed = at_once, seed
 
     def write(self, model: Any, prompts: Sequence[Row], group: int, turn: str) -> list[Rollout]:
         """`group` answers to each prompt, those of a prompt one after the other. The model is in eval mode.
