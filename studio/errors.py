@@ -168,6 +168,13 @@ def as_studio_error(error: BaseException) -> StudioError | None:
         error = OSError(int(rust_error[1]), os.strerror(int(rust_error[1])))
     if isinstance(error, TimeoutError):
         return StudioError(f"It took too long: {str(error) or 'no answer came'}.", "Try again.", reason="time")
+    if isinstance(error, FileNotFoundError) and "temporary directory" in str(error):  # tempfile's, of all that it tried
+        return StudioError(
+            "There is no folder for temporary files that can be written: /tmp may be full.",
+            "Free some space, or set TMPDIR to a folder that has some.",
+            "TMPDIR",
+            "disk",
+        )
     if isinstance(error, OSError):
         file = str(error.filename if error.filename is not None else "a file")  # stands first in some sentences
         what, hint = SYSTEM_ERRORS.get(

@@ -11,6 +11,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -282,3 +283,15 @@ def test_a_sentence_begins_with_a_capital_where_no_file_is_known() -> None:
     told = errors.as_studio_error(OSError(errno.EFBIG, "File too large"))
     assert told is not None
     assert told.message.startswith("A file would be larger")
+
+
+def test_a_full_folder_of_temporary_files_is_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/dev/full/none"])
+    monkeypatch.setattr("studio.commands.data.formats", lambda *_: tempfile.gettempdir())
+    assert main(["formats"]) == 2
+    message, hint = capsys.readouterr().err.strip().splitlines()
+    assert "temporary files" in message
+    assert "TMPDIR" in hint
