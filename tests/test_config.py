@@ -155,3 +155,19 @@ def test_small_data_gets_steps_enough(rows: int, gathered: int) -> None:
     training = parse(LEAST).training
     assert training.accumulation_steps(rows) == gathered
     assert training.effective_batch(rows) == 4 * gathered
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"data": {"train": [{"source": "sample"}] * 201}}, "201 data sets are named, and 200 can be mixed"),
+        ({"method": {"name": "lora", "target_modules": ["q_proj"] * 1001}}, "1,001 layers are named"),
+        ({"method": {"name": "lora", "modules_to_save": "x," * 1001}}, "1,001 layers are named"),
+        ({"method": {"name": "ia3", "feedforward_modules": ["q_proj"] * 1001}}, "1,001 layers are named"),
+    ],
+    ids=["sources", "layers", "saved", "ia3"],
+)
+def test_a_list_without_measure_is_refused(section: dict, words: str) -> None:
+    """A page computes with an order before anybody has paid for it: each name takes time, each file a descriptor."""
+    with pytest.raises(OrderError, match=words):
+        config.build({"data": {"train": "sample"}, **section})

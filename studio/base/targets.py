@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from studio.errors import OrderError
 
 Linears = dict[str, tuple[int, int]]
+MOST_NAMES = 1000  # of layers, in an order
 
 LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks?)\.(\d+)\.")
 ATTENTION = re.compile(r"(?:^|\.)(?:self_attn|attn|attention|self_attention|linear_attn)\.")
@@ -32,6 +33,15 @@ NOT_TEXT = re.compile(
 )
 
 PRESETS = ("q-v", "attention", "all-linear")
+
+
+def split_names(value: Any, words: Collection[str]) -> Any:
+    """Names of layers written in one line as several; one of the words stays. Raises ValueError for too many."""
+    if isinstance(value, str) and value not in words:
+        value = tuple(name for name in re.split(r"[\s,]+", value) if name)
+    if isinstance(value, list | tuple) and len(value) > MOST_NAMES:
+        raise ValueError(f"{len(value):,} layers are named, and {MOST_NAMES:,} can be")
+    return value
 
 
 def layer_of(name: str) -> int | None:

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 from studio import new_tokens
 from studio.knob import EVALUATION, LOADING
 
+MOST_SOURCES = 200  # each is read, and open while it is
 Decision = Literal["drop", "keep", "stop"]
 
 
@@ -130,6 +131,13 @@ class DataOrder(BaseModel):
         title="Decisions on problems",
         description="By kind of problem: drop those rows, keep them, or stop.",
     )
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _not_too_many(cls, value: Any) -> Any:
+        if isinstance(value, list) and len(value) > MOST_SOURCES:
+            raise ValueError(f"{len(value):,} data sets are named, and {MOST_SOURCES} can be mixed")
+        return value
 
     @field_validator("train")
     @classmethod

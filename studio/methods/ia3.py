@@ -47,9 +47,7 @@ class IA3(Method):
     @field_validator("target_modules", "feedforward_modules", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        if not isinstance(value, str) or value in ("auto", "none"):
-            return value
-        return tuple(word for word in re.split(r"[\s,]+", value) if word)
+        return targets.split_names(value, ("auto", "none"))
 
     @field_validator("target_modules")
     @classmethod

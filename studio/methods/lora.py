@@ -115,9 +115,7 @@ class LoRA(Method):
     @classmethod
     def _split(cls, value: Any) -> Any:
         """q_proj, v_proj written in one line means two names; a preset stays a word."""
-        if not isinstance(value, str) or value in targets.PRESETS:
-            return value
-        return tuple(word for word in re.split(r"[\s,]+", value) if word)
+        return targets.split_names(value, targets.PRESETS)
 
     @field_validator("target_modules")
     @classmethod
