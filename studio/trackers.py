@@ -119,9 +119,17 @@ def viewer(name: str, run: Path, port: int | None = None) -> list[str]:
     return [sys.executable, *arguments, "--host", "127.0.0.1", *where]
 
 
-def open_command(names: Sequence[str], run: str) -> str:
-    """What to type to open the first of a run's trackers that has a viewer; empty where none has."""
-    return f"python -m studio dashboard {run}" if any(TRACKERS[name].viewer for name in names) else ""
+def open_command(names: Sequence[str], run: Path) -> str:
+    """What to type to open what a run's trackers wrote, else to send what they kept here; empty where neither is."""
+    if any(TRACKERS[name].viewer for name in names):
+        return f"python -m studio dashboard {run.name}"
+    kept = (_filled(TRACKERS[name].sync, run) for name in names if any(run.glob(_kept(TRACKERS[name]))))
+    return next(kept, "")
+
+
+def _kept(tracker: Tracker) -> str:
+    """Where in a run's folder a tracker keeps what it does not send."""
+    return tracker.sync.partition("{run}/")[2]
 
 
 def _filled(text: str, run: Path) -> str:

@@ -268,7 +268,7 @@ def order(ask: dict[str, Any]) -> Response:
             "order": text,
             "plain": yaml.safe_load(text),
             "checkpoints": [_checkpoint(run_, step) for step in checkpoints.steps(run_.checkpoints)],
-            "dashboard": trackers.open_command(config.training.report_to, run_.id),
+            "dashboard": trackers.open_command(config.training.report_to, run_.folder),
         }
     )
 

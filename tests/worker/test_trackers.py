@@ -81,6 +81,13 @@ def test_a_dashboard_is_opened_by_the_trackers_own_viewer(
     assert len(opened) == 1
 
 
+def test_what_to_type_for_the_curves(tmp_path: Path) -> None:
+    assert trackers.open_command(("wandb", "mlflow"), tmp_path) == f"python -m studio dashboard {tmp_path.name}"
+    assert trackers.open_command(("wandb",), tmp_path) == trackers.open_command((), tmp_path) == ""
+    (tmp_path / "wandb" / "offline-run-1").mkdir(parents=True)
+    assert trackers.open_command(("swanlab", "wandb"), tmp_path) == f"wandb sync {tmp_path}/wandb/offline-run-*"
+
+
 def tensorboard_losses(run: Run) -> list[float]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
