@@ -60,7 +60,7 @@ def foreign_process() -> None:
         assert run.state() == "lost"
         stage.noticed(run, "lost", "ended without a word", "Resume", "lost")
         queue.advance()
-        stage.until(lambda: run.state_event()["kind"] == "end" and not _alive(orphan.pid), "the orphan's end", 10)
+        stage.until(lambda: run.state_event()["kind"] == "end" and not _alive(orphan.pid), "the orphan's end", 40)
         assert foreign.poll() is None
     finally:
         for one in (foreign, orphan):
@@ -130,7 +130,7 @@ def supervisor_without_death_signal() -> None:
                 raise AssertionError("the device is free while a trainer uses it")
         stage.noticed(run, "lost", "ended without a word", "Resume", "lost")
         queue.advance()
-        stage.until(lambda: not trainer.is_running() or trainer.status() == "zombie", "the orphan's end", 10)
+        stage.until(lambda: not trainer.is_running() or trainer.status() == "zombie", "the orphan's end", 40)
         stage.bring_home(run)
     stage.check_fake(run)
 
@@ -142,7 +142,7 @@ def stray_child() -> None:
         stage.noticed(run, "finished")
         stage.until(lambda: not run.alive(), "the run's end")
     child = next(event["pid"] for event in run.events() if event.get("pid"))
-    stage.until(lambda: not _alive(child), "the child's end", 5)
+    stage.until(lambda: not _alive(child), "the child's end", 40)
 
 
 def _alive(pid: int) -> bool:

@@ -188,7 +188,7 @@ def check_whole(run: Run, steps: int, weights: str | None = None) -> None:
     assert (run.result / "manifest.json").is_file()
     if weights is not None:
         assert (run.result / "model.bin").read_text() == weights
-    until(lambda: not process.holders(run.lock) and not process.holders(run.trainer_lock), "its processes are gone", 10)
+    until(lambda: not process.holders(run.lock) and not process.holders(run.trainer_lock), "its processes are gone", 40)
     assert not run.alive()
     assert not any(events.is_locked(lock.path) for lock in claim.device_locks())
     assert not leftovers(), leftovers()
