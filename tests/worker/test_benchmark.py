@@ -45,7 +45,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str
     """The worker in this process, in float32; returns what it emitted of late."""
     emitted: list[dict[str, Any]] = []
 
-    def carry_out(job: side_job.SideJob, module: str, worker_order: dict[str, Any]) -> list[dict[str, Any]]:
+    def carry_out(job: side_job.SideJob, module: str, worker_order: dict[str, Any], *_: Any) -> list[dict[str, Any]]:
         assert module == benchmark.WORKER
         emitted.clear()
         worker.main(json.loads(json.dumps(worker_order)))
