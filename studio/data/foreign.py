@@ -88,7 +88,8 @@ def refuse_notation(path: Path, text: str) -> None:
     if XML & endings or (begin.startswith("<?xml") and endings.isdisjoint((".txt", ".md"))):
         rows = TMX_ROWS if ".tmx" in endings else XML_ROWS
         raise _convertible(path, "XML", "xml.etree.ElementTree as E", rows)
-    if 2 * len(re.findall(CHAT_LINE, begin, re.MULTILINE)) > max(2, begin.count("\n")):
+    speakers = re.findall(CHAT_LINE, begin, re.MULTILINE)
+    if len(set(speakers)) > 1 and 2 * len(speakers) > begin.count("\n"):
         raise DataError(
             f"{path.name} is an exported chat: dates and names stand before the words.",
             f"Make turns of it: {CHAT_TURNS} < {path.name} > {path.stem}.json",

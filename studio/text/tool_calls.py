@@ -106,7 +106,9 @@ def _call(value: Any) -> Message | None:
         not name or (arguments_key is None and inner is value) or "description" in inner
     ):  # described: a declaration, no call
         return None
-    arguments = {} if arguments_key is None or inner[arguments_key] in (None, "") else inner[arguments_key]
+    arguments = {} if arguments_key is None or inner[arguments_key] is None else inner[arguments_key]
+    if isinstance(arguments, str) and not arguments.strip():
+        arguments = {}
     if not isinstance(arguments, (dict, str)):
         return None
     call: Message = {"type": "function", "function": {"name": name, "arguments": arguments}}

@@ -303,13 +303,25 @@ def test_a_call_of_a_tool_that_is_not_declared_is_told(home: Path, tmp_path: Pat
     assert (problem.kind, problem.field, problem.value) == ("odd_call", "messages[1].tool_calls", "get_wether")
 
 
-def test_a_call_in_a_pair_is_named(home: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="row 1, chosen: The answer is a call of a tool"):
-        data.read(write(tmp_path, rows(prompt=[ASKED], chosen=[CALLING], rejected=[END])))
+@pytest.mark.parametrize(
+    "words",
+    ["```tool_code\nget_weather(city='Rome')\n```", "[get_weather(city='Rome')]", "Action: get_weather\nInput: {}"],
+)
+def test_words_before_a_tools_result_are_told(words: str, home: Path, tmp_path: Path) -> None:
+    messages = [ASKED, {"role": A, "content": words}, {"role": "tool", "content": "21"}, END]
+    (problem, _) = data.read(write(tmp_path, rows(messages=messages, tools=[TOOL]))).problems[:2]
+    assert (problem.kind, problem.field) == ("odd_call", "messages[1]")
 
 
-def test_empty_arguments_are_an_empty_object(home: Path, tmp_path: Path, tiny_model: Path) -> None:
-    calling = CALLING | {"tool_calls": [{"function": CALL | {"arguments": ""}}]}
+def test_a_call_is_known_by_its_recipient(home: Path, tmp_path: Path) -> None:
+    calling = {"role": A, "channel": "commentary", "recipient": "functions.get_weather", "content": '{"city": "Rome"}'}
+    read = data.read(write(tmp_path, rows(messages=[ASKED, calling, {"role": "tool", "content": "21"}, END])))
+    assert (called(read.conversations[0]), read.unused) == ([("get_weather", {"city": "Rome"})], ["id"])
+
+
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_empty_arguments_are_an_empty_object(blank: str, home: Path, tmp_path: Path, tiny_model: Path) -> None:
+    calling = CALLING | {"tool_calls": [{"function": CALL | {"arguments": blank}}]}
     conversation = data.read(write(tmp_path, rows(messages=[ASKED, calling]))).conversations[0]
     assert '"arguments": {}}' in trained(encoder_of(tiny_model), conversation)
 

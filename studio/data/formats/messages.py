@@ -192,6 +192,10 @@ def _turn(turn: Any, report: ReportProblem, where: str, role_key: str, content_k
         return None
     if (plain in THINKING or turn.get("channel") == "analysis") and isinstance(content, str) and content.strip():
         return {"role": role, "content": content, "thought": True}
+    recipient = turn.get("recipient")  # gpt-oss's, of a call
+    if isinstance(recipient, str) and recipient.startswith("functions.") and isinstance(content, str):
+        calls = tool_calls.calls_of([{"name": recipient.removeprefix("functions."), "arguments": content}])
+        return {"role": role, "content": "", **extra, "tool_calls": calls, "call": True}
     if plain in CALLING:
         calls = tool_calls.calls_of(content)
         if calls:
@@ -273,7 +277,7 @@ def _bare_calls(messages: list[dict[str, Any]], tools: list[Any], report: Report
     for n, message in enumerate(messages):
         if message["role"] != "assistant" or "untrained" in message:
             continue
-        content = message["content"]
+        content, calls = message["content"], None
         if "tool_calls" not in message and content and (tools or tool_calls.MARK.search(content)):
             words, calls = tool_calls.split_calls(content, names)
             if calls:
@@ -281,7 +285,15 @@ def _bare_calls(messages: list[dict[str, Any]], tools: list[Any], report: Report
             elif calls is None:
                 reason = "What stands in the marks of a call is no JSON of a call."
                 report("odd_call", f"{name}[{n}]", content, reason)
+        if names and content and "tool_calls" not in message and calls == [] and _is_answered(messages, n):
+            reason = "A tool's result follows, but the turn is no JSON of a call: its words are learnt as they stand."
+            report("odd_call", f"{name}[{n}]", content, reason)
         for call in message.get("tool_calls", ()) if names else ():
             if (called := call["function"]["name"]) not in names:
                 reason = f"It calls {called!r}, which is none of the declared tools: {', '.join(sorted(names))[:200]}."
                 report("odd_call", f"{name}[{n}].tool_calls", called, reason)
+
+
+def _is_answered(messages: list[dict[str, Any]], n: int) -> bool:
+    """Whether a tool's result stands behind a turn."""
+    return n + 1 < len(messages) and messages[n + 1]["role"] == "tool"

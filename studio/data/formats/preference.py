@@ -110,9 +110,7 @@ def _answer(row: Row, name: str, report: ReportProblem) -> list[dict[str, Any]] 
                 report("wrong_type", name, calls, CALLS)
                 return None
             if not isinstance(content, str) or not content.strip():
-                calls = isinstance(turn, dict) and turn.get("tool_calls")
-                reason = "The answer is a call of a tool: from pairs only answers in words are learnt." if calls else ""
-                report("wrong_type" if content else "empty_field", name, calls or content, reason)
+                report("wrong_type" if content else "empty_field", name, content)
                 return None
             turns.append(
                 {
