@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 Severity = Literal["refused", "cut", "suspicious"]
 OWN_HINT = {  # a part of the reasons that a kind's hint fits
-    "wrong_type": "text",
+    "wrong_type": "must be text",
     "columns": "cells, the header",
     "odd_call": "no JSON",
 }
