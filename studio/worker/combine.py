@@ -27,7 +27,7 @@ from studio.runs import checkpoints
 from studio.talk import base_record
 from studio.talk.reference import ModelReference
 from studio.tokens import Encoder
-from studio.worker import torch_devices
+from studio.worker import tokenizer_class, torch_devices
 from studio.worker.loaded import LoadedModels
 from studio.worker.memory import peak_memory
 from studio.worker.prove import Rows, mean_loss
@@ -238,6 +238,7 @@ def _save(run: Run, config: Any, joined: Any, parents: list[ModelReference], tab
     with checkpoints.replacing(run.result) as result:
         config.method.save_result(joined, result)
         hf_files.copy_tokenizer(base, result, first.template.text)
+        tokenizer_class.correct(result)
         write_atomic(
             result / "manifest.json",
             json.dumps(

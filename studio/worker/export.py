@@ -13,17 +13,14 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from tokenizers import Tokenizer
-from transformers import AutoTokenizer
 
 from studio import device, model
 from studio.errors import ExportError, StudioError, as_studio_error
 from studio.export import hf_files
-from studio.export.proof import TEXTS
 from studio.runs.checkpoints import disk_is_full
 from studio.talk.reference import ModelReference, resolve
 from studio.talk.stopping import end_tokens
-from studio.worker import gguf_file
+from studio.worker import gguf_file, tokenizer_class
 from studio.worker.importance import importance
 from studio.worker.merge import base_dtype, merge, still_tied
 
@@ -51,21 +48,7 @@ def merged(reference: ModelReference, out: Path, precision: str = "own") -> None
     )
     hf_files.write_generation_config(reference.base, out, ends)
     hf_files.copy_tokenizer(reference.tokenizer, out, hf_files.plain_template(reference.template.text))
-    _fix_tokenizer_class(out)
-
-
-def _fix_tokenizer_class(folder: Path) -> None:
-    """Name the generic tokenizer class where transformers 5 builds another tokenizer than tokenizer.json describes."""
-    file = folder / "tokenizer_config.json"
-    if not file.is_file():
-        return
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    expected = [tokenizer.encode(text, add_special_tokens=False).ids for text in TEXTS]
-    loaded = AutoTokenizer.from_pretrained(folder)
-    if [loaded.encode(text, add_special_tokens=False) for text in TEXTS] != expected:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        config["tokenizer_class"] = hf_files.OLD_CLASS
-        file.write_text(json.dumps(config, indent=2, ensure_ascii=False), encoding="utf-8")
+    tokenizer_class.correct(out)
 
 
 def main(what: str, name: str, out: Path) -> int:

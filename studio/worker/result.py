@@ -15,7 +15,7 @@ from studio.runs import checkpoints
 from studio.talk import base_record
 from studio.talk.stopping import end_token_ids
 from studio.tokens import Encoder
-from studio.worker import distributed, memory, reward_head, sharding
+from studio.worker import distributed, memory, reward_head, sharding, tokenizer_class
 from studio.worker.report import Report
 from studio.worker.trainer import StudioTrainer
 
@@ -61,6 +61,7 @@ def _write(folder: Path, full_model: Any, config: RunConfig, encoder: Encoder, b
     if config.stage.scores:
         reward_head.save(full_model, folder)
     hf_files.copy_tokenizer(encoder.tokenizer_folder, folder, encoder.template.text)
+    tokenizer_class.correct(folder)
     if not config.method.adapter:
         size = new_tokens.assign_ids(base, config.data.new_tokens).size
         template = encoder.template

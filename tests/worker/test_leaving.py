@@ -24,6 +24,7 @@ from studio.worker import prove, settings
 from studio.worker.export import merged
 from studio.worker.loaded import LoadedModels
 from studio.worker.merge import merge
+from tests.worker.carrying import carry, order, rows
 from tests.worker.test_export import logits, trained
 from tests.worker.test_gguf import SPLITS
 
@@ -46,17 +47,32 @@ def test_a_tied_model_stays_tied(home: Path, tiny_model: Path, tmp_path: Path) -
     assert json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is True
 
 
-def test_the_tokenizer_is_copied(home: Path, tiny_model: Path, tmp_path: Path) -> None:
-    """Byte for byte; a class that transformers 5 would build anew, with other ids, is named otherwise."""
+@pytest.fixture
+def odd_base(tiny_model: Path, tmp_path: Path) -> Path:
+    """A base whose tokenizer class transformers 5 builds anew, with other ids than tokenizer.json's."""
     base = tmp_path / "base"
     shutil.copytree(tiny_model, base)
     words = json.loads((base / "tokenizer.json").read_text())
-    words["pre_tokenizer"] = SPLITS["llama-bpe"]
+    words |= {"pre_tokenizer": SPLITS["llama-bpe"], "normalizer": {"type": "Lowercase"}}
     (base / "tokenizer.json").write_text(json.dumps(words))
     config = json.loads((base / "tokenizer_config.json").read_text())
     (base / "tokenizer_config.json").write_text(
         json.dumps({**config, "tokenizer_class": "GPT2Tokenizer", "chat_template": "stale"})
     )
+    return base
+
+
+def same_ids(folder: Path, base: Path) -> bool:
+    exact, theirs = Tokenizer.from_file(str(base / "tokenizer.json")), AutoTokenizer.from_pretrained(folder)
+    return all(
+        theirs.encode(text, add_special_tokens=False) == exact.encode(text, add_special_tokens=False).ids
+        for text in proof.TEXTS
+    )
+
+
+def test_the_tokenizer_is_copied(home: Path, odd_base: Path, tmp_path: Path) -> None:
+    """Byte for byte; a class that transformers 5 would build anew, with other ids, is named otherwise."""
+    base = odd_base
     (base / "special_tokens_map.json").write_text('{"eos_token": "<|im_end|>"}')
     merged(resolve(trained(base).id), tmp_path / "out")
     for name in ("tokenizer.json", "special_tokens_map.json"):
@@ -65,9 +81,15 @@ def test_the_tokenizer_is_copied(home: Path, tiny_model: Path, tmp_path: Path) -
         json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["chat_template"]
         == (tmp_path / "out" / "chat_template.jinja").read_text()
     )
-    exact, theirs = Tokenizer.from_file(str(base / "tokenizer.json")), AutoTokenizer.from_pretrained(tmp_path / "out")
-    for text in proof.TEXTS:
-        assert theirs.encode(text, add_special_tokens=False) == exact.encode(text, add_special_tokens=False).ids
+    assert same_ids(tmp_path / "out", base)
+
+
+def test_an_adapters_tokenizer_gives_the_ids_that_were_trained(home: Path, odd_base: Path, tmp_path: Path) -> None:
+    """Read by transformers out of the result's folder, which names no model."""
+    run_ = order(odd_base, rows(tmp_path / "rows.json", 2), "training.max_steps=1", "data.eval=0")
+    assert carry(run_)[-1]["state"] == "finished"
+    assert not same_ids(odd_base, odd_base)
+    assert same_ids(run_.result, odd_base)
 
 
 ROPES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
