@@ -12,11 +12,15 @@ from studio.run import Run
 from studio.runs import claim
 from studio.talk.reference import of_run
 
+UNANSWERED = "The row holds no answer to score."
+
 
 def score(
     run: Run, file: str, format: str = "auto", mapping: Any = None, progress: Progress = lambda *_: None
 ) -> list[dict[str, Any]]:
-    """{row, score} of every usable row's last answer; of a pair also "rejected", the other answer's score.
+    """{row, score} of every row's last answer; of a pair also "rejected", the other answer's score.
+
+    Of a row that cannot be scored: {row, score: None, why}.
 
     Raises RunError where the run is no reward model, DataError where the file holds no answers.
     """
@@ -32,10 +36,14 @@ def score(
     order = {"run": run.id, "conversations": conversations, "max_length": run.config.data.max_length}
     scores = ask_worker(["studio.worker.score"], order, progress)
     second = iter(scores[len(rows) :])
-    return [
+    scored = [
         {"row": row["row"], "score": value, **({"rejected": next(second)} if "rejected" in row else {})}
         for row, value in zip(rows, scores)
     ]
+    reasons = {problem.row: problem.reason for problem in dataset.problems if problem.severity == "refused"}
+    missing = set(range(1, dataset.rows + 1)) - {row["row"] for row in scored}
+    left_out = [{"row": row, "score": None, "why": reasons.get(row, UNANSWERED)} for row in missing]
+    return sorted([*scored, *left_out], key=lambda row: row["row"])
 
 
 def score_answers(run: Run, question: str, answers: list[str]) -> list[float | None]:

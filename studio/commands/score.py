@@ -23,14 +23,18 @@ def add(parsers: Any, common: ArgumentParser) -> None:
 
 
 def rows(args: Namespace) -> list[dict[str, Any]]:
-    """[{row, score, rejected?}], in the order of the file."""
+    """[{row, score, rejected?, why?}], in the order of the file."""
     return scoring.score(find(args.model), args.file, args.format, mapping_of(args), tell_count)
 
 
 def show(answer: list[dict[str, Any]]) -> None:
     for row in answer:
         values = [row["score"], *([row["rejected"]] if "rejected" in row else [])]
-        print(f"row {row['row']:<6} " + "  ".join("cannot be scored" if v is None else f"{v:+.4f}" for v in values))
+        print(
+            f"row {row['row']:<6} "
+            + "  ".join("cannot be scored" if v is None else f"{v:+.4f}" for v in values)
+            + (f": {row['why']}" if "why" in row else "")
+        )
     share = scoring.accuracy(answer)
     if share is not None:
         print(f"The chosen answer has the higher score in {share:.1%} of the pairs.")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -104,3 +105,18 @@ def test_the_base_answers_in_a_trial(home: Path, tiny_model: Path, tmp_path: Pat
             letters = [character for character in answer["text"] if character.isalpha()]
             latin = sum(character.isascii() for character in letters) / max(1, len(letters))
             assert answer["reward"] == pytest.approx(latin, abs=0.5)
+
+
+def test_every_row_of_a_file_has_its_line(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "of_run", lambda *_, **__: None)
+    monkeypatch.setattr(scoring, "ask_worker", lambda _, order, __: [0.5] * len(order["conversations"]))
+    run: Any = SimpleNamespace(id="x", config=SimpleNamespace(data=SimpleNamespace(max_length=64)))
+    file = tmp_path / "odd.jsonl"
+    rows = [{"prompt": "", "completion": "x"}, {"prompt": "q", "completion": "a"}, {"prompt": "q"}]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    found = scoring.score(run, str(file))
+    assert [(row["row"], row["score"], bool(row.get("why"))) for row in found] == [
+        (1, None, True),
+        (2, 0.5, False),
+        (3, None, True),
+    ]

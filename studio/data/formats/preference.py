@@ -25,7 +25,7 @@ COLUMNS = {
     "rejected": ("rejected",),
     "system": SYSTEM,
 }
-CALLS = "The answer calls tools, and what is compared is the text of two answers. Write the call as text."
+CALLS = "The answer calls tools, and what is compared are two answers in words. Write the call out."
 LEAKED_CHARACTERS = 20  # of a question that an answer begins with: shorter ones may well be repeated
 SCORES = (
     ("score_chosen", "score_rejected"),
