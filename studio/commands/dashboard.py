@@ -6,7 +6,7 @@ import subprocess
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from studio import auto, trackers
+from studio import auto, credentials, trackers
 from studio.commands import RUN
 from studio.errors import OrderError
 from studio.run import find
@@ -34,7 +34,7 @@ def run(args: Namespace) -> dict[str, Any]:
         raise OrderError(f"{name} is not installed.", f"Install it: pip install {name}.", "training.report_to")
     command = trackers.viewer(name, found.folder, args.port)
     if not args.json:
-        subprocess.run(command, check=False)
+        subprocess.run(command, env=credentials.child_environment(), check=False)
     return {"run": found.id, "tracker": name, "command": command}
 
 
