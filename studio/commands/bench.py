@@ -1,25 +1,14 @@
-"""bench: what we claim, measured on this computer by the modules of tests/bench/, which only a checkout has."""
+"""bench: what we claim, measured here: `bench train`, `bench memory`, … of studio/bench/ and tests/bench/."""
 
 from __future__ import annotations
 
 import importlib
-import sys
+import pkgutil
 from argparse import REMAINDER, ArgumentParser, Namespace
-from types import ModuleType
 from typing import Any
 
+from studio import bench
 from studio.errors import StudioError
-from studio.home import PROJECT
-
-BENCHES = {
-    "busy": "how fast the page answers while a training uses the CPU, beside how fast it does alone.",
-    "data": "a large file imported and checked, against merely parsing it: seconds, processor seconds, peak memory.",
-    "memory": "the estimate against what the trainer really took, or against what others measured (--published).",
-    "pace": "how long runs were said to take, before their start and early on, against what they took.",
-    "page": "the served page in a headless Chromium, on a run that another process writes.",
-    "reach": "the largest model and longest rows that each card trains with QLoRA, LoRA and full, by the estimate.",
-    "train": "our training against TRL's, side by side, on the same model, rows, effective batch, steps and seed.",
-}
 
 
 def add(parsers: Any, common: ArgumentParser) -> None:
@@ -27,27 +16,22 @@ def add(parsers: Any, common: ArgumentParser) -> None:
     inner = parsers.add_parser("bench", help="measure speed and memory on this computer").add_subparsers(
         dest="bench", required=True, metavar="WHAT"
     )
-    for name, about in BENCHES.items():
+    for module in pkgutil.iter_modules(bench.__path__):
+        bench_module = importlib.import_module(f"studio.bench.{module.name}")
+        if hasattr(bench_module, "add"):
+            bench_module.add(
+                inner.add_parser(
+                    module.name, parents=[common], help=(bench_module.__doc__ or "").splitlines()[0].partition(": ")[2]
+                )
+            )
+    for name, about in bench.COMPARISONS.items():
         parser = inner.add_parser(name, parents=[common], help=about)
         try:
-            module(name).add(parser)
+            bench.comparison(name).add(parser)
         except StudioError:
             parser.add_argument("rest", nargs=REMAINDER)
             parser.set_defaults(run=_not_here)
 
 
-def module(name: str) -> ModuleType:
-    """A module of tests/bench/. Raises StudioError where the studio was installed without its checkout."""
-    if not (PROJECT / "tests" / "bench" / f"{name}.py").is_file():
-        raise StudioError(
-            f"bench {name} measures what we claim of the studio, and is not part of the installed studio.",
-            "Take the source (git clone), install requirements-dev.txt, and run it there.",
-            "bench",
-        )
-    if str(PROJECT) not in sys.path:
-        sys.path.insert(0, str(PROJECT))
-    return importlib.import_module(f"tests.bench.{name}")
-
-
 def _not_here(args: Namespace) -> Any:
-    module(args.bench)  # raises, and says where it is
+    bench.comparison(args.bench)  # raises, and says where it is

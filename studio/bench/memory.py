@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from studio import cards, config, credentials, device, estimate, model, run
+from studio.bench import comparison
+from studio.bench.isolated_home import isolated_home
 from studio.home import PROJECT, home
 from studio.memory import tables
 from studio.memory.studio_loop import RowStatistics
 from studio.runs import launch
-from tests.bench import published
-from tests.bench.isolated_home import isolated_home
 
 MIB = 2**20
 CASES: tuple[tuple[dict[str, Any], int, int, dict[str, Any]], ...] = (  # method, length, batch, training settings
@@ -79,6 +79,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """The table as a list of rows; sizes in GiB, errors as shares (0.02: estimated 2 % too high)."""
     if args.published is not None:
+        published = comparison("published")
         return published.rows(Path(args.published) if args.published else published.TABLE)
     if args.speed:
         return [
