@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import http.client
+import io
 import re
 import socket
+from contextlib import redirect_stdout
 
 import pytest
 
@@ -41,14 +43,13 @@ def test_what_is_no_address_is_said(host: str, port: int) -> None:
 
 @pytest.mark.skipif(not has_ipv6(), reason="this computer has no IPv6")
 @pytest.mark.parametrize("host", ["::1", "::"])
-def test_a_page_on_ipv6_prints_an_address_that_opens(
-    host: str, home: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_page_on_ipv6_prints_an_address_that_opens(host: str, home: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STUDIO_PUBLIC", "")
     blocks = app.build()
     try:
-        launch(blocks, Reach(host=host, password="right horse"), wait=False)
-        printed = re.search(r"ready: http://(\S+):(\d+)/", capsys.readouterr().out)
+        with redirect_stdout(io.StringIO()) as output:
+            launch(blocks, Reach(host=host, password="right horse"), wait=False)
+        printed = re.search(r"ready: http://(\S+):(\d+)/", output.getvalue())
         assert printed
         assert printed[1] == ("[::1]" if host == "::1" else "localhost")
 
