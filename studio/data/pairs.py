@@ -165,8 +165,8 @@ def cautions(figures: dict[str, Any] | None) -> list[str]:
         longer = "longer" if share > 0.5 else "shorter"
         return [
             f"The chosen answer is the {longer} one in {max(share, 1 - share):.0%} of the pairs: the model may learn "
-            f"to write {longer} answers instead of better ones. Loss of a pair (stage.loss) sigmoid_norm or simpo "
-            "counts per token."
+            f"to write {longer} answers instead of better ones. Add pairs whose chosen answer is not, or take dpo with "
+            "the loss of a pair (stage.loss) sigmoid_norm or simpo, which count per token."
         ]
     good, bad = figures["good"], figures["bad"]
     if not good or not bad:

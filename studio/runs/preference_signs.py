@@ -43,7 +43,8 @@ def longer_wins(evals: list[dict[str, Any]]) -> Sign | None:
         "warning",
         f"Chosen answers have {longer:.0f} tokens, rejected ones {shorter:.0f}: length alone may tell them apart.",
         "A model that has learnt to write more is no better; its rewards rise all the same.",
-        "Look at the length of the samples; loss of a pair (stage.loss) sigmoid_norm or simpo counts per token.",
+        "Look at the length of the samples; in dpo, the loss of a pair (stage.loss) sigmoid_norm or simpo counts per "
+        "token.",
         evals[-1]["step"],
     )
 
@@ -106,7 +107,7 @@ def answers_grow(events: list[dict[str, Any]], plan: dict[str, Any]) -> Sign | N
         "warning",
         f"Its answers grow: {before:.0f} characters on average at the start, {now:.0f} now.",
         "Preference training tends to lengthen answers, whether or not they get better.",
-        "Read the samples; loss of a pair (stage.loss) sigmoid_norm or simpo counts per token, and "
+        "Read the samples; in dpo, the loss of a pair (stage.loss) sigmoid_norm or simpo counts per token, and "
         "short chosen answers teach brevity.",
         newest,
     )
