@@ -94,6 +94,7 @@ class Guard:
         if refusal:
             await PlainTextResponse(refusal[1], refusal[0])(scope, receive, send)
             return
+        scope["headers"] = [header for header in scope["headers"] if self._is_believed(*header)]
         address = (scope.get("client") or ("",))[0]
         scope[who.KEY] = Requester(role, address, self.guarded)
         who.role.set(role)
@@ -126,6 +127,12 @@ class Guard:
                 return
             receive = _replay(body or b"", receive)
         await self.app(scope, receive, send)
+
+    def _is_believed(self, name: bytes, value: bytes) -> bool:
+        """Gradio writes the address that two headers of anybody's give into the page: only names served here pass."""
+        if name == b"x-forwarded-host":
+            return all(host.strip() in self.names for host in value.decode("latin-1").split(","))
+        return name != b"x-gradio-server"
 
     def refusal(self, scope: dict[str, Any], role: str = OWNER) -> Refusal | None:
         """(status, sentence) for what is not let through."""

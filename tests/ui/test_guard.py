@@ -74,6 +74,22 @@ def test_foreign_names_are_not_served_on_any_route(page: Page, host: str) -> Non
     assert page.ask("GET", "/config", Host=f"localhost:{page.port}").status == 200
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X_Forwarded_Host": "attacker.test"},
+        {"X_Forwarded_Host": "localhost, attacker.test"},
+        {"X_Gradio_Server": "http://attacker.test"},
+    ],
+)
+@pytest.mark.parametrize("path", ["/", "/config"])
+def test_no_header_writes_a_foreign_address_into_the_page(page: Page, headers: dict[str, str], path: str) -> None:
+    answer = page.ask("GET", path, Host=f"localhost:{page.port}", **headers)
+    assert answer.status == 200
+    assert "attacker.test" not in answer.body
+    assert "localhost:1" in page.ask("GET", path, X_Forwarded_Host="localhost:1").body, "a proxy's own name is taken"
+
+
 def test_names_that_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "abc.gradio.live" in HostNames(share=True)
     assert "192.168.1.5:7860" in HostNames("0.0.0.0")
