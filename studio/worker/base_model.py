@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, PeftType, get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import set_seed
 
 from studio import data, new_tokens, token_rows
@@ -83,22 +82,11 @@ def load_base(config: RunConfig, resolved: Resolved, folder: Path) -> Any:
     return distributed.to_device(base, resolved.device)
 
 
-def check_loads_again(tuned: Any) -> None:
-    """Raise ValueError where peft could not load a LoRA adapter of this model: transformers' renamings of checkpoint
-    keys are then applied to the adapter's own. What is loaded here is what it holds already.
-    """
-    if isinstance(tuned, PeftModel) and tuned.active_peft_config.peft_type == PeftType.LORA:
-        state = get_peft_model_state_dict(tuned, save_embedding_layers=False)
-        if unknown := set_peft_model_state_dict(tuned, state).unexpected_keys:
-            raise ValueError(f"peft could not load the result again, its weight {unknown[0]} has no place")
-
-
 def wrap_base(config: RunConfig, resolved: Resolved, base: Any) -> Any:
     """The model that the method makes of a base. What starts at random does so from the order's seed."""
     set_seed(config.training.seed)
     try:
         tuned = config.method.wrap(base)
-        check_loads_again(tuned)
     except (ValueError, LookupError, TypeError, AttributeError, NotImplementedError) as error:  # peft's own refusals
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(".")
         raise OrderError(
