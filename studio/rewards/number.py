@@ -16,8 +16,8 @@ from studio.reward import Reward
 BETWEEN_THOUSANDS = ",，'’\u00a0\u2009\u202f"
 # a hyphen behind a digit or a letter is no sign: 3-5, 2024-01-05
 NUMBER = re.compile(
-    rf"((?:(?<![0-9A-Za-z)])[-−])?(?:\d{{1,3}}(?:[{BETWEEN_THOUSANDS}]\d{{3}})+(?!\d)|\d+)(?:[.．]\d+)?(?:[eE][-+]?\d+)?)"
-    r"\s?([万萬亿億]?)"
+    rf"((?:(?<![0-9A-Za-z)])[-−])?(?:\d{{1,3}}(?:[{BETWEEN_THOUSANDS}]\d{{3}})+(?!\d)|\d+)"
+    r"(?:[.．]\d+)?(?:[eE][-+]?\d+)?)\s?([万萬亿億]?)"
 )
 TIMES = {"": 1, "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8}
 
