@@ -229,3 +229,16 @@ def test_a_stop_is_heard_while_a_slow_judge_is_waited_for(run: Run) -> None:
     assert answers[0]["why"] == "stopped"
     assert 1 <= len(answers[0]["rows"]) <= 4
     assert waited < 2
+
+
+def test_what_the_client_does_not_expect_is_raised_where_it_is_waited_for(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the wait for an answer would never end: httpx's InvalidURL, say, is no HTTPError."""
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise ValueError("no URL to go on with")
+
+    monkeypatch.setattr("httpx2.Client.post", broken)
+    with pytest.raises(ValueError, match="no URL to go on with"):
+        asked(run, "http://127.0.0.1:9")

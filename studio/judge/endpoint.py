@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import queue
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -100,24 +100,18 @@ class Endpoint:
         """The endpoint's answer. It is waited for in another thread, so that a stop is heard meanwhile; a daemon, so
         that what nobody waits for any more does not hold the process.
         """
-        answers: queue.SimpleQueue[httpx2.Response | httpx2.HTTPError] = queue.SimpleQueue()
+        answer: Future[httpx2.Response] = Future()
 
         def post() -> None:
             try:
-                answers.put(self._client.post(f"{self.order.url.rstrip('/')}/chat/completions", json=body))
-            except httpx2.HTTPError as error:
-                answers.put(error)
+                answer.set_result(self._client.post(f"{self.order.url.rstrip('/')}/chat/completions", json=body))
+            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+                answer.set_exception(error)
 
         threading.Thread(target=post, daemon=True).start()
-        while True:
-            try:
-                answer = answers.get(timeout=LISTENING)
-            except queue.Empty:
-                self._check_stop()
-                continue
-            if isinstance(answer, httpx2.HTTPError):
-                raise answer
-            return answer
+        while not wait([answer], LISTENING).done:
+            self._check_stop()
+        return answer.result()
 
     def _check_stop(self) -> None:
         if self.is_stopped():
