@@ -39,7 +39,8 @@
   studio.soughtFields = (sections, text) => {
     const words = text.toLowerCase().split(/\s+/).filter(Boolean);
     const has = (knob, key) => {
-      const all = [knob.title, studio.knobTitle(knob), `${key}.${knob.key}`, knob.help, studio.say(knob.help)].join(" ");
+      const all = [knob.title, studio.knobTitle(knob), `${key}.${knob.key}`, knob.help,
+        studio.say(knob.help)].join(" ");
       return words.every((word) => all.toLowerCase().includes(word));
     };
     const found = sections.map((one) => ({ ...one, knobs: one.knobs.filter((knob) => has(knob, one.key)) }));

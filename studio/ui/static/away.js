@@ -143,7 +143,8 @@
                   studio.say("One HTML file with the order, the data's verdicts, curves, samples and numbers; needs no "
                     + "network."))),
               make("div", { class: "acts" },
-                make("button", { type: "button", job: "share_run", class: "button", onclick: () => studio.share(row.id) },
+                make("button", { type: "button", job: "share_run", class: "button",
+                  onclick: () => studio.share(row.id) },
                   studio.say("Share by a link…")),
                 make("button", {
                   type: "button", job: "download", class: "button",

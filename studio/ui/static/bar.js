@@ -24,7 +24,8 @@
   });
   studio.methodLabel = (name) => studio.say(studio.offer?.form.methods.find((one) => one.name === name)?.label || name);
   // A folder or file of this computer by its last name; ids and samples as they are.
-  studio.brief = (name) => (/^([/~]|[A-Za-z]:[\\/])/.test(name || "") ? name.split(/[/\\]/).filter(Boolean).pop() : name);
+  const isPath = (name) => /^([/~]|[A-Za-z]:[\\/])/.test(name || "");
+  studio.brief = (name) => (isPath(name) ? name.split(/[/\\]/).filter(Boolean).pop() : name);
 
   const PHASES = {
     queued: "Waiting", starting: "Starting", sending: "Sending it there",

@@ -20,7 +20,8 @@
         onclick: () => studio.repair(row, one)
       }, one.resumes ? studio.say("Resume with it") : studio.say("Start anew with it"))));
       list.hidden = false;
-      list.append(make("h3", {}, studio.say(row.reason === "nan" ? "What would help" : "What would make it fit")), ...rows.slice(0, 3));
+      list.append(make("h3", {}, studio.say(row.reason === "nan" ? "What would help" : "What would make it fit")),
+        ...rows.slice(0, 3));
       if (rows.length > 3)
         list.append(make("details", { class: "repairs-more" },
           make("summary", {}, studio.say("{n} more", { n: rows.length - 3 })), rows.slice(3)));
@@ -83,7 +84,8 @@
             onclick: () => studio.ACTS.resume.run(row)
           }, studio.say("Resume")),
         log());
-    if (["failed", "lost"].includes(row.state) && ["memory", "killed", "nan"].includes(row.reason) && !row.race) calls.push(repairs(row));
+    if (["failed", "lost"].includes(row.state) && ["memory", "killed", "nan"].includes(row.reason) && !row.race)
+      calls.push(repairs(row));
     if (row.state === "stopped" && row.cause) call("warn", studio.told(row.cause), studio.told(row.action || ""));
     if (row.state === "queued")
       call("info", row.hold ? studio.say("This run is paused.") : studio.say("This run waits for the device."),

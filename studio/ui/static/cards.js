@@ -1,21 +1,21 @@
-// Cards among a run's results. jobCard: one over a job beside the run (studio/side_job.py), which it begins and stops; it
-// asks how the job stands while the run is looked at, and draws only what has changed.
+// Cards among a run's results. jobCard: one over a job beside the run (studio/side_job.py), which it begins and stops;
+// it asks how the job stands while the run is looked at, and draws only what has changed.
 (() => {
   const studio = window.studio, make = studio.element;
   const BEGINS = 10000; // milliseconds that a job which was just begun has until the server tells of it
   studio.resultCards = [];
 
-  // part: read, stop (names on the server), head(), body(), stopLabel(), count(done, all); where a card needs it also name (a
-  // class), cutOff(), waits (false: no run waits for the job), streamed() and progress() (what is drawn of a job under way,
-  // and what of it has changed), question() (more of what is asked), begun(), take(answer), reset() (another run), wanted()
-  // (true: it has begun the job that was asked for elsewhere on the page).
+  // part: read, stop (names on the server), head(), body(), stopLabel(), count(done, all); where a card needs it also
+  // name (a class), cutOff(), waits (false: no run waits for the job), streamed() and progress() (what is drawn of a
+  // job under way, and what of it has changed), question() (more of what is asked), begun(), take(answer), reset()
+  // (another run), wanted() (true: it has begun the job that was asked for elsewhere on the page).
   studio.jobCard = (part) => {
     let timer = null, key = null, begun = 0;
     const card = {
       node: make("section", { class: `card evaluation ${part.name || ""}` }),
       row: null, seen: null, results: null,
       going: () => card.seen?.state === "going" || Date.now() - begun < BEGINS,
-      ready: () => card.row && card.row.saved && !["starting", "running", "stopping", "queued"].includes(card.row.state),
+      ready: () => card.row?.saved && !["starting", "running", "stopping", "queued"].includes(card.row.state),
       async begin(job, ...given) {
         begun = Date.now();
         part.begun?.();
@@ -90,7 +90,8 @@
         card.seen = { ...answer, rows: null, results: null };
       }
       const { row, seen, results } = card;
-      const now = JSON.stringify([seen, results?.at, part.progress?.(), studio.language, row.state, row.saved, card.going()]);
+      const now = JSON.stringify([seen, results?.at, part.progress?.(), studio.language, row.state, row.saved,
+        card.going()]);
       if (now !== key) { key = now; card.draw(); }
       timer = setTimeout(look, card.going() ? 1500 : 10000);
     };

@@ -2,13 +2,13 @@
 // runs.
 (() => {
   const studio = window.studio;
-  const PAD = (studio.chartPad = { left: 52, right: 12, top: 8, bottom: 24 });
+  const PAD = { left: 52, right: 12, top: 8, bottom: 24 };
 
   const { place, quantile, widened } = studio.axis;
 
   class Chart {
-    // spec: {key, title, columns, smooth, evals, marks, level, format, empty}; columns: [column, its name] of each line;
-    // board: what all charts of a page share.
+    // spec: {key, title, columns, smooth, evals, marks, level, format, empty}; columns: [column, its name] of each
+    // line; board: what all charts of a page share.
     constructor(board, spec) {
       this.board = board; this.spec = spec; this.dirty = true;
       const make = studio.element;

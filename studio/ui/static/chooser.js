@@ -1,5 +1,6 @@
 // The model chooser: a dialogue over Tune. Cards of the catalogue, this computer's models and the Hub's, each with what
-// the device can do with it for the data of the order. The catalogue needs no network, and answers fill places kept free.
+// the device can do with it for the data of the order. The catalogue needs no network, and answers fill places kept
+// free.
 (() => {
   const studio = window.studio, el = studio.element;
   const METHODS = [["full", "Full"], ["lora", "LoRA"], ["qlora", "QLoRA"]];
@@ -49,7 +50,8 @@
       dialog.setAttribute("aria-label", studio.say("Choose a model"));
       dialog.replaceChildren(
         el("div", { class: "chooser-head" }, el("h2", {}, studio.say("Choose a model")),
-          el("button", { type: "button", class: "plain", "aria-label": studio.say("Close"), onclick: () => dialog.close() },
+          el("button", { type: "button", class: "plain", "aria-label": studio.say("Close"),
+            onclick: () => dialog.close() },
             "✕")),
         search, bar, where, box);
     };
@@ -83,7 +85,8 @@
       .filter(Boolean).join(" · ");
     const pill = (row, key, label) => {
       const fit = answers[row.model]?.fits[key];
-      return el("button", { type: "button", class: `fit ${fit ? (fit.fits ? "fit-yes" : "fit-no") : ""}`, disabled: !fit?.fits,
+      return el("button", { type: "button", class: `fit ${fit ? (fit.fits ? "fit-yes" : "fit-no") : ""}`,
+        disabled: !fit?.fits,
         title: fit && !fit.fits ? studio.told(fit.why) : "", onclick: () => done(row, key, fit.settings) },
         el("b", {}, studio.say(label)),
         el("span", { class: "num" }, fit ? (fit.total ? studio.bytes(fit.total) : "–") : "…"));
@@ -96,16 +99,19 @@
       if (!best)
         return found.smallest
           ? studio.say("Will not fit. The smallest card that would: {card}, with {method}.",
-            { card: found.smallest.device, method: studio.say(METHODS.find(([key]) => key === found.smallest.method)[1]) })
+            { card: found.smallest.device,
+              method: studio.say(METHODS.find(([key]) => key === found.smallest.method)[1]) })
           : studio.say("Will not fit on one card.");
       const fit = found.fits[best[0]];
-      return [studio.say("{method} fits: rows up to {n} tokens", { method: studio.say(best[1]), n: studio.number(fit.max_length) }),
+      return [studio.say("{method} fits: rows up to {n} tokens",
+        { method: studio.say(best[1]), n: studio.number(fit.max_length) }),
         fit.seconds != null && `≈ ${studio.duration(fit.seconds)}`,
         Object.keys(fit.settings).length > 0 && studio.say("with the settings that save most memory")]
         .filter(Boolean).join(" · ");
     };
     const choice = (row) => el("article", { class: "choice", "data-model": row.model },
-      el("button", { type: "button", class: "choice-name", "aria-current": row.model === studio.order.model() ? "true" : null,
+      el("button", { type: "button", class: "choice-name",
+        "aria-current": row.model === studio.order.model() ? "true" : null,
         onclick: () => done(row, null, {}) },
         el("b", {}, row.model.split("/").pop()), el("span", { class: "quiet" }, row.family || row.model.split("/")[0])),
       el("p", { class: "quiet small" }, facts(row)),

@@ -23,7 +23,8 @@
   studio.figure = figure;
 
   const SPECS = [
-    { key: "loss", title: "Loss", columns: [["loss"]], smooth: true, evals: true, marks: true, log: true, format: figure,
+    { key: "loss", title: "Loss", columns: [["loss"]], smooth: true, evals: true, marks: true, log: true,
+      format: figure,
       empty: "The curve begins with the first step." },
     {
       key: "rate", title: "Learning rate", columns: [["learning_rate"]], zero: true,
@@ -107,8 +108,10 @@
     // The charts there are for these runs, and those of them that are hidden.
     // Answers that earn rewards have no loss to speak of: it stays near 0 whatever is learnt.
     offered() {
-      const earns = this.entries.length && this.entries.every(({ track }) => Number.isFinite(track.columns.reward?.[0]));
-      return this.charts.filter(({ spec }) => (spec.compared ? this.has(spec.columns[0][0]) : !earns || spec.key !== "loss"));
+      const hasReward = ({ track }) => Number.isFinite(track.columns.reward?.[0]);
+      const earns = this.entries.length && this.entries.every(hasReward);
+      return this.charts.filter(({ spec }) =>
+        (spec.compared ? this.has(spec.columns[0][0]) : !earns || spec.key !== "loss"));
     }
     get hiding() { return this.offered().some(({ spec }) => spec.compared) ? "hiddenCompared" : "hidden"; }
     isHidden(chart) { return this[this.hiding].includes(chart.spec.key) || !this.offered().includes(chart); }
@@ -233,7 +236,8 @@
         },
           studio.say(name))));
       const chips = make("div", { class: "chip-row", role: "group", "aria-label": studio.say("Charts shown") },
-        this.offered().filter(({ spec }) => spec.key !== "loss").map(({ spec }) => make("button", { type: "button", class: "chip",
+        this.offered().filter(({ spec }) => spec.key !== "loss").map(({ spec }) => make("button", {
+          type: "button", class: "chip",
           "aria-pressed": String(!this[this.hiding].includes(spec.key)), onclick: () => {
             const hidden = this[this.hiding];
             this[this.hiding] = hidden.includes(spec.key)
@@ -322,7 +326,8 @@
 
     // Spreadsheets take cells that begin with = + - @ for formulas: text is quoted and gets an apostrophe in front.
     numbers() {
-      const compared = COMPARED.flatMap((spec) => spec.columns.map(([column]) => column)).filter((one) => this.has(one));
+      const compared = COMPARED.flatMap((spec) => spec.columns.map(([column]) => column))
+        .filter((column) => this.has(column));
       const names = ["run", "step", "epoch", "loss", "held_out_loss", "learning_rate", "grad_norm", "tokens",
         "tokens_per_second", "memory", "time", ...compared];
       const lines = [names.join(",")];
@@ -332,7 +337,8 @@
           .map((event) => [event.step, event.loss]));
         const cell = (name, i) => (Number.isFinite(track.columns[name]?.[i]) ? track.columns[name][i] : "");
         if (evals.has(0))
-          lines.push([text(track.id), 0, 0, "", evals.get(0), "", "", "", "", "", 0, ...compared.map(() => "")].join(","));
+          lines.push([text(track.id), 0, 0, "", evals.get(0), "", "", "", "", "", 0,
+            ...compared.map(() => "")].join(","));
         for (let i = 0; i < track.n; i += 1) {
           lines.push([text(track.id),
             ...names.slice(1)

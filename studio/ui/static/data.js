@@ -61,8 +61,8 @@
     const paste = async () => {
       const pasted = await studio.inquire({
         title: studio.say("Paste rows"),
-        text: studio.say("Cells copied from Excel or another table, a Markdown table, JSON, or lines that begin with Q: "
-          + "and A:. They become a file of their own."),
+        text: studio.say("Cells copied from Excel or another table, a Markdown table, JSON, or lines that begin with "
+          + "Q: and A:. They become a file of their own."),
         fields: [{ key: "text", label: studio.say("Rows"), value: "", long: true },
           { key: "header", label: studio.say("The first line of a table holds"), value: "auto",
             choices: [["auto", studio.say("recognise it")], ["names", studio.say("the columns' names")],
@@ -145,14 +145,17 @@
       other.addEventListener("change", () => other.value.trim() && studio.order.use(other.value.trim()));
       const more = el("p", { class: "bring-more" },
         el("button", { type: "button", job: "paste_rows", class: "plain", onclick: paste }, studio.say("Paste rows…")),
-        el("button", { type: "button", job: "make_rows", class: "plain", onclick: openMaking }, studio.say("From a document…")));
+        el("button", { type: "button", job: "make_rows", class: "plain", onclick: openMaking },
+          studio.say("From a document…")));
       sources.replaceChildren(...[el("div", { class: "bring" }, file, drop), more,
         trouble && el("p", { class: "fault", role: "alert" }, el("b", {}, trouble.message), " ", trouble.hint || ""),
         offer.uploads.length > 0 && el("h3", { "aria-level": "2" }, studio.say("Yours")),
         ...offer.uploads.slice(0, 12).map((one) => pick(one.source, one.name, studio.bytes(one.bytes))),
         el("h3", { "aria-level": "2" }, studio.say("Sample data")),
-        ...offer.samples.filter((one) => !one.recipe || `sample:${one.name}` === chosen).map((one) => pick(`sample:${one.name}`, studio.say(one.title), studio.say(one.description))),
-        el("h3", { "aria-level": "2" }, el("label", { for: "other-source" }, studio.say("From the Hub or this computer"))),
+        ...offer.samples.filter((one) => !one.recipe || `sample:${one.name}` === chosen)
+          .map((one) => pick(`sample:${one.name}`, studio.say(one.title), studio.say(one.description))),
+        el("h3", { "aria-level": "2" },
+          el("label", { for: "other-source" }, studio.say("From the Hub or this computer"))),
         other].filter(Boolean));
     }
 

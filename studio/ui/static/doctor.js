@@ -48,7 +48,8 @@
             .join(" · ")),
         failed.length ? make("ul", {}, failed.map(part)) : null, list,
         make("div", { class: "acts" },
-          make("button", { type: "button", job: "doctors_report", class: "button", onclick: report }, studio.say("Download the report")),
+          make("button", { type: "button", job: "doctors_report", class: "button", onclick: report },
+            studio.say("Download the report")),
           button(studio.say("Check again")))];
     };
     const progress = (answer) => {

@@ -108,7 +108,8 @@
     const save = () => (going = going.then(async () => {
       keep.disabled = true; keep.textContent = say("Saving…");
       try {
-        const made = await studio.call("data_save", question({ revision: state.revision, fingerprint: page.fingerprint }));
+        const made = await studio.call("data_save",
+          question({ revision: state.revision, fingerprint: page.fingerprint }));
         tell(null);
         clear();
         saved(made);

@@ -1,5 +1,5 @@
-// The evaluation of a run by answers: start and stop it, the verdict, figures of base and tuned with their intervals, and
-// the table of answers.
+// The evaluation of a run by answers: start and stop it, the verdict, figures of base and tuned with their intervals,
+// and the table of answers.
 (() => {
   const studio = window.studio, make = studio.element;
   const PAGE = 50;
@@ -90,8 +90,10 @@
     const similar = (one, side) => MORE.filter((name) => name in one.scores[side])
       .reduce((sum, name) => sum + one.scores[side][name] / (name in RAW ? 100 : 1), 0);
     const ORDERS = {
-      worst: ["Worst first", (a, b) => mainScore(a).tuned - mainScore(b).tuned || similar(a, "tuned") - similar(b, "tuned")],
-      best: ["Best first", (a, b) => mainScore(b).tuned - mainScore(a).tuned || similar(b, "tuned") - similar(a, "tuned")],
+      worst: ["Worst first", (a, b) => mainScore(a).tuned - mainScore(b).tuned
+        || similar(a, "tuned") - similar(b, "tuned")],
+      best: ["Best first", (a, b) => mainScore(b).tuned - mainScore(a).tuned
+        || similar(b, "tuned") - similar(a, "tuned")],
       changed: ["Most changed first", (a, b) => b.change - a.change],
       row: ["As in the data", (a, b) => a.row - b.row]
     };
@@ -110,7 +112,8 @@
       return make("div", { class: "scroll answers", tabindex: "0", role: "region",
         "aria-label": studio.say("Answers") },
         make("table", { class: "simple" }, make("thead", {}, make("tr", {},
-          ["Row", "Question", "In the data", "Base", "Tuned", studio.metricName(rows[0] ? mainScore(rows[0]).metric : "rouge_l")]
+          ["Row", "Question", "In the data", "Base", "Tuned",
+            studio.metricName(rows[0] ? mainScore(rows[0]).metric : "rouge_l")]
             .map((name) => make("th", { scope: "col" }, studio.say(name))))),
         make("tbody", {}, sorted.slice(0, live ? 10 : shownRows).map((one) => make("tr", {},
           make("td", { class: "num" }, studio.number(one.data_row || one.row)),
@@ -148,7 +151,8 @@
               ? make("button", { type: "button", class: "button", onclick: () => { shownRows += PAGE; card.draw(); } },
                 studio.say("Show more"))
               : results.of > results.table.length
-              ? make("p", { class: "quiet" }, studio.say("The files hold all {n} rows.", { n: studio.number(results.of) }))
+              ? make("p", { class: "quiet" },
+                studio.say("The files hold all {n} rows.", { n: studio.number(results.of) }))
               : null]
           : [make("p", { class: "quiet" }, studio.say("Plain text holds no questions: it is measured by its loss."))]),
         make("div", { class: "acts" }, button(studio.say("Evaluate again"), "")), form()];
@@ -156,7 +160,8 @@
     const offer = () => [make("p", { class: "quiet" },
       studio.say("Base and tuned model answer the held-out questions, and the answers are compared with those in the "
         + "data: exact matches, similarity, labels or JSON where the data has them.")),
-    card.seen?.metrics?.base && card.row.stage !== "grpo" ? figures(card.seen.metrics.base, card.seen.metrics.tuned) : null,
+    card.seen?.metrics?.base && card.row.stage !== "grpo"
+      ? figures(card.seen.metrics.base, card.seen.metrics.tuned) : null,
     card.ready()
       ? make("div", { class: "acts" }, button(studio.say("Evaluate by answers"), "primary"))
       : make("p", { class: "quiet" }, studio.say("It can be evaluated when it has a result.")),

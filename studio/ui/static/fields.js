@@ -106,7 +106,8 @@
   // What each auto comes to for this order, as the summary was told: {path: {value, why}}.
   let autoValues = {};
   const told = ({ value, why }) => [studio.say("auto:"), " ",
-    value != null && el("b", { class: "num" }, shown(value)), value != null && why && studio.say(", "), studio.told(why)]
+    value != null && el("b", { class: "num" }, shown(value)), value != null && why && studio.say(", "),
+    studio.told(why)]
     .filter(Boolean);
   window.addEventListener("studio:summary", ({ detail }) => {
     autoValues = detail?.auto || {};

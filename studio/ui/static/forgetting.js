@@ -96,8 +96,10 @@
         make("p", { class: `verdict ${COLOURS[last.verdict]}` },
           make("b", {}, studio.say(SENTENCES[last.verdict]))),
         make("p", { class: "quiet num" }, studio.say(last.loss_rise < 0
-          ? "On {n} general questions the loss fell by {rise} per token, and the answers moved by {kl} (KL to the base)."
-          : "On {n} general questions the loss rose by {rise} per token, and the answers moved by {kl} (KL to the base).",
+          ? "On {n} general questions the loss fell by {rise} per token, and the answers moved by {kl} (KL to the "
+            + "base)."
+          : "On {n} general questions the loss rose by {rise} per token, and the answers moved by {kl} (KL to the "
+            + "base).",
         numbers)),
         curves(measures, evals),
         kinds(last.kinds || {}),

@@ -83,9 +83,11 @@
     const outcome = (results) => [
       results.answer == null
         ? null
-        : make("div", { class: "influence-asked" }, make("b", {}, last(results.prompt)), make("p", { class: "answer" }, results.answer)),
+        : make("div", { class: "influence-asked" }, make("b", {}, last(results.prompt)),
+          make("p", { class: "answer" }, results.answer)),
       list("Pushed towards this answer",
-        "Learning these rows moves the model towards the answer. The number is the cosine of the two gradients, 1 at most.",
+        "Learning these rows moves the model towards the answer. The number is the cosine of the two gradients, 1 at "
+          + "most.",
         results.answer == null ? [] : results.rows.filter((one) => one.score > 0)),
       list("Pulled against it", "Learning these rows moves the model away from the answer.", results.against),
       list("Hurt the held-out loss", "Learning these rows moves the model away from what the held-out rows say.",

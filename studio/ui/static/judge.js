@@ -50,7 +50,8 @@
           model: found.model })),
       make("p", { class: "quiet small" },
         studio.say("In {flipped} pairs the order of the answers decided, in {unreadable} a verdict could not be read: "
-          + "they count as equal.", { flipped: studio.number(found.flipped), unreadable: studio.number(found.unreadable) })),
+          + "they count as equal.", { flipped: studio.number(found.flipped),
+            unreadable: studio.number(found.unreadable) })),
       found.why ? make("p", { class: "quiet small" }, studio.told(found.why)) : null];
     const about = () => make("p", { class: "quiet" }, card.seen.answers
       ? studio.say("Another model compares the answers of base and tuned to held-out questions, each pair in both "
@@ -58,7 +59,8 @@
       : studio.say("Evaluate by answers first; the judge reads those."));
 
     const card = studio.jobCard({
-      name: "judge", read: "judgement", stop: "stop_judging", stopLabel: () => studio.say("Stop and keep what is judged"), waits: false, head,
+      name: "judge", read: "judgement", stop: "stop_judging",
+      stopLabel: () => studio.say("Stop and keep what is judged"), waits: false, head,
       body: () => [...(card.results ? outcome(card.results) : []), about(), card.seen.answers ? form() : null],
       count: (done, all) => studio.say("{n} of {all} questions", { n: studio.number(done), all: studio.number(all) }),
       take(answer) {

@@ -1,4 +1,5 @@
-// The leaderboard of the runs on one data set: gain, forgetting, memory, time, size; the runs that none beats are marked.
+// The leaderboard of the runs on one data set: gain, forgetting, memory, time, size; the runs that none beats are
+// marked.
 (() => {
   const studio = window.studio, make = studio.element;
 
@@ -11,15 +12,19 @@
     };
     const KEPT = { kept: "kept", slightly: "slightly forgotten", badly: "badly forgotten" };
     const line = (one) => make("tr", { class: one.front ? "front" : "" },
-      make("td", {}, make("a", { href: `?tab=runs&run=${encodeURIComponent(one.run)}`, onclick: (event) => open(event, one.run) },
+      make("td", {}, make("a", { href: `?tab=runs&run=${encodeURIComponent(one.run)}`,
+        onclick: (event) => open(event, one.run) },
         one.name), one.front ? make("span", { class: "chip-mark" }, studio.say("beaten by none")) : null),
-      make("td", {}, studio.methodLabel(one.method)), make("td", { class: "num" }, one.gain > 0 ? "+" : "", figure(one.gain)),
+      make("td", {}, studio.methodLabel(one.method)),
+      make("td", { class: "num" }, one.gain > 0 ? "+" : "", figure(one.gain)),
       make("td", { class: "num" }, one.score == null
         ? "–"
-        : `${studio.number(100 * one.score)} %`, one.metric ? make("small", { class: "quiet" }, studio.metricName(one.metric)) : null),
+        : `${studio.number(100 * one.score)} %`,
+        one.metric ? make("small", { class: "quiet" }, studio.metricName(one.metric)) : null),
       make("td", { class: "num" }, figure(one.forgetting),
         one.kept ? make("small", { class: "quiet" }, studio.say(KEPT[one.kept] || one.kept)) : null),
-      make("td", { class: "num" }, studio.bytes(one.memory)), make("td", { class: "num" }, studio.duration(one.seconds)),
+      make("td", { class: "num" }, studio.bytes(one.memory)),
+      make("td", { class: "num" }, studio.duration(one.seconds)),
       make("td", { class: "num" }, studio.bytes(one.size)));
     const draw = () => {
       node.hidden = !seen?.groups?.length;

@@ -129,7 +129,8 @@
   }
 
   const live = studio.live = {
-    tracks: new Map(), now: [], waiting: 0, count: null, rows: [], unread: [], mark: null, ready: false, since: null, lapsed: false,
+    tracks: new Map(), now: [], waiting: 0, count: null, rows: [], unread: [], mark: null, ready: false, since: null,
+    lapsed: false,
     fault: null,
     open: null, compared: [], listing: false, device: null, wantsDevice: false, wantsLog: false, log: null,
   };

@@ -1,4 +1,5 @@
-// Benchmarks: a task of lm-eval for base and tuned model, its figures beside each other. The file of a task is a program.
+// Benchmarks: a task of lm-eval for base and tuned model, its figures beside each other. The file of a task is a
+// program.
 (() => {
   const studio = window.studio, make = studio.element;
 
@@ -31,7 +32,8 @@
         make("div", { class: "acts" }, make("button", {
           type: "button", job: "start_benchmark", class: "button primary", onclick: begin
         }, studio.say("Run the benchmark"))),
-        make("p", { class: "quiet small" }, studio.say("A file of one's own needs no network. It can name Python functions: "
+        make("p", { class: "quiet small" },
+          studio.say("A file of one's own needs no network. It can name Python functions: "
           + "that is a program, which runs on this computer, so only the owner may give one.")));
     };
 
@@ -42,7 +44,8 @@
       const { value: change, low, high } = one.difference;
       const sign = (n) => `${n > 0 ? "+" : n < 0 ? "−" : ""}${studio.number(Math.abs(n), 3)}`;
       const metric = one.filter === "none" ? one.metric : `${one.metric}, ${one.filter}`;
-      return make("tr", {}, make("th", { scope: "row" }, several ? make("small", { class: "quiet" }, one.task) : null, metric),
+      return make("tr", {},
+        make("th", { scope: "row" }, several ? make("small", { class: "quiet" }, one.task) : null, metric),
         make("td", { class: "num" }, value(one.base)), make("td", { class: "num" }, value(one.tuned)),
         make("td", { class: `num ${MARKS[one.verdict] || ""}` }, sign(change), low == null
           ? null
@@ -50,7 +53,8 @@
     };
     const measurement = (one) => {
       const first = one.table[0] || {}, several = new Set(one.table.map((row) => row.task)).size > 1;
-      const about = [first.questions && !several ? studio.say("{n} questions", { n: studio.number(first.questions) }) : null,
+      const about = [first.questions && !several
+        ? studio.say("{n} questions", { n: studio.number(first.questions) }) : null,
         one.limit && several ? studio.say("at most {n} questions each", { n: studio.number(one.limit) }) : null,
         first.shots && !several ? studio.say("{n} examples before each", { n: studio.number(first.shots) }) : null,
         one.chat ? studio.say("in the chat template") : null,
@@ -69,11 +73,12 @@
         ...one.notes.map((note) => make("p", { class: "quiet small" }, studio.told(note)))];
     };
     const outcome = () => (card.results
-      ? [...card.results.results.flatMap(measurement), make("p", { class: "quiet small" }, studio.say("± is the standard "
-        + "error, as lm-eval gives it. A difference has its 95 % interval, from the same questions for both; coloured is what "
-        + "chance does not explain."))]
-      : [make("p", { class: "quiet" }, studio.say("Tasks of lm-eval, such as arc_easy, hellaswag or mmlu, for the base and "
-        + "for this run: how they answer what the training data does not ask."))]);
+      ? [...card.results.results.flatMap(measurement),
+        make("p", { class: "quiet small" }, studio.say("± is the standard "
+        + "error, as lm-eval gives it. A difference has its 95 % interval, from the same questions for both; "
+        + "coloured is what chance does not explain."))]
+      : [make("p", { class: "quiet" }, studio.say("Tasks of lm-eval, such as arc_easy, hellaswag or mmlu, for the "
+        + "base and for this run: how they answer what the training data does not ask."))]);
     const missing = () => make("div", { class: "call warn" }, make("div", {},
       make("b", {}, studio.say("The package lm-eval is not installed.")),
       make("p", {}, studio.say("This installs it; the page need not be started again:")),

@@ -25,7 +25,7 @@
       if (id !== kept.id) return;
       if (answer) {
         const fresh = answer.rows || [];
-        const same = !fresh.length && JSON.stringify([seen.state, seen.done, seen.note]) === JSON.stringify([answer.state, answer.done, answer.note]);
+        const same = !fresh.length && ["state", "done", "note"].every((key) => seen[key] === answer[key]);
         seen = answer; rows.push(...fresh);
         if (!same) draw();
       } else draw();
@@ -53,7 +53,8 @@
       busy = ""; draw(); look();
     };
     const begin = async () => {
-      const wanted = { url: settings.url.trim(), model: settings.model.trim(), per_passage: Number(settings.per_passage) || 3 };
+      const wanted = { url: settings.url.trim(), model: settings.model.trim(),
+        per_passage: Number(settings.per_passage) || 3 };
       if (settings.prompt && settings.prompt !== seen.prompt) wanted.prompt = settings.prompt;
       if (await call("make_rows", kept.id, wanted)) { seen.state = "going"; draw(); look(); }
     };
@@ -77,7 +78,8 @@
         oninput: () => { settings.prompt = prompt.value; } });
       prompt.value = settings.prompt || seen.prompt || "";
       return el("div", { class: "making-form" },
-        el("p", {}, el("b", {}, kept.id), " · ", studio.say("{n} passages", { n: studio.number(seen.passages || 0) }), " ",
+        el("p", {}, el("b", {}, kept.id), " · ",
+          studio.say("{n} passages", { n: studio.number(seen.passages || 0) }), " ",
           el("button", { type: "button", class: "plain", onclick: () => { open(null); draw(); } },
             studio.say("Another document"))),
         el("div", { class: "making-fields" },
@@ -86,7 +88,8 @@
           field("per_passage", "Rows of a passage", { inputmode: "numeric", maxlength: "2" })),
         el("details", {}, el("summary", {}, studio.say("The prompt")), prompt),
         seen.note && el("p", { class: "note" }, seen.note),
-        el("button", { type: "button", job: "make_rows", class: "primary", onclick: begin }, studio.say("Have rows written")),
+        el("button", { type: "button", job: "make_rows", class: "primary", onclick: begin },
+          studio.say("Have rows written")),
         el("p", { class: "quiet small" }, studio.say("The passages go to the address you give, and nowhere else."), " ",
           seen.key ? studio.say("The key in STUDIO_MAKE_KEY is sent along.")
           : studio.say("No key is sent: STUDIO_MAKE_KEY is not set.")));
@@ -101,10 +104,12 @@
     };
     const accepted = () => rows.map((_, number) => number).filter((number) => kept.decisions[number]);
     const card = (row, number) => el("article", {
-      class: `made-row ${number === here ? "here" : ""} ${{ true: "taken", false: "left" }[kept.decisions[number]] || ""}`,
+      class: ["made-row", number === here && "here", { true: "taken", false: "left" }[kept.decisions[number]]]
+        .filter(Boolean).join(" "),
       onclick: () => { if (here !== number) { here = number; draw(); } } },
     el("div", {}, el("b", {}, row.question), el("p", {}, row.answer),
-      el("p", { class: "made-marks" }, row.marks.map((mark) => el("span", { class: "made-mark" }, studio.say(MARKS[mark] || mark)))),
+      el("p", { class: "made-marks" },
+        row.marks.map((mark) => el("span", { class: "made-mark" }, studio.say(MARKS[mark] || mark)))),
       el("div", { class: "acts" },
         el("button", { type: "button", class: "chip", "aria-pressed": String(kept.decisions[number] === true),
           onclick: (event) => { event.stopPropagation(); decide(number, true); } }, studio.say("Accept (A)")),
@@ -115,11 +120,14 @@
       const taken = accepted().length;
       return [el("div", { class: "making-bar" },
         seen.state === "going"
-          ? [el("span", { role: "status" }, studio.say("{done} of {of} passages", { done: seen.done || 0, of: seen.of || seen.passages })),
-            el("button", { type: "button", job: "stop_making", class: "button", onclick: () => call("stop_making", kept.id) },
+          ? [el("span", { role: "status" },
+            studio.say("{done} of {of} passages", { done: seen.done || 0, of: seen.of || seen.passages })),
+            el("button", { type: "button", job: "stop_making", class: "button",
+              onclick: () => call("stop_making", kept.id) },
               studio.say("Stop and keep what is written"))]
           : [el("span", { class: "quiet" }, studio.say("{n} rows", { n: studio.number(rows.length) })),
-            seen.results?.passages < seen.results?.of && el("button", { type: "button", job: "make_rows", class: "plain",
+            seen.results?.passages < seen.results?.of
+              && el("button", { type: "button", job: "make_rows", class: "plain",
               onclick: () => { rows.pending = true; draw(); } }, studio.say("Go on…")),
             el("button", { type: "button", class: "plain", onclick: () => { open(null); draw(); } },
               studio.say("Another document"))],
@@ -139,7 +147,8 @@
     function draw() {
       if (!dialog.open) return;
       const list = dialog.querySelector(".making-body"), top = list?.scrollTop || 0, focus = document.activeElement?.id;
-      const error = seen.error && seen.state === "failed" ? `${studio.told(seen.error.message)} ${studio.told(seen.error.hint || "")}` : "";
+      const error = seen.error && seen.state === "failed"
+        ? `${studio.told(seen.error.message)} ${studio.told(seen.error.hint || "")}` : "";
       const body = el("div", { class: "making-body chooser-list", tabindex: "-1" }, ...[
         (fault || error) && el("p", { class: "fault", role: "alert" }, fault || error),
         ...(!kept.id ? [choice()] : rows.length ? review() : seen.state === "going" ? review() : [form()])
@@ -147,16 +156,18 @@
       dialog.setAttribute("aria-label", studio.say("Rows from a document"));
       dialog.replaceChildren(el("div", { class: "chooser-head" },
         el("div", {}, el("h2", {}, studio.say("Rows from a document")), el("p", { class: "quiet small" },
-          studio.say("A model that you have writes questions and answers about each passage; you keep the good ones. Take one "
-            + "of 3 billion weights or more, served here or elsewhere: the starter is too small for it."))),
-        el("button", { type: "button", class: "plain", "aria-label": studio.say("Close"), onclick: () => dialog.close() }, "✕")),
+          studio.say("A model that you have writes questions and answers about each passage; you keep the good ones. "
+            + "Take one of 3 billion weights or more, served here or elsewhere: the starter is too small for it."))),
+        el("button", { type: "button", class: "plain", "aria-label": studio.say("Close"),
+          onclick: () => dialog.close() }, "✕")),
       body);
       body.scrollTop = top;
       if (focus) document.getElementById(focus)?.focus();
       else if (rows.length) body.focus({ preventScroll: true }); // so that the next key is heard
     }
     dialog.addEventListener("keydown", (event) => {
-      if (!rows.length || /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName) || event.ctrlKey || event.metaKey) return;
+      if (!rows.length || event.ctrlKey || event.metaKey) return;
+      if (/^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName)) return;
       const step = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1 }[event.key];
       if (step) {
         event.preventDefault();

@@ -8,7 +8,8 @@
   const SHARES = ["accuracy", "ended"];
   const figure = (name, value) => (value == null
     ? "–"
-    : SHARES.includes(name) ? `${studio.number(100 * value)} %` : studio.number(value, name.startsWith("length") ? 0 : 3));
+    : SHARES.includes(name) ? `${studio.number(100 * value)} %`
+    : studio.number(value, name.startsWith("length") ? 0 : 3));
 
   const earned = (before, now) => make("p", { class: `verdict ${before.reward >= now.reward ? "bad" : "good"}` },
     make("b", {}, before.reward == null
@@ -20,7 +21,8 @@
     : now.accuracy == null
     ? null
     : make("p", { class: `verdict ${now.accuracy > 0.5 ? "good" : "bad"}` }, make("b", {}, before.accuracy == null
-      ? studio.say("Of the held-out answers it prefers the better one in {share}.", { share: figure("accuracy", now.accuracy) })
+      ? studio.say("Of the held-out answers it prefers the better one in {share}.",
+        { share: figure("accuracy", now.accuracy) })
       : studio.say("Of the held-out answers it prefers the better one in {share}; it was {before}.",
         { share: figure("accuracy", now.accuracy), before: figure("accuracy", before.accuracy) }))));
   const table = (before, now, about) => make("div", { class: "scroll" }, make("table", { class: "simple" },
@@ -29,7 +31,8 @@
     make("tbody", {}, Object.entries(NAMES).filter(([name]) => now[name] != null).map(([name, label]) =>
       make("tr", {}, make("th", { scope: "row" }, studio.say(label),
         make("small", { class: "quiet about" }, about[name] ? studio.say(about[name]) : "")),
-      make("td", { class: "num" }, figure(name, before[name])), make("td", { class: "num" }, figure(name, now[name])))))));
+      make("td", { class: "num" }, figure(name, before[name])),
+      make("td", { class: "num" }, figure(name, now[name])))))));
 
   // Of a reward model: two answers to a question, and which of them it would rather have.
   const scoring = (row) => {

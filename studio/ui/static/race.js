@@ -87,7 +87,8 @@
       box.append(drawn("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: Y(y), y2: Y(y), class: "race-grid" }),
         text(LEFT - 6, Y(y) + 4, y.toFixed(2), "end"));
     }
-    for (const x of new Set([0, 1, 2, 3, 4].map((n) => Math.round((right * n) / 4))))  // of two steps there are no quarters
+    // of two steps there are no quarters
+    for (const x of new Set([0, 1, 2, 3, 4].map((n) => Math.round((right * n) / 4))))
       box.append(text(X(x), HEIGHT - 10, studio.number(x), x >= right ? "end" : x ? "middle" : "start"));
     box.append(text(LEFT - 6, HEIGHT - 10, name, "end"));
     if (band.length > 1)

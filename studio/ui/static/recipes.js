@@ -27,13 +27,15 @@
       dialog.replaceChildren(
         el("div", { class: "chooser-head" },
           el("div", {}, el("h2", {}, studio.say("Recipes")), el("p", { class: "quiet small" },
-            studio.say("Complete orders with small data of their own. Open one, look at it, and start it; then put your own "
-              + "data in its place."))),
-          el("button", { type: "button", class: "plain", "aria-label": studio.say("Close"), onclick: () => dialog.close() },
+            studio.say("Complete orders with small data of their own. Open one, look at it, and start it; then put "
+              + "your own data in its place."))),
+          el("button", { type: "button", class: "plain", "aria-label": studio.say("Close"),
+            onclick: () => dialog.close() },
             "✕")), list);
       dialog.showModal();
       try {
-        list.replaceChildren(...(await studio.ask("tune", "recipes", { lang: studio.language }, 60000)).recipes.map(card));
+        const { recipes } = await studio.ask("tune", "recipes", { lang: studio.language }, 60000);
+        list.replaceChildren(...recipes.map(card));
       } catch (problem) {
         list.replaceChildren(el("p", { class: "bad" }, studio.trouble(problem).message));
       }

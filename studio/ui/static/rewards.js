@@ -35,7 +35,8 @@
     const kind = (reward) => registry.find((one) => one.name === reward.name);
     const result = el("div", { class: "rewards-result", role: "status" });
 
-    const one = (reward, place) => el("section", { class: "reward", "aria-label": studio.say(kind(reward)?.label || "") },
+    const one = (reward, place) => el("section",
+      { class: "reward", "aria-label": studio.say(kind(reward)?.label || "") },
       el("div", { class: "reward-head" }, el("b", {}, studio.say(kind(reward)?.label || reward.name)),
         el("button", {
           type: "button", class: "plain", "aria-label": studio.say("Take this reward away"),

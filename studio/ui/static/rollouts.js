@@ -8,13 +8,15 @@
     const names = Object.keys(event.answers[0].rewards);
     const best = Math.max(...event.answers.map((answer) => answer.reward ?? -Infinity));
     return make("article", { class: "sample rollout" },
-      make("h4", {}, make("span", { class: "quiet num" }, studio.say("step {step}", { step: studio.number(event.step) })), " ",
+      make("h4", {},
+        make("span", { class: "quiet num" }, studio.say("step {step}", { step: studio.number(event.step) })), " ",
         event.prompt),
       event.reference
         ? make("p", { class: "quiet small" }, studio.say("In the data: {text}", { text: event.reference }))
         : null,
       make("div", { class: "scroll" }, make("table", { class: "simple" },
-        make("thead", {}, make("tr", {}, [studio.say("Answer"), ...(names.length > 1 ? names : []), studio.say("Reward")]
+        make("thead", {}, make("tr", {},
+          [studio.say("Answer"), ...(names.length > 1 ? names : []), studio.say("Reward")]
           .map((name) => make("th", { scope: "col" }, name)))),
         make("tbody", {}, event.answers.map((answer) => make("tr", {},
           make("td", { class: "answer" }, answer.text || studio.say("(nothing)"), answer.cut ? "…" : "",

@@ -157,7 +157,8 @@
         () => this.drawHead(row));
       this.part("hero", this.hero,
         [row.state, row.phase, row.train_loss, row.reward, row.eval_loss, row.eval_loss_before, row.best_eval_loss,
-          row.percent, studio.duration(row.left), row.step, row.tokens_per_second, row.memory_now, studio.duration(row.seconds),
+          row.percent, studio.duration(row.left), row.step, row.tokens_per_second, row.memory_now,
+          studio.duration(row.seconds),
           row.forgetting],
         () => studio.runHero(row));
       this.part("calls", this.calls,
@@ -217,7 +218,8 @@
         onchange: () => { if (pick.value) this.lay([...this.over, pick.value]); }
       },
         make("option", { value: "" }, studio.say("Lay another run over this one…")),
-        others.slice(0, 200).map((row) => make("option", { value: row.id }, `${row.name} (${studio.state(row.state).textContent})`)));
+        others.slice(0, 200).map((row) =>
+          make("option", { value: row.id }, `${row.name} (${studio.state(row.state).textContent})`)));
       return [this.over.length < 7 ? pick : null,
         this.over.length
           ? make("button", { type: "button", class: "chip", onclick: () => this.lay([]) }, studio.say("Only this run"))

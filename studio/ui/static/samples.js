@@ -4,7 +4,9 @@
   const MOST_WORDS = 400; // of an answer, to compare word by word
 
   // Words with the blank before them; every character of a script without blanks for itself.
-  const words = (text) => text.match(/\s*(?:[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}]|[^\s\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}]+)|\s+$/gu) || [];
+  const UNSPACED = "\\p{Script=Han}\\p{Script=Hiragana}\\p{Script=Katakana}\\p{Script=Thai}";
+  const WORD = new RegExp(`\\s*(?:[${UNSPACED}]|[^\\s${UNSPACED}]+)|\\s+$`, "gu");
+  const words = (text) => text.match(WORD) || [];
 
   // [{text, kind: same | added | removed}] of two texts, by the longest common subsequence of their words.
   studio.difference = (before, after) => {
@@ -53,7 +55,9 @@
     const prompts = [...new Set(samples.map((event) => event.prompt))];
     const steps = [...new Set(samples.map((event) => event.step))].sort((a, b) => a - b);
     const event = (step, prompt) => samples.findLast((one) => one.step === step && one.prompt === prompt);
-    const named = (step) => (step === 0 ? studio.say("untouched base") : studio.say("step {step}", { step: studio.number(step) }));
+    const named = (step) => (step === 0
+      ? studio.say("untouched base")
+      : studio.say("step {step}", { step: studio.number(step) }));
     const shown = make("output", { class: "num samples-step" });
     const body = make("div", { class: "samples-list" });
     const slider = make("input", {
@@ -80,7 +84,8 @@
                 ? make("p", { class: "quiet small" }, studio.say("Cut short: samples may take 3 % of the run's time."))
                 : null),
             reference
-              ? make("section", {}, make("h5", {}, studio.say("in the data")), make("p", { class: "answer" }, reference))
+              ? make("section", {}, make("h5", {}, studio.say("in the data")),
+                make("p", { class: "answer" }, reference))
               : null));
       }));
     };

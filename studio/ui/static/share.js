@@ -10,8 +10,8 @@
       title: studio.say("Share by a link"),
       text: [studio.say("Whoever has the link can read this run's report until it expires: order, curves, samples and "
         + "figures. Nothing else can be seen, and nothing can be changed."),
-        LOCAL.test(location.hostname) && studio.say("This page is served on this computer alone, and so is the link: start "
-          + "it with --share or --host for others."),
+        LOCAL.test(location.hostname) && studio.say("This page is served on this computer alone, and so is the link: "
+          + "start it with --share or --host for others."),
         links.length > 0 && studio.say("{n} links to it are open.", { n: links.length })].filter(Boolean).join(" "),
       field: { label: studio.say("Open for"), choices: days, value: 7 }, act: studio.say("Make a link"),
       other: links.length > 0 && { act: studio.say("End its links"), value: "end", grave: true }
@@ -39,7 +39,8 @@
     const box = make("dialog", { class: "dialogue", onclose: () => box.remove() },
       make("form", { method: "dialog" }, make("h3", {}, studio.say("The link")),
         make("p", {}, studio.say("Open until {date}. It is shown here alone.", { date: studio.date(until) })), field,
-        make("div", { class: "dialogue-acts" }, make("button", { type: "submit", class: "button" }, studio.say("Close")), copy)));
+        make("div", { class: "dialogue-acts" },
+          make("button", { type: "submit", class: "button" }, studio.say("Close")), copy)));
     document.body.append(box);
     box.showModal();
     field.select();

@@ -29,7 +29,8 @@
       const option = (name, label) => el("option", { value: name, selected: name === other }, label);
       const { cards, rented } = studio.offer.devices;
       const brief = (name) => name.replace(/^(NVIDIA |Tesla )?(GeForce )?/, "");
-      return el("div", { class: "row device-row" }, el("dt", {}, el("label", { for: "summary-device" }, studio.say("Device"))),
+      return el("div", { class: "row device-row" },
+        el("dt", {}, el("label", { for: "summary-device" }, studio.say("Device"))),
         el("dd", {}, el("select", { id: "summary-device", class: "inline-select",
           onchange: (event) => { other = event.target.value; ask(); } },
           option("", own),

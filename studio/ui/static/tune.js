@@ -193,7 +193,8 @@
       return [el("div", { class: `field field-switch ${isOn ? "changed" : ""}`, "data-path": "evaluation" },
         el("div", { class: "field-head" },
           el("label", { for: "knob-evaluation" }, studio.say("Evaluate by answers after training"))), control,
-        el("p", { class: "help", id: "knob-evaluation-help" }, studio.say("Base and tuned model answer held-out questions, "
+        el("p", { class: "help", id: "knob-evaluation-help" },
+          studio.say("Base and tuned model answer held-out questions, "
           + "and the answers are scored. It adds to the run's time; later it can be done from the run's page."))),
       ...(isOn ? some(offer.form.evaluation, "evaluation") : [])];
     };
@@ -280,7 +281,8 @@
         : [drawModel(), drawData(), drawStage(), drawMethod(), drawTraining(), advanced && drawAdvanced(), drawPlace()];
       while (form.lastElementChild && form.lastElementChild !== line) form.lastElementChild.remove();
       form.append(...(line.parentNode ? [] : [line]), ...cards.filter(Boolean));
-      at(".lead").textContent = studio.order.model() === offer.first.model && studio.order.train() === offer.first.data.train
+      at(".lead").textContent = studio.order.model() === offer.first.model
+        && studio.order.train() === offer.first.data.train
         ? studio.say("Everything is set for a first run: a small model, sample data and LoRA. Press Start, or change "
           + "what you like.")
         : studio.say("The summary says what this will take. Press Start, or change what you like.");
