@@ -106,7 +106,7 @@ def influences(
 
 def dimension(run: Run) -> int:
     """Numbers kept of a gradient: as many as KEPT_BYTES allow for the run's rows, a power of two."""
-    rows = min(MOST_ROWS, int(queue.last_plan(run).get("rows") or MOST_ROWS))
+    rows = min(MOST_ROWS, int(run.plan().get("rows") or MOST_ROWS))
     size = DIMENSION
     while size > LEAST_DIMENSION and 2 * TABLES * size * rows > KEPT_BYTES:
         size //= 2

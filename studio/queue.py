@@ -191,17 +191,12 @@ def resume(run: Run, changes: dict[str, dict[str, Any]] | None = None, why: str 
             raise RunError(f"{run.id} is finished.", "Start a new run, or extend it with more epochs.", "run")
         else:
             config = run.config.with_changes(**changes) if changes else run.config
-            sequence.refuse_other_order(run.checkpoints, config, last_plan(run).get("effective_batch"))
+            sequence.refuse_other_order(run.checkpoints, config, run.plan().get("effective_batch"))
             if changes:
                 run.change(why, **changes)
             run.stop_file.unlink(missing_ok=True)
             _requeue(run, hold=False, order=_last_position())
     advance()
-
-
-def last_plan(run: Run) -> dict[str, Any]:
-    """The last plan event; {} before training has started."""
-    return events.last(run.events_file, ("plan",)) or {}
 
 
 def move(run: Run, place: int) -> list[Run]:

@@ -13,7 +13,6 @@ from studio import benchmark, data
 from studio.base.starter import REPO
 from studio.combination import TYPES
 from studio.errors import StudioError
-from studio.events import latest
 from studio.export import evaluation, proof, readme
 from studio.export.curve import curve, png
 from studio.home import write_atomic
@@ -141,7 +140,7 @@ def cells(row: dict[str, Any], runs: Iterable[str]) -> list[str]:
 
 
 def _data(config: Any, run: Run) -> str:
-    plan = latest(run.events(), "plan")
+    plan = run.plan()
     lines = [
         f"- `{short(part['source'])}`: {part['rows']:,} rows, format {part['format']}, "
         f"fingerprint `{part['fingerprint']}`"

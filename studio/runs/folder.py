@@ -143,6 +143,10 @@ class Run:
     def events(self) -> list[dict[str, Any]]:
         return events.read(self.events_file)[0]
 
+    def plan(self) -> dict[str, Any]:
+        """The last plan event; {} before training has started."""
+        return events.last(self.events_file, ("plan",)) or {}
+
     def alive(self) -> bool:
         """Whether the run's supervisor is alive: only it holds the lock."""
         return events.is_locked(self.lock)

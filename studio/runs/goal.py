@@ -25,7 +25,7 @@ def finish(run: Run) -> None:
 
 def extend(run: Run, epochs: float) -> None:
     """Train for some more epochs: at once if the run has ended, else after its end. Recorded in changes.json."""
-    training, plan = run.config.training, queue.last_plan(run)
+    training, plan = run.config.training, run.plan()
     if epochs <= 0:
         raise RunError(f"A run cannot be extended by {epochs:g} epochs.", "Give a number above 0.", "epochs")
     longer: dict[str, Any] = {"epochs": training.epochs + epochs}

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import RunError, StudioError
-from studio.events import latest
 from studio.home import folder_size
 from studio.run import Run, runs, summary
 from studio.runs import evaluations
@@ -88,7 +87,7 @@ def _row(run: Run) -> dict[str, Any] | None:
         row = summary(run)
     except (OSError, StudioError):
         return None
-    sources = (latest(run.events(), "plan").get("data") or {}).get("sources") or []
+    sources = (run.plan().get("data") or {}).get("sources") or []
     if not row["saved"] or row["combined"] or not sources:
         return None
     found = evaluations.results(run)

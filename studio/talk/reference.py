@@ -15,7 +15,6 @@ from studio.base.quantization import Quantization
 from studio.base.report import Report, silent
 from studio.base.source import ModelOrder
 from studio.errors import ModelError, RunError
-from studio.events import latest
 from studio.method import Method
 from studio.methods import of_adapter
 from studio.new_tokens import NO_NEW_TOKENS, AddedTokens
@@ -183,7 +182,7 @@ def of_run(parent: run.Run, step: str = "", report: Report = silent, scores: boo
 
 def check_base(parent: run.Run, base: Path, manifest: Mapping[str, Any] = MappingProxyType({})) -> None:
     """Raise ModelError where the base's weights, settings or tokenizer are no longer those that were trained on."""
-    record = manifest if "base_fingerprint" in manifest else latest(parent.events(), "plan")
+    record = manifest if "base_fingerprint" in manifest else parent.plan()
     difference = base_record.difference(record, base)
     if difference == base_record.WEIGHTS:
         raise ModelError(

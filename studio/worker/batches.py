@@ -16,6 +16,7 @@ import torch
 from studio.data.mixing import shuffled
 from studio.kernels import IGNORE_INDEX, padded_width
 from studio.resolve import Resolved
+from studio.worker.loss import target_indices
 
 MICRO_BATCH_COST = 64  # padded tokens that one more micro-batch must save to be worth it
 
@@ -89,7 +90,7 @@ class MicroBatchCollator:
             micro_batch |= {
                 "num_items_in_batch": num_items_in_batch,
                 "num_tokens": sum(len(row["input_ids"]) for row in rows) if index == 0 else 0,
-                "target_positions": (micro_batch["labels"][:, 1:].flatten() != IGNORE_INDEX).nonzero().flatten(),
+                "target_positions": target_indices(micro_batch["labels"]),
             }
         return micro_batches
 

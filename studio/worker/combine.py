@@ -18,7 +18,6 @@ from transformers import set_seed
 from studio import combining, data, device, model, token_rows
 from studio.combination import Combination
 from studio.errors import ModelError, StudioError
-from studio.events import latest
 from studio.export import hf_files
 from studio.home import folder_size, write_atomic
 from studio.kernels import IGNORE_INDEX
@@ -132,7 +131,7 @@ def _tell_templates(parents: list[ModelReference], report: Report) -> None:
 
 def _learnt_from(order: Combination) -> dict[str, Any]:
     """The plan's rows and sources, summed over the parents' plans."""
-    plans = [latest(find(name).events(), "plan") for name in order.runs]
+    plans = [find(name).plan() for name in order.runs]
     sources = {json.dumps(source): source for plan in plans for source in (plan.get("data") or {}).get("sources") or []}
     return {
         "steps": 0,

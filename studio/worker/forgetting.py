@@ -26,7 +26,7 @@ from studio.kernels import IGNORE_INDEX, LOGIT_CHUNK_BYTES
 from studio.tokens import Encoder
 from studio.worker import distributed, sharding
 from studio.worker.batches import Row, collate
-from studio.worker.loss import unwrap
+from studio.worker.loss import target_indices, unwrap
 from studio.worker.memory import is_out_of_memory
 
 TOP = 64  # tokens of the base's distribution that are kept at every position
@@ -92,9 +92,9 @@ class TargetBatch(NamedTuple):
 
 def target_batch(rows: Sequence[Row], device: torch.device) -> TargetBatch:
     micro_batch = collate(list(rows), False)
-    labels = micro_batch["labels"][:, 1:].flatten()
-    positions = (labels != IGNORE_INDEX).nonzero().flatten()
-    return TargetBatch(*(part.to(device) for part in (micro_batch["input_ids"], positions, labels[positions])))
+    positions = target_indices(micro_batch["labels"])
+    targets = micro_batch["labels"][:, 1:].flatten()[positions]
+    return TargetBatch(*(part.to(device) for part in (micro_batch["input_ids"], positions, targets)))
 
 
 def target_log_probs(model: Any, batch: TargetBatch) -> torch.Tensor:

@@ -19,13 +19,14 @@ from transformers.trainer_utils import EvalLoopOutput
 from studio.config import RunConfig
 from studio.evaluation.questions import Question, spread
 from studio.home import write_atomic
-from studio.kernels import EVAL_PROMPTS, IGNORE_INDEX
+from studio.kernels import EVAL_PROMPTS
 from studio.reward import Scorer
 from studio.rewards import labels
 from studio.stages.grpo import GRPO
 from studio.tokens import Encoder
 from studio.worker.batches import MicroBatch, Row, collate, group_rows
 from studio.worker.log_probs import log_probs
+from studio.worker.loss import target_indices
 from studio.worker.preference import Objective
 from studio.worker.rollout_metrics import RolloutMetrics
 from studio.worker.rollouts import Ends, Rollout, Writer, as_row, context_length, tensor_of
@@ -122,7 +123,7 @@ class GroupObjective(Objective):
             micro_batches.append(
                 micro_batch
                 | {
-                    "target_positions": (micro_batch["labels"][:, 1:].flatten() != IGNORE_INDEX).nonzero().flatten(),
+                    "target_positions": target_indices(micro_batch["labels"]),
                     "advantages": advantages.repeat_interleave(lengths),
                     "token_weights": self.stage.token_weights(lengths),
                     "num_items_in_batch": self.stage.items(len(rollouts), tokens),

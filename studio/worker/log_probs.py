@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from studio.kernels import IGNORE_INDEX
-from studio.worker.loss import Head, at_head, head_gradients, head_losses
+from studio.worker.loss import Head, at_head, head_gradients, head_losses, target_indices, without_labels
 
 
 def log_probs(
@@ -24,7 +23,6 @@ def log_probs(
     temperature: float = 1.0,
 ) -> torch.Tensor:
     """log p of every target token, float32 [targets], as labels[:, 1:], at a temperature."""
-    model_inputs = {key: value for key, value in inputs.items() if key != "labels"}
     labels = inputs["labels"]
     if kind == "chunked":
 
@@ -34,14 +32,12 @@ def log_probs(
                 return -head_losses(hidden, head, targets)
             return HeadLogProbs.apply(hidden, head.weight, head.bias, head.row_values, head, targets)
 
-        return at_head(model, model_inputs, labels, dtype, target_positions, compute)
-    targets = labels[:, 1:].flatten()
-    if target_positions is None:
-        target_positions = (targets != IGNORE_INDEX).nonzero().flatten()
-    logits = model(**model_inputs).logits[:, -labels.shape[1] :]  # virtual tokens stand before the row's own
+        return at_head(model, inputs, dtype, target_positions, compute)[0]
+    positions = target_indices(labels) if target_positions is None else target_positions
+    logits = model(**without_labels(inputs)).logits[:, -labels.shape[1] :]  # virtual tokens stand before the row's own
     with torch.autocast(logits.device.type, enabled=False):
-        values = logits[:, :-1].flatten(0, 1)[target_positions].float().div(temperature).log_softmax(-1)
-        return values.gather(-1, targets[target_positions, None]).flatten()
+        values = logits[:, :-1].flatten(0, 1)[positions].float().div(temperature).log_softmax(-1)
+        return values.gather(-1, labels[:, 1:].flatten()[positions, None]).flatten()
 
 
 def sums_by_sequence(values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:

@@ -27,15 +27,21 @@ def loss(
     """The loss summed over the labels of a batch (-100: none).
 
     kind: "chunked", or "full" as transformers computes it; inputs: those of the model, with labels; dtype: of the
-    chunked loss's products; label_smoothing: as torch's cross_entropy has it (full only); target_positions: the indices
-    into labels[:, 1:].flatten() that hold a label, where they are known, so that no GPU sync is needed (chunked only).
+    chunked loss's products; label_smoothing: as torch's cross_entropy has it (full only); target_positions: as
+    target_indices(labels), where they are known, so that no GPU sync is needed (chunked only).
     correct: takes counts of labels that are the likeliest token, where no gradient is asked for.
     """
-    model_inputs = {key: value for key, value in inputs.items() if key != "labels"}
     labels = inputs["labels"]
     if kind == "chunked":
-        return _chunked(model, model_inputs, labels, dtype, target_positions, correct)
-    output = model(**model_inputs)
+
+        def compute(head: Head, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            if torch.is_grad_enabled():
+                return HeadLoss.apply(hidden, head.weight, head.bias, head.row_values, head, targets)
+            return head_losses(hidden, head, targets, correct).sum()
+
+        value, output = at_head(model, inputs, dtype, target_positions, compute)
+        return value + router_loss(model, output, labels)
+    output = model(**without_labels(inputs))
     logits = output.logits[:, -labels.shape[1] :]  # virtual tokens stand before the row's own
     if correct is not None:
         correct.append((logits[:, :-1].argmax(-1) == labels[:, 1:]).sum())
@@ -47,72 +53,71 @@ def loss(
             reduction="sum",
             label_smoothing=label_smoothing,
         )
-    return value + router_loss(model, output, (labels[:, 1:] != IGNORE_INDEX).sum())
+    return value + router_loss(model, output, labels)
 
 
-def router_loss(model: Any, output: Any, num_targets: torch.Tensor | int) -> torch.Tensor | float:
+def router_loss(model: Any, output: Any, labels: torch.Tensor) -> torch.Tensor | float:
     """The balancing loss of a model's experts in training, where its config.json asks for it (output_router_logits).
 
     As transformers adds it to the mean loss, times the number of target tokens.
     """
     value = getattr(output, "aux_loss", None) if model.training else None
-    return 0.0 if value is None else value * getattr(unwrap(model), "router_aux_loss_coef", 0.0) * num_targets
+    if value is None:
+        return 0.0
+    return value * getattr(unwrap(model), "router_aux_loss_coef", 0.0) * (labels[:, 1:] != IGNORE_INDEX).sum()
 
 
-def _chunked(
-    model: Any,
-    model_inputs: dict[str, Any],
-    labels: torch.Tensor,
-    dtype: torch.dtype,
-    target_positions: torch.Tensor | None,
-    correct: list[torch.Tensor] | None,
-) -> torch.Tensor:
-    """The loss from the head's input: the head is applied to a chunk of positions at a time."""
+def without_labels(inputs: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in inputs.items() if key != "labels"}
 
-    def compute_loss(head: Head, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        if torch.is_grad_enabled():
-            return HeadLoss.apply(hidden, head.weight, head.bias, head.row_values, head, targets)
-        return head_losses(hidden, head, targets, correct).sum()
 
-    return at_head(model, model_inputs, labels, dtype, target_positions, compute_loss, router_loss)
+def target_indices(labels: torch.Tensor) -> torch.Tensor:
+    """The indices into labels[:, 1:].flatten() that hold a label."""
+    return (labels[:, 1:].flatten() != IGNORE_INDEX).nonzero().flatten()
 
 
 def at_head(
     model: Any,
-    model_inputs: dict[str, Any],
-    labels: torch.Tensor,
+    inputs: dict[str, Any],
     dtype: torch.dtype,
     target_positions: torch.Tensor | None,
     compute: Callable[[Head, torch.Tensor, torch.Tensor], torch.Tensor],
-    further: Callable[[Any, Any, int], Any] = lambda model, output, num_targets: 0.0,
-) -> torch.Tensor:
-    """compute(head, hidden [n, width], targets [n]) of the target positions. dtype: of the head's products.
+) -> tuple[torch.Tensor, Any]:
+    """(compute(head, hidden [n, width], targets [n]) of the target positions, the output). The others: see `loss`."""
+    base, labels = unwrap(model), inputs["labels"]
+    positions = target_indices(labels) if target_positions is None else target_positions
 
-    further(model, its output, n) is added to it.
+    def compute_at_targets(module: Any, hidden: torch.Tensor) -> torch.Tensor:
+        head = Head.of(module, LogitTransform.of(base.config), dtype)
+        return compute(head, hidden[:, :-1].flatten(0, 1)[positions], labels[:, 1:].flatten()[positions])
+
+    return in_place_of_head(model, inputs, compute_at_targets)
+
+
+def in_place_of_head(
+    model: Any, inputs: dict[str, Any], compute: Callable[[Any, torch.Tensor], torch.Tensor]
+) -> tuple[torch.Tensor, Any]:
+    """(compute(the head's module, its input [rows, tokens, width]), the model's output).
 
     Called from a pre-hook on the head, which sees its input and leaves it one position to compute. Works for any
     decoder whose logits are head(hidden), under any peft method, and where the head's weight is whole only while the
     model runs (FSDP).
     """
-    base = unwrap(model)
-    targets = labels[:, 1:].flatten()
-    if target_positions is None:
-        target_positions = (targets != IGNORE_INDEX).nonzero().flatten()
+    width = inputs["input_ids"].shape[1]
     results: list[torch.Tensor] = []
 
-    def compute_at_targets(module: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        hidden = args[0][:, -labels.shape[1] :][:, :-1].flatten(0, 1)
+    def before_head(module: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        hidden = args[0][:, -width:]  # virtual tokens stand before the row's own
         with torch.autocast(hidden.device.type, enabled=False):
-            head = Head.of(module, LogitTransform.of(base.config), dtype)
-            results.append(compute(head, hidden[target_positions], targets[target_positions]))
+            results.append(compute(module, hidden))
         return (args[0][:, -1:].detach(),)
 
-    hook = base.get_output_embeddings().register_forward_pre_hook(compute_at_targets)
+    hook = unwrap(model).get_output_embeddings().register_forward_pre_hook(before_head)
     try:
-        output = model(**model_inputs)
+        output = model(**without_labels(inputs))
     finally:
         hook.remove()
-    return results[0] + further(model, output, len(target_positions))
+    return results[0], output
 
 
 class LogitTransform(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from studio.kernels import SCORE_FILE
-from studio.worker.loss import unwrap
+from studio.worker.loss import in_place_of_head, unwrap
 
 NAME = "score"  # as transformers calls it in its models for sequence classification
 
@@ -27,21 +27,10 @@ def add(model: Any) -> Any:
 
 def scores(model: Any, inputs: dict[str, Any], last_positions: torch.Tensor) -> torch.Tensor:
     """[n], float32: the score of each sequence. last_positions: of their last tokens among input_ids.flatten()."""
-    base, values = unwrap(model), []
-    width = inputs["input_ids"].shape[1]
-
-    def take(_: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        hidden = args[0][:, -width:].flatten(0, 1)[last_positions]  # virtual tokens stand before the row's own
-        with torch.autocast(hidden.device.type, enabled=False):
-            values.append(getattr(base, NAME)(hidden.float()).flatten())
-        return (args[0][:, -1:].detach(),)
-
-    hook = base.get_output_embeddings().register_forward_pre_hook(take)
-    try:
-        model(**{key: value for key, value in inputs.items() if key != "labels"})
-    finally:
-        hook.remove()
-    return values[0]
+    head = getattr(unwrap(model), NAME)
+    return in_place_of_head(
+        model, inputs, lambda _, hidden: head(hidden.flatten(0, 1)[last_positions].float()).flatten()
+    )[0]
 
 
 def save(model: Any, folder: Path) -> None:
