@@ -7,16 +7,15 @@ each function (rights.py). What is not listed here is not served.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-import anyio
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
-from studio.ui import who
+from studio.ui import calls, who
+from studio.ui.calls import Refusal
 from studio.ui.concurrency import ConcurrencyLimit
 from studio.ui.files import PUBLIC, allow, allow_voice
 from studio.ui.host_names import HostNames, of_space
@@ -49,14 +48,11 @@ CALLED = tuple(f"{API}/{way}/" for way in ("run", "api", "call"))
 LOGIN_PATHS = ("/login/huggingface", "/login/callback", "/logout")  # of a Space
 # gradio's, not the page's; each writes or calls
 UNUSED = ("/gradio_api/deep_link", "/gradio_api/component_server", "/gradio_api/process_recording")
-MAX_BYTES = 4 << 20  # bytes of a call; an upload has a limit of its own
-SLOWEST = 30.0  # seconds for a call to arrive
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; media-src 'self' blob:; worker-src 'self' blob:; "
     "connect-src 'self'; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors "
 )
-Refusal = tuple[int, str]
 
 
 class Guard:
@@ -115,17 +111,11 @@ class Guard:
             return
         if self.ending and scope["path"].rstrip("/") == "/logout":
             self.ending(scope)
-        if (
-            scope["type"] == "http"
-            and scope["method"] == "POST"
-            and scope["path"].startswith((*CALLED, f"{API}/queue/"))
-        ):
-            body = await _body(scope, receive)
-            refusal = (413, "That is too long, or came too slowly.") if body is None else _refuse_by_number(body, role)
+        if scope["method"] == "POST" and scope["path"].startswith((*CALLED, f"{API}/queue/")):
+            receive, refusal = await calls.take(scope, receive, role)
             if refusal:
                 await PlainTextResponse(refusal[1], refusal[0])(scope, receive, send)
                 return
-            receive = _replay(body or b"", receive)
         await self.app(scope, receive, send)
 
     def _is_believed(self, name: bytes, value: bytes) -> bool:
@@ -218,42 +208,3 @@ class Guard:
             await send(message)
 
         return sending
-
-
-async def _body(scope: dict[str, Any], receive: Any) -> bytes | None:
-    """The whole body; None where it is too long or does not arrive."""
-    body = b""
-    with anyio.move_on_after(SLOWEST):
-        while len(body) <= MAX_BYTES:
-            message = await receive()
-            body += message.get("body", b"")
-            if message["type"] != "http.request" or not message.get("more_body"):
-                return body if len(body) <= MAX_BYTES else None
-    return None
-
-
-def _replay(body: bytes, receive: Any) -> Any:
-    """A receive that hands out a body that was read already."""
-    given = False
-
-    async def receiving() -> dict[str, Any]:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return receiving
-
-
-def _refuse_by_number(body: bytes, role: str) -> Refusal | None:
-    """Refuse a call by function number, which gradio prefers to the name in the path, to all but the owner."""
-    if role == OWNER:
-        return None
-    try:
-        asked = json.loads(body)
-    except (ValueError, RecursionError):
-        return 400, "Ask in JSON."
-    if not isinstance(asked, dict) or asked.get("fn_index") is not None:
-        return 403, "Only the owner may do this here."
-    return None

@@ -11,7 +11,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from studio.home import home
-from studio.ui import assets, connections, files, guard, host_names, login, questions, shares, space, theme, who
+from studio.ui import assets, calls, connections, files, guard, host_names, login, questions, shares, space, theme, who
 from studio.ui.login_page import LoginPage
 
 UPLOAD = os.environ.get("STUDIO_MAX_UPLOAD", "2gb")
@@ -95,6 +95,7 @@ def options() -> dict[str, Any]:
         "quiet": True,
         "show_error": True,
         "max_file_size": UPLOAD,
+        "state_session_capacity": calls.MAX_SESSIONS,
         "allowed_paths": [],
         "blocked_paths": [str(home())],
     }

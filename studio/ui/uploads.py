@@ -14,6 +14,7 @@ from studio.errors import DataError
 from studio.home import slug, subfolder
 
 OWN = re.compile(r"[0-9a-f]{40,64}")  # gradio puts each upload into a folder named by its content's hash
+BROKEN = re.compile(r"tmp[a-z0-9_]{8}")  # a file that is still coming, or that broke off
 LEFT = 24 * 3600.0  # seconds
 
 
@@ -69,10 +70,13 @@ def drop(path: Path) -> None:
 
 
 def sweep() -> None:
-    """Remove uploads that nobody came back for."""
+    """Remove uploads that nobody came back for, or that broke off."""
     try:
-        for folder in Path(get_upload_folder()).iterdir():
-            if OWN.fullmatch(folder.name) and time.time() - folder.stat().st_mtime > LEFT:
-                shutil.rmtree(folder, ignore_errors=True)
+        for one in Path(get_upload_folder()).iterdir():
+            if time.time() - one.stat().st_mtime > LEFT:
+                if OWN.fullmatch(one.name):
+                    shutil.rmtree(one, ignore_errors=True)
+                elif BROKEN.fullmatch(one.name):
+                    one.unlink(missing_ok=True)
     except OSError:
         return

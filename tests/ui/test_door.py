@@ -14,8 +14,10 @@ from collections.abc import Iterator
 from http.cookies import SimpleCookie
 from pathlib import Path
 
+import gradio
 import pytest
 
+from studio import request_body
 from studio.home import home, restrict_permissions
 from studio.ui import concurrency, connections, login, sessions, shared_host, space, who
 from studio.ui.serving import Reach
@@ -339,12 +341,12 @@ def test_half_sent_heads_end_and_never_take_all_descriptors(page_home: Path, mon
         began = time.monotonic()
         assert page.ask("GET", "/config").status == 200
         assert time.monotonic() - began < 5
-        assert len(protocol.half) <= 32
+        assert len(protocol.awaited) <= 32
         assert len(page.blocks.server.server_state.connections) < 60
         until = time.monotonic() + 10
-        while protocol.half and time.monotonic() < until:
+        while protocol.awaited and time.monotonic() < until:
             time.sleep(0.05)
-        assert not protocol.half, "those that were left have ended by themselves"
+        assert not protocol.awaited, "those that were left have ended by themselves"
         kept = slow.enter_context(socket.create_connection(("127.0.0.1", page.port), timeout=10))
         kept.sendall(f"GET /theme.css HTTP/1.1\r\nHost: 127.0.0.1:{page.port}\r\n\r\n".encode())
         assert kept.recv(12) == b"HTTP/1.1 200"
@@ -354,6 +356,69 @@ def test_half_sent_heads_end_and_never_take_all_descriptors(page_home: Path, mon
             pass
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[1] == hard
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 256), hard))
+
+
+UPLOAD_HEAD = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.json"\r\n\r\n'
+JSON = "application/json"
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "head"),
+    [
+        ("/gradio_api/upload", "multipart/form-data; boundary=x", UPLOAD_HEAD),  # taken, for its owner
+        ("/gradio_api/run/status", JSON, b"{"),
+        ("/studio/ask/studio-bar/poll", JSON, b"{"),
+        ("/gradio_api/cancel", JSON, b"{"),
+        ("/gradio_api/nothing", JSON, b"{"),  # refused before its body
+    ],
+)
+def test_a_body_that_never_ends_holds_no_connection(
+    page: Page, monkeypatch: pytest.MonkeyPatch, path: str, kind: str, head: bytes
+) -> None:
+    """A byte now and then, or nothing more; an upload goes on for as long as something comes."""
+    for name, seconds in {"SLOWEST": 0.4, "BODY": 0.8, "STALLED": 0.8}.items():
+        monkeypatch.setattr(connections, name, seconds)
+    monkeypatch.setattr(request_body, "SLOWEST", 0.4)
+    for drips in (True, False):
+        with socket.create_connection(("127.0.0.1", page.port), timeout=0.2) as one:
+            asked = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{page.port}\r\nContent-Type: {kind}\r\n"
+            one.sendall(f"{asked}Content-Length: 5000\r\n\r\n".encode() + head)
+            lasts = path.endswith("upload") and drips
+            assert ended(one, drips, 2.0 if lasts else 15.0) != lasts
+
+
+def ended(one: socket.socket, drips: bool, seconds: float) -> bool:
+    """Whether the page ends a connection within so many seconds. drips: sends a byte every now and then."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            if drips:
+                one.sendall(b"a")
+            if not one.recv(65536):
+                return True
+        except TimeoutError:
+            continue
+        except OSError:
+            return True
+    return False
+
+
+def test_an_answer_that_nobody_takes_holds_no_connection(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "STALLED", 1.0)
+    assets = Path(gradio.__file__).parent / "templates" / "frontend" / "assets"
+    large = max(assets.glob("*.js"), key=lambda file: file.stat().st_size)
+    living = page.blocks.server.server_state.connections
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        one.connect(("127.0.0.1", page.port))
+        ask = f"GET /assets/{large.name} HTTP/1.1\r\nHost: 127.0.0.1:{page.port}\r\n\r\n".encode()
+        one.sendall(ask * 40)  # more than the system's own buffers hold
+        time.sleep(0.5)
+        assert living
+        until = time.monotonic() + 15
+        while living and time.monotonic() < until:
+            time.sleep(0.1)
+        assert not living
 
 
 def test_the_login_form_is_small_and_quick(gated: Page) -> None:

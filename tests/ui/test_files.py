@@ -344,7 +344,11 @@ def test_what_nobody_came_back_for_goes_after_a_day(page_home: Path) -> None:
     for one in (old, new):
         one.mkdir(parents=True)
         (one / "x.json").write_text("[]")
-    os.utime(old, (1, 1))
+    broken, coming, other = (folder / name for name in ("tmp0a_9zxyw", "tmp1a_9zxyw", "notes.txt"))
+    for one in (broken, coming, other):
+        one.write_text("[")
+    for one in (old, broken, other):
+        os.utime(one, (1, 1))
     uploads.sweep()
-    assert not old.exists()
-    assert new.exists()
+    assert [one.exists() for one in (old, broken, new, coming, other)] == [False, False, True, True, True]
+    other.unlink()

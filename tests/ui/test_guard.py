@@ -128,6 +128,44 @@ def test_nothing_from_elsewhere_is_allowed_in_the_page(page: Page) -> None:
     assert headers["x-content-type-options"] == "nosniff"
 
 
+CALLS = (  # (end of the address, body, status)
+    ("run/status", {"data": []}, 400),
+    ("run/status", {"data": ["last", "more"]}, 400),
+    ("run/status", {"data": {"name": "last"}}, 400),
+    ("run/status", {}, 400),
+    ("run/status", [], 400),
+    ("run/nothing", {"data": ["last"]}, 404),
+    ("run/status", {"data": ["last"], "fn_index": 99_999}, 404),
+    ("run/status", {"data": ["last"], "fn_index": "0"}, 404),
+    ("run/status", {"data": ["last"], "session_hash": "x" * 65}, 400),
+    ("run/status", {"data": ["last"], "session_hash": 5}, 400),
+    ("call/v2/status", {}, 400),
+    ("call/v2/status", {"data": ["last"]}, 400),
+    ("call/v2/nothing", {"name": "last"}, 404),
+    ("call/v2/status", {"name": "last"}, 200),
+    ("call/status", {"data": []}, 400),
+    ("queue/join", {"data": [], "fn_index": 0, "session_hash": "x"}, 400),
+    ("queue/join", {"data": ["x"], "fn_index": -1, "session_hash": "x"}, 404),
+)
+
+
+@pytest.mark.parametrize(("path", "body", "status"), CALLS)
+def test_a_call_of_no_job_or_with_other_values_is_refused_in_words(
+    page: Page, path: str, body: object, status: int
+) -> None:
+    answer = page.ask("POST", f"/gradio_api/{path}", json.dumps(body), Content_Type="application/json")
+    assert answer.status == status, answer.body
+    assert status == 200 or (" " in answer.body and not answer.body.startswith("{"))
+
+
+def test_the_sessions_that_gradio_keeps_are_few(page: Page) -> None:
+    """Each costs some 130 kB, and whoever may look can name as many as he likes."""
+    for number in range(300):
+        body = json.dumps({"data": ["last"], "session_hash": f"s{number}"})
+        page.ask("POST", "/gradio_api/run/status", body, Content_Type="application/json")
+    assert len(page.blocks.state_holder.session_data) <= 256
+
+
 FILES = (
     "{home}/token",
     "{home}/.env",

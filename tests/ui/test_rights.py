@@ -12,7 +12,7 @@ import gradio as gr
 import pytest
 
 from studio.home import home
-from studio.ui import guard, jobs, questions, rights, who
+from studio.ui import calls, guard, jobs, questions, rights, who
 from studio.ui.host_names import HostNames
 from studio.ui.serving import Reach
 from studio.ui.who import NOBODY, OWNER, VISITOR, WATCHER
@@ -182,7 +182,7 @@ def test_behind_the_address_each_job_checks_by_itself(pages: Any, role: str, mon
         rights, "_call_and_audit", lambda function, name, requester, args, request: reached.append(name) or {}
     )
     monkeypatch.setattr(guard.Guard, "_beyond", lambda *_: None)
-    monkeypatch.setattr(guard, "_refuse_by_number", lambda *_: None)
+    monkeypatch.setattr(calls, "_refusal", lambda *_: None)
     allowed = {one.api_name for one in functions(page).values() if rights.allows(one.fn, role)}
     for number, one in functions(page).items():
         for path, body in (
