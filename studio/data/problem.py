@@ -204,6 +204,11 @@ KINDS: dict[str, Kind] = {
         "The turn is to call a function, but is no JSON with name and arguments: it is trained as words.",
         'Write it as {"name": …, "arguments": {…}}.',
     ),
+    "odd_result": Kind(
+        "suspicious",
+        "A tool's result and the calls before it do not belong together: it is trained on as it stands.",
+        "Give every call an id, and its result the same tool_call_id, in the turns behind it.",
+    ),
     "odd_tools": Kind(
         "suspicious",
         "The tools are no JSON list of functions: the model does not see them.",

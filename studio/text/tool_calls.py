@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import html
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -14,41 +13,7 @@ from studio import json_text
 
 Message = dict[str, Any]
 DECLARED = ("tools", "functions", "tool_definitions", "available_tools")  # columns of declared tools
-NAMES, ARGUMENTS = ("name", "function", "tool"), ("arguments", "parameters", "args", "input")
-
-# what models write around a call: Hermes and Qwen, Glaive, Mistral, Llama 3
-MARK = re.compile(
-    r"<tool_call>|<functioncall>|<function_call>|<function=|\[TOOL_CALLS\]|<\|python_tag\|>|<\|tool_call\|>"
-)
-BLOCK = re.compile(
-    r"<(tool_call|functioncall|function_call)>\s*(.*?)\s*</\1>|<function=([\w.-]+)>\s*(.*?)\s*</function>", re.DOTALL
-)
-LONE = re.compile(r"\[TOOL_CALLS\]|<\|(?:python_tag|tool_call|/tool_call|eom_id)\|>|</s>")
-
-
-def split_calls(answer: str, names: set[str]) -> tuple[str, list[Message] | None]:
-    """(words, calls) of an answer that is calls of the named tools, or ends with them in a model's marks.
-
-    Marks within its reasoning are none. [] where it calls none of them; None where marks of a call stand around
-    something else than JSON.
-    """
-    thinking, end, said = answer.rpartition("</think>")
-    mark = MARK.search(said)
-    if mark is None and (end or said.lstrip()[:1] not in ("{", "[")):
-        return answer, []
-    before, calling = (said[: mark.start()], said[mark.start() :]) if mark else ("", said)
-    blocks = [(block[3], block[2] or block[4] or "{}") for block in BLOCK.finditer(calling)]
-    if not blocks:
-        calling, blocks = "", [("", LONE.sub("", calling).strip())]
-    parsed = [calls_of([{"name": name, "arguments": text}] if name else text) for name, text in blocks]
-    calls = [call for group in parsed for call in group or ()]
-    if calls and all(parsed) and not BLOCK.sub("", calling).strip() and _names(calls) <= names:
-        return (thinking + end + before).rstrip(), calls
-    return answer, None if mark and not all(is_json(text) for _, text in blocks) else []
-
-
-def _names(calls: list[Message]) -> set[str]:
-    return {call["function"]["name"] for call in calls}
+NAMES, ARGUMENTS = ("name", "function", "tool", "tool_name"), ("arguments", "parameters", "args", "input")
 
 
 def calls_of(value: Any) -> list[Message] | None:
@@ -81,18 +46,6 @@ def _from_text(text: str) -> list[Message] | None:
         return calls_of(ast.literal_eval(text))  # as Python prints it
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         return None
-
-
-def is_json(text: str) -> bool:
-    """Whether a text is JSON, or is it line by line."""
-    try:
-        json_text.read(text)
-    except ValueError:
-        try:
-            return bool([json_text.read(line) for line in text.splitlines() if line.strip()])
-        except ValueError:
-            return False
-    return True
 
 
 def _call(value: Any) -> Message | None:

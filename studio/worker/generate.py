@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from studio.text.written_calls import CHANNELS, Channels, longest_beginning
+
 PREFILL_CHUNK = 512  # prompt tokens in one forward pass, so that a long prompt does not delay other answers
 MIN_TEMPERATURE = 1e-4  # below it decoding is greedy: divided by it, logits may overflow
 TOP_CANDIDATES = 256  # tokens that top_p looks at before it sorts the whole vocabulary
@@ -39,8 +41,15 @@ class Sampling:
 class IncrementalText:
     """Decodes tokens one at a time; withholds incomplete characters and the possible start of a stop text."""
 
-    def __init__(self, decode: Callable[[list[int]], str], stops: Sequence[str] = (), first: str = ""):
-        self.decode = decode
+    def __init__(
+        self,
+        decode: Callable[[list[int]], str],
+        stops: Sequence[str] = (),
+        first: str = "",
+        channels: Channels | None = None,
+    ):
+        """first: what the prompt has begun. channels: where the model writes its answer in gpt-oss's."""
+        self.decode, self.channels = decode, channels
         self.stop_texts = [stop for stop in stops if stop]
         self.ids: list[int] = []
         self.prefix_offset = self.read_offset = 0  # decoding restarts at the first; the second ends the released tokens
@@ -55,6 +64,8 @@ class IncrementalText:
         text = self.decode(self.ids[self.prefix_offset :])
         if token is None or not text.endswith("\ufffd"):
             self.pending += text[len(prefix) :]
+            if self.channels:
+                self.pending = self.channels.plain(self.pending)
             self.prefix_offset, self.read_offset = self.read_offset, len(self.ids)
         return self._release(token is None)
 
@@ -64,10 +75,8 @@ class IncrementalText:
             text = self.pending[: min(stops)]
             self.pending, self.stopped = "", True
             return text
-        withheld = 0
-        if not last:
-            prefixes = [stop[:length] for stop in self.stop_texts for length in range(1, len(stop))]
-            withheld = max((len(prefix) for prefix in prefixes if self.pending.endswith(prefix)), default=0)
+        marks = (*self.stop_texts, *(CHANNELS if self.channels else ()))
+        withheld = 0 if last else longest_beginning(self.pending, marks)
         cut = len(self.pending) - withheld
         text, self.pending = self.pending[:cut], self.pending[cut:]
         return text

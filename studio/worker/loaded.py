@@ -22,8 +22,9 @@ from studio.talk import room
 from studio.talk.reference import ModelReference
 from studio.talk.stopping import end_tokens, text_stops
 from studio.template import THINKING
+from studio.text import written_calls
 from studio.tokens import Encoder
-from studio.worker import memory, tool_calls, torch_devices
+from studio.worker import memory, torch_devices
 from studio.worker.generate import Answer, Batch, IncrementalText, Sampling
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -45,8 +46,9 @@ class LoadedModel:
         self.stop_texts = text_stops(reference, tokenizer)
         special = {token_id for token_id, token in tokenizer.get_added_tokens_decoder().items() if token.special}
         trained = {*(reference.manifest.get("special_answers") or ()), *reference.added_tokens.ids.values()}
-        marks = {tokenizer.token_to_id(mark) for mark in tool_calls.SPECIAL}
+        marks = {tokenizer.token_to_id(mark) for mark in written_calls.SPECIAL}
         self.hidden_ids = special - trained - marks
+        self.has_channels = tokenizer.token_to_id("<|channel|>") is not None
 
     def decode(self, ids: list[int]) -> str:
         """Decode tokens without special ones, except those that were trained in answers or may be in a stop text."""
@@ -65,7 +67,8 @@ class LoadedModel:
             ids = self.encoder.prompt_ids(messages, **template_variables)
             prompt = self.encoder.prompt(messages, **template_variables).rstrip()
             first = THINKING + "\n" if prompt.endswith(THINKING) else ""  # opened by the template, shown in the answer
-            text = IncrementalText(self.decode, (*self.stop_texts, *sampling.stop), first)
+            channels = written_calls.Channels() if self.has_channels else None
+            text = IncrementalText(self.decode, (*self.stop_texts, *sampling.stop), first, channels)
         if len(ids) >= self.context_length:
             raise ModelError(
                 f"The conversation has {len(ids)} tokens; {self.reference.name} can hold {self.context_length}.",

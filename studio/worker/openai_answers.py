@@ -7,7 +7,8 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from studio.worker.tool_calls import calls_start, parse_calls
+from studio.text.written_calls import starts
+from studio.worker.tool_calls import parse_calls
 
 Line = dict[str, Any]
 
@@ -40,7 +41,7 @@ class Chat:
     def part(self, text: str, logprobs: list[Line]) -> list[Line]:
         if self.tools:
             self.pending += text
-            start = calls_start(self.pending, self.opens)
+            start = starts(self.pending, self.opens)
             text, self.pending = self.pending[:start], self.pending[start:]
             self.opens = self.opens and not text.strip()
         return [self._line({"content": text}, logprobs=logprobs)] if text or logprobs else []

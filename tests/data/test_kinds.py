@@ -292,7 +292,7 @@ def test_an_answer_without_a_call_is_refused(home: Path, tmp_path: Path) -> None
 
 
 def test_tags_around_what_is_no_json_are_told(home: Path, tmp_path: Path) -> None:
-    words = {"role": A, "content": f"<tool_call>\n{CALL}\n</tool_call>"}
+    words = {"role": A, "content": "<tool_call>\nthe weather in {Rome}\n</tool_call>"}
     read = data.read(write(tmp_path, rows(messages=[ASKED, words])))
     assert [(p.kind, p.field) for p in read.problems][:1] == [("odd_call", "messages[1]")]
 
@@ -303,14 +303,34 @@ def test_a_call_of_a_tool_that_is_not_declared_is_told(home: Path, tmp_path: Pat
     assert (problem.kind, problem.field, problem.value) == ("odd_call", "messages[1].tool_calls", "get_wether")
 
 
-@pytest.mark.parametrize(
-    "words",
-    ["```tool_code\nget_weather(city='Rome')\n```", "[get_weather(city='Rome')]", "Action: get_weather\nInput: {}"],
-)
-def test_words_before_a_tools_result_are_told(words: str, home: Path, tmp_path: Path) -> None:
-    messages = [ASKED, {"role": A, "content": words}, {"role": "tool", "content": "21"}, END]
+def test_words_before_a_tools_result_are_told(home: Path, tmp_path: Path) -> None:
+    messages = [ASKED, {"role": A, "content": "Action: get_weather\nInput: {}"}, {"role": "tool", "content": "21"}, END]
     (problem, _) = data.read(write(tmp_path, rows(messages=messages, tools=[TOOL]))).problems[:2]
     assert (problem.kind, problem.field) == ("odd_call", "messages[1]")
+
+
+RESULT_IDS: dict[str, tuple[list[str | None], list[str], list[tuple[str, str]]]] = {
+    "in order": (["a", "b"], ["Rome", "Oslo"], []),
+    "the other way round": (["b", "a"], ["Oslo", "Rome"], []),
+    "without ids": ([None, None], ["Rome", "Oslo"], []),
+    "of no call": (["a", "c"], ["Rome", "Oslo"], [("messages[3].tool_call_id", "c"), ("messages[1].tool_calls", "b")]),
+    "twice": (["a", "a"], ["Rome", "Oslo"], [("messages[3].tool_call_id", "a"), ("messages[1].tool_calls", "b")]),
+}
+
+
+@pytest.mark.parametrize("kind", RESULT_IDS)
+def test_results_belong_to_calls(kind: str, home: Path, tmp_path: Path) -> None:
+    """Templates that write no ids tell them by their order."""
+    ids, results, wrong = RESULT_IDS[kind]
+    called = [{"id": one, "type": "function", "function": CALL} for one in "ab"]
+    told = [
+        {"role": "tool", "content": result} | ({"tool_call_id": one} if one else {})
+        for one, result in zip(ids, results, strict=True)
+    ]
+    read = data.read(write(tmp_path, rows(messages=[ASKED, {"role": A, "tool_calls": called}, *told, END])))
+    assert [(p.field, p.value.strip('["]')) for p in read.problems if p.row == 1] == wrong
+    expected = sorted(results, reverse=True) if not wrong else results
+    assert [m["content"] for m in read.conversations[0]["messages"] if m["role"] == "tool"] == expected
 
 
 def test_a_call_is_known_by_its_recipient(home: Path, tmp_path: Path) -> None:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 from studio.data.formats import ReportProblem, Row
 from studio.data.formats.content import is_parts, turns_from_parts
 from studio.data.formats.fields import kind, reasoning_of, system_of
 from studio.data.formats.flags import flags_of, ranges_of
+from studio.data.formats.tool_turns import RESULT_TEXT, declared_tools, match_results, read_written_calls
 from studio.data.roles import CONTENT_KEYS, MESSAGE_COLUMNS, ROLE_KEYS, ROLES, role_order_problem
 from studio.text import tool_calls
 
 KEPT = ("name", "tool_call_id")
 CALLING = frozenset({"function_call", "tool_call", "tool_calls"})  # roles whose content is a call
 THINKING = frozenset({"thought", "thoughts", "thinking", "think", "reasoning", "analysis"})  # roles of the reasoning
-RESULT_TEXT = re.compile(r"\s*<tool_response>\s*(.*?)\s*</tool_response>\s*", re.DOTALL)
 ODD_ARGUMENTS = "The arguments of the call are no JSON object: the model learns to write them so."
 NOTHING: dict[str, Any] = {}
 TURN_MASKS = ("loss_mask", "train_mask", "weights")  # columns with 1 for every turn that is learnt
@@ -78,10 +77,10 @@ def gather(row: Row, report: ReportProblem, role_key: str, content_key: str) -> 
         if wrong[0] in HARD:
             return None
     conversation: dict[str, Any] = {"messages": messages}
-    tools = _tools(row, row[name], report)
-    if tools:
+    if tools := declared_tools(row, row[name], report):
         conversation["tools"] = tools
-    _bare_calls(messages, tools, report, name)
+    read_written_calls(messages, tools, report, name)
+    match_results(messages, report, name)
     return conversation
 
 
@@ -250,50 +249,3 @@ def _extra(turn: dict[str, Any], role: str, report: ReportProblem, where: str) -
         extra["reasoning_content"] = reasoning
     flags = flags_of(turn, role, report, where)
     return None if flags is None else extra | flags
-
-
-def _tools(row: Row, turns: list[Any], report: ReportProblem) -> list[Any]:
-    """The tools a row declares: in a column of their own, or in its system turn. [] for none."""
-    for key in tool_calls.DECLARED:
-        for where, holder in (
-            (key, row),
-            *((f"{n}.{key}", turn) for n, turn in enumerate(turns) if isinstance(turn, dict)),
-        ):
-            if holder.get(key):
-                tools = tool_calls.tools_of(holder[key])
-                if tools is None:
-                    report("odd_tools", where, holder[key])
-                return tools or []
-    return []
-
-
-def _bare_calls(messages: list[dict[str, Any]], tools: list[Any], report: ReportProblem, name: str) -> None:
-    """Calls of the tools in the words of an answer become calls, as the template writes them.
-
-    They are all of the answer, as JSON, or stand at its end in the marks of a model. Marks around anything else are
-    told, and so are calls of tools that are not declared.
-    """
-    names = set(tool_calls.names_of(tools))
-    for n, message in enumerate(messages):
-        if message["role"] != "assistant" or "untrained" in message:
-            continue
-        content, calls = message["content"], None
-        if "tool_calls" not in message and content and (tools or tool_calls.MARK.search(content)):
-            words, calls = tool_calls.split_calls(content, names)
-            if calls:
-                message |= {"content": words, "tool_calls": calls}
-            elif calls is None:
-                reason = "What stands in the marks of a call is no JSON of a call."
-                report("odd_call", f"{name}[{n}]", content, reason)
-        if names and content and "tool_calls" not in message and calls == [] and _is_answered(messages, n):
-            reason = "A tool's result follows, but the turn is no JSON of a call: its words are learnt as they stand."
-            report("odd_call", f"{name}[{n}]", content, reason)
-        for call in message.get("tool_calls", ()) if names else ():
-            if (called := call["function"]["name"]) not in names:
-                reason = f"It calls {called!r}, which is none of the declared tools: {', '.join(sorted(names))[:200]}."
-                report("odd_call", f"{name}[{n}].tool_calls", called, reason)
-
-
-def _is_answered(messages: list[dict[str, Any]], n: int) -> bool:
-    """Whether a tool's result stands behind a turn."""
-    return n + 1 < len(messages) and messages[n + 1]["role"] == "tool"

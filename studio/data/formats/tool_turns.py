@@ -1,0 +1,113 @@
+"""Turns that call tools, and the results that follow: calls written as words, and which result answers which call."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from studio.data.formats import ReportProblem, Row
+from studio.text import tool_calls, written_calls
+
+Message = dict[str, Any]
+RESULT_TEXT = re.compile(r"\s*<tool_response>\s*(.*?)\s*</tool_response>\s*", re.DOTALL)
+RESULTS = re.compile(rf"(?:{RESULT_TEXT.pattern})+", re.DOTALL)
+
+
+def declared_tools(row: Row, turns: list[Any], report: ReportProblem) -> list[Any]:
+    """The tools a row declares: in a column of their own, or in its system turn. [] for none."""
+    for key in tool_calls.DECLARED:
+        for where, holder in (
+            (key, row),
+            *((f"{n}.{key}", turn) for n, turn in enumerate(turns) if isinstance(turn, dict)),
+        ):
+            if holder.get(key):
+                tools = tool_calls.tools_of(holder[key])
+                if tools is None:
+                    report("odd_tools", where, holder[key])
+                return tools or []
+    return []
+
+
+def read_written_calls(messages: list[Message], tools: list[Any], report: ReportProblem, name: str) -> None:
+    """Calls in the words of an answer become calls, as the template writes them; so do results behind them.
+
+    They are all of the answer, as JSON, or stand at its end in the marks of a model. Marks around anything else are
+    told, and so are calls of tools that are not declared. name: of the column, for the reports.
+    """
+    names = set(tool_calls.names_of(tools))
+    for n, message in enumerate(messages):
+        if message["role"] != "assistant" or "untrained" in message:
+            continue
+        content, calls = message["content"], None
+        if "tool_calls" not in message and content and (tools or written_calls.MARK.search(content)):
+            answered = _is_answered(messages, n)
+            words, calls = written_calls.split_calls(content, tools, answered)
+            if calls and (tools or not _is_described(messages, content)):
+                message |= {"content": words, "tool_calls": calls}
+                _read_written_result(messages, n + 1)
+            elif calls is None:
+                reason = "What stands in the marks of a call is no JSON of a call."
+                report("odd_call", f"{name}[{n}]", content, reason)
+            elif names and calls == [] and answered:
+                reason = (
+                    "A tool's result follows, but the turn is no JSON of a call: its words are learnt as they stand."
+                )
+                report("odd_call", f"{name}[{n}]", content, reason)
+        for call in message.get("tool_calls", ()) if names else ():
+            if (called := call["function"]["name"]) not in names:
+                reason = f"It calls {called!r}, which is none of the declared tools: {', '.join(sorted(names))[:200]}."
+                report("odd_call", f"{name}[{n}].tool_calls", called, reason)
+
+
+def _is_answered(messages: list[Message], n: int) -> bool:
+    """Whether a tool's result stands behind a turn."""
+    return n + 1 < len(messages) and (messages[n + 1]["role"] == "tool" or _written_results(messages[n + 1]) != [])
+
+
+def _is_described(messages: list[Message], content: str) -> bool:
+    """Whether the system prompt says in words how calls are written."""
+    mark = written_calls.MARK.search(content)
+    return mark is not None and messages[0]["role"] == "system" and mark[0] in messages[0]["content"]
+
+
+def _written_results(message: Message) -> list[str]:
+    """The results that a user's turn is, as Qwen's templates write them."""
+    if message["role"] != "user" or not RESULTS.fullmatch(message["content"]):
+        return []
+    return RESULT_TEXT.findall(message["content"])
+
+
+def _read_written_result(messages: list[Message], n: int) -> None:
+    """A user's turn that is nothing but results of tools becomes turns of the tool."""
+    if n < len(messages) and (results := _written_results(messages[n])):
+        messages[n : n + 1] = [{"role": "tool", "content": result} for result in results]
+
+
+def match_results(messages: list[Message], report: ReportProblem, name: str) -> None:
+    """Put results in the order of the calls that they answer; a result of no call, and a call without one, are told."""
+    for n, run in _results(messages):
+        calls = messages[n - 1].get("tool_calls") or []
+        wanted = [call["id"] for call in calls if "id" in call]
+        ids = [message.get("tool_call_id") for message in run]
+        if not wanted or len(wanted) < len(calls) or None in ids:
+            continue
+        if len(ids) == len(set(ids)) and sorted(ids) == sorted(wanted):
+            messages[n : n + len(run)] = sorted(run, key=lambda message: wanted.index(message["tool_call_id"]))
+            continue
+        for place, found in enumerate(ids):
+            if found not in wanted:
+                reason = f"The result is of no call before it: those are {', '.join(wanted)[:200]}."
+                report("odd_result", f"{name}[{n + place}].tool_call_id", found, reason)
+            elif found in ids[:place]:
+                report("odd_result", f"{name}[{n + place}].tool_call_id", found, "The call has a result already.")
+        if lacking := [one for one in wanted if one not in ids]:
+            report("odd_result", f"{name}[{n - 1}].tool_calls", lacking, "No result follows for these calls.")
+
+
+def _results(messages: list[Message]) -> Iterator[tuple[int, list[Message]]]:
+    """(index of its first, the results) of each run of tools' turns behind an answer."""
+    for n in range(1, len(messages)):
+        if messages[n]["role"] == "tool" and messages[n - 1]["role"] == "assistant":
+            end = next((m for m in range(n, len(messages)) if messages[m]["role"] != "tool"), len(messages))
+            yield n, messages[n:end]
