@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import importlib.util
 
-from studio import cards
+from studio.base import proved
 from studio.config import RunConfig
 from studio.device import Device
 from studio.errors import OrderError
-from studio.kernels import padded_width
 from studio.model import ModelFacts
 
 RULES = {  # training.KEY -> what it is when the order leaves it alone
@@ -50,25 +49,9 @@ ROUNDING = "adamw_rounding"  # worker/adamw.py
 CPU_TOKENS = 768  # tokens laid end to end at once on a CPU: enough to keep it busy, and its memory small
 CPU_TOKENS_FULL = 1024  # where all weights are trained: each micro-batch casts them, and adds a gradient of each
 ROOMY = 0.5  # share of a CPU's free memory that is left, from which on a run is not probed
-BUSY = 4.0  # times as long as the host starts kernels, a micro-batch is computed on a card
-REACHED = 0.45  # of a card's dense speed, in its best layers
 WINDOWED = ("sliding_window", "attention_window_size", "attention_chunk_size")
 CAPPED = ("attn_logit_softcapping", "attn_logit_softcap")
 CHANGED_SCORES = (*CAPPED, "alibi", "attention_sinks")
-# families whose packed and padded rows were held against transformers' eager attention, row by row
-# (tests/worker/test_families.py)
-PROVED = frozenset(
-    (
-        "llama", "mistral", "ministral", "qwen2", "qwen3", "gemma", "gemma3_text", "phi", "phi3", "gpt_neox", "gpt2",
-        "smollm3", "granite", "olmo", "olmo2", "olmo3", "starcoder2", "cohere", "cohere2", "glm", "glm4", "helium",
-        "seed_oss", "hunyuan_v1_dense", "arcee", "persimmon", "ernie4_5", "apertus", "bitnet", "mixtral",
-        "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "ernie4_5_moe", "phimoe"
-    )
-)  # fmt: skip
-# families whose fused kernels were held against transformers' forward (tests/worker/fused_cases.py)
-FUSED = frozenset(
-    ("llama", "mistral", "ministral", "qwen2", "qwen3", "smollm3", "granite", "gemma", "gemma2", "gemma3_text")
-)
 # other kinds (linear, recurrent, convolution) carry a state from row to row
 PLAIN_LAYERS = {"full_attention", "sliding_attention"}
 
@@ -157,7 +140,7 @@ def fused_kernels(config: RunConfig, facts: ModelFacts, device: Device) -> tuple
         hindrance = f"they are written for NVIDIA cards from Volta on, and this is {device.name}"
     elif not (installed("liger_kernel") and installed("triton")):
         hindrance = "the package liger-kernel is not installed"
-    elif facts.model_type not in FUSED:
+    elif facts.model_type not in proved.FUSED:
         hindrance = f"they are not proved for the family {facts.model_type}"
     elif config.training.compile:
         hindrance = "torch.compile fuses by itself"
@@ -228,7 +211,7 @@ def _why_not_packed(config: RunConfig, facts: ModelFacts, longest: int) -> str:
         return f"{config.method.label} puts virtual tokens before each row"
     if config.training.attention == "eager":
         return "eager attention would form a square over all rows"
-    if facts.model_type not in PROVED:
+    if facts.model_type not in proved.PACKED:
         return f"it is not proved for the family {facts.model_type} that packed rows stay apart"
     if not set(text_config.get("layer_types") or PLAIN_LAYERS) <= PLAIN_LAYERS or any(
         word in facts.model_type for word in ("mamba", "rwkv", "recurrent", "jamba")
@@ -253,7 +236,11 @@ def masked(config: RunConfig, facts: ModelFacts, longest: int) -> bool:
     """Whether padded rows need the mask that transformers makes. A causal mask alone they do not: what fills a row up
     stands behind it, and a kernel that knows it is causal takes no memory for a mask and asks the device nothing.
     """
-    plain = config.training.attention in ("auto", "sdpa") and facts.model_type in PROVED and not config.training.compile
+    plain = (
+        config.training.attention in ("auto", "sdpa")
+        and facts.model_type in proved.PACKED
+        and not config.training.compile
+    )
     return not plain or windowed(facts, longest) or config.method.footprint(facts).prefix > 0
 
 
@@ -281,14 +268,6 @@ def chooses_micro_batch(config: RunConfig, device: Device) -> bool:
         and config.training.micro_batch == "auto"
         and "batch_size" not in config.training.model_fields_set
     )
-
-
-def busy_tokens(facts: ModelFacts, device: Device) -> int:
-    """Tokens of a micro-batch for which a card computes some times as long as the host needs to start the kernels."""
-    card = cards.find(device.name, device.memory)
-    speed = card.speed * cards.share(device.name) if card else device.traits.speed or 0.0
-    seconds = BUSY * device.traits.launch * facts.num_hidden_layers
-    return padded_width(int(seconds * REACHED * speed / (6 * facts.parameters)))
 
 
 def probe(config: RunConfig, device: Device, headroom: float) -> bool:

@@ -24,7 +24,7 @@ from studio.events import KINDS
 from studio.home import write_atomic
 from studio.place import Bundle, Unreachable
 from studio.run import WORKING, Run
-from studio.runs import checkpoints, remote
+from studio.runs import remote, results
 
 RETRY_DELAYS = (1, 2, 5, 10, 20, 30)  # seconds before a lost connection is tried again; the last one stays
 STOP_TIMEOUT = 120.0  # seconds a stop waits for a place that does not answer
@@ -223,7 +223,7 @@ class Follow:
             return
         self.phase("fetching result")
         try:
-            with checkpoints.replacing(self.run.result) as target:
+            with results.replacing(self.run.result) as target:
                 self._retry(lambda: self.place.fetch(self.bundle, target))
                 if not (target / "manifest.json").is_file():
                     raise DeviceError("There is no result there.", "", "place")

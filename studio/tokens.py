@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from studio import model, new_tokens
+from studio.base.tokenizer_files import added_bos
 from studio.data.order import DataOrder
 from studio.errors import ModelError, StudioError, TemplateError, reading_model_file
 from studio.kernels import IGNORE_INDEX
 from studio.rendering import Conversation, Reasoning, Renderer, Span
-from studio.template import Message, Rendered, Template, added_bos, load
+from studio.template import Message, Rendered, Template, load
 
 TrainOn = Literal["assistant", "last", "all"]
 TooLong = Literal["cut", "drop", "split"]

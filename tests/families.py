@@ -6,10 +6,10 @@ Whoever adds a family here adds a test case with it: every test named below is p
 
 from __future__ import annotations
 
-from studio import auto
+from studio.base import proved
 from studio.export import gguf_families
 
-ROWS = auto.PROVED  # packed, and padded without a mask: tests/worker/test_families.py
+ROWS = proved.PACKED  # packed, and padded without a mask: tests/worker/test_families.py
 METHODS = ("llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "gpt2", "gpt_neox")  # tests/methods/test_life.py
 GGUF = tuple(gguf_families.ARCHITECTURES)  # tests/worker/test_gguf_llama_cpp.py
 MERGED = (*METHODS, "gemma2", "gemma3_text", "mixtral")  # tests/worker/test_export.py

@@ -14,9 +14,9 @@ from studio import config, device, model
 from studio.memory.peak import Walk
 from studio.memory.studio_loop import RowStatistics
 from studio.worker import attention, fast_lora
-from studio.worker.batches import collate
 from studio.worker.layer_compile import decoder_layers
 from studio.worker.loss import loss, unwrap
+from studio.worker.packing import collate
 from tests.memory_trace import Count, Unrolled
 from tests.worker.comparing import objective_of
 

@@ -24,8 +24,8 @@ from studio.methods import METHODS
 from studio.worker import attention as attention_of_ours
 from studio.worker import fast_lora
 from studio.worker.activation_checkpointing import FirstLayersOnly
-from studio.worker.batches import collate
 from studio.worker.loss import loss, unwrap
+from studio.worker.packing import collate
 from tests.memory_trace import Count, Unrolled
 
 BATCH, LENGTH, LAYERS, BLOCK = 4, 256, 3, 64

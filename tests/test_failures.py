@@ -290,7 +290,7 @@ def test_a_full_folder_of_temporary_files_is_named(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/dev/full/none"])
-    monkeypatch.setattr("studio.commands.data.formats", lambda *_: tempfile.gettempdir())
+    monkeypatch.setattr("studio.commands.templates.formats", lambda *_: tempfile.gettempdir())
     assert main(["formats"]) == 2
     message, hint = capsys.readouterr().err.strip().splitlines()
     assert "temporary files" in message

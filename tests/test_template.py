@@ -10,6 +10,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from studio import template, template_check
+from studio.base import tokenizer_files
 from studio.errors import TemplateError
 from studio.template import Template
 from studio.tokens import Encoder
@@ -157,7 +158,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", sorted(BROKEN))
 def test_the_gate_catches(name: str, tiny_model: Path) -> None:
-    one = Template("broken", BROKEN[name], template.special_tokens(tiny_model))
+    one = Template("broken", BROKEN[name], tokenizer_files.special_tokens(tiny_model))
     with pytest.raises(TemplateError) as refused:
         template_check.check(Encoder(tiny_model, one, 512), [ONE, TWO])
     assert "broken" in refused.value.message
@@ -175,7 +176,7 @@ SOUND = {**dict.fromkeys(ENDS), "tagged": TAGGED, "untagged": CHATML,
 @pytest.mark.parametrize("name", sorted(SOUND))
 def test_the_gate_lets_sound_ones_pass(name: str, tiny_model: Path) -> None:
     assert len(SOUND) >= 12
-    special = {"eos_token": "<|im_end|>", "bos_token": "<|im_start|>"} | template.special_tokens(tiny_model)
+    special = {"eos_token": "<|im_end|>", "bos_token": "<|im_start|>"} | tokenizer_files.special_tokens(tiny_model)
     one = Template(name, SOUND[name] or template.load(name).text, special)
     template_check.check(Encoder(tiny_model, one, 512), [ONE, SYSTEM, TWO])
 
@@ -211,7 +212,7 @@ def test_where_nothing_ends_an_answer_what_opens_the_next_turn_does() -> None:
 
 
 def test_a_borrowed_end_must_be_a_token(tiny_model: Path, tmp_path: Path) -> None:
-    one = Template("opener", OPENER, template.special_tokens(tiny_model))
+    one = Template("opener", OPENER, tokenizer_files.special_tokens(tiny_model))
     assert (one.stop_strings, trained(one, TWO)) == (["<|user|>", "<|tool|>"], ["Hello.<|user|>", "Yes.<|user|>"])
     with pytest.raises(TemplateError, match="<|user|>.*no token of this model's tokenizer") as refused:
         template_check.check(Encoder(tiny_model, one, 512), [ONE, TWO])
@@ -231,7 +232,7 @@ def test_the_gate_lets_glm_pass(tiny_model: Path, tmp_path: Path) -> None:
     path = next((p for p in _trl() if Path(p).stem == "glm4moe"), None)
     if path is None:
         pytest.skip("trl does not carry this template any more")
-    one = Template("glm4moe", Path(path).read_text(encoding="utf-8"), template.special_tokens(tiny_model))
+    one = Template("glm4moe", Path(path).read_text(encoding="utf-8"), tokenizer_files.special_tokens(tiny_model))
     template_check.check(
         Encoder(with_tokens(tiny_model, tmp_path, "<|user|>", "<|assistant|>", "<|observation|>"), one, 512),
         [ONE, SYSTEM, TWO, CALL],
@@ -244,7 +245,7 @@ def test_the_gate_lets_glm_pass(tiny_model: Path, tmp_path: Path) -> None:
     ids=lambda p: Path(p).stem,
 )
 def test_the_gate_lets_the_templates_of_real_models_pass(path: str, tiny_model: Path) -> None:
-    special = {"eos_token": "<|im_end|>", "bos_token": "<|im_start|>"} | template.special_tokens(tiny_model)
+    special = {"eos_token": "<|im_end|>", "bos_token": "<|im_start|>"} | tokenizer_files.special_tokens(tiny_model)
     template_check.check(Encoder(tiny_model, Template("real", Path(path).read_text(encoding="utf-8"), special)), [ONE])
 
 

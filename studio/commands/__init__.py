@@ -9,9 +9,11 @@ prints that answer for people. Raise StudioError for a refused order (exit 2), F
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
+
+from studio.errors import DataError
 
 RUN = "a run's id, a unique part of it, or last"
 UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
@@ -28,6 +30,34 @@ class Failed(Exception):
 def add_settings(parser: ArgumentParser, about: str = "change the order: --set method.rank=16") -> None:
     """--set KEY=VALUE, any number of times; args.settings has them."""
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help=about)
+
+
+def add_reading_options(parser: ArgumentParser) -> None:
+    """--format, --encoding and --column: how a data file is read."""
+    parser.add_argument("--format", default="auto", metavar="F", help="auto, or one of `formats`")
+    parser.add_argument(
+        "--encoding",
+        default="auto",
+        metavar="E",
+        help="of a text file, such as cp1251; auto stops where it is not sure",
+    )
+    parser.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="PART=COLUMN",
+        help="name a column by hand: --column prompt=frage",
+    )
+
+
+def mapping_of(args: Namespace) -> dict[str, str] | None:
+    """The columns named with --column. Raises DataError for one that is not PART=COLUMN."""
+    columns = {}
+    for given in args.column:
+        part, sign, columns[part] = given.partition("=")
+        if not (part and sign and columns[part]):
+            raise DataError(f"--column {given!r} names no column.", "Write it as --column prompt=frage.", "--column")
+    return columns or None
 
 
 def tell(progress: dict[str, Any]) -> None:

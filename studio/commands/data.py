@@ -1,4 +1,4 @@
-"""inspect, preview, templates, formats: what a file holds, and what of it would be trained on."""
+"""inspect, preview: what a file holds, and what of it would be trained on."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from studio import data, new_tokens, template
 from studio.base import source
+from studio.commands import add_reading_options, mapping_of
 from studio.data import pairs
-from studio.data.formats import formats
 from studio.data.roles import display_text
 from studio.errors import DataError, ModelError
 from studio.kernels import IGNORE_INDEX
@@ -33,8 +33,6 @@ def add(parsers: Any, common: ArgumentParser) -> None:
         "--train-on", choices=("assistant", "last", "all"), default="assistant", help="which tokens are learnt"
     )
     preview.set_defaults(run=row, show=_show_row)
-    parsers.add_parser("templates", parents=[common], help="the chat templates there are").set_defaults(run=templates)
-    parsers.add_parser("formats", parents=[common], help="the data formats there are").set_defaults(run=listed)
 
 
 def _what(parser: ArgumentParser) -> None:
@@ -57,39 +55,9 @@ def _what(parser: ArgumentParser) -> None:
     add_reading_options(parser)
 
 
-def add_reading_options(parser: ArgumentParser) -> None:
-    """--format, --encoding and --column: how a data file is read."""
-    parser.add_argument("--format", default="auto", metavar="F", help="auto, or one of `formats`")
-    parser.add_argument(
-        "--encoding",
-        default="auto",
-        metavar="E",
-        help="of a text file, such as cp1251; auto stops where it is not sure",
-    )
-    parser.add_argument(
-        "--column",
-        action="append",
-        default=[],
-        metavar="PART=COLUMN",
-        help="name a column by hand: --column prompt=frage",
-    )
-
-
 def _read(args: Namespace) -> data.Dataset:
     report = _progress if sys.stderr.isatty() else None
     return data.read(args.file, args.format, mapping_of(args), report=report, encoding=args.encoding)
-
-
-def mapping_of(args: Namespace) -> dict[str, str] | None:
-    """The columns named with --column. Raises DataError for one that is not PART=COLUMN."""
-    return dict(_pair(given) for given in args.column) or None
-
-
-def _pair(given: str) -> tuple[str, str]:
-    part, sign, column = given.partition("=")
-    if not (part and sign and column):
-        raise DataError(f"--column {given!r} names no column.", "Write it as --column prompt=frage.", "--column")
-    return part, column
 
 
 def _fetching(what: str, done: int, total: int) -> None:
@@ -124,15 +92,15 @@ def _encoder(args: Namespace, train_on: str = "assistant") -> Encoder:
 def look(args: Namespace) -> dict[str, Any]:
     """The verdict on a file. tokens is null where no model was named and the starter cannot be had."""
     dataset = _read(args)
+    compared = pairs.describe(dataset)
     answer: dict[str, Any] = {
         "format": dataset.format, "container": dataset.container, "stage": dataset.stage, "rows": dataset.rows,
         "refused": dataset.refused, "reason": dataset.reason, "unsure": dataset.unsure, "columns": dataset.columns,
         "counts": dataset.counts, "problems": [problem.as_dict() for problem in dataset.problems],
+        "stages": learning_from(dataset.examples), "compared": compared, "cautions": pairs.cautions(compared),
+        "unused": dataset.unused, "notes": dataset.notes, "encoding": dataset.encoding,
+        "fingerprint": dataset.fingerprint, "tokens": None, "template": None,
     }  # fmt: skip
-    answer |= {"stages": learning_from(dataset.examples), "compared": (compared := pairs.describe(dataset))}
-    answer |= {"cautions": pairs.cautions(compared)}
-    answer |= {"unused": dataset.unused, "notes": dataset.notes, "encoding": dataset.encoding}
-    answer |= {"fingerprint": dataset.fingerprint, "tokens": None, "template": None}
     try:
         encoder = _encoder(args, _train_on(dataset, "assistant"))
     except ModelError as error:
@@ -206,41 +174,6 @@ def _compared(conversation: dict[str, Any], encoder: Encoder, limit: int) -> dic
     e = encoder.encode(pairs.rejected_side(conversation), whole=True)
     side = {"answer": conversation["rejected"], "text": e.text, "tokens": _tokens(e, limit)}
     return {"rejected": side | {"trained": e.n_trained, "over": e.overflow}}
-
-
-def templates(args: Namespace) -> list[dict[str, Any]]:
-    """Every template with whose format it is and what ends a turn."""
-    listed = []
-    for name in template.names():
-        loaded = template.load(name)
-        reasoning = bool(loaded.reasoning_key)
-        listed.append(
-            {
-                "name": name,
-                "about": loaded.about,
-                "stop": loaded.stop_strings,
-                "shows_tools": loaded.shows_tools,
-                "shows_reasoning": reasoning,
-            }
-        )
-    return listed
-
-
-def listed(args: Namespace) -> list[dict[str, Any]]:
-    """Every format with the columns it knows."""
-    described = []
-    for name, form in formats().items():
-        columns = {part: list(names) for part, names in form.COLUMNS.items()}
-        described.append(
-            {
-                "name": name,
-                "title": form.TITLE,
-                "about": form.ABOUT,
-                "stage": getattr(form, "STAGE", "sft"),
-                "columns": columns,
-            }
-        )
-    return described
 
 
 def _show_look(answer: dict[str, Any]) -> None:

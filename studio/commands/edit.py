@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from studio import data
-from studio.commands.data import add_reading_options, mapping_of
+from studio.commands import add_reading_options, mapping_of
 from studio.data.editing.operations import operation
 from studio.data.editing.record import describe_counts
 from studio.data.editing.rows import rows_of

@@ -6,8 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from studio import scoring
-from studio.commands import tell_count
-from studio.commands.data import mapping_of
+from studio.commands import mapping_of, tell_count
 from studio.run import find
 
 

@@ -9,12 +9,12 @@ from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
-from studio import auto, new_tokens
+from studio import auto, cards, new_tokens
 from studio.base import source
 from studio.config import RunConfig
 from studio.device import Device
 from studio.footprint import Footprint
-from studio.kernels import PAD_TO_MULTIPLE_OF
+from studio.kernels import PAD_TO_MULTIPLE_OF, padded_width
 from studio.memory import ranks, studio_loop
 from studio.memory.architecture import read_architecture
 from studio.memory.overhead import Overhead, overhead
@@ -27,6 +27,8 @@ from studio.methods import AnyMethod
 from studio.model import ByIdentity, ModelFacts
 
 CAUSES = ("weights", "trained", "gradients", "optimizer", "activations", "logits", "workspace", "overhead")
+BUSY = 4.0  # times as long as the host starts kernels, a micro-batch is computed on a card
+REACHED = 0.45  # of a card's dense speed, in its best layers
 
 
 class Peak(NamedTuple):
@@ -147,7 +149,7 @@ def _quickest(walk: Walk) -> tuple[Peak, int]:
     most = ordered if training.checkpointing is not False and walk.config.method.allows_checkpointing else 0
     row = studio_loop.longest_row(walk.config, walk.rows)
     usual, chooses = auto.packed_tokens(walk.config, device, row), auto.chooses_micro_batch(walk.config, device)
-    busy = min(studio_loop.step_tokens(walk.config, walk.rows), max(row, auto.busy_tokens(walk.facts, device)))
+    busy = min(studio_loop.step_tokens(walk.config, walk.rows), max(row, _busy_tokens(walk.facts, device)))
     expected = walk(least)
     if expected.fits:
         return (_with_more_tokens(walk, expected, usual, busy, least) if chooses and busy > usual else expected), least
@@ -215,3 +217,11 @@ def _grown(key: ByIdentity, texts: tuple[str, ...], folder: Path | None) -> Mode
         return facts.grown(facts.rows + len(texts), len(texts))
     added = new_tokens.assign_ids(folder, texts)
     return facts.grown(added.size, len(added.rows))
+
+
+def _busy_tokens(facts: ModelFacts, device: Device) -> int:
+    """Tokens of a micro-batch for which a card computes some times as long as the host needs to start the kernels."""
+    card = cards.find(device.name, device.memory)
+    speed = card.speed * cards.share(device.name) if card else device.traits.speed or 0.0
+    seconds = BUSY * device.traits.launch * facts.num_hidden_layers
+    return padded_width(int(seconds * REACHED * speed / (6 * facts.parameters)))

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import NamedTuple
 
 from studio.footprint import Footprint
 from studio.kernels import SAMPLE_MAX_NEW_TOKENS
 from studio.memory.architecture import Architecture, Layer
 from studio.memory.autograd_tape import FakeTensor, Tape
-from studio.memory.checkpointed import checkpointed
 from studio.memory.head import head_loss
 from studio.memory.layer import decoder_layer
 from studio.memory.operations import Operations
 from studio.memory.ranks import NOTHING, Gathered, buckets
 from studio.memory.states import States
 from studio.memory.training_loop import TrainingLoop
-from studio.model import ByIdentity
+from studio.memory.walks import walks
 
 PROMPT_TOKENS = 160  # of a sample prompt
 PHASES = ("load", "forward", "loss", "backward", "optimizer", "evaluation", "saving")
@@ -47,8 +45,8 @@ def step(
         alone = loop._replace(brake=0)
         brake = alone._replace(batch=1, length=loop.brake, longest_row=loop.brake, last_length=0, labels=None)
         brake = brake._replace(head="full", accumulates=True, evaluates=False, samples=False)
-        walks = [step(architecture, part, footprint, states, whole) for part in (alone, brake)]
-        return max(walks, key=lambda walked: walked.peak)
+        steps = [step(architecture, part, footprint, states, whole) for part in (alone, brake)]
+        return max(steps, key=lambda walked: walked.peak)
     if loop.last_length:
         labels = loop.labels and max(1, loop.labels * loop.last_length // loop.length)
         first = loop._replace(last_length=0, accumulates=False)
@@ -113,7 +111,7 @@ def _forward_backward(ops: Operations) -> int:
     chain: list = [tape.nodes]
     tape.nodes = []
     kept_bytes = 0
-    for layer, count, walk in _plan(architecture.layers, ops.footprint, ops.loop):
+    for layer, count, walk in walks(architecture.layers, ops.footprint, ops.loop):
         stream, used = _block(ops, layer, count, walk, stream, mask, chain)
         kept_bytes = max(kept_bytes, used)
     final = ops.norm(stream, architecture.hidden_size, ops.trains_final_norm)
@@ -147,57 +145,6 @@ def _inputs(ops: Operations) -> list[FakeTensor | None]:
         numel = loop.batch * loop.length * (loop.length + ops.footprint.prefix)
         square = tape.new(numel, loop.hidden_itemsize if loop.attention == "eager" else 1)
     return [tape.new(3 * loop.tokens, 8), tape.new(angles, loop.hidden_itemsize), square]
-
-
-def _plan(
-    layers: tuple[Layer, ...], footprint: Footprint, loop: TrainingLoop
-) -> list[tuple[Layer, int, Callable[..., FakeTensor]]]:
-    """(layer, number of equal layers that it stands for, how it is walked); the first and the last stand alone."""
-    low_rank, bottleneck, scaled = footprint.low_rank, footprint.bottleneck, footprint.scaled
-    added = ByIdentity((low_rank,)), ByIdentity((bottleneck,)), ByIdentity((scaled,))
-    count = len(layers) - loop.kept_layers if loop.checkpointing else 0
-    return _planned(ByIdentity((layers,)), *added, footprint.weights, count)
-
-
-@lru_cache(maxsize=64)
-def _planned(
-    layers: ByIdentity,
-    low_rank: ByIdentity,
-    bottleneck: ByIdentity,
-    scaled: ByIdentity,
-    weights: frozenset[str],
-    checkpointed_layers: int,
-) -> list[tuple[Layer, int, Callable[..., FakeTensor]]]:
-    plan: list[tuple[Layer, int, Callable[..., FakeTensor]]] = []
-    last_shape: tuple | None = None
-    for index, layer in enumerate(layers[0]):
-        walk = checkpointed if index < checkpointed_layers else decoder_layer
-        shape = (
-            index == 0,
-            index == len(layers[0]) - 1,
-            walk,
-            layer.norms,
-            layer.qk_norms,
-            layer.other_numel,
-            tuple(
-                (
-                    linear.role,
-                    linear.in_features,
-                    linear.out_features,
-                    low_rank[0].get(linear.name),
-                    bottleneck[0].get(linear.name),
-                    scaled[0].get(linear.name),
-                    f"{linear.name}.weight" in weights,
-                )
-                for linear in layer.linears
-            ),
-        )
-        if shape == last_shape:
-            plan[-1] = (plan[-1][0], plan[-1][1] + 1, walk)
-        else:
-            plan.append((layer, 1, walk))
-        last_shape = shape
-    return plan
 
 
 def _embedded(ops: Operations) -> FakeTensor:
@@ -273,7 +220,7 @@ def _evaluate(ops: Operations) -> None:
     if loop.evaluates and not loop.writes:
         inputs = _inputs(ops)
         stream = _embedded(ops)
-        for layer, count, _ in _plan(architecture.layers, ops.footprint, loop):
+        for layer, count, _ in walks(architecture.layers, ops.footprint, loop):
             before, copies = stream, ops.copied_bytes
             stream = decoder_layer(ops, layer, stream, inputs[-1])
             tape.delete(before)

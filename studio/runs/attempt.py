@@ -18,7 +18,7 @@ from studio.errors import DeviceError, StudioError
 from studio.events import FULL, Lock, read
 from studio.home import PROJECT
 from studio.run import Run
-from studio.runs import checkpoints, launch, recovery, sequence, stopping
+from studio.runs import checkpoints, launch, recovery, results, sequence, stopping
 from studio.runs.diagnosis import DISK, DISK_LOW, diagnose
 from studio.runs.log import ATTEMPT, Log
 from studio.runs.state import STATE_EVENTS
@@ -100,7 +100,7 @@ class Attempt:
         recovery.tidy(self.run)
         for message in checkpoints.tidy(self.run.checkpoints):
             self.run.append("note", level="warning", text=message, attempt=self.number)
-        checkpoints.tidy_result(self.run.result)
+        results.tidy_result(self.run.result)
         sequence.begin(self.run.checkpoints, self.run.config)
         self.run.take_requests()  # meant for an earlier attempt
 

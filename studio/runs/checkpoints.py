@@ -266,36 +266,3 @@ def versions() -> dict[str, str]:
 
 
 # -- the result
-
-
-@contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """An empty folder that replaces `target` when the block ends; the old result stays until the new is complete."""
-    new, old = target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    try:
-        yield new
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
-    for path in new.rglob("*"):
-        fsync_path(path)
-    crash.point("result.written")
-    if target.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        os.rename(target, old)
-        crash.point("result.aside")
-    os.rename(new, target)
-    fsync_path(target.parent)
-    crash.point("result.renamed")
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def tidy_result(target: Path) -> None:
-    """Clean up after a crash in `replacing`."""
-    old = target.with_name(f".{target.name}.old")
-    if old.exists() and not target.exists():
-        os.rename(old, target)
-    for leftover in (old, target.with_name(f".{target.name}.new")):
-        shutil.rmtree(leftover, ignore_errors=True)

@@ -14,8 +14,8 @@ from typing import Any
 
 import orjson
 
-from studio import model, template
-from studio.base import generation, headers, shards
+from studio import model
+from studio.base import generation, headers, shards, tokenizer_files
 from studio.errors import ModelError
 
 # settings in config.json that change no answer; its end tokens are compared with generation_config.json's
@@ -60,7 +60,7 @@ def difference(record: Mapping[str, Any], base: Path) -> str:
 
 
 def _settings(base: Path) -> dict[str, Any]:
-    special, config = template.special_tokens(base), model.facts(base).config
+    special, config = tokenizer_files.special_tokens(base), model.facts(base).config
     ends = {*generation.end_ids(config), *generation.end_ids(generation.settings(base))}
     return {
         "config": config,

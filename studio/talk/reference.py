@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-from studio import json_text, model, new_tokens, run, template, token_rows
-from studio.base import source
+from studio import json_text, new_tokens, run, template
+from studio.base import source, tokenizer_files
 from studio.base.quantization import Quantization
 from studio.base.report import Report, silent
 from studio.base.source import ModelOrder
@@ -19,7 +17,7 @@ from studio.method import Method
 from studio.methods import of_adapter
 from studio.new_tokens import NO_NEW_TOKENS, AddedTokens
 from studio.runs import checkpoints
-from studio.talk import base_record
+from studio.talk.trust import check_base, check_rows, refuse_unwritten
 from studio.template import Template
 
 BASE = "base"  # the model under the loaded runs; alone: the starter
@@ -98,8 +96,8 @@ def _untuned(name: str, report: Report) -> ModelReference:
         return of_base(source.fetch(ModelOrder(source=run_or_source), report), name)
     base = of_base(_base_folder(parent, _manifest(parent.result), report), name)
     base = replace(base, quantization=parent.config.method.quantized())
-    text = template.model_template(parent.result)
-    if template.model_template(base.base) or not text:
+    text = tokenizer_files.model_template(parent.result)
+    if tokenizer_files.model_template(base.base) or not text:
         return base
     trained = Template("model", text, base.template.special)  # a base without a chat template is asked in the run's
     return replace(base, template=trained, stop=tuple(trained.stop_strings))
@@ -139,9 +137,9 @@ def of_run(parent: run.Run, step: str = "", report: Report = silent, scores: boo
             "model",
         )
     base = _base_folder(parent, manifest, report).resolve()
-    text = template.model_template(parent.result)
+    text = tokenizer_files.model_template(parent.result)
     if text and manifest.get("template"):
-        trained = Template(manifest["template"], text, template.special_tokens(base))
+        trained = Template(manifest["template"], text, tokenizer_files.special_tokens(base))
     else:
         tokenizer = new_tokens.tokenizer_folder(base, config.data.new_tokens)
         trained = template.load(config.data.template, tokenizer)
@@ -180,25 +178,6 @@ def of_run(parent: run.Run, step: str = "", report: Report = silent, scores: boo
     return reference
 
 
-def check_base(parent: run.Run, base: Path, manifest: Mapping[str, Any] = MappingProxyType({})) -> None:
-    """Raise ModelError where the base's weights, settings or tokenizer are no longer those that were trained on."""
-    record = manifest if "base_fingerprint" in manifest else parent.plan()
-    difference = base_record.difference(record, base)
-    if difference == base_record.WEIGHTS:
-        raise ModelError(
-            f"The base under {parent.id} has other weights than when it was trained: {base}.",
-            "Put the weights of then back there (their revision on the Hub, a copy), or train anew on the new ones.",
-            "model",
-        )
-    if difference:
-        raise ModelError(
-            f"The base under {parent.id} would answer otherwise than when it was trained: in {base} differ "
-            f"{difference}.",
-            "Put the files of then back there (their revision on the Hub, a copy), or train anew on the new ones.",
-            "model",
-        )
-
-
 def of_folder(folder: Path, name: str) -> ModelReference:
     """A model folder, a run's folder, or the folder of an exported adapter, whose manifest names the base."""
     if (folder / "config.yaml").is_file() and (folder / "events.jsonl").is_file():
@@ -230,13 +209,15 @@ def _of_adapter(folder: Path, name: str, manifest: dict[str, Any]) -> ModelRefer
         order = {"source": name_of_base, "revision": config.get("revision")}
         base = source.fetch(ModelOrder.model_validate(manifest.get("model") or order))
     base = base.resolve()
-    own = template.load("auto", folder if template.model_template(folder) else base)
+    own = template.load("auto", folder if tokenizer_files.model_template(folder) else base)
     # an adapter that was not exported by the studio: its tokenizer may be larger than the base's
     if not manifest and (folder / "tokenizer.json").is_file():
         manifest = {"own_tokenizer": True}
-        _check_rows(folder, base)
-    own = Template(own.name, own.text, template.special_tokens(folder if manifest.get("own_tokenizer") else base))
-    _refuse_unwritten(folder, config, manifest)
+        check_rows(folder, base)
+    own = Template(
+        own.name, own.text, tokenizer_files.special_tokens(folder if manifest.get("own_tokenizer") else base)
+    )
+    refuse_unwritten(folder, config, manifest)
     method = of_adapter(config, manifest.get("method") or {})
     return ModelReference(
         name,
@@ -249,45 +230,6 @@ def _of_adapter(folder: Path, name: str, manifest: dict[str, Any]) -> ModelRefer
         manifest=manifest,
         quantization=method.quantized(),
     )
-
-
-def _refuse_unwritten(folder: Path, config: dict[str, Any], manifest: dict[str, Any]) -> None:
-    """Raise ModelError for an adapter that writes no text, or whose base peft cannot make again."""
-    scores = (manifest.get("stage") or {}).get("name") == "reward"
-    task = config.get("task_type")
-    if scores or task not in (None, "CAUSAL_LM"):
-        raise ModelError(
-            f"The adapter in {folder} writes no text: it is for {'scores' if scores else task}.",
-            "Give one that was trained as a causal language model (CAUSAL_LM).",
-            "model",
-        )
-    start = str(config.get("init_lora_weights", True)).lower()
-    if start.startswith(("pissa_niter", "loftq", "corda", "lora_ga")):
-        raise ModelError(
-            f"The adapter in {folder} started from {start}, which took parts at random or by its data out of the "
-            "base's weights: what it stands on cannot be made again.",
-            "Save it with peft as a change of the original weights: save_pretrained(…, "
-            "path_initial_model_for_weight_conversion=…).",
-            "model",
-        )
-
-
-def _check_rows(folder: Path, base: Path) -> None:
-    """Raise ModelError where an adapter's tokenizer has tokens for which neither the base nor the adapter has rows."""
-    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    known = model.facts(base).rows
-    ids = [*tokenizer["model"].get("vocab", {}).values(), *(added["id"] for added in tokenizer.get("added_tokens", []))]
-    count = 1 + max(ids, default=-1)
-    rows = token_rows.table_size(folder, known)
-    needed = set(range(known, count))
-    partial = any(needed - set(indices) for indices in token_rows.saved_indices(folder).values())
-    if count > rows or (partial and token_rows.table_rows(folder) is None):
-        raise ModelError(
-            f"The tokenizer of the adapter {folder.name} has {count} tokens, but there are rows for {rows} only: the "
-            "words that were added have none.",
-            "Save the adapter again with its embedding (peft: save_embedding_layers=True).",
-            "model",
-        )
 
 
 def _checkpoint(parent: run.Run, step: str) -> Path:

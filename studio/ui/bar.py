@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import gradio as gr
 
-from studio.ui import aligning, assets, benchmark, doctor, evaluation, exports, influence, judge, live, shares
+from studio.ui import (
+    aligning,
+    assets,
+    benchmark,
+    doctor,
+    evaluation,
+    exports,
+    influence,
+    judge,
+    live,
+    run_details,
+    shares,
+)
 
 READS = (
     live.poll,
-    live.whole_log,
-    live.order,
-    live.differences,
-    live.repairs,
+    run_details.whole_log,
+    run_details.order,
+    run_details.differences,
+    run_details.repairs,
     exports.taken,
     exports.download,
     shares.shares,

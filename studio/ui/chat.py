@@ -57,25 +57,10 @@ def voices(ask: dict[str, Any]) -> Response:
         if row["result"]:
             models.append({"name": row["id"], "label": row["name"], "kind": "run", **same})
         for step in reversed(checkpoints.steps(subfolder("runs") / row["id"] / "checkpoints")):
-            models.append(
-                {
-                    "name": f"{row['id']}@checkpoint-{step}",
-                    "label": f"{row['name']} @ {step}",
-                    "kind": "checkpoint",
-                    **same,
-                }
-            )
-    models.append(
-        {
-            "name": "base",
-            "label": "starter",
-            "base": None,
-            "under": "starter",
-            "kind": "base",
-            "method": None,
-            "created": 0,
-        }
-    )
+            named = {"name": f"{row['id']}@checkpoint-{step}", "label": f"{row['name']} @ {step}"}
+            models.append({**named, "kind": "checkpoint", **same})
+    same = {"base": None, "under": "starter", "method": None, "created": 0}
+    models.append({"name": "base", "label": "starter", "kind": "base", **same})
     return live.json_response({"voices": models, "server": _server(), "prompts": prompts(str(ask.get("name") or ""))})
 
 

@@ -14,16 +14,15 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import orjson
-import yaml
 from starlette.responses import Response
 
-from studio import run, trackers
+from studio import run
 from studio.errors import RunError, StudioError
 from studio.events import latest
-from studio.forecast import duration, remedies
-from studio.home import folder_size, inside, subfolder
+from studio.forecast import duration
+from studio.home import inside, subfolder
 from studio.run import ALIVE, Run
-from studio.runs import checkpoints, compare
+from studio.runs import checkpoints
 from studio.side_job import FolderJob
 from studio.ui import device, log_window, rights, who
 from studio.ui.tail import Tail, Tails
@@ -244,58 +243,6 @@ def side_job_response(
     return json_response({**status, "mark": mark, **news})
 
 
-@rights.read(WATCHER, VISITOR, waits=True)
-def whole_log(ask: dict[str, Any]) -> Response:
-    """All of log.txt as plain text."""
-    try:
-        text = get_run(str(ask.get("id", ""))).log.read_bytes()
-    except (StudioError, FileNotFoundError):
-        text = b""
-    return Response(text, media_type="text/plain; charset=utf-8", headers={"X-Content-Type-Options": "nosniff"})
-
-
-@rights.read(WATCHER, VISITOR)
-def order(ask: dict[str, Any]) -> Response:
-    """A run's order and the checkpoints it has: {order: YAML, plain, checkpoints, dashboard: a command}."""
-    try:
-        run_ = get_run(str(ask.get("id", "")))
-        config = run_.config
-    except StudioError as error:
-        return json_response({"order": "", "error": str(error)})
-    text = config.to_yaml()
-    return json_response(
-        {
-            "order": text,
-            "plain": yaml.safe_load(text),
-            "checkpoints": [_checkpoint(run_, step) for step in checkpoints.steps(run_.checkpoints)],
-            "dashboard": trackers.open_command(config.training.report_to, run_.folder),
-        }
-    )
-
-
-@rights.read(WATCHER, VISITOR)
-def differences(ask: dict[str, Any]) -> Response:
-    """Runs side by side: {settings: [{key, values}], answers: [{prompt, answers}]}, values in the order of the runs."""
-    found = []
-    for name in [str(item) for item in (ask.get("ids") or [])[:8]]:
-        try:
-            found.append(get_run(name))
-        except StudioError:
-            continue
-    return json_response(
-        {"settings": compare.differing(found), "answers": compare.answers([tails.of(run_).digest() for run_ in found])}
-    )
-
-
-@rights.read(WATCHER, VISITOR, waits=True)
-def repairs(ask: dict[str, Any]) -> Response:
-    """After an out-of-memory: what would help, with the predicted saving of each (studio/forecast/remedies.py)."""
-    try:
-        return json_response({"repairs": remedies.repairs(get_run(str(ask.get("id", ""))))[:6]})
-    except StudioError as error:
-        return json_response({"repairs": [], "error": str(error)})
-
-
 def json_response(answer: dict[str, Any]) -> Response:
     """An answer as a response of its own, made once by orjson; of what it refuses (numbers beyond 64 bits, half
     surrogates) by the json module, with null for NaN as orjson has it.
@@ -306,13 +253,3 @@ def json_response(answer: dict[str, Any]) -> Response:
         plain = json.dumps(answer, default=lambda value: value.tolist())
         body = json.dumps(json.loads(plain, parse_constant=lambda _: None)).encode()
     return Response(body, media_type="application/json")
-
-
-def _checkpoint(run_: Run, step: int) -> dict[str, Any]:
-    folder = run_.checkpoints / f"checkpoint-{step}"
-    return {
-        "step": step,
-        "faults": checkpoints.faults(folder),
-        "at": folder.stat().st_mtime,
-        "bytes": folder_size(folder),
-    }

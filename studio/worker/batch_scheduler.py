@@ -144,7 +144,7 @@ class BatchScheduler(threading.Thread):
         deliver({"done": self.names})
 
     def _begin(self, pending: PendingAnswer) -> None:
-        from studio.worker.generate import Sampling
+        from studio.worker.sampling import Sampling
 
         try:
             if pending.name not in self._models.by_name:

@@ -24,8 +24,8 @@ from studio import auto, config, model
 from studio.device import cores, devices
 from studio.forecast import duration
 from studio.worker import attention, fast_lora
-from studio.worker.batches import collate
 from studio.worker.loss import loss
+from studio.worker.packing import collate
 
 CPU_SHAPE = {
     "model_type": "llama",

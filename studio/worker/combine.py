@@ -22,7 +22,7 @@ from studio.export import hf_files
 from studio.home import folder_size, write_atomic
 from studio.kernels import IGNORE_INDEX
 from studio.run import Run, find
-from studio.runs import checkpoints
+from studio.runs import results
 from studio.talk import base_record
 from studio.talk.reference import ModelReference
 from studio.tokens import Encoder
@@ -234,7 +234,7 @@ def _save(run: Run, config: Any, joined: Any, parents: list[ModelReference], tab
     first, base = parents[0], parents[0].base
     special_answers = {token for parent in parents for token in parent.manifest.get("special_answers") or ()}
     joined.set_adapter("default")
-    with checkpoints.replacing(run.result) as result:
+    with results.replacing(run.result) as result:
         config.method.save_result(joined, result)
         hf_files.copy_tokenizer(base, result, first.template.text)
         tokenizer_class.correct(result)

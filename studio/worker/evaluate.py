@@ -22,10 +22,11 @@ from studio.talk.reference import ModelReference, resolve
 from studio.tokens import Encoded, Encoder
 from studio.worker import memory
 from studio.worker.forgetting import AfterTraining
-from studio.worker.generate import Answer, Batch, Sampling
+from studio.worker.generate import Answer, Batch
 from studio.worker.lines import emit, run_on_order
 from studio.worker.loaded import LoadedModel, LoadedModels
 from studio.worker.loss import has_plain_linear_head, loss
+from studio.worker.sampling import Sampling
 
 MOST_AT_ONCE = {"cpu": 16}  # answers; elsewhere 64
 USED_SHARE = 0.5  # of the free memory, for the caches of answers

@@ -25,9 +25,9 @@ from studio.general.verdict import advice, judge
 from studio.kernels import IGNORE_INDEX, LOGIT_CHUNK_BYTES
 from studio.tokens import Encoder
 from studio.worker import distributed, sharding
-from studio.worker.batches import Row, collate
 from studio.worker.loss import target_indices, unwrap
 from studio.worker.memory import is_out_of_memory
+from studio.worker.packing import Row, collate
 
 TOP = 64  # tokens of the base's distribution that are kept at every position
 MAX_LENGTH = 256  # tokens of an item; the rest is cut

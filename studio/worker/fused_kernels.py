@@ -1,6 +1,6 @@
 """liger-kernel's Triton kernels (arXiv 2410.10989) in a model's norms, rotary positions and gated feed-forwards.
 
-Instances are changed, no class and no module of transformers. Which families: auto.FUSED; each is compared with what
+Instances are changed, no class and no module of transformers. Which families: proved.FUSED; each is compared with what
 transformers computes under Triton's interpreter (tests/worker/test_fused_kernels.py).
 """
 
@@ -18,7 +18,7 @@ ROTARY = "apply_rotary_pos_emb"  # as transformers' modeling files call it
 
 
 def fuse(base: Any) -> None:
-    """Set the fused forwards on the modules of a base model of a family in auto.FUSED."""
+    """Set the fused forwards on the modules of a base model of a family in proved.FUSED."""
     from liger_kernel.ops import LigerGELUMulFunction, LigerSiLUMulFunction
     from liger_kernel.transformers.rope import liger_rotary_pos_emb
 

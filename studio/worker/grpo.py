@@ -24,9 +24,9 @@ from studio.reward import Scorer
 from studio.rewards import labels
 from studio.stages.grpo import GRPO
 from studio.tokens import Encoder
-from studio.worker.batches import MicroBatch, Row, collate, group_rows
 from studio.worker.log_probs import log_probs
 from studio.worker.loss import target_indices
+from studio.worker.packing import MicroBatch, Row, collate, group_rows
 from studio.worker.preference import Objective
 from studio.worker.rollout_metrics import RolloutMetrics
 from studio.worker.rollouts import Ends, Rollout, Writer, as_row, context_length, tensor_of

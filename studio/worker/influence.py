@@ -28,10 +28,10 @@ from studio.tokens import Encoded, Encoder
 from studio.worker import memory
 from studio.worker.bottleneck import BottleneckLayer
 from studio.worker.evaluate import answered
-from studio.worker.generate import Sampling
 from studio.worker.lines import emit, run_on_order
 from studio.worker.loaded import LoadedModel, LoadedModels
 from studio.worker.loss import has_plain_linear_head, loss
+from studio.worker.sampling import Sampling
 
 KEPT_EVERY = 25  # rows: how often it is written down up to where the kept gradients are whole
 LONGEST_ANSWER = 256  # tokens

@@ -22,7 +22,6 @@ from studio.errors import OrderError
 from studio.kernels import IGNORE_INDEX
 from studio.talk.stopping import end_token_ids
 from studio.tokens import Encoder
-from studio.worker.batches import Row
 from studio.worker.forgetting import (
     Target,
     as_base,
@@ -35,6 +34,7 @@ from studio.worker.forgetting import (
     target_log_probs,
 )
 from studio.worker.loss import unwrap
+from studio.worker.packing import Row
 
 ANSWER_TOKENS = 64  # most new tokens of a replayed answer
 TEXT_PROMPT = 8  # first tokens of a plain text that the base continues

@@ -25,7 +25,8 @@ from studio.template import THINKING
 from studio.text import written_calls
 from studio.tokens import Encoder
 from studio.worker import memory, torch_devices
-from studio.worker.generate import Answer, Batch, IncrementalText, Sampling
+from studio.worker.generate import Answer, Batch
+from studio.worker.sampling import IncrementalText, Sampling
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from studio.worker.loss import Head, at_head, head_gradients, head_losses, target_indices, without_labels
+from studio.worker.head import Head, head_gradients, head_losses
+from studio.worker.loss import at_head, target_indices, without_labels
 
 
 def log_probs(

@@ -19,9 +19,10 @@ from studio.auto import CAPPED
 from studio.errors import ModelError, StudioError
 from studio.resolve import Resolved
 from studio.worker import distributed, sharding
-from studio.worker.batches import MicroBatchCollator, Row, collate
+from studio.worker.batches import MicroBatchCollator
 from studio.worker.loss import loss, unwrap
 from studio.worker.memory import is_out_of_memory
+from studio.worker.packing import Row, collate
 from studio.worker.side_effects import without_side_effects
 
 LENGTHS = (31, 48)  # tokens of the rows compared, unlike each other so that padding shows

@@ -20,8 +20,8 @@ from studio.contest import FOLDER
 from studio.data.mixing import shuffled
 from studio.errors import StudioError
 from studio.run import Run
-from studio.worker.batches import Row, collate, count_target_tokens
 from studio.worker.loss import loss
+from studio.worker.packing import Row, collate, count_target_tokens
 from studio.worker.race import Contestant, RaceRun
 from studio.worker.report import Report
 from studio.worker.trainer import BOOKKEEPING

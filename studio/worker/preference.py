@@ -17,8 +17,8 @@ import torch
 from studio.kernels import IGNORE_INDEX
 from studio.stage import Answers, Stage
 from studio.worker import distributed, reward_head
-from studio.worker.batches import Layout, MicroBatch, Row, collate, group_rows, sequences_of
 from studio.worker.log_probs import log_probs, sums_by_sequence
+from studio.worker.packing import Layout, MicroBatch, Row, collate, group_rows, sequences_of
 from studio.worker.samples import untouched
 
 

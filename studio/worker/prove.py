@@ -19,10 +19,10 @@ from studio.kernels import IGNORE_INDEX
 from studio.talk import room
 from studio.talk.reference import ModelReference, of_folder, resolve
 from studio.worker import llama_cpp
-from studio.worker.generate import Sampling
 from studio.worker.lines import answer_order
 from studio.worker.loaded import LoadedModel, LoadedModels
 from studio.worker.merge import base_dtype, rounded, still_tied, untied, weights
+from studio.worker.sampling import Sampling
 
 BATCH_SIZE = 20  # answers that transformers generates in one batch
 # rope types for which the longest row changes the others: one answer at a time

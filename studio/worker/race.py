@@ -28,7 +28,7 @@ from studio.resolve import resolve
 from studio.run import Run
 from studio.runs import checkpoints, sequence
 from studio.talk import base_record
-from studio.talk.reference import check_base
+from studio.talk.trust import check_base
 from studio.tokens import Encoder
 from studio.worker import base_model, keep_general, loss_check, memory, probe, torch_devices, train
 from studio.worker.loaded import share_weights

@@ -11,7 +11,7 @@ from studio.config import RunConfig
 from studio.export import hf_files
 from studio.home import write_atomic
 from studio.run import Run
-from studio.runs import checkpoints
+from studio.runs import results
 from studio.talk import base_record
 from studio.talk.stopping import end_token_ids
 from studio.tokens import Encoder
@@ -36,7 +36,7 @@ def save_result(
         report.forgetting(step, final=True)
     full_model = sharding.gather_full_model(trainer)
     if distributed.is_main():
-        with checkpoints.replacing(run.result) as folder:
+        with results.replacing(run.result) as folder:
             _write(folder, full_model, config, encoder, base)
             manifest = _manifest(config, encoder, base) | {
                 "step": step,

@@ -16,8 +16,9 @@ from studio.stages.grpo import GRPO
 from studio.talk.stopping import end_token_ids
 from studio.template import THINKING
 from studio.tokens import Encoder
-from studio.worker.batches import Row
-from studio.worker.generate import Answer, Batch, IncrementalText, Sampling
+from studio.worker.generate import Answer, Batch
+from studio.worker.packing import Row
+from studio.worker.sampling import IncrementalText, Sampling
 
 
 @dataclass

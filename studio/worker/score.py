@@ -16,9 +16,9 @@ from studio.evaluation.questions import Question
 from studio.talk.reference import of_run
 from studio.tokens import Encoded
 from studio.worker import reward_head
-from studio.worker.batches import collate
 from studio.worker.lines import answer_order
 from studio.worker.loaded import LoadedModels
+from studio.worker.packing import collate
 
 BATCH = 8  # sequences at once, of about the same length
 

@@ -27,7 +27,7 @@ from studio.resolve import Resolved, resolve
 from studio.run import Run
 from studio.runs import checkpoints
 from studio.talk import base_record
-from studio.talk.reference import check_base
+from studio.talk.trust import check_base
 from studio.tokens import Encoder
 from studio.worker import (
     activation_checkpointing,
@@ -46,9 +46,10 @@ from studio.worker import (
     torch_devices,
 )
 from studio.worker.arguments import arguments_of
-from studio.worker.batches import Layout, packing_statistics
+from studio.worker.batches import packing_statistics
 from studio.worker.grpo import GroupObjective
 from studio.worker.loss import unwrap
+from studio.worker.packing import Layout
 from studio.worker.report import Report
 from studio.worker.result import ROWS_LOOKED_AT, save_result
 from studio.worker.samples import Samples

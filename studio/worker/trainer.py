@@ -20,10 +20,11 @@ from transformers.trainer_utils import EvalLoopOutput
 from studio.config import RunConfig
 from studio.resolve import Resolved
 from studio.worker import fast_lora, schedule, sharding
-from studio.worker.batches import EffectiveBatchSampler, EvalBatches, Layout, MicroBatchCollator, StepLoader
+from studio.worker.batches import EffectiveBatchSampler, EvalBatches, MicroBatchCollator, StepLoader
 from studio.worker.checkpointing import CheckpointedTrainer
 from studio.worker.grpo import GroupObjective, collate_prompts
 from studio.worker.loss import loss
+from studio.worker.packing import Layout
 from studio.worker.preference import Metrics, Objective
 from studio.worker.report import Report
 

@@ -24,8 +24,8 @@ from torch.utils._pytree import tree_leaves
 from studio import config
 from studio.methods.lora import LoRA
 from studio.worker import attention, distributed, fast_lora, fused_kernels
-from studio.worker.batches import collate
 from studio.worker.loss import loss
+from studio.worker.packing import collate
 from tests import pretended, tiny
 
 TOKENS = 256

@@ -24,8 +24,9 @@ from studio.base import source
 from studio.config import RunConfig
 from studio.run import Run
 from studio.tokens import Encoder
-from studio.worker.batches import EffectiveBatchSampler, collate, count_target_tokens
+from studio.worker.batches import EffectiveBatchSampler
 from studio.worker.loss import loss
+from studio.worker.packing import collate, count_target_tokens
 
 
 class Watch(TrainerCallback):

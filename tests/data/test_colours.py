@@ -18,7 +18,8 @@ from studio.kernels import IGNORE_INDEX
 from studio.template import Template
 from studio.tokens import Encoder
 from studio.ui import data_rows, measure
-from studio.worker.batches import EffectiveBatchSampler, Layout, MicroBatchCollator, StepLoader
+from studio.worker.batches import EffectiveBatchSampler, MicroBatchCollator, StepLoader
+from studio.worker.packing import Layout
 from tests.data.fixtures import FIXTURES, MESSAGES, TOOLS, as_lines
 
 EFFECTIVE = 2  # rows of an optimizer step

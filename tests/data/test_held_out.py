@@ -79,7 +79,8 @@ def test_fifty_thousand_held_out_rows_are_divided_in_no_time() -> None:
     """Into the same pieces as looking at every piece for every row would; they are kept for the next evaluation."""
     import time
 
-    from studio.worker.batches import EvalBatches, Layout, group_rows
+    from studio.worker.batches import EvalBatches
+    from studio.worker.packing import Layout, group_rows
 
     lengths = np.random.default_rng(1).integers(60, 500, 50_000)
     rows = [{"input_ids": range(int(size)), "labels": range(int(size))} for size in lengths]

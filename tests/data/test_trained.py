@@ -12,6 +12,7 @@ import pytest
 from tokenizers import Tokenizer, processors
 
 from studio import data, template, template_check
+from studio.base import tokenizer_files
 from studio.commands import runs
 from studio.data import DataOrder
 from studio.data.record import changes
@@ -101,7 +102,7 @@ LOST = {
 def test_a_call_that_is_not_trained_refuses_its_row(case: str, tiny_model: Path) -> None:
     source, messages = LOST[case]
     with pytest.raises(TemplateError, match="leaves out the calls of tools"):
-        Encoder(tiny_model, Template("own", source, template.special_tokens(tiny_model))).encode(
+        Encoder(tiny_model, Template("own", source, tokenizer_files.special_tokens(tiny_model))).encode(
             {"messages": messages, "tools": TOOLS}
         )
 
@@ -128,7 +129,7 @@ def test_a_call_is_trained_with_its_arguments_however_they_are_given(
             + "</c>{% endfor %}"
         )
         source = DROPS.replace("{{ m.content }}", written)
-        encoder = Encoder(tiny_model, Template("own", source, template.special_tokens(tiny_model)))
+        encoder = Encoder(tiny_model, Template("own", source, tokenizer_files.special_tokens(tiny_model)))
     else:
         encoder = encoder_of(tiny_model, kind)
     said = trained(encoder, {"messages": [ASK, answer("", call(arguments)), SUN, answer("Sunny.")], "tools": TOOLS})
@@ -308,7 +309,7 @@ def test_no_empty_block_of_a_models_own_template_is_trained(name: str, tiny_mode
     if not source.is_file():
         pytest.skip("trl does not carry this template any more")
     encoder = Encoder(
-        tiny_model, Template("model", source.read_text(encoding="utf-8"), template.special_tokens(tiny_model))
+        tiny_model, Template("model", source.read_text(encoding="utf-8"), tokenizer_files.special_tokens(tiny_model))
     )
     assert trained(encoder, PLAIN).startswith("Four.")
     assert trained(encoder, THOUGHT).lstrip().removeprefix("<think>").lstrip().startswith("Two and two.")
@@ -331,7 +332,7 @@ def test_reasoning_of_earlier_turns(tiny_model: Path) -> None:
     """As Qwen 3's own template drops it: told, and refused where it is to be kept."""
     trl = pytest.importorskip("trl")
     source = Path(trl.__file__).parent / "chat_templates" / "qwen3.jinja"
-    own = Template("model", source.read_text(encoding="utf-8"), template.special_tokens(tiny_model))
+    own = Template("model", source.read_text(encoding="utf-8"), tokenizer_files.special_tokens(tiny_model))
     assert Encoder(tiny_model, own).encode(THOUGHT).left_out == ()
     assert Encoder(tiny_model, own).encode(THOUGHT * 2).left_out == ("reasoning_dropped",)
     with pytest.raises(TemplateError, match="reasoning of answer 1"):

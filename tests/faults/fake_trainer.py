@@ -24,7 +24,7 @@ from typing import Any
 
 from studio.home import write_atomic
 from studio.run import Run
-from studio.runs import checkpoints
+from studio.runs import checkpoints, results
 
 ORDERED: dict[str, Any] = {
     "steps": 12,
@@ -146,7 +146,7 @@ class Trainer:
             self.say("end", state="stopped", cause="Stopped and discarded as asked.")
             return
         self.phase("saving")
-        with checkpoints.replacing(self.run.result) as folder:
+        with results.replacing(self.run.result) as folder:
             (folder / "model.bin").write_text(self.weights)
             if ORDERED["result"]:
                 (folder / "padding.bin").write_bytes(os.urandom(ORDERED["result"]))

@@ -16,7 +16,7 @@ import pytest
 from studio.config import build
 from studio.errors import RunError
 from studio.home import PROJECT
-from studio.runs import checkpoints, sequence
+from studio.runs import checkpoints, results, sequence
 
 FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "inner/extra.txt")
 
@@ -174,10 +174,10 @@ def test_killed_while_saving_the_same_step_again(tmp_path: Path, point: str) -> 
 def test_replacing_a_result(tmp_path: Path) -> None:
     target = tmp_path / "model"
     for text in ("one", "two"):
-        with checkpoints.replacing(target) as folder:
+        with results.replacing(target) as folder:
             (folder / "weights").write_text(text)
         assert (target / "weights").read_text() == text
-    with pytest.raises(ValueError, match="no"), checkpoints.replacing(target) as folder:
+    with pytest.raises(ValueError, match="no"), results.replacing(target) as folder:
         raise ValueError("no")
     assert names(tmp_path) == ["model"]
 
@@ -188,8 +188,8 @@ def test_killed_while_replacing(tmp_path: Path, point: str) -> None:
     target.mkdir()
     (target / "weights").write_text("old")
     code = (
-        "from pathlib import Path; from studio.runs import checkpoints\nwith "
-        f"checkpoints.replacing(Path({str(target)!r})) as folder:\n"
+        "from pathlib import Path; from studio.runs import results\nwith "
+        f"results.replacing(Path({str(target)!r})) as folder:\n"
         "    (folder / 'weights').write_text('new')"
     )
     assert (
@@ -198,7 +198,7 @@ def test_killed_while_replacing(tmp_path: Path, point: str) -> None:
         ).returncode
         == -signal.SIGKILL
     )
-    checkpoints.tidy_result(target)
+    results.tidy_result(target)
     assert (target / "weights").read_text() == ("new" if point == "result.renamed" else "old")
     assert names(tmp_path) == ["model"]
 

@@ -12,7 +12,7 @@ import pytest
 
 from studio import events, run
 from studio.home import subfolder
-from studio.ui import live, log_window, who
+from studio.ui import live, log_window, run_details, who
 from studio.ui.tail import COLUMNS, Tail
 from tests.ui.fakes import FakeRun
 
@@ -222,8 +222,8 @@ def test_no_other_folder_is_read(name: str, home: Path) -> None:
     (home / "runs" / ".hidden").mkdir()
     (home / "runs" / ".hidden" / "config.yaml").write_text("data: {train: x}")
     assert "gone" in asked(run={"id": name})["run"]
-    assert live.whole_log({"id": name}).body == b""
-    assert orjson.loads(live.order({"id": name}).body)["order"] == ""
+    assert run_details.whole_log({"id": name}).body == b""
+    assert orjson.loads(run_details.order({"id": name}).body)["order"] == ""
 
 
 def test_log_by_offset() -> None:
@@ -238,7 +238,7 @@ def test_log_by_offset() -> None:
     then = asked(run={"id": NAME, "log": ask})["run"]["log"]
     assert then["text"] == "three\n"
     assert not then["fresh"]
-    assert live.whole_log({"id": NAME}).body.endswith(b"half a li")
+    assert run_details.whole_log({"id": NAME}).body.endswith(b"half a li")
 
 
 def test_a_long_log_begins_near_its_end_and_a_replaced_one_anew() -> None:
@@ -259,10 +259,10 @@ def test_a_long_log_begins_near_its_end_and_a_replaced_one_anew() -> None:
 def test_order_and_differences() -> None:
     FakeRun(NAME, seed=1)
     FakeRun("2026-11-22-1300-other", method="full", seed=1)
-    told = orjson.loads(live.order({"id": NAME}).body)
+    told = orjson.loads(run_details.order({"id": NAME}).body)
     assert "rank: 16" in told["order"]
     assert told["plain"]["method"]["rank"] == 16
-    rows = orjson.loads(live.differences({"ids": [NAME, "2026-11-22-1300-other", "../x"]}).body)["settings"]
+    rows = orjson.loads(run_details.differences({"ids": [NAME, "2026-11-22-1300-other", "../x"]}).body)["settings"]
     settings = {row["key"]: row["values"] for row in rows}
     assert settings["method.name"] == ["lora", "full"]
     assert "training.seed" not in settings

@@ -13,8 +13,9 @@ import torch
 from studio import data, template
 from studio.data import DataOrder
 from studio.tokens import Encoder
-from studio.worker.batches import Layout, MicroBatchCollator
+from studio.worker.batches import MicroBatchCollator
 from studio.worker.grpo import GroupObjective
+from studio.worker.packing import Layout
 from studio.worker.preference import Objective, PreferenceRows
 from studio.worker.trainer import BOOKKEEPING
 

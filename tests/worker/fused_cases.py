@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from studio import auto
+from studio.base import proved
 from studio.worker import fused_kernels
 
 SHAPE = {
@@ -46,7 +46,7 @@ def _what_the_interpreter_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interpreter, "_implicit_cvt", converted)
 
 
-@pytest.mark.parametrize("family", sorted(auto.FUSED))
+@pytest.mark.parametrize("family", sorted(proved.FUSED))
 def test_fused_forward_and_backward_are_those_of_transformers(family: str) -> None:
     """Loss and gradients in float32, of two packed rows and of a padded batch."""
     torch.manual_seed(0)

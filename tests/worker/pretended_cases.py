@@ -22,8 +22,9 @@ from studio.method import Method
 from studio.methods import METHODS
 from studio.resolve import Resolved, resolve
 from studio.worker import attention, base_model, distributed, fast_lora
-from studio.worker.batches import Layout, MicroBatchCollator
+from studio.worker.batches import MicroBatchCollator
 from studio.worker.grpo import GroupObjective
+from studio.worker.packing import Layout
 from studio.worker.preference import Objective
 from studio.worker.trainer import StudioTrainer
 from tests import pretended, tiny

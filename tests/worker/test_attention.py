@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from studio.worker import attention
-from studio.worker.batches import collate
+from studio.worker.packing import collate
 
 attention.register()
 LENGTHS = (5, 33, 17)

@@ -11,14 +11,12 @@ from hypothesis import strategies as st
 from studio.kernels import PAD_TO_MULTIPLE_OF
 from studio.worker.batches import (
     EffectiveBatchSampler,
-    Layout,
     MicroBatchCollator,
     StepLoader,
-    count_target_tokens,
-    group_rows,
     packing_statistics,
     split_rows_over_ranks,
 )
+from studio.worker.packing import Layout, count_target_tokens, group_rows
 
 LENGTHS = st.lists(st.integers(2, 300), min_size=1, max_size=40)
 

@@ -22,8 +22,9 @@ from studio.runs import claim, evaluations
 from studio.talk.reference import resolve
 from studio.tokens import Encoder
 from studio.worker import evaluate as worker
-from studio.worker.generate import Batch, Sampling
+from studio.worker.generate import Batch
 from studio.worker.loaded import LoadedModels
+from studio.worker.sampling import Sampling
 from tests.worker.carrying import carry, order, rows
 
 pytestmark = pytest.mark.usefixtures("home")

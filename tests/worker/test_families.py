@@ -14,7 +14,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from studio.worker import attention
-from studio.worker.batches import collate
+from studio.worker.packing import collate
 from tests import families
 
 attention.register()

@@ -11,8 +11,9 @@ from studio.errors import ModelError
 from studio.methods import METHODS
 from studio.talk.reference import of_base, resolve
 from studio.tokens import Encoder
-from studio.worker.generate import Answer, IncrementalText, Sampling, choose
+from studio.worker.generate import Answer
 from studio.worker.loaded import LoadedModel, LoadedModels, share_weights
+from studio.worker.sampling import IncrementalText, Sampling, choose
 
 QUESTIONS = [
     "What is the capital of France?",

@@ -20,9 +20,10 @@ from studio.methods import METHODS
 from studio.run import Run, create, summary
 from studio.stages.grpo import GRPO
 from studio.tokens import Encoder
-from studio.worker.generate import Answer, Batch, IncrementalText, Sampling
+from studio.worker.generate import Answer, Batch
 from studio.worker.grpo import GroupObjective
 from studio.worker.rollouts import Ends, Writer
+from studio.worker.sampling import IncrementalText, Sampling
 from tests.worker.comparing import LAYOUTS, QUICK, encoded, objective_of
 
 ROWS = [{"prompt": f"Say the number {n}", "completion": f"It is {n}."} for n in range(12)]

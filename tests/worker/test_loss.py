@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM
 from studio import kernels
 from studio.methods import METHODS
 from studio.worker import loss as losses
-from studio.worker.batches import collate
-from studio.worker.loss import Head, HeadLoss, LogitTransform, loss
+from studio.worker.head import Head, HeadLoss, LogitTransform
+from studio.worker.loss import loss
+from studio.worker.packing import collate
 from tests.methods import architectures
 
 

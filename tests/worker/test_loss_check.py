@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from studio import auto
+from studio.base import proved
 from studio.worker import attention
 from tests.methods import architectures
 from tests.worker.carrying import carry, evals, order, rows, steps
@@ -74,7 +74,7 @@ def test_a_family_that_does_not_pack_is_padded_even_where_the_list_says_otherwis
     folder = architecture(kind)
     alone = carry(order(folder, data, *ALONE, "training.loss=full"))
     assert alone[-1]["state"] == "finished"
-    monkeypatch.setattr(auto, "PROVED", auto.PROVED | {kind})
+    monkeypatch.setattr(proved, "PACKED", proved.PACKED | {kind})
     events = carry(order(folder, data, *FIXED))
     assert events[-1]["state"] == "finished"
     assert [warned(alone), warned(events)] == [False, True]

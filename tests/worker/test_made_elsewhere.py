@@ -24,8 +24,8 @@ from studio.methods import METHODS
 from studio.model import facts
 from studio.talk.reference import resolve
 from studio.worker.export import merged
-from studio.worker.generate import Sampling, choose
 from studio.worker.loaded import LoadedModels
+from studio.worker.sampling import Sampling, choose
 from tests.methods import architectures
 from tests.worker.carrying import carry, order, rows
 from tests.worker.test_export import logits, trained

@@ -22,11 +22,11 @@ from studio.talk.reference import resolve
 from studio.tokens import Encoder
 from studio.ui.words import translate
 from studio.worker import combine, gguf_file
-from studio.worker.batches import collate
 from studio.worker.export import merged
 from studio.worker.llama_cpp import readers
 from studio.worker.loaded import LoadedModels
 from studio.worker.loss import loss
+from studio.worker.packing import collate
 from studio.worker.prove import answers
 from studio.worker.train import main
 from tests import tiny

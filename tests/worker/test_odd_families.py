@@ -20,8 +20,8 @@ from studio.errors import OrderError
 from studio.methods import METHODS
 from studio.talk.reference import resolve
 from studio.worker.export import merged
-from studio.worker.generate import Sampling
 from studio.worker.loaded import LoadedModels
+from studio.worker.sampling import Sampling
 from tests import tiny
 from tests.methods.architectures import GROUPED
 from tests.worker.test_export import logits, trained

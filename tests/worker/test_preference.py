@@ -22,8 +22,8 @@ from studio.run import Run, create, summary
 from studio.stages import STAGES
 from studio.stages.dpo import DPO
 from studio.worker import reward_head
+from studio.worker.head import Head, LogitTransform
 from studio.worker.log_probs import HeadLogProbs
-from studio.worker.loss import Head, LogitTransform
 from studio.worker.preference import PreferenceRows
 from tests.worker.comparing import LAYOUTS, PAIRS, QUICK, VERDICTS, encoded, loss_of, objective_of
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from studio import data, template
+from studio.base import tokenizer_files
 from studio.kernels import IGNORE_INDEX
 from studio.talk import chats
 from studio.template import Template
@@ -127,7 +128,7 @@ def test_tools_and_what_they_gave(
     file = tmp_path / "rows.json"
     file.write_text(json.dumps([{"messages": CALL, **({"tools": tools} if tools else {})}]))
     row = data.read(str(file)).conversations[0]
-    encoder = Encoder(tiny_model, Template("calling", CALLING, template.special_tokens(tiny_model)))
+    encoder = Encoder(tiny_model, Template("calling", CALLING, tokenizer_files.special_tokens(tiny_model)))
     sent = [
         {**message, "content": message["content"] or None} for message in CALL[: (1, 3)[turn]]
     ]  # a client sends no text beside a call

@@ -361,8 +361,8 @@ def test_the_key_of_a_served_model_opens_no_other_model_and_ends_nothing() -> No
     """`serve` gives its key to other programs; only the page's own server loads, unloads and ends itself by it."""
     from starlette.testclient import TestClient
 
+    from studio.worker.api import Server
     from studio.worker.batch_scheduler import BatchScheduler
-    from studio.worker.serve import Server
 
     ways = (("GET", "status"), ("POST", "load"), ("POST", "unload"), ("POST", "end"))
     scheduler = BatchScheduler(1)

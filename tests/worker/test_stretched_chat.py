@@ -65,7 +65,7 @@ def test_top_k_then_top_p_as_transformers(top_k: int, top_p: float) -> None:
     """The tokens that can be drawn are those that transformers' warpers leave, in their order."""
     from transformers import TopKLogitsWarper, TopPLogitsWarper
 
-    from studio.worker.generate import Sampling, choose
+    from studio.worker.sampling import Sampling, choose
 
     logits = torch.tensor([2.0, 1.9, 1.2, 1.1, 0.3, -1.0])
     left = logits[None]
