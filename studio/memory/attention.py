@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from studio.kernels import MATMUL_ATTENTION_MAX_TOKENS
 from studio.memory.architecture import Layer, Linear
-from studio.memory.autograd_tape import FakeTensor
+from studio.memory.autograd_tape import Back, FakeTensor
 from studio.memory.linear import linear
 from studio.memory.operations import Operations
 
@@ -52,10 +52,10 @@ def rotate(ops: Operations, value: FakeTensor, layer: Layer) -> FakeTensor:
     numel = value.numel if traits.rotary == 1 else int(value.numel * traits.rotary)
     wide = ops.cast(value, 4) if traits.float32_norms else tape.view(value, numel)
     itemsize = max(wide.itemsize, ops.loop.hidden_itemsize)
-    cos_part = tape.op(numel, itemsize, [wide], reads=True)
+    cos_part = tape.op(numel, itemsize, [wide], back=Back(reads=True))
     half = tape.op(numel // 2, wide.itemsize, [wide])
     rotated = tape.op(numel, wide.itemsize, [wide], deletes=[half])
-    sin_part = tape.op(numel, itemsize, [rotated], reads=True, deletes=[rotated])
+    sin_part = tape.op(numel, itemsize, [rotated], deletes=[rotated], back=Back(reads=True))
     result = ops.add(cos_part, sin_part, [cos_part, sin_part, wide])
     if traits.rotary < 1:
         result = tape.op(value.numel, max(itemsize, value.itemsize), [result, value], deletes=[result])
@@ -105,7 +105,7 @@ def lengthened(ops: Operations, value: FakeTensor, prefix: int) -> FakeTensor:
     """torch.cat of a prefix (or an empty cache) and the layer's own keys or values. Deletes value."""
     numel = ops.loop.batch * prefix * ops.architecture.kv_size
     weights = numel * value.itemsize
-    return ops.tape.op(value.numel + numel, value.itemsize, [value], weights=weights, deletes=[value])
+    return ops.tape.op(value.numel + numel, value.itemsize, [value], deletes=[value], back=Back(weights=weights))
 
 
 def expanded(ops: Operations, value: FakeTensor) -> FakeTensor:
@@ -132,9 +132,8 @@ def kernel(
         query.itemsize,
         [query, key, value],
         saves,
-        saves_result=True,
-        back_scratch=scratch,
         deletes=[log_sum, bias],
+        back=Back(saves_result=True, scratch=scratch),
     )
 
 
@@ -145,7 +144,7 @@ def row_scores(ops: Operations, query: FakeTensor, key: FakeTensor, value: FakeT
     size = ops.architecture.num_heads * loop.longest_row * loop.tokens
     scratch = ops.architecture.num_heads * loop.longest_row**2 * query.itemsize
     raw = tape.op(size, query.itemsize, [scaled, key], [scaled, key], scratch=scratch)
-    softmax = tape.op(size, query.itemsize, [raw], saves_result=True)
+    softmax = tape.op(size, query.itemsize, [raw], back=Back(saves_result=True))
     softmax = ops.dropped(softmax, ops.architecture.traits.attention_dropout)
     tape.delete(raw)
     part = tape.op(query.numel, query.itemsize, [softmax, value], [softmax, value], deletes=[softmax, scaled])
@@ -164,13 +163,13 @@ def scores(
     if traits.softcap:
         saves_results += [False, True, False]  # division, tanh, multiplication
     for saved in saves_results:
-        scaled = tape.op(size, scaled.itemsize, [scaled], saves_result=saved, deletes=[scaled])
+        scaled = tape.op(size, scaled.itemsize, [scaled], deletes=[scaled], back=Back(saves_result=saved))
     itemsize = max(scaled.itemsize, mask.itemsize if mask else 0)
-    masked = tape.op(size, itemsize, [scaled], alias=True, deletes=[scaled])
+    masked = tape.op(size, itemsize, [scaled], deletes=[scaled], back=Back(alias=True))
     # CUDA's softmax widens fp16 on its way, bf16 in a copy; its backward forms grad · softmax
     wide = tape.view(masked) if loop.fp16 and loop.device == "cuda" else ops.cast(masked, 4)
     scratch = size * 4 if loop.device == "cuda" else 0
-    softmax = tape.op(size, 4, [wide], saves_result=True, back_scratch=scratch, deletes=[wide, masked])
+    softmax = tape.op(size, 4, [wide], deletes=[wide, masked], back=Back(saves_result=True, scratch=scratch))
     narrow = ops.dropped(ops.cast(softmax, query.itemsize), traits.attention_dropout)
     tape.delete(softmax)
     result = tape.op(query.numel, query.itemsize, [narrow, value], [narrow, value], deletes=[narrow])

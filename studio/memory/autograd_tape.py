@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(slots=True, eq=False)
@@ -51,6 +52,23 @@ class Node:
     recompute: Callable | None
     reads: bool
     grad: Storage | None = None
+
+
+class Back(NamedTuple):
+    """What an operation's backward does, beside reading the tensors that it saved.
+
+    scratch: bytes needed meanwhile; weights: bytes of the gradients of trained weights that it makes; alias: gradients
+    as large as a parent are passed on as they are; saves_result, reads: it reads its own result, a frozen weight.
+    """
+
+    scratch: int = 0
+    weights: int = 0
+    alias: bool = False
+    saves_result: bool = False
+    reads: bool = False
+
+
+PLAIN = Back()
 
 
 class Tape:
@@ -148,44 +166,31 @@ class Tape:
         *,
         cause: str = "activations",
         scratch: int = 0,
-        back_scratch: int = 0,
-        weights: int = 0,
-        alias: bool = False,
-        saves_result: bool = False,
-        reads: bool = False,
         deletes: Sequence[FakeTensor | None] = (),
+        back: Back = PLAIN,
     ) -> FakeTensor:
         """An operation's result, a new tensor.
 
-        saves, saves_result: what its backward reads; reads: it reads a frozen weight. scratch, back_scratch: bytes
-        needed meanwhile. weights: bytes of the gradients of trained weights that its backward makes. Gradients are as
-        large as the parents; with alias they are passed on as they are. deletes: names that are deleted afterwards.
+        saves: tensors that its backward reads. scratch: bytes needed meanwhile. deletes: names that are deleted
+        afterwards. back: what else its backward does.
         """
         edges = []
         for parent in parents:
             if parent.grad_fn is not None:
-                passed_on = alias and parent.itemsize == itemsize and parent.numel == numel
+                passed_on = back.alias and parent.itemsize == itemsize and parent.numel == numel
                 edges.append((parent.grad_fn, 0 if passed_on else parent.numel * parent.itemsize))
-        if not (edges or weights):
-            result, grad_fn = self.allocate(numel * itemsize, cause), None
-            if scratch:
-                self.allocate_briefly(scratch, "workspace")
-        else:
-            saving = bool(reads or saves_result or saves)
-            if saving and not saves_result:
-                self._count_read()
-            result = self.allocate(numel * itemsize, cause)
-            if scratch:
-                self.allocate_briefly(scratch, "workspace")
-            if saves_result:
-                self._count_read()
-            saved = [tensor.storage for tensor in saves]
-            if saves_result:
-                saved.append(result)
-            grad_fn = self.node(edges, saved, back_scratch, weights, None, saving)
-        for tensor in deletes:
-            if tensor is not None:
-                self.release(tensor.storage)
+        recorded = bool(edges or back.weights)
+        saving = recorded and bool(back.reads or back.saves_result or saves)
+        if saving and not back.saves_result:
+            self._count_read()
+        result = self.allocate(numel * itemsize, cause)
+        if scratch:
+            self.allocate_briefly(scratch, "workspace")
+        if recorded and back.saves_result:
+            self._count_read()
+        saved = [*(tensor.storage for tensor in saves), *([result] if back.saves_result else [])]
+        grad_fn = self.node(edges, saved, back.scratch, back.weights, reads=saving) if recorded else None
+        self.delete(*deletes)
         return FakeTensor(result, numel, itemsize, grad_fn)
 
     def _count_read(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from studio.kernels import HEAD_GRAD_POSITIONS, logit_chunk_bytes
-from studio.memory.autograd_tape import FakeTensor
+from studio.memory.autograd_tape import Back, FakeTensor
 from studio.memory.operations import Operations
 
 
@@ -41,8 +41,7 @@ def chunked(ops: Operations, final: FakeTensor) -> FakeTensor:
         4,
         [labelled],
         [hidden_grad] + ([head_grad] if head_grad else []),
-        weights=head_numel * head_itemsize if trained else 0,
-        back_scratch=head_numel * 4 if narrow else 0,
+        back=Back(weights=head_numel * head_itemsize if trained else 0, scratch=head_numel * 4 if narrow else 0),
     )
     tape.delete(labelled, hidden_grad, head_grad, *temporary)
     tape.allocate_briefly(loop.batch * vocab_size * itemsize, "logits")  # the head's one position a row
@@ -69,7 +68,7 @@ def fused(ops: Operations, final: FakeTensor) -> FakeTensor:
     hidden_grad = tape.new(final.numel, itemsize, "logits")
     tape.allocate_briefly(rows * architecture.vocab_size * (itemsize + 4), "logits")
     weights = architecture.embedding_numel * ops.footprint.trained_itemsize if ops.trains_head else 0
-    return tape.op(1, 4, [shifted], [hidden_grad], weights=weights, deletes=[shifted, hidden_grad])
+    return tape.op(1, 4, [shifted], [hidden_grad], deletes=[shifted, hidden_grad], back=Back(weights=weights))
 
 
 def full(ops: Operations, final: FakeTensor) -> FakeTensor:
@@ -87,7 +86,7 @@ def full(ops: Operations, final: FakeTensor) -> FakeTensor:
         [hidden_states],
         [hidden_states] if ops.trains_head else [],
         cause="logits",
-        weights=architecture.embedding_numel * ops.footprint.trained_itemsize if ops.trains_head else 0,
+        back=Back(weights=architecture.embedding_numel * ops.footprint.trained_itemsize if ops.trains_head else 0),
     )
     tape.delete(hidden_states)
     if logits.itemsize == 4 or loop.loss_in_logits_dtype:
@@ -119,7 +118,9 @@ def _cross_entropy(ops: Operations, wide: FakeTensor) -> FakeTensor:
         )
     else:
         widened = ops.cast(part, itemsize)
-        softmax = tape.op(wide.numel, itemsize, [widened], saves_result=True, cause="logits", deletes=[widened])
+        softmax = tape.op(
+            wide.numel, itemsize, [widened], cause="logits", deletes=[widened], back=Back(saves_result=True)
+        )
         loss = tape.op(1, 4, [softmax], cause="logits", deletes=[softmax])
     tape.delete(part)
     return loss

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from studio.memory.architecture import Layer, Linear
 from studio.memory.attention import attention
-from studio.memory.autograd_tape import FakeTensor
+from studio.memory.autograd_tape import Back, FakeTensor
 from studio.memory.linear import base_linear, linear
 from studio.memory.operations import Operations
 
@@ -120,10 +120,10 @@ def activation(ops: Operations, x: FakeTensor) -> FakeTensor:
         result = gelu_new(ops, x, name == "gelu_fast")
     elif name == "quick_gelu":  # x · sigmoid(1.702·x)
         scaled = tape.op(x.numel, x.itemsize, [x])
-        sigmoid = tape.op(x.numel, x.itemsize, [scaled], saves_result=True, deletes=[scaled])
+        sigmoid = tape.op(x.numel, x.itemsize, [scaled], deletes=[scaled], back=Back(saves_result=True))
         result = tape.op(x.numel, x.itemsize, [x, sigmoid], [x, sigmoid], deletes=[sigmoid])
     elif name.startswith("relu"):
-        result = tape.op(x.numel, x.itemsize, [x], saves_result=True)
+        result = tape.op(x.numel, x.itemsize, [x], back=Back(saves_result=True))
     else:
         result = tape.op(x.numel, x.itemsize, [x], [x])
     tape.delete(x)
@@ -135,7 +135,7 @@ def gelu_new(ops: Operations, x: FakeTensor, fast: bool) -> FakeTensor:
     tape, numel = ops.tape, x.numel
 
     def then(before: FakeTensor, *saves: FakeTensor, saves_result: bool = False) -> FakeTensor:
-        return tape.op(numel, before.itemsize, [before], saves, saves_result=saves_result, deletes=[before])
+        return tape.op(numel, before.itemsize, [before], saves, deletes=[before], back=Back(saves_result=saves_result))
 
     half = tape.op(numel, x.itemsize, [x])  # 0.5·x
     if fast:  # x·√(2/π) · (1 + 0.044715·x·x)

@@ -7,7 +7,7 @@ them.
 from __future__ import annotations
 
 from studio.memory.architecture import Linear
-from studio.memory.autograd_tape import FakeTensor
+from studio.memory.autograd_tape import Back, FakeTensor
 from studio.memory.operations import Operations
 
 
@@ -45,7 +45,7 @@ def base_linear(ops: Operations, x: FakeTensor, module: Linear) -> FakeTensor:
     numel = x.numel // module.in_features * module.out_features
     x_cast = ops.cast(x, itemsize)
     result = tape.op(
-        numel, itemsize, [x_cast], scratch=unpacked, back_scratch=unpacked, reads=not unpacked, deletes=[x_cast]
+        numel, itemsize, [x_cast], scratch=unpacked, deletes=[x_cast], back=Back(scratch=unpacked, reads=not unpacked)
     )
     if footprint.quantized and not loop.autocast_itemsize:  # bitsandbytes gives back the type it was given
         return ops.convert(result, x.itemsize)
@@ -96,10 +96,10 @@ def low_rank_linear(ops: Operations, x: FakeTensor, module: Linear, rank: int) -
     back = (tokens * rank + (x.numel if mask or narrow else 0)) * compute
     if base is None:
         numel = tokens * module.out_features
-        result = tape.op(numel, compute, [x], saved, weights=weights, back_scratch=back)
+        result = tape.op(numel, compute, [x], saved, back=Back(weights=weights, scratch=back))
     else:
-        change = tape.op(tokens, compute, [x], saved, weights=weights, back_scratch=back)
-        result = tape.op(base.numel, base.itemsize, [base, change], alias=True, deletes=[base, change])
+        change = tape.op(tokens, compute, [x], saved, back=Back(weights=weights, scratch=back))
+        result = tape.op(base.numel, base.itemsize, [base, change], deletes=[base, change], back=Back(alias=True))
     tape.delete(narrow, mask, inner)
     return result
 
@@ -128,10 +128,11 @@ def decomposed(ops: Operations, result: FakeTensor, x: FakeTensor, module: Linea
         max(itemsize, base.itemsize),
         [base],
         [base],
-        weights=module.out_features * itemsize,
-        back_scratch=base.numel * itemsize,
+        back=Back(weights=module.out_features * itemsize, scratch=base.numel * itemsize),
     )
-    product = tape.op(outer.numel, max(itemsize, outer.itemsize), [outer], [outer], back_scratch=outer.numel * itemsize)
+    product = tape.op(
+        outer.numel, max(itemsize, outer.itemsize), [outer], [outer], back=Back(scratch=outer.numel * itemsize)
+    )
     scaled_product = tape.op(product.numel, product.itemsize, [product], deletes=[base, outer, product])
     return ops.add_to(result, ops.add(own, scaled_product, [own, scaled_product]))
 
@@ -156,8 +157,7 @@ def scaled(ops: Operations, x: FakeTensor, width: int) -> FakeTensor:
         max(x.itemsize, itemsize),
         [x],
         [x],
-        weights=width * itemsize,
-        back_scratch=(2 if x.itemsize < itemsize else 1) * x.numel * itemsize,
+        back=Back(weights=width * itemsize, scratch=(2 if x.itemsize < itemsize else 1) * x.numel * itemsize),
     )
     return ops.convert(product, x.itemsize)
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from studio.footprint import Footprint
 from studio.memory.architecture import LAYER, Architecture, Layer
-from studio.memory.autograd_tape import FakeTensor, Storage, Tape
+from studio.memory.autograd_tape import Back, FakeTensor, Storage, Tape
 from studio.memory.training_loop import TrainingLoop
 from studio.model import EMBEDDING, HEAD
 
@@ -37,7 +37,7 @@ class Operations:
 
     def add(self, left: FakeTensor, right: FakeTensor, deletes: Sequence[FakeTensor] = ()) -> FakeTensor:
         numel, itemsize = max(left.numel, right.numel), max(left.itemsize, right.itemsize)
-        return self.tape.op(numel, itemsize, [left, right], alias=True, deletes=deletes)
+        return self.tape.op(numel, itemsize, [left, right], deletes=deletes, back=Back(alias=True))
 
     def add_to(self, left: FakeTensor, right: FakeTensor) -> FakeTensor:
         """left + right in left's type. Deletes both."""
@@ -46,7 +46,7 @@ class Operations:
         return total
 
     def copy(self, value: FakeTensor, deletes: Sequence[FakeTensor] = ()) -> FakeTensor:
-        return self.tape.op(value.numel, value.itemsize, [value], alias=True, deletes=deletes)
+        return self.tape.op(value.numel, value.itemsize, [value], deletes=deletes, back=Back(alias=True))
 
     def trained_linear(
         self, x: FakeTensor, in_features: int, out_features: int, itemsize: int, bias: bool = False
@@ -63,8 +63,7 @@ class Operations:
             compute,
             [x_cast],
             [x_cast, copied] if copied else [x_cast],
-            weights=numel * itemsize,
-            back_scratch=copied.nbytes if copied else 0,
+            back=Back(weights=numel * itemsize, scratch=copied.nbytes if copied else 0),
         )
         if copied and not tape.saving:
             self.copies.append(tape.retain(copied.storage))
@@ -108,7 +107,7 @@ class Operations:
         statistics = self.tape.new(value.numel // width, row)
         weights = 2 * width * self.footprint.trained_itemsize if trained else 0
         return self.tape.op(
-            value.numel, value.itemsize, [value], [value, statistics], weights=weights, deletes=[statistics]
+            value.numel, value.itemsize, [value], [value, statistics], deletes=[statistics], back=Back(weights=weights)
         )
 
     def rms_norm(self, value: FakeTensor, width: int, trained: bool) -> FakeTensor:
@@ -116,10 +115,10 @@ class Operations:
         tape, size, rows = self.tape, value.numel, value.numel // width
         float32_weight = self.architecture.traits.float32_norm_weight
         wide = self.cast(value, 4)
-        square = tape.op(size, 4, [wide], [wide], back_scratch=size * 4)
+        square = tape.op(size, 4, [wide], [wide], back=Back(scratch=size * 4))
         mean = tape.op(rows, 4, [square], deletes=[square])
-        root = tape.op(rows, 4, [mean], saves_result=True, deletes=[mean])
-        product = tape.op(size, 4, [wide, root], [wide, root], back_scratch=size * 4, deletes=[wide, root])
+        root = tape.op(rows, 4, [mean], deletes=[mean], back=Back(saves_result=True))
+        product = tape.op(size, 4, [wide, root], [wide, root], deletes=[wide, root], back=Back(scratch=size * 4))
         narrow = product if float32_weight else self.convert(product, value.itemsize)
         itemsize = self.footprint.trained_itemsize if trained else self.loop.weight_itemsize
         if float32_weight or self.loop.kbit:
@@ -129,9 +128,11 @@ class Operations:
             max(narrow.itemsize, itemsize),
             [narrow],
             [narrow] if trained else [],
-            weights=width * itemsize if trained else 0,
-            back_scratch=size * max(narrow.itemsize, itemsize) if trained else 0,
-            reads=True,
+            back=Back(
+                weights=width * itemsize if trained else 0,
+                scratch=size * max(narrow.itemsize, itemsize) if trained else 0,
+                reads=True,
+            ),
         )
         tape.delete(narrow)
         return self.convert(result, value.itemsize) if float32_weight else result

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from studio.footprint import Footprint
 from studio.kernels import SAMPLE_MAX_NEW_TOKENS
 from studio.memory.architecture import Architecture, Layer
-from studio.memory.autograd_tape import FakeTensor, Tape
+from studio.memory.autograd_tape import Back, FakeTensor, Tape
 from studio.memory.head import head_loss
 from studio.memory.layer import decoder_layer
 from studio.memory.operations import Operations
@@ -156,9 +156,8 @@ def _embedded(ops: Operations) -> FakeTensor:
         loop.tokens * architecture.hidden_size,
         loop.hidden_itemsize,
         [],
-        weights=trained_numel * footprint.trained_itemsize,
         scratch=copy,
-        back_scratch=2 * copy,
+        back=Back(weights=trained_numel * footprint.trained_itemsize, scratch=2 * copy),
     )
     if stream.grad_fn is not None or not (footprint.virtual or loop.input_grads):
         return stream

@@ -13,8 +13,7 @@ from studio.forecast import remedies
 from studio.home import folder_size
 from studio.run import Run
 from studio.runs import checkpoints, compare
-from studio.ui import rights
-from studio.ui.live import get_run, json_response, tails
+from studio.ui import live, rights
 from studio.ui.who import VISITOR, WATCHER
 
 
@@ -22,7 +21,7 @@ from studio.ui.who import VISITOR, WATCHER
 def whole_log(ask: dict[str, Any]) -> Response:
     """All of log.txt as plain text."""
     try:
-        text = get_run(str(ask.get("id", ""))).log.read_bytes()
+        text = live.get_run(str(ask.get("id", ""))).log.read_bytes()
     except (StudioError, FileNotFoundError):
         text = b""
     return Response(text, media_type="text/plain; charset=utf-8", headers={"X-Content-Type-Options": "nosniff"})
@@ -32,12 +31,12 @@ def whole_log(ask: dict[str, Any]) -> Response:
 def order(ask: dict[str, Any]) -> Response:
     """A run's order and the checkpoints it has: {order: YAML, plain, checkpoints, dashboard: a command}."""
     try:
-        run_ = get_run(str(ask.get("id", "")))
+        run_ = live.get_run(str(ask.get("id", "")))
         config = run_.config
     except StudioError as error:
-        return json_response({"order": "", "error": str(error)})
+        return live.json_response({"order": "", "error": str(error)})
     text = config.to_yaml()
-    return json_response(
+    return live.json_response(
         {
             "order": text,
             "plain": yaml.safe_load(text),
@@ -53,21 +52,19 @@ def differences(ask: dict[str, Any]) -> Response:
     found = []
     for name in [str(item) for item in (ask.get("ids") or [])[:8]]:
         try:
-            found.append(get_run(name))
+            found.append(live.get_run(name))
         except StudioError:
             continue
-    return json_response(
-        {"settings": compare.differing(found), "answers": compare.answers([tails.of(run_).digest() for run_ in found])}
-    )
+    return live.json_response({"settings": compare.differing(found), "answers": compare.answers(answers)})
 
 
 @rights.read(WATCHER, VISITOR, waits=True)
 def repairs(ask: dict[str, Any]) -> Response:
     """After an out-of-memory: what would help, with the predicted saving of each (studio/forecast/remedies.py)."""
     try:
-        return json_response({"repairs": remedies.repairs(get_run(str(ask.get("id", ""))))[:6]})
+        return live.json_response({"repairs": remedies.repairs(live.get_run(str(ask.get("id", ""))))[:6]})
     except StudioError as error:
-        return json_response({"repairs": [], "error": str(error)})
+        return live.json_response({"repairs": [], "error": str(error)})
 
 
 def _checkpoint(run_: Run, step: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 
 from studio.data import preparing
 from studio.run import Run
-from studio.runs import checkpoints
+from studio.runs import checkpoints, results
 from studio.worker import report, trainer
 from studio.worker.trainer import StudioTrainer
 from tests.worker.carrying import carry, evals, order, result, rows, steps
@@ -131,7 +131,7 @@ def test_a_disk_that_is_full_at_the_result_is_named(
         yield target
 
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoints, "replacing", full)
+        patched.setattr(results, "replacing", full)
         told = carry(run)
     assert (told[-1]["state"], told[-1]["reason"]) == ("failed", "disk")
     told = again(run, monkeypatch)

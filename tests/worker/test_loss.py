@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from studio import kernels
 from studio.methods import METHODS
-from studio.worker import loss as losses
+from studio.worker import head as heads
 from studio.worker.head import Head, HeadLoss, LogitTransform
 from studio.worker.loss import loss
 from studio.worker.packing import collate
@@ -47,7 +47,7 @@ def test_head_loss_and_gradients(
     room: int, deep: int, transform: LogitTransform, with_bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(kernels.LOGIT_CHUNK_BYTES, "cpu", room)
-    monkeypatch.setattr(losses, "HEAD_GRAD_POSITIONS", deep)
+    monkeypatch.setattr(heads, "HEAD_GRAD_POSITIONS", deep)
     torch.manual_seed(0)
     hidden, weight = torch.randn(23, 16, requires_grad=True), torch.randn(400, 16, requires_grad=True)
     bias = torch.randn(400, requires_grad=True) if with_bias else None
