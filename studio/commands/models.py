@@ -73,5 +73,6 @@ def show(rows: list[dict[str, Any]]) -> None:
         smallest = row["smallest"]
         if not answers:
             answers = [f"too large; {smallest['method']} fits {smallest['device']}" if smallest else "too large"]
-        licence = f", {row['licence']}{' (gated)' if row['gated'] else ''}" if row["licence"] else ""
+        gated = " (gated)" if row["gated"] else ""
+        licence = f", {row['licence']}{gated}" if row["licence"] else ""
         print(f"{row['model']}  {row['parameters'] / 1e9:.2f}B{licence}: {'; '.join(answers)}")

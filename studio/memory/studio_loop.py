@@ -192,8 +192,12 @@ def with_fsdp(loop: TrainingLoop) -> TrainingLoop:
 
 def uses_fp16(config: RunConfig, device: Device) -> bool:
     """Whether 16 bits mean fp16: as ordered, or auto on a card without bf16."""
-    precision = config.training.precision
-    return (device.precision if precision == "auto" else precision) == "fp16"
+    return _precision(config, device) == "fp16"
+
+
+def _precision(config: RunConfig, device: Device) -> str:
+    ordered = config.training.precision
+    return device.precision if ordered == "auto" else ordered
 
 
 def trained_footprint(config: RunConfig, footprint: Footprint) -> Footprint:
@@ -203,5 +207,4 @@ def trained_footprint(config: RunConfig, footprint: Footprint) -> Footprint:
 
 def base_itemsize(config: RunConfig, device: Device) -> int:
     """Bytes of a number of the frozen base: 2 where 16 bits are ordered, or auto and the device computes in them."""
-    precision = config.training.precision
-    return 4 if (device.precision if precision == "auto" else precision) == "fp32" else 2
+    return 4 if _precision(config, device) == "fp32" else 2

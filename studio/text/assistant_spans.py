@@ -180,4 +180,6 @@ def _first(text: str, ends: list[str], start: int, limit: int) -> int | None:
 
 def _common(a: str, b: str) -> int:
     """How many characters two texts have in common from their beginning."""
-    return len(b) if b and a.startswith(b) else len(a) if b.startswith(a) else len(os.path.commonprefix((a, b)))
+    if a.startswith(b) or b.startswith(a):
+        return min(len(a), len(b))
+    return len(os.path.commonprefix((a, b)))

@@ -22,8 +22,10 @@ class ConcurrencyLimit:
     @contextlib.contextmanager
     def within(self, address: str, role: str, path: str) -> Iterator[bool]:
         """Whether there is room for a request, which counts while the context is open."""
-        kind = "lasting" if path.startswith(LASTING) else "strangers" if role == NOBODY else ""
-        kind, most = (f"{kind} {OWNER}", OWNERS) if kind and role == OWNER else (kind, MOST.get(kind, 0))
+        kind = "strangers" if role == NOBODY else ""
+        if path.startswith(LASTING):
+            kind = f"lasting {OWNER}" if role == OWNER else "lasting"
+        most = OWNERS if kind and role == OWNER else MOST.get(kind, 0)
         keys = ((kind, ""), (kind, address))
         each = most if role == OWNER else most // 4
         room = not kind or (self.now[keys[0]] < most and self.now[keys[1]] < each)

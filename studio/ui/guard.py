@@ -189,7 +189,9 @@ class Guard:
         """The jobs and guarded reads that a role may call, as a header of every answer; "*" for all."""
         if role == NOBODY or not scope["path"].startswith(ASK):
             return None
-        return "*" if role == OWNER else " ".join(self._allowed(role) + (SHOWN if role == WATCHER else ()))
+        if role == OWNER:
+            return "*"
+        return " ".join(self._allowed(role) + (SHOWN if role == WATCHER else ()))
 
     def _with_headers(self, send: Any, may: str | None, refusal: dict[str, int]) -> Any:
         headers = [

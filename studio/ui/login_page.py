@@ -57,11 +57,12 @@ class LoginPage:
             return None
         given = request.query_params.get("token")
         if given is not None and self.token and hmac.compare_digest(given.encode(), self.token.encode()):
-            rest = urlencode(
-                [pair for pair in parse_qsl(request.url.query, keep_blank_values=True) if pair[0] != "token"]
-            )
+            query = parse_qsl(request.url.query, keep_blank_values=True)
+            rest = urlencode([pair for pair in query if pair[0] != "token"])
             return self._welcome(request, OWNER, RedirectResponse(f"./?{rest}" if rest else "./", 303))
-        return self._page(request, WRONG if given else "") if role == NOBODY else None
+        if role != NOBODY:
+            return None
+        return self._page(request, WRONG if given else "")
 
     # -- the routes
 

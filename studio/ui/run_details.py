@@ -55,7 +55,8 @@ def differences(ask: dict[str, Any]) -> Response:
             found.append(live.get_run(name))
         except StudioError:
             continue
-    return live.json_response({"settings": compare.differing(found), "answers": compare.answers(answers)})
+    digests = [live.tails.of(run_).digest() for run_ in found]
+    return live.json_response({"settings": compare.differing(found), "answers": compare.answers(digests)})
 
 
 @rights.read(WATCHER, VISITOR, waits=True)

@@ -104,7 +104,9 @@ def options() -> dict[str, Any]:
 def _door(reach: Reach) -> LoginPage | None:
     """The login, where there must be one."""
     gate = _gate(reach)
-    return LoginPage(gate, None if reach.password else gate.owner, framed=space.space() is not None) if gate else None
+    if gate is None:
+        return None
+    return LoginPage(gate, None if reach.password else gate.owner, framed=space.space() is not None)
 
 
 def _gate(reach: Reach) -> login.Gate | None:

@@ -281,8 +281,8 @@ def _error_body(error: StudioError) -> dict[str, Any]:
 
 
 def _error(error: StudioError) -> Response:
-    status = 503 if isinstance(error, DeviceError) else 404 if error.where in ("model", "run") else 400
-    return JSONResponse(_error_body(error), status)
+    status = 404 if error.where in ("model", "run") else 400
+    return JSONResponse(_error_body(error), 503 if isinstance(error, DeviceError) else status)
 
 
 def _refused(status: int, message: str, hint: str, code: str) -> Response:
