@@ -39,54 +39,33 @@ def states(
     facts: ModelFacts, footprint: Footprint, shapes: Mapping[str, tuple[int, ...]], loop: TrainingLoop
 ) -> States:
     """For a model, a method's footprint and trained shapes, and a loop."""
-    return _states(
-        ByIdentity((facts,)),
-        footprint.weights,
-        footprint.copies,
-        footprint.quantized,
-        ByIdentity((shapes,)),
-        footprint.trained_itemsize,
-        4 if loop.kbit else loop.weight_itemsize,
-        loop.optimizer,
-        loop.device,
+    itemsize = 4 if loop.kbit else loop.weight_itemsize
+    packed, scales, rest, largest = _weights(
+        ByIdentity((facts,)), footprint.weights - footprint.copies, footprint.quantized, itemsize
     )
+    trained = _trained(ByIdentity((shapes,)), footprint.trained_itemsize, loop.optimizer, loop.device)
+    return States(packed + rest, *trained, scales=scales, loading=2 * largest)
 
 
-@lru_cache(maxsize=64)  # they stay the same while batch and length are moved
-def _states(
-    facts: ByIdentity,
-    trained: frozenset[str],
-    copies: frozenset[str],
-    quantized: tuple[str, bool] | None,
-    shapes: ByIdentity,
-    trained_itemsize: int,
-    itemsize: int,
-    optimizer: str,
-    device: str,
-) -> States:
+@lru_cache(maxsize=64)  # the same while batch and length are moved
+def _trained(shapes: ByIdentity, itemsize: int, optimizer: str, device: str) -> tuple[int, int, int, int, int]:
+    """The fields of States from `trained` to `paged`."""
     numbers = sum(prod(shape) for shape in shapes[0].values())
-    packed, scales, rest, largest = weight_bytes(facts[0], trained - copies, quantized, itemsize)
     paged = paged_bytes(shapes[0], optimizer) if device == "cuda" else 0
-    return States(
-        weights=packed + rest,
-        trained=numbers * trained_itemsize,
-        gradients=numbers * trained_itemsize,
-        optimizer=optimizer_bytes(shapes[0], trained_itemsize, optimizer) - paged,
-        step=step_bytes(shapes[0], trained_itemsize, optimizer, device),
-        paged=paged,
-        scales=scales,
-        loading=2 * largest,
-    )
+    held = optimizer_bytes(shapes[0], itemsize, optimizer) - paged
+    return numbers * itemsize, numbers * itemsize, held, step_bytes(shapes[0], itemsize, optimizer, device), paged
 
 
-def weight_bytes(
-    facts: ModelFacts, trained: frozenset[str], quantized: tuple[str, bool] | None, itemsize: int
+@lru_cache(maxsize=64)
+def _weights(
+    key: ByIdentity, trained: frozenset[str], quantized: tuple[str, bool] | None, itemsize: int
 ) -> tuple[int, int, int, int]:
     """The frozen weights as loaded, a tied head once, as it is stored once: (bytes of those in 4 or 8 bits, of them the
     scales, bytes of the rest, numbers of the largest packed one).
 
-    trained: names of those that are not frozen. itemsize: bytes of a number that is not packed.
+    key: (facts,); trained: names of those that are not frozen. itemsize: bytes of a number that is not packed.
     """
+    facts: ModelFacts = key[0]
     linears = facts.linears() if quantized else {}
     packed = scales = rest = largest = 0
     for name, tensor in facts.tensors.items():
