@@ -170,7 +170,7 @@ def test_calls_without_declared_tools(home: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [1, 4, 1000])
 def test_channels_are_written_as_others_write_reasoning(size: int) -> None:
-    from studio.worker.generate import IncrementalText
+    from studio.worker.sampling import IncrementalText
 
     said = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>It is 21."
     plain = "<think>\nHm.\n</think>\n\nIt is 21."
