@@ -55,6 +55,12 @@ def test_passages_follow_the_headings() -> None:
     assert "# no heading" in found[1].text
 
 
+def test_a_title_before_the_first_heading_is_no_passage() -> None:
+    assert [part.heading for part in passages("Bees, a handbook\n\n# Winter\n\nThey cluster.", "bees.docx")] == [
+        "Bees, a handbook › Winter"
+    ]
+
+
 @pytest.mark.parametrize("text", ["word " * 4000, "一句话。" * 3000, "x" * 10_000, "A sentence.\n\n" * 900])
 def test_long_sections_lose_nothing(text: str) -> None:
     parts = passages(text)
@@ -165,3 +171,50 @@ def test_the_command_leaves_marked_rows_out(document: Path, capsys: pytest.Captu
         lines = Path(answer["path"]).read_text(encoding="utf-8").splitlines()
         assert [set(json.loads(line)) for line in lines] == [{"question", "answer"}] * 3
         assert main(order) == 2, "the file that is there stays"
+
+
+def test_a_folder_of_documents_is_one_set_and_what_cannot_be_read_is_told(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "manuals"
+    (folder / ".git").mkdir(parents=True)
+    for name, text in {
+        "a.md": DOCUMENT,
+        "b.txt": "Wasps sleep.",
+        "c.pdf": "no PDF",
+        "d.jpg": "",
+        ".git/e.md": "x",
+    }.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    with endpoint(_reply) as (url, seen):
+        order = ["make", str(folder), "--endpoint", url, "--model", "m", "--per-minute", "6000", "--keep-marked"]
+        assert main([*order, "--json"]) == 0
+    told = capsys.readouterr()
+    answer = json.loads(told.out)
+    assert (answer["path"], answer["passages"], answer["rows"]) == (str(tmp_path / "manuals.rows.jsonl"), 4, 12)
+    assert "c.pdf" in told.err
+    assert "[Document]\nb.txt" in seen[-1]["messages"][0]["content"]
+    assert main(["make", str(tmp_path / "none"), "--endpoint", url, "--model", "m"]) == 2
+
+
+@pytest.mark.rare
+def test_office_documents_are_read_by_markitdown(tmp_path: Path) -> None:
+    pytest.importorskip("markitdown")
+    import openpyxl
+    from pptx import Presentation  # of markitdown[pptx]
+
+    book = openpyxl.Workbook()
+    book.active.title = "Hours"
+    for row in (("Branch", "Saturday"), ("Harbour", "10-14")):
+        book.active.append(row)
+    book.save(tmp_path / "hours.xlsx")
+    talk = Presentation()
+    for title, text in (("Daily", "Rinse for ten seconds."), ("Weekly", "Soak for twenty minutes.")):
+        slide = talk.slides.add_slide(talk.slide_layouts[1])
+        slide.shapes.title.text, slide.placeholders[1].text = title, text
+    talk.save(tmp_path / "care.pptx")
+    assert "| Harbour | 10-14 |" in passages(text_of(tmp_path / "hours.xlsx"))[0].text
+    assert passages(text_of(tmp_path / "care.pptx")) == [
+        ("Daily", "Rinse for ten seconds.", ""),
+        ("Weekly", "Soak for twenty minutes.", ""),
+    ]

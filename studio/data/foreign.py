@@ -11,7 +11,7 @@ from studio.errors import DataError
 CHOOSE_HINT = "Choose a JSON, JSON Lines, CSV, TSV, Excel, Parquet or Arrow file (packed ones are fine)."
 UNPACK_HINT = "Unpack it, and choose the file that it holds."
 TO_PARQUET = "Load it in Python, and write it with to_parquet or to_json(…, orient='records', lines=True)."
-MAKE_HINT = "Rows can be made of it: From a document on the Data tab, or `python -m studio make`."
+MAKE_HINT = "Rows can be made of it: From documents on the Data tab, or `python -m studio make`."
 ANKI_HINT = (
     "In Anki: File, Export, Notes in Plain Text (.txt). Then take out the lines that begin with #, and write names of "
     "the columns above the first line, parted as its cells are: prompt, completion."

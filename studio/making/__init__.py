@@ -1,4 +1,4 @@
-"""Rows out of a document, written by another model: a folder under home/made with the document's passages and the rows.
+"""Rows out of documents, written by another model: a folder under home/made with the documents' passages and the rows.
 
 passages.json: the passages. rows.jsonl: a row a line as it is written, {question, answer, passage, marks}. A key comes
 from STUDIO_MAKE_KEY alone and is written nowhere. Nothing is sent without a command or a click.
@@ -67,8 +67,8 @@ def folder(name: str) -> Path:
 
 
 def begin(document: Path, name: str = "") -> Making:
-    """A new folder for a document, cut into passages. Raises DataError."""
-    parts = passages(text_of(document))
+    """A new folder for a document, cut into passages; `add` puts more in. Raises DataError."""
+    parts = passages(text_of(document), name or document.name)
     stem = slug(Path(name or document.name).stem, "document")[:48]
     for number in range(1, 10_000):
         target = subfolder("made") / (stem if number == 1 else f"{stem}-{number}")
@@ -79,6 +79,12 @@ def begin(document: Path, name: str = "") -> Making:
         write_atomic(target / "passages.json", json.dumps(parts, ensure_ascii=False))
         return Making(target)
     raise DataError(f"There are too many documents named {stem}.", "Give it another name.", "name")
+
+
+def add(task: Making, document: Path, name: str = "") -> None:
+    """Put the passages of one more document behind those that are there. Raises DataError."""
+    parts = [*task.passages(), *passages(text_of(document), name or document.name)]
+    write_atomic(task.folder / "passages.json", json.dumps(parts, ensure_ascii=False))
 
 
 def write(task: Making, order: MakeOrder, each: Callable[[Row], None] = lambda row: None) -> dict[str, Any]:
@@ -101,7 +107,7 @@ def write(task: Making, order: MakeOrder, each: Callable[[Row], None] = lambda r
                 done += 1
                 continue
             task.tell("writing", number, len(parts))
-            values = {"count": order.per_passage, "document": task.id, **passage._asdict(), "passage": passage.text}
+            values = passage._asdict() | {"count": order.per_passage, "passage": passage.text}
             try:
                 pairs = read_reply(writer.ask(filled(order.prompt, values)))
             except RunError:
@@ -138,4 +144,4 @@ def training_rows(rows: Iterable[Row | dict[str, str]]) -> list[dict[str, str]]:
     return [{"question": row["question"], "answer": row["answer"]} for row in plain]
 
 
-__all__ = ["KEY", "MakeOrder", "Making", "Writer", "begin", "folder", "order_of", "training_rows", "write"]
+__all__ = ["KEY", "MakeOrder", "Making", "Writer", "add", "begin", "folder", "order_of", "training_rows", "write"]

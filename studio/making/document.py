@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 from studio.errors import DataError
 
 PLAIN = frozenset((".txt", ".md", ".markdown", ".rst", ".text"))
-CONVERTED = frozenset((".pdf", ".docx", ".pptx", ".xlsx", ".html", ".htm", ".epub"))  # by markitdown
-ZIPPED = frozenset((".docx", ".pptx", ".xlsx", ".epub"))
+CONVERTED = {
+    ".pdf": "PdfConverter",
+    ".docx": "DocxConverter",
+    ".pptx": "PptxConverter",
+    ".xlsx": "XlsxConverter",
+    ".html": "HtmlConverter",
+    ".htm": "HtmlConverter",
+    ".epub": "EpubConverter",
+}  # endings, and markitdown's converters
 MAX_BYTES = 50_000_000
 MAX_CHARS = 3000  # of a passage
 MIN_CHARS = 80  # a shorter one goes with the next under the same heading, or holds nothing to ask about
 HEADING = re.compile(r"(#{1,6})\s+(.+?)\s*#*\s*")
 FENCE = re.compile(r"\s*(```|~~~)")
+TITLE = re.compile(r"[^\n]{1,80}[^\s.!?:;,。！？：；，]")  # a first line that stands alone before the first heading
+COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)  # markitdown's numbers of slides
 
 
 class Passage(NamedTuple):
-    """heading: the headings that it stands under, the outermost first, joined by " › "."""
+    """heading: the headings that it stands under, the outermost first, joined by " › ". document: its file's name."""
 
     heading: str
     text: str
+    document: str = ""
+
+
+def documents(path: Path) -> list[Path]:
+    """The documents of known kinds in a folder and below, in the order of their names; a file is itself."""
+    if not path.is_dir():
+        return [path]
+    found = (file for file in sorted(path.rglob("*")) if file.suffix.lower() in {*PLAIN, *CONVERTED} and file.is_file())
+    return [file for file in found if not any(part.startswith(".") for part in file.relative_to(path).parts)]
 
 
 def text_of(path: Path) -> str:
@@ -37,7 +54,7 @@ def text_of(path: Path) -> str:
         else:
             content = path.read_bytes()
             if ending not in PLAIN and b"\x00" in content[:4096]:
-                known = ", ".join(sorted(name.lstrip(".") for name in PLAIN | CONVERTED))
+                known = ", ".join(sorted(name.lstrip(".") for name in {*PLAIN, *CONVERTED}))
                 raise DataError(f"{path.name} is no document of a known kind.", f"Give one of {known}.", "document")
             text = _decoded(content, path.name)
     except OSError as error:
@@ -54,29 +71,26 @@ def _decoded(content: bytes, name: str) -> str:
 
 
 def _converted(path: Path) -> str:
-    """What markitdown makes of it; it would read a damaged file as plain text."""
-    ending = path.suffix.lower()
-    with open(path, "rb") as file:
-        is_damaged = ending == ".pdf" and b"%PDF" not in file.read(1024)
-    if is_damaged or ending in ZIPPED and not zipfile.is_zipfile(path):
-        raise DataError(f"{path.name} is damaged, or no {ending} file.", "Save it again, or as text.", "document")
+    """What markitdown's converter for the ending makes of it; others would read a damaged file as plain text."""
     try:
-        from markitdown import MarkItDown  # optional
+        from markitdown import FileConversionException, MarkItDown, converters  # optional
     except ImportError:
         raise DataError(
             f"{path.name} must be converted first, which takes the package markitdown.",
             'Install it with pip install "markitdown[pdf,docx,pptx,xlsx]", or save the document as Markdown or text.',
             "document",
         ) from None
+    reader = MarkItDown(enable_builtins=False, enable_plugins=False)
+    reader.register_converter(getattr(converters, CONVERTED[path.suffix.lower()])())
     try:
-        return str(MarkItDown(enable_plugins=False).convert_local(str(path)).text_content)
-    except Exception as error:  # its parsers raise what they like on a damaged file
-        reason = str(error).split("\n")[0][:200]
+        return COMMENT.sub("", reader.convert_local(str(path)).text_content)
+    except FileConversionException as error:
+        reason = str(error.attempts[0].exc_info[1]).split("\n")[0][:200]
         raise DataError(f"{path.name} could not be converted: {reason}.", "Save it as text.", "document") from error
 
 
-def passages(text: str) -> list[Passage]:
-    """The passages in their order; no line is in two of them, and only headings and blank lines are in none."""
+def passages(text: str, document: str = "") -> list[Passage]:
+    """A text's passages in their order; no line is in two of them, and only headings and blank lines are in none."""
     cut: list[Passage] = []
     path: list[tuple[int, str]] = []  # (level, heading)
     lines: list[str] = []
@@ -84,13 +98,16 @@ def passages(text: str) -> list[Passage]:
 
     def close() -> None:
         heading = " › ".join(title for _, title in path)
-        cut.extend(Passage(heading, part) for part in _parts("\n".join(lines).strip()))
+        cut.extend(Passage(heading, part, document) for part in _parts("\n".join(lines).strip()))
         lines.clear()
 
     for line in text.replace("\r\n", "\n").split("\n"):
         fenced ^= FENCE.match(line) is not None
         match = None if fenced else HEADING.fullmatch(line)
         if match:
+            before = "\n".join(lines).strip()
+            if not path and TITLE.fullmatch(before):
+                path, lines = [(0, before)], []
             close()
             path = [entry for entry in path if entry[0] < len(match[1])] + [(len(match[1]), match[2])]
         else:

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 from starlette.responses import Response
 
-from studio import data
+from studio import data, events
 from studio.errors import RunError, StudioError
 from studio.home import subfolder
 from studio.runs import checkpoints
@@ -17,6 +17,7 @@ from studio.ui import assets, live, rights, who
 from studio.ui.who import VISITOR, WATCHER
 
 MAX_PROMPT_CHARS = 200_000  # characters of a prompt
+FIRST_BYTES = 100_000  # of a diary: the held-out questions are asked before the first step
 SAMPLING = {
     "temperature": (0.0, 5.0),
     "top_p": (0.001, 1.0),
@@ -75,9 +76,10 @@ def _server() -> dict[str, Any]:
 
 
 def prompts(name: str) -> list[str]:
-    """Prompts to begin with: the run's own sample prompts, those of its sample data, else PROMPTS."""
+    """Prompts to begin with: the run's own sample prompts, its sample data's, its held-out questions, else PROMPTS."""
     try:
-        config = live.get_run(name.removeprefix("base:").partition("@")[0]).config
+        run = live.get_run(name.removeprefix("base:").partition("@")[0])
+        config = run.config
     except StudioError:
         return list(PROMPTS)
     if config.training.sample_prompts:
@@ -86,7 +88,9 @@ def prompts(name: str) -> list[str]:
     for place, entry in enumerate(data.samples()):
         if train in (f"sample:{entry['name']}", "sample" if place == 0 else entry["name"]):
             return list(entry["prompts"])
-    return list(PROMPTS)
+    first, _ = events.read(run.events_file, limit=FIRST_BYTES)
+    asked = dict.fromkeys(event["prompt"] for event in first if event["kind"] == "sample")
+    return [prompt for prompt in asked if prompt] or list(PROMPTS)
 
 
 @rights.read(WATCHER, VISITOR)

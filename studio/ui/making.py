@@ -14,11 +14,15 @@ from studio.ui import live, rights, uploads, words
 
 
 @rights.job(waits=True)
-def read_document(file: Any, name: str = "") -> dict[str, Any]:
-    """Cut an uploaded document into passages; nothing is sent anywhere. Returns {id, passages}."""
+def read_document(file: Any, name: str = "", id: str = "") -> dict[str, Any]:
+    """Cut an uploaded document into passages, behind those of `id`; nothing is sent. Returns {id, passages}."""
     path = uploads.uploaded(file.get("path") if isinstance(file, dict) else file)
     try:
-        task = making.begin(path, name or path.name)
+        if id:
+            task = making.Making(making.folder(id))
+            making.add(task, path, name or path.name)
+        else:
+            task = making.begin(path, name or path.name)
     finally:
         uploads.drop(path)
     return {"id": task.id, "passages": len(task.passages())}
@@ -53,8 +57,8 @@ def take_rows(id: str, rows: list[int]) -> dict[str, Any]:
 def made(ask: dict[str, Any]) -> Response:
     """{id, start, model, lang} -> {prompt, key, note, passages, state, doing, done, of, error, results, rows}.
 
-    rows: from `start` on, each with its passage. Without an id the first three alone. note: of a model too small by
-    its name.
+    rows: from `start` on, each with its passage (heading, text, document). Without an id the first three alone.
+    note: of a model too small by its name.
     """
     lang = words.language(ask.get("lang"))
     answer: dict[str, Any] = {
@@ -67,10 +71,7 @@ def made(ask: dict[str, Any]) -> Response:
         start = ask["start"] if isinstance(ask.get("start"), int) and ask["start"] >= 0 else 0
         parts = task.passages()
         answer |= task.status() | {"results": task.results(), "passages": len(parts)}
-        answer["rows"] = [
-            row._asdict() | {"heading": parts[row.passage].heading, "text": parts[row.passage].text}
-            for row in task.rows()[start:]
-        ]
+        answer["rows"] = [row._asdict() | parts[row.passage]._asdict() for row in task.rows()[start:]]
     return live.json_response(answer)
 
 

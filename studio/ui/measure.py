@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import orjson
 
 from studio import data, estimate, model, new_tokens, template
 from studio.base import source, starter
@@ -24,6 +25,7 @@ from studio.ui.singleflight import Unanswered, single_flight
 if TYPE_CHECKING:
     from studio.data import Conversations
 
+BYTES_PER_TOKEN = 3  # of a row as JSON, where no tokenizer is here to count: rather too many tokens than too few
 SAMPLE_ROWS = 4000  # rows; of more, so many spread evenly are counted and the rest is taken to be like them
 
 
@@ -154,12 +156,10 @@ def text_of(conversation: dict[str, Any]) -> Any:
     return conversation["text"] if "text" in conversation else conversation["messages"]
 
 
-def rows_of(run_config: RunConfig) -> RowStatistics | None:
-    """What an estimate wants to know of an order's data; None while no tokenizer is here. Raises DataError."""
+def rows_of(run_config: RunConfig) -> RowStatistics:
+    """What an estimate wants to know of an order's data, guessed while no tokenizer is here. Raises DataError."""
     found = [read(one.source, run_config) for one in run_config.data.sources()]
-    counted = lengths(run_config, found[0])
-    if counted is None:
-        return None
+    counted = lengths(run_config, found[0]) or _guessed(run_config, found[0])
     usable = sum(
         len(one.decide(run_config.data.problems).conversations) * item.weight
         for one, item in zip(found, run_config.data.sources(), strict=True)
@@ -167,6 +167,14 @@ def rows_of(run_config: RunConfig) -> RowStatistics | None:
     held, split = held_out(run_config, usable), run_config.data.too_long == "split"
     statistics = counted.rows(run_config.data.max_length * run_config.stage.sequences, held, split)
     return statistics if split and counted.texts else statistics._replace(rows=max(1, round(usable) - held))
+
+
+def _guessed(run_config: RunConfig, dataset: data.Dataset) -> Lengths:
+    """Lengths by the rows' bytes."""
+    conversations = dataset.decide(run_config.data.problems).conversations
+    sizes = [len(orjson.dumps(row)) for batch in _spread(conversations) for row in batch]
+    tokens = np.array(sizes, np.int64) // BYTES_PER_TOKEN + 1
+    return Lengths(tokens, tokens, len(conversations), data.TemplateProblems(), None, dataset.format == "text")
 
 
 def held_out(run_config: RunConfig, usable: float) -> int:

@@ -15,7 +15,7 @@ from studio.errors import StudioError
 from studio.home import subfolder
 from studio.talk import chats
 from studio.ui import chat, live
-from tests.ui.fakes import FakeRun, FakeServer
+from tests.ui.fakes import PROMPTS, FakeRun, FakeServer
 
 pytestmark = pytest.mark.usefixtures("home")
 RUN = "2026-11-22-1200-mine"
@@ -163,6 +163,13 @@ def test_voices_begin_with_the_newest_finished_run(finished: FakeRun) -> None:
     assert told["voices"][0]["base"] == f"base:{RUN}"
     assert told["server"] == {"ready": False}
     assert len(told["prompts"]) == 5
+
+
+def test_what_is_asked_first_is_a_held_out_question_of_ones_own_data(home: Path, tiny_data: Path) -> None:
+    made = FakeRun(RUN, steps=20, data=str(tiny_data))
+    assert chat.prompts(RUN) == list(chat.PROMPTS)
+    made.start(alive=False)
+    assert chat.prompts(f"base:{RUN}") == list(PROMPTS)
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,15 @@ def test_the_data_gives_a_time(with_small_starter: Path) -> None:
     assert found["answers"][NAMES[0]]["fits"]["lora"]["seconds"] > 0
 
 
+def test_a_time_needs_no_tokenizer(home: Path, tmp_path: Path) -> None:
+    """On a fresh computer without a model the rows' bytes tell about how many tokens they are."""
+    rows = tmp_path / "own.csv"
+    rows.write_text("question,answer\n" + "Where is it?,It is over there.\n" * 40)
+    found = chooser.fitting({"order": {"data": {"train": str(rows)}}, "name": "RTX 4060", "ids": NAMES[:1]})
+    assert found["rows"] == 38
+    assert found["answers"][NAMES[0]]["fits"]["lora"]["seconds"] > 0
+
+
 def test_the_hub_is_searched_by_the_owner_and_waited_for_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     for read in chooser.READS:
         assert rights.roles_of(questions.reads()[f"chooser/{read.__name__}"]) == {OWNER, WATCHER, VISITOR}

@@ -91,7 +91,7 @@ def jobs(talk: str, order: str, sample: str) -> list[tuple[Any, ...]]:
         ("data_save", {"order": order, "revision": 0}),
         ("rated_pairs", sample),
         ("paste_rows", "Q: one?\nA: 1", "auto"),
-        ("read_document", {"path": "/x"}, "x.md"),
+        ("read_document", {"path": "/x"}, "x.md", ""),
         ("make_rows", "nowhere", {"url": "http://127.0.0.1:9/v1", "model": "m"}),
         ("stop_making", "nowhere"),
         ("take_rows", "nowhere", [0]),

@@ -111,8 +111,11 @@ def mlflow_losses(run: Run) -> list[float]:
 
 def wandb_losses(run: Run) -> list[float]:
     """HistoryItem's value_json (field 16, tag 0x82 0x01) behind its key; wandb has no reader of its files in Python."""
+    import wandb
+
+    wandb.finish()  # as the end of the trainer's process does: what was logged is written by then
     [file] = (run.folder / "wandb").glob("offline-run-*/*.wandb")
-    found = re.findall(rb"train/loss\x82\x01.([\d.]+)", file.read_bytes())
+    found = re.findall(rb"train/loss\x82\x01.([\d.]+)", file.read_bytes(), re.DOTALL)
     return [float(value) for value in dict.fromkeys(found)]  # each stands in the summary too
 
 

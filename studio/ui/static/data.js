@@ -146,7 +146,7 @@
       const more = el("p", { class: "bring-more" },
         el("button", { type: "button", job: "paste_rows", class: "plain", onclick: paste }, studio.say("Paste rows…")),
         el("button", { type: "button", job: "make_rows", class: "plain", onclick: openMaking },
-          studio.say("From a document…")));
+          studio.say("From documents…")));
       sources.replaceChildren(...[el("div", { class: "bring" }, file, drop), more,
         trouble && el("p", { class: "fault", role: "alert" }, el("b", {}, trouble.message), " ", trouble.hint || ""),
         offer.uploads.length > 0 && el("h3", { "aria-level": "2" }, studio.say("Yours")),

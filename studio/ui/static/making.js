@@ -2,6 +2,7 @@
 (() => {
   const studio = window.studio, el = studio.element;
   const KEPT = "studio-making"; // {id, decisions: {number: true or false}}
+  const KINDS = ".md,.markdown,.txt,.rst,.pdf,.docx,.pptx,.xlsx,.html,.htm,.epub";
   const MARKS = { unsupported: "not in the passage", repeat: "asked before" };
 
   // host: where in the page it lies. upload(file) -> {path}. take(made): what becomes of the data set.
@@ -40,17 +41,22 @@
         return null;
       }
     };
-    const bring = async (file) => {
-      if (!file || busy) return;
-      busy = studio.say("Reading {name}…", { name: file.name }); draw();
-      try {
-        const made = await studio.call("read_document", (await upload(file)).path, file.name);
-        open(made.id);
-      } catch (problem) {
-        const trouble = studio.trouble(problem);
-        fault = `${trouble.message} ${trouble.hint || ""}`;
+    // Documents one after the other into one set of passages; what cannot be read is told, and the others go on.
+    const bring = async (files) => {
+      if (!files.length || busy) return;
+      const known = [...files].filter((file) => KINDS.split(",").some((kind) => file.name.toLowerCase().endsWith(kind)));
+      const faults = [];
+      for (const file of known.length ? known : [files[0]]) {
+        busy = studio.say("Reading {name}…", { name: file.name }); draw();
+        try {
+          const made = await studio.call("read_document", (await upload(file)).path, file.name, kept.id || "");
+          if (made.id !== kept.id) open(made.id);
+        } catch (problem) {
+          const trouble = studio.trouble(problem);
+          faults.push(`${trouble.message} ${trouble.hint || ""}`);
+        }
       }
-      busy = ""; draw(); look();
+      busy = ""; fault = faults.join(" "); draw(); look();
     };
     const begin = async () => {
       const wanted = { url: settings.url.trim(), model: settings.model.trim(),
@@ -65,13 +71,15 @@
       return el("label", {}, el("span", {}, studio.say(label)), entry);
     };
     const choice = () => {
-      const file = el("input", { type: "file", id: "making-file", class: "hidden-but-read", job: "read_document",
-        accept: ".md,.markdown,.txt,.rst,.pdf,.docx,.pptx,.xlsx,.html,.htm,.epub",
-        onchange: (event) => bring(event.target.files[0]) });
-      return el("div", { class: "bring" }, file, el("label", { class: "drop", for: "making-file" },
-        el("b", {}, busy || studio.say("Choose a document")),
-        el("span", { class: "quiet" }, studio.say("Markdown or text; PDF, Word, PowerPoint, Excel and HTML where the "
-          + "package markitdown is installed. Nothing is sent yet."))));
+      const input = (id, more) => el("input", { type: "file", id, class: "hidden-but-read", job: "read_document",
+        multiple: true, ...more, onchange: (event) => bring(event.target.files) });
+      return el("div", { class: "bring" },
+        input("making-file", { accept: KINDS }), el("label", { class: "drop", for: "making-file" },
+          el("b", {}, busy || studio.say("Choose documents")),
+          el("span", { class: "quiet" }, studio.say("Markdown or text; PDF, Word, PowerPoint, Excel and HTML where the "
+            + "package markitdown is installed. Nothing is sent yet."))),
+        input("making-folder", { webkitdirectory: true }),
+        el("label", { class: "drop", for: "making-folder" }, el("b", {}, studio.say("Choose a folder of documents"))));
     };
     const form = () => {
       const prompt = el("textarea", { class: "field", rows: "9", "aria-label": studio.say("Prompt"),
@@ -81,7 +89,7 @@
         el("p", {}, el("b", {}, kept.id), " · ",
           studio.say("{n} passages", { n: studio.number(seen.passages || 0) }), " ",
           el("button", { type: "button", class: "plain", onclick: () => { open(null); draw(); } },
-            studio.say("Another document"))),
+            studio.say("Other documents"))),
         el("div", { class: "making-fields" },
           field("url", "Address", { placeholder: "http://127.0.0.1:8000/v1" }),
           field("model", "Model there", { placeholder: "base" }),
@@ -115,7 +123,7 @@
           onclick: (event) => { event.stopPropagation(); decide(number, true); } }, studio.say("Accept (A)")),
         el("button", { type: "button", class: "chip", "aria-pressed": String(kept.decisions[number] === false),
           onclick: (event) => { event.stopPropagation(); decide(number, false); } }, studio.say("Reject (R)")))),
-    el("blockquote", { class: "quiet small" }, row.heading && el("b", {}, row.heading), el("p", {}, row.text)));
+    el("blockquote", { class: "quiet small" }, el("b", {}, [row.document, row.heading].filter(Boolean).join(" › ")), el("p", {}, row.text)));
     const review = () => {
       const taken = accepted().length;
       return [el("div", { class: "making-bar" },
@@ -130,7 +138,7 @@
               && el("button", { type: "button", job: "make_rows", class: "plain",
               onclick: () => { rows.pending = true; draw(); } }, studio.say("Go on…")),
             el("button", { type: "button", class: "plain", onclick: () => { open(null); draw(); } },
-              studio.say("Another document"))],
+              studio.say("Other documents"))],
         el("span", { class: "grow" }),
         el("button", { type: "button", class: "chip", onclick: () => {
           rows.forEach((row, number) => { if (!row.marks.length) kept.decisions[number] ??= true; });
@@ -153,9 +161,9 @@
         (fault || error) && el("p", { class: "fault", role: "alert" }, fault || error),
         ...(!kept.id ? [choice()] : rows.length ? review() : seen.state === "going" ? review() : [form()])
       ].flat().filter(Boolean));
-      dialog.setAttribute("aria-label", studio.say("Rows from a document"));
+      dialog.setAttribute("aria-label", studio.say("Rows from documents"));
       dialog.replaceChildren(el("div", { class: "chooser-head" },
-        el("div", {}, el("h2", {}, studio.say("Rows from a document")), el("p", { class: "quiet small" },
+        el("div", {}, el("h2", {}, studio.say("Rows from documents")), el("p", { class: "quiet small" },
           studio.say("A model that you have writes questions and answers about each passage; you keep the good ones. "
             + "Take one of 3 billion weights or more, served here or elsewhere: the starter is too small for it."))),
         el("button", { type: "button", class: "plain", "aria-label": studio.say("Close"),

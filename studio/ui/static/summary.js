@@ -178,7 +178,7 @@
             found.model.bytes
               ? studio.say("{bytes} are downloaded at the start.", { bytes: studio.bytes(found.model.bytes) })
             : studio.say("The model is downloaded at the start."),
-            " ", studio.say("Until then every row is taken for as long as allowed.")),
+            " ", studio.say("Until then the tokens of the rows are a guess.")),
         found && memory(found),
         found && advice(found).length > 0
           && el("div", { class: "advices" }, el("p", { class: "quiet small" }, studio.say("What would help:")),
