@@ -69,7 +69,8 @@
       const found = answers[row.model], text = search.value.trim().toLowerCase();
       const [low, high] = SIZES[filters.size] || [0, Infinity];
       const some = METHODS.some(([key]) => found?.fits[key]?.fits);
-      return (!text || `${row.model} ${row.family} ${studio.say(row.family)} ${row.licence}`.toLowerCase().includes(text) || row.hub)
+      const names = `${row.model} ${row.family} ${studio.say(row.family)} ${row.licence}`.toLowerCase();
+      return (!text || names.includes(text) || row.hub)
         && (!filters.fits || (filters.fits === "some" ? some : found?.fits[filters.fits]?.fits))
         && (!filters.size || (row.parameters >= low && row.parameters < high))
         && (!filters.language || row.languages.includes(filters.language))
@@ -113,7 +114,8 @@
       el("button", { type: "button", class: "choice-name",
         "aria-current": row.model === studio.order.model() ? "true" : null,
         onclick: () => done(row, null, {}) },
-        el("b", {}, row.model.split("/").pop()), el("span", { class: "quiet" }, studio.say(row.family) || row.model.split("/")[0])),
+        el("b", {}, row.model.split("/").pop()),
+        el("span", { class: "quiet" }, studio.say(row.family) || row.model.split("/")[0])),
       el("p", { class: "quiet small" }, facts(row)),
       el("div", { class: "fits" }, METHODS.map(([key, label]) => pill(row, key, label))),
       el("p", { class: "small choice-verdict" }, verdict(row)),

@@ -2,7 +2,7 @@
 (() => {
   const studio = window.studio, el = studio.element;
   const KEPT = "studio-making"; // {id, decisions: {number: true or false}}
-  const KINDS = ".md,.markdown,.txt,.rst,.pdf,.docx,.pptx,.xlsx,.html,.htm,.epub";
+  const KINDS = ["md", "markdown", "txt", "rst", "pdf", "docx", "pptx", "xlsx", "html", "htm", "epub"];
   const MARKS = { unsupported: "not in the passage", repeat: "asked before" };
 
   // host: where in the page it lies. upload(file) -> {path}. take(made): what becomes of the data set.
@@ -44,7 +44,7 @@
     // Documents one after the other into one set of passages; what cannot be read is told, and the others go on.
     const bring = async (files) => {
       if (!files.length || busy) return;
-      const known = [...files].filter((file) => KINDS.split(",").some((kind) => file.name.toLowerCase().endsWith(kind)));
+      const known = [...files].filter((file) => KINDS.includes(file.name.toLowerCase().split(".").pop()));
       const faults = [];
       for (const file of known.length ? known : [files[0]]) {
         busy = studio.say("Reading {name}…", { name: file.name }); draw();
@@ -74,7 +74,7 @@
       const input = (id, more) => el("input", { type: "file", id, class: "hidden-but-read", job: "read_document",
         multiple: true, ...more, onchange: (event) => bring(event.target.files) });
       return el("div", { class: "bring" },
-        input("making-file", { accept: KINDS }), el("label", { class: "drop", for: "making-file" },
+        input("making-file", { accept: KINDS.map((kind) => `.${kind}`).join() }), el("label", { class: "drop", for: "making-file" },
           el("b", {}, busy || studio.say("Choose documents")),
           el("span", { class: "quiet" }, studio.say("Markdown or text; PDF, Word, PowerPoint, Excel and HTML where the "
             + "package markitdown is installed. Nothing is sent yet."))),
@@ -123,7 +123,8 @@
           onclick: (event) => { event.stopPropagation(); decide(number, true); } }, studio.say("Accept (A)")),
         el("button", { type: "button", class: "chip", "aria-pressed": String(kept.decisions[number] === false),
           onclick: (event) => { event.stopPropagation(); decide(number, false); } }, studio.say("Reject (R)")))),
-    el("blockquote", { class: "quiet small" }, el("b", {}, [row.document, row.heading].filter(Boolean).join(" › ")), el("p", {}, row.text)));
+    el("blockquote", { class: "quiet small" },
+      el("b", {}, [row.document, row.heading].filter(Boolean).join(" › ")), el("p", {}, row.text)));
     const review = () => {
       const taken = accepted().length;
       return [el("div", { class: "making-bar" },
