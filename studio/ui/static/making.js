@@ -74,7 +74,8 @@
       const input = (id, more) => el("input", { type: "file", id, class: "hidden-but-read", job: "read_document",
         multiple: true, ...more, onchange: (event) => bring(event.target.files) });
       return el("div", { class: "bring" },
-        input("making-file", { accept: KINDS.map((kind) => `.${kind}`).join() }), el("label", { class: "drop", for: "making-file" },
+        input("making-file", { accept: KINDS.map((kind) => `.${kind}`).join() }),
+        el("label", { class: "drop", for: "making-file" },
           el("b", {}, busy || studio.say("Choose documents")),
           el("span", { class: "quiet" }, studio.say("Markdown or text; PDF, Word, PowerPoint, Excel and HTML where the "
             + "package markitdown is installed. Nothing is sent yet."))),
