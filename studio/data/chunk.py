@@ -206,7 +206,10 @@ def normalized_hash(conversation: dict[str, Any]) -> int:
 
 def _extra_identity(conversation: dict[str, Any], turns: list[dict[str, Any]]) -> str:
     """What else distinguishes rows of the same text, as JSON: calls, the rejected answer, the label; "" for nothing."""
-    parts = [called_functions(turns), *(conversation.get(name) for name in sorted(COMPARED))]
+    calls, rejected, label = called_functions(turns), conversation.get("rejected"), conversation.get("label")
+    if type(rejected) is str and not calls and label is None:
+        return rejected
+    parts = [calls, label, rejected]
     return json.dumps(parts, sort_keys=True, default=str) if any(part or part is False for part in parts) else ""
 
 

@@ -173,9 +173,14 @@ def cautions(figures: dict[str, Any] | None) -> list[str]:
         return ["All verdicts are the same: there is nothing to tell apart."]
     if max(good, bad) <= 4 * min(good, bad) / 3:
         return []
-    fewer, weight = ("desirable", bad / good) if good < bad else ("undesirable", good / bad)
+    if good < bad:
+        return [
+            f"There are {good} good and {bad} bad answers: a weight of good answers (stage.desirable_weight) of "
+            f"{bad / good:.2g} would balance them."
+        ]
     return [
-        f"There are {good} good and {bad} bad answers: stage.{fewer}_weight {weight:.2g} would balance the two kinds."
+        f"There are {good} good and {bad} bad answers: a weight of bad answers (stage.undesirable_weight) of "
+        f"{good / bad:.2g} would balance them."
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import re
 import shutil
@@ -30,7 +31,10 @@ def uploaded(given: object) -> Path:
 
 
 def keep(path: Path, name: str) -> Path:
-    """Move an upload into the studio's uploads; returns its path. A second file of a name gets a number."""
+    """Move an upload into the studio's uploads; returns its path.
+
+    Another file of the name gets a number; the same bytes under the name are that file.
+    """
     given = Path(name)
     ending = slug(given.suffix.lstrip("."), "txt")[:8]
     stem = slug(given.stem, "data")[:48]
@@ -39,7 +43,8 @@ def keep(path: Path, name: str) -> Path:
         try:
             _copy(path, target)
         except FileExistsError:
-            continue
+            if not filecmp.cmp(path, target, shallow=False):
+                continue
         return target
     raise DataError(f"There are too many files named {stem}.{ending}.", "Give it another name.", "name")
 

@@ -249,7 +249,7 @@ def test_length_and_balance_are_told(home: Path, tmp_path: Path) -> None:
     verdicts = [{"prompt": f"Q {n}?", "completion": f"A {n}.", "label": n < 2} for n in range(12)]
     found = data.read(write(tmp_path, verdicts))
     assert pairs.describe(found) == {"good": 2, "bad": 10}
-    assert "desirable_weight 5" in pairs.cautions(pairs.describe(found))[0]
+    assert "(stage.desirable_weight) of 5" in pairs.cautions(pairs.describe(found))[0]
 
 
 def test_the_terminal_shows_both_sides(

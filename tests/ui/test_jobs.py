@@ -33,11 +33,11 @@ def test_import_and_inspect(client: Client, tmp_path: Path, page_home: Path) -> 
         for n in range(12)
     ]
     file.write_text("\n".join(map(json.dumps, rows)))
-    first, second = (
-        client.predict(handle_file(str(file)), api_name="/import"),
-        client.predict(handle_file(str(file)), api_name="/import"),
-    )
-    assert first["source"] != second["source"], "the second must not overwrite the first"
+    first, again = (client.predict(handle_file(str(file)), api_name="/import") for _ in range(2))
+    assert first["source"] == again["source"], "the same bytes are the same file"
+    file.write_text("\n".join(map(json.dumps, rows[:6])))
+    other = client.predict(handle_file(str(file)), api_name="/import")
+    assert Path(other["source"]).name == "my-rows-2.jsonl", "others must not overwrite the first"
     assert Path(first["source"]).parent == (page_home / "uploads").resolve()
     found = client.predict(first["source"], api_name="/inspect")
     assert (found["format"], found["rows"]) == ("chatml", 12)
@@ -83,8 +83,10 @@ NAMES = (
 def test_names_of_uploads_are_made_safe(page: Page, page_home: Path, name: str) -> None:
     upload = Path(os.environ["GRADIO_TEMP_DIR"]) / "t" / "rows.json"
     upload.parent.mkdir(parents=True, exist_ok=True)
-    upload.write_text(json.dumps([{"instruction": "a?", "output": "It is b."}] * 3))
-    made = [page.job("import", str(upload), name) for _ in range(2)]
+    made = []
+    for answer in "bc":
+        upload.write_text(json.dumps([{"instruction": "a?", "output": f"It is {answer}."}] * 3))
+        made.append(page.job("import", str(upload), name))
     kept = [Path(one.json["data"][0]["source"]) for one in made]
     assert kept[0] != kept[1]
     for path in kept:

@@ -62,7 +62,7 @@ def as_row(value: Any) -> Any:
         if isinstance(value.get("row"), dict) and not set(value) - {"row", "row_idx", "truncated_cells"}:
             value = value["row"]
         if not NESTED.isdisjoint(value):
-            for name in (*LIST_COLUMNS, *TURN_COLUMNS):
+            for name in NESTED.intersection(value):
                 cell = dict.get(value, name)  # looked at only: a TrackedRow must not note it
                 if isinstance(cell, str) and (turns := _list(cell, name in TURN_COLUMNS)) is not None:
                     value = value | {name: turns}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from studio.data.formats import ReportProblem
@@ -16,8 +17,15 @@ QUESTIONS = (
 )  # fmt: skip
 ANSWERS = ("assistant", "gpt", "bot", "answer", "response", "completion", "a", "output", "model", "chatbot", "reply",
            "Assistant", "MOSS", "Answer", "答", "助手", "回答")  # fmt: skip
-PAIR_KEYS = tuple((asked, answered) for asked in QUESTIONS for answered in ANSWERS)
 Turn = dict[str, Any]
+
+
+@lru_cache(maxsize=4096)
+def pair_keys(columns: tuple[str, ...]) -> tuple[str, str] | None:
+    """The keys of the question and of the answer among those of an object; None where it is no pair."""
+    asked = next((name for name in QUESTIONS if name in columns), None)
+    answered = next((name for name in ANSWERS if name in columns), None)
+    return (asked, answered) if asked and answered else None
 
 
 def history_of(
@@ -56,8 +64,7 @@ def _turns(value: Any, report: ReportProblem, name: str) -> list[Turn] | None:
 
 def _pair(pair: Any, report: ReportProblem, where: str) -> list[Turn] | None:
     if isinstance(pair, dict):
-        keys = next(((q, a) for q, a in PAIR_KEYS if q in pair and a in pair), None)
-        if keys is not None:
+        if keys := pair_keys(tuple(pair)):
             return pair_of(pair, keys, report, where)
     elif isinstance(pair, (list, tuple)) and len(pair) == 2:
         return pair_of(pair, (0, 1), report, where)

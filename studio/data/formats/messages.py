@@ -16,6 +16,7 @@ from studio.text import tool_calls
 KEPT = ("name", "tool_call_id")
 CALLING = frozenset({"function_call", "tool_call", "tool_calls"})  # roles whose content is a call
 THINKING = frozenset({"thought", "thoughts", "thinking", "think", "reasoning", "analysis"})  # roles of the reasoning
+SPEAKERS = {name: role for name, role in ROLES.items() if role != "tool" and name not in CALLING | THINKING}
 ODD_ARGUMENTS = "The arguments of the call are no JSON object: the model learns to write them so."
 NOTHING: dict[str, Any] = {}
 TURN_MASKS = ("loss_mask", "train_mask", "weights")  # columns with 1 for every turn that is learnt
@@ -120,6 +121,9 @@ def turns_of(
     messages: list[dict[str, Any]] = []
     thoughts: list[str] = []  # turns of their own, before the answer that they lead to
     for n, turn in enumerate(turns):
+        if plain := _plain(turn, role_key, content_key) if not thoughts else None:
+            messages.append(plain)
+            continue
         where, role, content = f"{name}[{n}]", role_key, content_key
         expanded: list[Any] | None = [turn]
         if isinstance(turn, dict):
@@ -165,6 +169,16 @@ def turns_of(
         report("role_order", f"{name}[{n}]", thoughts[-1], "No answer follows this reasoning.")
         return None
     return messages
+
+
+def _plain(turn: Any, role_key: str, content_key: str) -> dict[str, Any] | None:
+    """The message of a turn that is a known role and words, as nearly all are; None for any other turn."""
+    if type(turn) is not dict or len(turn) != 2:
+        return None
+    role, words = turn.get(role_key), turn.get(content_key)
+    if type(role) is not str or type(words) is not str or role not in SPEAKERS or not words.strip():
+        return None
+    return {"role": SPEAKERS[role], "content": words}
 
 
 def _turn(turn: Any, report: ReportProblem, where: str, role_key: str, content_key: str) -> dict[str, Any] | None:

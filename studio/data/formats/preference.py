@@ -69,6 +69,8 @@ def _check_sides(row: Row, question: str, sides: dict[str, list[dict[str, Any]]]
         if begins_with(turns[-1]["content"], question):
             report("prompt_in_side", name, turns[-1]["content"])
     for better, worse in SCORES:
+        if better not in row:
+            continue
         scores = [row.get(better), row.get(worse)]
         if all(isinstance(score, (int, float)) for score in scores) and scores[0] < scores[1]:
             report("swapped_sides", worse, f"{better} {scores[0]}, {worse} {scores[1]}")

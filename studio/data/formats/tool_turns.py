@@ -16,15 +16,16 @@ RESULTS = re.compile(rf"(?:{RESULT_TEXT.pattern})+", re.DOTALL)
 
 def declared_tools(row: Row, turns: list[Any], report: ReportProblem) -> list[Any]:
     """The tools a row declares: in a column of their own, or in its system turn. [] for none."""
+    holders = [
+        ("", row),
+        *((f"{n}.", turn) for n, turn in enumerate(turns) if isinstance(turn, dict) and len(turn) > 2),
+    ]
     for key in tool_calls.DECLARED:
-        for where, holder in (
-            (key, row),
-            *((f"{n}.{key}", turn) for n, turn in enumerate(turns) if isinstance(turn, dict)),
-        ):
-            if holder.get(key):
+        for where, holder in holders:
+            if key in holder and holder[key]:
                 tools = tool_calls.tools_of(holder[key])
                 if tools is None:
-                    report("odd_tools", where, holder[key])
+                    report("odd_tools", where + key, holder[key])
                 return tools or []
     return []
 

@@ -20,9 +20,11 @@ from types import ModuleType
 from typing import Any
 
 from studio.data.formats import ReportProblem, Row
+from studio.data.roles import MESSAGE_COLUMNS, ROLES
 from studio.data.tracked_row import TrackedRow
 
 OBJECTS = frozenset((list, dict, TrackedRow))
+TURNS = frozenset(MESSAGE_COLUMNS)
 
 
 @lru_cache(maxsize=1)
@@ -34,19 +36,49 @@ def layouts() -> dict[str, ModuleType]:
 
 
 @lru_cache(maxsize=4096)
-def possible(columns: tuple[str, ...], texts: bool) -> tuple[ModuleType, ...]:
-    """The layouts that a row with these columns may have. texts: it holds neither lists nor objects."""
-    fitting = (m for m in layouts().values() if m.KEYS is None or not m.KEYS.isdisjoint(columns))
+def possible(columns: tuple[str, ...], texts: bool, plain: bool = False) -> tuple[ModuleType, ...]:
+    """The layouts that a row with these columns may have.
+
+    texts: it holds neither lists nor objects. plain: its list of turns needs no layout.
+    """
+    keys = frozenset(columns) - TURNS if plain else frozenset(columns)
+    fitting = (m for m in layouts().values() if m.KEYS is None or not m.KEYS.isdisjoint(keys))
     return tuple(m for m in fitting if not texts or getattr(m, "TEXTS", False))
+
+
+@lru_cache(maxsize=4096)
+def _turns_column(columns: tuple[str, ...]) -> str | None:
+    """The column of the turns; None where there is none, or several."""
+    names = [name for name in columns if name in TURNS]
+    return names[0] if len(names) == 1 else None
+
+
+def _is_plain(turns: Any) -> bool:
+    """Whether a list holds turns that a format reads as they are: a known role, and a text; the last an answer."""
+    if type(turns) is not list or not turns:
+        return False
+    for turn in turns:
+        if type(turn) is not dict:
+            return False
+        if "role" in turn:
+            role, text = turn["role"], turn.get("content")
+        else:
+            role, text = turn.get("from"), turn.get("value")
+        if type(text) is not str or type(role) is not str or role not in ROLES:
+            return False
+    return ROLES[role] == "assistant"
 
 
 def layout_of(row: Row) -> ModuleType | None:
     """The layout the row is written in; None where it is none, or a format's own."""
-    modules = possible(tuple(row), OBJECTS.isdisjoint(map(type, row.values())))
+    columns = tuple(row)
+    name = _turns_column(columns)
+    plain = name is not None and _is_plain(dict.get(row, name))
+    modules = possible(columns, OBJECTS.isdisjoint(map(type, row.values())), plain)
     if not modules:
         return None
-    plain = dict(row) if isinstance(row, TrackedRow) else row  # what is only looked at is not used by that
-    return next((module for module in modules if module.match(plain)), None)
+    untracked = dict(row) if isinstance(row, TrackedRow) else row  # what is only looked at is not used by that
+    return next((module for module in modules if module.match(untracked)), None)
 
 
 def rewritten(row: Any, report: ReportProblem) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from studio.data.formats import ReportProblem, Row
@@ -29,13 +30,19 @@ KEYS = frozenset(REJECTED) | {"chosen", *PAIRS}
 ASKED = ("prompt", "question", "instruction", "query", "input")
 
 
+@lru_cache(maxsize=4096)
+def _names(columns: tuple[str, ...]) -> tuple[list[tuple[str, str]], str | None, str | None]:
+    """(pairs of words that mean this only side by side, the chosen, the rejected) among these columns."""
+    pairs = [(better, worse) for worse, better in PAIRS.items() if worse in columns and better in columns]
+    return pairs, *(next((n for n in names if n in columns), None) for names in (CHOSEN, REJECTED))
+
+
 def match(row: Row) -> tuple[str, str] | None:
     """The columns of the chosen and the rejected answer."""
-    for worse, better in PAIRS.items():  # words that mean this only side by side
+    pairs, chosen_name, rejected_name = _names(tuple(row))
+    for better, worse in pairs:
         if row.get(worse) and row.get(better):
             return better, worse
-    rejected_name = next((n for n in REJECTED if n in row), None)
-    chosen_name = next((n for n in CHOSEN if n in row), None)
     if chosen_name is None and rejected_name is not None:  # ms-swift's: the good answer is in its usual column
         chosen_name = next((n for n in ANSWERS if n in row), None) or list_column(row)
     if chosen_name is None or rejected_name is None or not row[rejected_name]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from studio.data.formats import ReportProblem, Row
-from studio.data.formats.history import PAIR_KEYS, pair_of
+from studio.data.formats.history import pair_keys, pair_of
 from studio.data.roles import MESSAGE_COLUMNS
 
 TITLE = "pairs of question and answer"
@@ -22,13 +22,13 @@ def match(row: Row) -> str | None:
 
 
 def _is_pair(turn: Any) -> bool:
-    return isinstance(turn, dict) and any(asked in turn and answered in turn for asked, answered in PAIR_KEYS)
+    return isinstance(turn, dict) and pair_keys(tuple(turn)) is not None
 
 
 def rewrite(row: Row, report: ReportProblem) -> Row | None:
     name, turns = match(row), []
     for n, pair in enumerate(row[name]):
-        keys = next(((q, a) for q, a in PAIR_KEYS if isinstance(pair, dict) and q in pair and a in pair), None)
+        keys = pair_keys(tuple(pair)) if isinstance(pair, dict) else None
         if keys is None:
             report(
                 "wrong_type",
