@@ -39,7 +39,7 @@ def check(config: RunConfig) -> None:
     if config.stage.scores:
         raise OrderError(
             "A reward model's head starts anew, so an adapter that was trained to write does not go on under it.",
-            f"Merge {run.id} first, set model to the folder and leave start out.",
+            _instead(run),
             "start",
         )
     _check_base(config, run, manifest)
@@ -78,17 +78,10 @@ def _check_base(config: RunConfig, run: Run, manifest: dict[str, Any]) -> None:
 def _check_method(config: RunConfig, run: Run, manifest: dict[str, Any]) -> None:
     method: Method = run.config.method
     if not method.adapter:
-        raise OrderError(
-            f"The result of {run.id} is a whole model: no adapter goes on.",
-            f"Set model to {run.result} and leave start out.",
-            "start",
-        )
+        raise OrderError(f"The result of {run.id} is a whole model: no adapter goes on.", _instead(run), "start")
     if not method.goes_on or not method.shares_base or run.config.combine:
-        merge = f"Merge it: python -m studio merge {run.id} FOLDER; set model to the folder and leave start out."
         raise OrderError(
-            f"The adapter of {run.id} cannot be trained further: {_why_not(method)}.",
-            merge if method.mergeable else "Leave start out: a new adapter begins at the base.",
-            "start",
+            f"The adapter of {run.id} cannot be trained further: {_why_not(method)}.", _instead(run), "start"
         )
     if not config.method.same_weights(method):
         knobs = json.dumps(method.model_dump(mode="json", exclude_defaults=True) | {"name": method.name})
@@ -97,6 +90,15 @@ def _check_method(config: RunConfig, run: Run, manifest: dict[str, Any]) -> None
             f"Set method to {knobs}.",
             "method",
         )
+
+
+def _instead(run: Run) -> str:
+    """How to go on from a run otherwise than by `start`."""
+    if not run.config.method.adapter:
+        return f"Set model to {run.result} and leave start out."
+    if not run.config.method.mergeable:
+        return "Leave start out: a new adapter begins at the base."
+    return f"Merge it: python -m studio merge {run.id} FOLDER; set model to the folder and leave start out."
 
 
 def _why_not(method: Method) -> str:

@@ -138,7 +138,7 @@ class Report(TrainerCallback):
             **({"memories": memories} if len(memories) > 1 else {}),
         )
         progress = f"step {state.global_step}/{state.max_steps}"
-        self._print(f"{progress}  loss {logs['loss']:.4f}  {tokens_per_second:.0f} tokens/s")
+        self._print(f"{progress}  {self._gain(logs)}  {tokens_per_second:.0f} tokens/s")
         self.check_finite(logs["loss"], state.global_step, "loss")
         if self.samples is not None:
             self.samples.after_step()
@@ -179,7 +179,7 @@ class Report(TrainerCallback):
         accuracy = None if compared else (metrics or {}).get("eval_accuracy")
         self.emit("eval", step=state.global_step, loss=loss, accuracy=accuracy, best=is_best, **compared)
         general = f"  forgetting {forgotten['kl']:.3f}" if forgotten else ""
-        self._print(f"step {state.global_step}  held-out loss {loss:.4f}{general}")
+        self._print(f"step {state.global_step}  held-out {self._gain(metrics or {}, 'eval_')}{general}")
         self.check_finite(loss, state.global_step, "held-out loss")
         if is_best:
             state.best_metric, state.best_global_step = score, state.global_step
@@ -202,6 +202,12 @@ class Report(TrainerCallback):
         names = [name.removeprefix(prefix) for name in values if name.startswith(prefix)]
         names = [name for name in names if name != "loss" and name.partition("/")[0] in METRICS]
         return {"preference": {name: round(values[f"{prefix}{name}"], 6) for name in names}}
+
+    @staticmethod
+    def _gain(values: dict[str, float], prefix: str = "") -> str:
+        """The loss, and of answers that earn rewards the reward: their loss stays near 0 whatever is learnt."""
+        name = "reward" if f"{prefix}reward" in values else "loss"
+        return f"{name} {values[f'{prefix}{name}']:.4f}"
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._restart_clock()

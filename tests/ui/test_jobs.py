@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from studio.device import devices
+from studio.home import PROJECT
 from studio.run import runs
 from studio.runs.claim import device_lock
 from tests.ui.served import Page
@@ -24,6 +26,19 @@ def client(page: Page) -> Client:
 def test_the_jobs_have_fixed_names(client: Client) -> None:
     named = client.view_api(return_format="dict")["named_endpoints"]
     assert {"/import", "/inspect", "/estimate", "/start", "/status", "/stop", "/chat", "/time_device"} <= set(named)
+
+
+def test_the_page_gives_an_array_only_where_a_job_takes_a_list(client: Client) -> None:
+    """studio.call(name, ...values): an array around all values would be the first of them."""
+    named = client.view_api(return_format="dict")["named_endpoints"]
+    given = [
+        (job, len(re.findall(r",", before)))
+        for file in (PROJECT / "studio/ui/static").glob("*.js")
+        for job, before in re.findall(r'studio\.call\("(\w+)"((?:, *[\w.()]+)*), *\[', file.read_text(encoding="utf-8"))
+    ]
+    assert ("train_without", 1) in given
+    for job, place in given:
+        assert "list" in named[f"/{job}"]["parameters"][place]["python_type"]["type"], job
 
 
 def test_import_and_inspect(client: Client, tmp_path: Path, page_home: Path) -> None:

@@ -112,7 +112,7 @@ def order(stage: Any, method: Any, model: Path, folder: Path, **training: Any) -
             "data": {"train": str(file), "eval": 0.25},
             "stage": SMALL | {"rewards": [{"name": "length", "at_least": 80}]} | stage,
             "method": method,
-            "training": {**settings, "learning_rate": 1e-2, "keep_checkpoints": 9, **training},
+            "training": {**settings, "precision": "fp32", "learning_rate": 1e-2, "keep_checkpoints": 9, **training},
         }
     )
 
@@ -150,8 +150,8 @@ def test_a_run_learns_and_resumes_to_the_same_bits(
     assert answer["reward"] == answer["rewards"]["length"]
 
 
-def test_a_rare_form_becomes_the_usual_one(home: Path, tiny_model: Path, tmp_path: Path) -> None:
-    """A third of the answers hold one of the letters before, nearly all after some steps."""
+def test_a_rare_form_becomes_the_usual_one(home: Path, tiny_model: Path, tmp_path: Path, capsys: Any) -> None:
+    """A third of the answers hold one of the letters before, nearly all after some steps; the log tells of rewards."""
     from studio.worker.train import main
 
     stage = {"group": 8, "beta": 0.0, "rewards": [{"name": "regex", "pattern": "[pqwxyz]"}]}
@@ -162,6 +162,9 @@ def test_a_rare_form_becomes_the_usual_one(home: Path, tiny_model: Path, tmp_pat
     assert sum(steps[:2]) / 2 < 0.5
     assert sum(steps[-3:]) / 3 > 0.9
     assert summary(run)["preference"]["reward"] > summary(run)["preference_before"]["reward"]
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
+    assert told[-1].startswith("step 14  held-out reward ")
+    assert not any("loss" in line for line in told)
 
 
 @pytest.mark.parametrize(

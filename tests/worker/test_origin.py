@@ -87,7 +87,7 @@ def test_the_reference_is_the_run_before(first: Run, tiny_model: Path, preferenc
     from studio.worker.train import main
 
     order = origin.order_after(first, preferences).with_changes(
-        data={"eval": 0.25}, training={"max_steps": 4, "learning_rate": 3e-3, **QUICK}
+        data={"eval": 0.25}, training={"max_steps": 4, "learning_rate": 3e-3, "precision": "fp32", **QUICK}
     )
     assert (order.start, order.stage.name, order.method) == (first.id, "dpo", first.config.method)
     preflight.check(order)
@@ -189,5 +189,15 @@ def test_what_cannot_go_on_is_refused(
 ) -> None:
     order = origin.order_after(first, preferences).with_changes(**changes)
     with pytest.raises(StudioError, match=message) as caught:
+        origin.check(order)
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(("method", "hint"), [("prefix", "Leave start out"), ("full", "Set model to")])
+def test_what_cannot_be_merged_is_not_to_be_merged(method: str, hint: str, first: Run, preferences: str) -> None:
+    order = origin.order_after(first, preferences).with_changes(stage={"name": "reward"})
+    text = config.parse((first.folder / "config.yaml").read_text()).model_dump(mode="json") | {"method": method}
+    (first.folder / "config.yaml").write_text(config.build(text).to_yaml())
+    with pytest.raises(StudioError, match="head starts anew") as caught:
         origin.check(order)
     assert hint in caught.value.hint

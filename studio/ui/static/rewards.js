@@ -67,7 +67,7 @@
         onclick: () => tried(() => server.rewards_on_data({ order: studio.order.value, lang: studio.language })) },
       studio.say("Try on the answers in the data")),
       el("button", { type: "button", class: "plain",
-        onclick: () => tried(async () => studio.call("try_rewards", [await written()])) },
+        onclick: () => tried(async () => studio.call("try_rewards", await written())) },
       studio.say("Let the base answer, and try (about a minute)")));
 
     return el("div", { class: "rewards", "data-path": "stage.rewards" }, el("h3", {}, studio.say("Rewards")),
