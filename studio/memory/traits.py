@@ -59,7 +59,7 @@ FAMILIES: dict[str, Traits] = {
 def traits(facts: ModelFacts) -> Traits:
     """The family's traits, with what config.json says of them."""
     config = facts.text_config
-    family = str(facts.config.get("text_config", {}).get("model_type") or facts.model_type)
+    family = str(facts.text_config.get("model_type") or facts.model_type)
     default = FAMILIES.get(family, Traits())
 
     def first(*keys: str, default: Any) -> Any:

@@ -20,7 +20,6 @@ from studio.combination import Combination
 from studio.errors import ModelError, StudioError
 from studio.export import hf_files
 from studio.home import folder_size, write_atomic
-from studio.kernels import IGNORE_INDEX
 from studio.run import Run, find
 from studio.runs import results
 from studio.talk import base_record
@@ -29,6 +28,7 @@ from studio.tokens import Encoder
 from studio.worker import tokenizer_class, torch_devices
 from studio.worker.loaded import LoadedModels
 from studio.worker.memory import peak_memory
+from studio.worker.packing import count_target_tokens
 from studio.worker.prove import Rows, mean_loss
 from studio.worker.report import Report
 
@@ -185,7 +185,7 @@ def measured(
             if run.stop_request():
                 raise Stopped
             chunk = rows[start : start + ROWS_PER_STOP_CHECK]
-            chunk_tokens = sum(map(_trained_tokens, chunk))
+            chunk_tokens = sum(map(count_target_tokens, chunk))
             loss_sum += (_adapter_loss(joined, name, chunk) or 0.0) * chunk_tokens
             num_tokens += chunk_tokens
             done += len(chunk)
@@ -199,7 +199,7 @@ def measured(
                 "run": parent,
                 "rows": len(rows),
                 "of": available,
-                "tokens": sum(map(_trained_tokens, rows)),
+                "tokens": sum(map(count_target_tokens, rows)),
                 "base": loss("", rows),
                 "parents": parents,
                 "combined": loss("default", rows),
@@ -211,10 +211,6 @@ def measured(
         report.emit("eval", step=0, loss=base)
         report.emit("eval", step=1, loss=combination, table=table)
     return table
-
-
-def _trained_tokens(row: dict[str, list[int]]) -> int:
-    return sum(label != IGNORE_INDEX for label in row["labels"][1:])
 
 
 def _adapter_loss(joined: Any, name: str, rows: Rows) -> float | None:

@@ -34,7 +34,7 @@ from studio.worker.forgetting import (
     target_log_probs,
 )
 from studio.worker.loss import unwrap
-from studio.worker.packing import Row
+from studio.worker.packing import Row, left_padded
 
 ANSWER_TOKENS = 64  # most new tokens of a replayed answer
 TEXT_PROMPT = 8  # first tokens of a plain text that the base continues
@@ -126,18 +126,15 @@ def own_answers(model: Any, encoder: Encoder, items: Sequence[general.Item], dev
     rows = []
     for start in range(0, len(prompts), ANSWERED_AT_ONCE):
         several = prompts[start : start + ANSWERED_AT_ONCE]
-        longest = max(map(len, several))
-        ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in several], device=device)
-        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in several], device=device)
+        inputs = left_padded(several, device)
         output = unwrap(model).generate(
-            input_ids=ids,
-            attention_mask=mask,
+            **inputs,
             max_new_tokens=ANSWER_TOKENS,
             do_sample=False,
             eos_token_id=ends or None,
             pad_token_id=ends[0] if ends else 0,
         )
-        for prompt, answer in zip(several, output[:, longest:].tolist(), strict=True):
+        for prompt, answer in zip(several, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
             end = next((place + 1 for place, token in enumerate(answer) if token in ends), len(answer))
             labels = [IGNORE_INDEX] * len(prompt) + answer[:end]
             rows.append({"input_ids": prompt + answer[:end], "labels": labels})

@@ -129,6 +129,15 @@ def collate(rows: list[Row], packed: bool) -> MicroBatch:
     return micro_batch | answers_of(rows, sequences) | {"last_positions": starts + lengths - 1}
 
 
+def left_padded(prompts: Sequence[list[int]], device: Any) -> dict[str, torch.Tensor]:
+    """input_ids and attention_mask of prompts to go on from, int64 [prompts, longest], padded on the left."""
+    longest = max(map(len, prompts))
+    padding = [longest - len(prompt) for prompt in prompts]
+    ids = [[0] * count + prompt for count, prompt in zip(padding, prompts, strict=True)]
+    mask = [[0] * count + [1] * len(prompt) for count, prompt in zip(padding, prompts, strict=True)]
+    return {"input_ids": torch.tensor(ids, device=device), "attention_mask": torch.tensor(mask, device=device)}
+
+
 def _pad(rows: list[Row]) -> MicroBatch:
     """int64 [rows, width], padded on the right: attention is causal, so no mask is needed."""
     width = padded_width(max(len(row["input_ids"]) for row in rows))

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from studio import device, model, token_rows
+from studio.base import generation
 from studio.errors import DeviceError, StudioError, reason_of
 from studio.kernels import IGNORE_INDEX
 from studio.talk import room
@@ -22,6 +23,7 @@ from studio.worker import llama_cpp
 from studio.worker.lines import answer_order
 from studio.worker.loaded import LoadedModel, LoadedModels
 from studio.worker.merge import base_dtype, rounded, still_tied, untied, weights
+from studio.worker.packing import left_padded
 from studio.worker.sampling import Sampling
 
 BATCH_SIZE = 20  # answers that transformers generates in one batch
@@ -117,25 +119,21 @@ def of_transformers(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
 
 def _generate(loaded: Any, tokenizer: Any, prompts: list[list[int]], max_tokens: int) -> list[dict[str, Any]]:
     """Greedy answers to a batch padded on the left, without the generation config's sampling and penalties."""
-    longest = max(map(len, prompts))
-    ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=loaded.device)
-    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=loaded.device)
-    eos = loaded.generation_config.eos_token_id
-    end_ids = eos if isinstance(eos, list) else [eos]
+    inputs = left_padded(prompts, loaded.device)
+    end_ids = generation.end_ids({"eos_token_id": loaded.generation_config.eos_token_id})
     with torch.inference_mode():
         outputs = loaded.generate(
-            input_ids=ids,
-            attention_mask=mask,
+            **inputs,
             max_new_tokens=max_tokens,
             do_sample=False,
             temperature=None,
             top_p=None,
             top_k=None,
             repetition_penalty=1.0,
-            pad_token_id=next((end for end in end_ids if end is not None), 0),
+            pad_token_id=end_ids[0] if end_ids else 0,
         )
     answers = []
-    for prompt, output_ids in zip(prompts, outputs[:, longest:].tolist(), strict=True):
+    for prompt, output_ids in zip(prompts, outputs[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
         stop = next((position for position, token in enumerate(output_ids) if token in end_ids), None)
         answers.append(
             {
