@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from studio import yaml_text
 from studio.base.source import ModelOrder
@@ -19,6 +19,7 @@ from studio.data.mapping import INFO_FILE
 from studio.data.order import DataOrder
 from studio.errors import OrderError, reason_of
 from studio.evaluation.order import EvaluationOrder
+from studio.knob import KNOBS
 from studio.methods import METHODS, AnyMethod
 from studio.places import PLACES, AnyPlace
 from studio.places.here import Here
@@ -39,43 +40,27 @@ TAGGED: dict[str, tuple[str, Mapping[str, Any]]] = {  # sections of several kind
 class RunConfig(BaseModel):
     """What is trained on what, how. Everything has a default but data.train; unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = KNOBS
 
-    name: str | None = Field(
-        None, max_length=120, title="Name", description="What to call the run; left out: date, method and model."
-    )
+    name: str | None = Field(None, max_length=120, title="Name")
+    """What to call the run; left out: date, method and model."""
     model: ModelOrder = Field(default_factory=ModelOrder)
     data: DataOrder
-    stage: AnyStage = Field(
-        default_factory=SFT,
-        title="Stage",
-        description="What is learnt from what: sft from answers, dpo and orpo from pairs, kto from verdicts, grpo from "
-        "rewards.",
-    )
-    start: str | None = Field(
-        None,
-        min_length=1,
-        max_length=200,
-        title="Start from",
-        description="A finished run whose adapter goes on: SFT first, then dpo. Left out: a new adapter.",
-    )
+    stage: AnyStage = Field(default_factory=SFT, title="Stage")
+    """What is learnt from what: sft from answers, dpo and orpo from pairs, kto from verdicts, grpo from rewards."""
+    start: str | None = Field(None, min_length=1, max_length=200, title="Start from")
+    """A finished run whose adapter goes on: SFT first, then dpo. Left out: a new adapter."""
     method: AnyMethod = Field(default_factory=lambda: METHODS[DEFAULT_METHOD].model_validate({}))
     training: Training = Field(default_factory=Training)
-    place: AnyPlace = Field(
-        default_factory=Here, title="Place", description="Which computer does the work: here, ssh:HOST or job:HARDWARE."
-    )
-    evaluation: EvaluationOrder | None = Field(
-        None,
-        title="Evaluation",
-        description="After training base and tuned model answer held-out questions, which are scored; {} for the "
-        "defaults. Left out: on request only.",
-    )
-    combine: Combination | None = Field(
-        None, title="Combination", description="Nothing is trained: the adapters of these runs are made into one."
-    )
-    race: Contest | None = Field(
-        None, title="Race", description="Several settings are trained in turns over one base, the better ones on."
-    )
+    place: AnyPlace = Field(default_factory=Here, title="Place")
+    """Which computer does the work: here, ssh:HOST or job:HARDWARE."""
+    evaluation: EvaluationOrder | None = Field(None, title="Evaluation")
+    """After training base and tuned model answer held-out questions, which are scored; {} for the defaults. Left out:
+    on request only."""
+    combine: Combination | None = Field(None, title="Combination")
+    """Nothing is trained: the adapters of these runs are made into one."""
+    race: Contest | None = Field(None, title="Race")
+    """Several settings are trained in turns over one base, the better ones on."""
 
     @model_validator(mode="after")
     def _tell_data_its_stage(self) -> RunConfig:

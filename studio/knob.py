@@ -1,8 +1,10 @@
-"""The groups of the settings behind the Advanced switch, in the order of page, terminal and README."""
+"""A knob: a pydantic field whose description is the text below it. The groups of those behind the Advanced switch."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from pydantic import ConfigDict
 
 GROUPS = {
     "optimisation": "Optimisation",
@@ -13,6 +15,16 @@ GROUPS = {
 }
 _extras: list[dict[str, Any]] = [{"advanced": True, "group": name} for name in GROUPS]
 OPTIMISATION, PRECISION, EVALUATION, LOADING, TRACKERS = _extras  # json_schema_extra of a field of that group
+
+
+def _join_lines(schema: dict[str, Any]) -> None:
+    """In a JSON schema each description is one line, as page, terminal and translations know it."""
+    for field in schema.get("properties", {}).values():
+        if "description" in field:
+            field["description"] = " ".join(field["description"].split())
+
+
+KNOBS = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, json_schema_extra=_join_lines)
 
 
 def position(group: str | None) -> int:

@@ -9,12 +9,13 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from studio import footprint, loading, token_rows
 from studio.base.quantization import Quantization, refuse_stored
 from studio.errors import ExportError, ModelError, OrderError, RunError
 from studio.footprint import Footprint
+from studio.knob import KNOBS
 from studio.model import ByIdentity, ModelFacts
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Method(BaseModel, ABC):
     form and help, the YAML check and the README row come from the field.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = KNOBS
 
     name: str
     list_position: ClassVar[int] = 99  # in lists of methods, ascending

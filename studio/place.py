@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
+
+from studio.knob import KNOBS
 
 
 class Machine(NamedTuple):
@@ -60,7 +62,7 @@ class Unreachable(Exception):
 class Place(BaseModel, ABC):
     """Where a run is trained. A place that is not `remote` is this computer; nothing is sent."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = KNOBS
 
     label: ClassVar[str]
     about: ClassVar[str]

@@ -6,9 +6,10 @@ from abc import ABC
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from studio.evaluation.questions import Question
+from studio.knob import KNOBS
 
 Scorer = Callable[[Sequence[str], Sequence[Question]], list[float | None]]  # (answers, their questions) -> rewards
 
@@ -16,7 +17,7 @@ Scorer = Callable[[Sequence[str], Sequence[Question]], list[float | None]]  # (a
 class Reward(BaseModel, ABC):
     """One reward with its knobs set: Regex(pattern="…"). Knobs are pydantic fields, as a method's are."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = KNOBS
 
     name: str
     list_position: ClassVar[int] = 99  # in lists of rewards, ascending
@@ -24,13 +25,8 @@ class Reward(BaseModel, ABC):
     about: ClassVar[str]  # one sentence: which answers get how much
     needs_reference: ClassVar[bool] = False  # whether it compares with the answer in the data
 
-    weight: float = Field(
-        1.0,
-        ge=-100,
-        le=100,
-        title="Weight",
-        description="Times which it counts in the sum of all rewards; below zero it is a penalty.",
-    )
+    weight: float = Field(1.0, ge=-100, le=100, title="Weight")
+    """Times which it counts in the sum of all rewards; below zero it is a penalty."""
 
     @property
     def run_id(self) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import ABC
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from studio.errors import OrderError
+from studio.knob import KNOBS
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +40,7 @@ class Answers(NamedTuple):
 class Stage(BaseModel, ABC):
     """One stage with its knobs set: DPO(beta=0.1). Knobs are pydantic fields, as a method's are."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = KNOBS
 
     name: str
     list_position: ClassVar[int] = 99  # in lists of stages, ascending

@@ -8,30 +8,22 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from studio.base import gguf, hub, shards, starter
 from studio.base.report import Report, silent
 from studio.errors import ModelError
-from studio.knob import LOADING
+from studio.knob import KNOBS, LOADING
 
 
 class ModelOrder(BaseModel):
     """Which base model. A bare string in the order means {source: string}."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    source: str = Field(
-        "starter",
-        min_length=1,
-        title="Model",
-        description="starter (a small model that learns on a laptop), a Hugging Face id, a folder, or a .gguf file.",
-    )
-    revision: str | None = Field(
-        None,
-        title="Revision",
-        description="Branch, tag or commit on the Hub; left out: the newest.",
-        json_schema_extra=LOADING,
-    )
+    model_config = KNOBS
+    source: str = Field("starter", min_length=1, title="Model")
+    """starter (a small model that learns on a laptop), a Hugging Face id, a folder, or a .gguf file."""
+    revision: str | None = Field(None, title="Revision", json_schema_extra=LOADING)
+    """Branch, tag or commit on the Hub; left out: the newest."""
 
     @model_validator(mode="before")
     @classmethod

@@ -8,10 +8,10 @@ import socket
 import urllib.request
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from studio.errors import OrderError, reason_of
-from studio.knob import OPTIMISATION
+from studio.knob import KNOBS, OPTIMISATION
 
 KEY = "STUDIO_JUDGE_KEY"
 CONNECT_SECONDS = 5.0
@@ -20,16 +20,14 @@ CONNECT_SECONDS = 5.0
 class EndpointOrder(BaseModel):
     """Which model is asked, and how fast."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = KNOBS
 
     url: str = Field(min_length=1, max_length=500, title="Address", description="As https://host/v1.")
     model: str = Field(min_length=1, max_length=200, title="Model", description="Its name there.")
-    per_minute: int = Field(
-        120, ge=1, le=6000, title="Requests a minute", json_schema_extra=OPTIMISATION, description="At most."
-    )
-    timeout: float = Field(
-        60, gt=0, le=600, title="Patience", json_schema_extra=OPTIMISATION, description="Seconds for one reply."
-    )
+    per_minute: int = Field(120, ge=1, le=6000, title="Requests a minute", json_schema_extra=OPTIMISATION)
+    """At most."""
+    timeout: float = Field(60, gt=0, le=600, title="Patience", json_schema_extra=OPTIMISATION)
+    """Seconds for one reply."""
 
 
 def check_url(url: str, key: str = KEY, where: str = "judge.url") -> None:

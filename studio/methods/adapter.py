@@ -37,55 +37,26 @@ class Adapter(Method):
     mergeable: ClassVar[bool] = False
     cannot_merge: ClassVar[str] = "Its networks bend between their two matrices, so no single weight can do the same."
 
-    placement: Literal["houlsby", "pfeiffer"] = Field(
-        "houlsby",
-        title="Placement",
-        description="houlsby: after attention and after feed-forward. pfeiffer: after feed-forward only, half the "
-        "parameters, nearly as good.",
-    )
-    size: int = Field(
-        64,
-        ge=1,
-        le=4096,
-        title="Size",
-        description="Width of the bottleneck. 8 is small, 64 usual, 256 large; parameters grow in proportion.",
-    )
+    placement: Literal["houlsby", "pfeiffer"] = Field("houlsby", title="Placement")
+    """houlsby: after attention and after feed-forward. pfeiffer: after feed-forward only, half the parameters, nearly
+    as good."""
+    size: int = Field(64, ge=1, le=4096, title="Size")
+    """Width of the bottleneck. 8 is small, 64 usual, 256 large; parameters grow in proportion."""
     activation: Literal["relu", "gelu", "silu", "tanh"] = Field(
-        "gelu",
-        title="Activation",
-        json_schema_extra=OPTIMISATION,
-        description="The bend between the two matrices; without it they would be one. gelu is as modern models have "
-        "it.",
+        "gelu", title="Activation", json_schema_extra=OPTIMISATION
     )
-    residual: bool = Field(
-        True,
-        title="Residual",
-        json_schema_extra=OPTIMISATION,
-        description="Adds the input to what the adapter makes. Switched off, it must learn to pass everything "
-        "through: seldom good.",
-    )
-    init: Literal["identity", "near"] = Field(
-        "identity",
-        title="Start",
-        json_schema_extra=OPTIMISATION,
-        description="identity: changes nothing before the first step. near: tiny random numbers, as in the paper; "
-        "training starts a trifle faster.",
-    )
-    dropout: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        title="Dropout",
-        json_schema_extra=OPTIMISATION,
-        description="Share of the bottleneck switched off at random while training; a little hinders learning by "
-        "heart.",
-    )
+    """The bend between the two matrices; without it they would be one. gelu is as modern models have it."""
+    residual: bool = Field(True, title="Residual", json_schema_extra=OPTIMISATION)
+    """Adds the input to what the adapter makes. Switched off, it must learn to pass everything through: seldom good."""
+    init: Literal["identity", "near"] = Field("identity", title="Start", json_schema_extra=OPTIMISATION)
+    """identity: changes nothing before the first step. near: tiny random numbers, as in the paper; training starts a
+    trifle faster."""
+    dropout: float = Field(0.0, ge=0, lt=1, title="Dropout", json_schema_extra=OPTIMISATION)
+    """Share of the bottleneck switched off at random while training; a little hinders learning by heart."""
     quantization: Literal["none", "nf4", "fp4", "int8"] = Field(
-        "none",
-        title="Bits of the base",
-        json_schema_extra=PRECISION,
-        description="Holds the base in 4 or 8 bits, as QLoRA does: a third to a half of its memory, a little slower.",
+        "none", title="Bits of the base", json_schema_extra=PRECISION
     )
+    """Holds the base in 4 or 8 bits, as QLoRA does: a third to a half of its memory, a little slower."""
 
     def quantized(self) -> Quantization | None:
         return None if self.quantization == "none" else Quantization(self.quantization)

@@ -38,21 +38,12 @@ class Full(Method):
     trains_tokens: ClassVar[bool] = True
     adapter: ClassVar[bool] = False
 
-    last_layers: int | None = Field(
-        None,
-        ge=1,
-        le=1000,
-        title="Only the last layers",
-        description="Trains the last N layers, the last norm and a head of its own; all before stays. Left out: all "
-        "layers. Fewer layers: less memory, faster, less forgotten.",
-    )
-    freeze_embeddings: bool = Field(
-        False,
-        title="Freeze embeddings",
-        json_schema_extra=PRECISION,
-        description="Leaves the table of word vectors as it is (and the head, where it is the same table): saves "
-        "memory; words keep their meaning.",
-    )
+    last_layers: int | None = Field(None, ge=1, le=1000, title="Only the last layers")
+    """Trains the last N layers, the last norm and a head of its own; all before stays. Left out: all layers. Fewer
+    layers: less memory, faster, less forgotten."""
+    freeze_embeddings: bool = Field(False, title="Freeze embeddings", json_schema_extra=PRECISION)
+    """Leaves the table of word vectors as it is (and the head, where it is the same table): saves memory; words keep
+    their meaning."""
 
     def trained(self, facts: ModelFacts) -> Shapes:
         names = [

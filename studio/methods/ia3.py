@@ -31,18 +31,14 @@ class IA3(Method):
     mergeable: ClassVar[bool] = True
 
     target_modules: str | tuple[str, ...] = Field(
-        "auto",
-        title="Target modules",
-        json_schema_extra={"choices": ["auto"]},
-        description="Layers whose output is scaled. auto: keys and values, as in the paper; or names of your own.",
+        "auto", title="Target modules", json_schema_extra={"choices": ["auto"]}
     )
+    """Layers whose output is scaled. auto: keys and values, as in the paper; or names of your own."""
     feedforward_modules: str | tuple[str, ...] = Field(
-        "auto",
-        title="Feed-forward modules",
-        json_schema_extra={"choices": ["auto", "none"], **OPTIMISATION},
-        description="Layers whose input is scaled. auto: the last linear of the feed-forward, as in the paper; none; "
-        "or names of your own.",
+        "auto", title="Feed-forward modules", json_schema_extra={"choices": ["auto", "none"], **OPTIMISATION}
     )
+    """Layers whose input is scaled. auto: the last linear of the feed-forward, as in the paper; none; or names of your
+    own."""
 
     @field_validator("target_modules", "feedforward_modules", mode="before")
     @classmethod

@@ -42,74 +42,34 @@ class LoRA(Method):
     mergeable: ClassVar[bool] = True
     trains_tokens: ClassVar[bool] = True
 
-    rank: int = Field(
-        16,
-        ge=1,
-        le=1024,
-        title="Rank",
-        description="Width r of the two small matrices: 8 for simple tasks, 16-32 for complex ones, 64 for a new "
-        "field of knowledge. Twice the rank is twice the trained parameters: r · (in + out) a layer.",
-    )
-    alpha: float | None = Field(
-        None,
-        gt=0,
-        le=4096,
-        title="Alpha",
-        description="Strength of the change, ΔW = (alpha / rank) · B·A. Left out: 2 · rank, the usual choice.",
-    )
-    dropout: float = Field(
-        0.05,
-        ge=0,
-        lt=1,
-        title="Dropout",
-        description="Share of the input switched off at random while training; a little (0.05) hinders learning by "
-        "heart.",
-    )
+    rank: int = Field(16, ge=1, le=1024, title="Rank")
+    """Width r of the two small matrices: 8 for simple tasks, 16-32 for complex ones, 64 for a new field of knowledge.
+    Twice the rank is twice the trained parameters: r · (in + out) a layer."""
+    alpha: float | None = Field(None, gt=0, le=4096, title="Alpha")
+    """Strength of the change, ΔW = (alpha / rank) · B·A. Left out: 2 · rank, the usual choice."""
+    dropout: float = Field(0.05, ge=0, lt=1, title="Dropout")
+    """Share of the input switched off at random while training; a little (0.05) hinders learning by heart."""
     target_modules: str | tuple[str, ...] = Field(
-        "all-linear",
-        title="Target modules",
-        json_schema_extra={"choices": list(targets.PRESETS)},
-        description="Which layers get matrices: q-v (the first to take, smallest), attention (then k and o), "
-        "all-linear (feed-forward too, best quality), or names of your own. Embeddings, head and stacked experts are "
-        "left alone.",
+        "all-linear", title="Target modules", json_schema_extra={"choices": list(targets.PRESETS)}
     )
-    rslora: bool = Field(
-        False,
-        title="Rank-stabilised scaling",
-        json_schema_extra=OPTIMISATION,
-        description="Scales by alpha / √rank instead of alpha / rank, so that ranks of 64 and more really learn more "
-        "(rsLoRA).",
-    )
-    dora: bool = Field(
-        False,
-        title="DoRA",
-        json_schema_extra=OPTIMISATION,
-        description="Learns the length of each weight row apart from its direction: often better at low rank, slower "
-        "to train.",
-    )
+    """Which layers get matrices: q-v (the first to take, smallest), attention (then k and o), all-linear (feed-forward
+    too, best quality), or names of your own. Embeddings, head and stacked experts are left alone."""
+    rslora: bool = Field(False, title="Rank-stabilised scaling", json_schema_extra=OPTIMISATION)
+    """Scales by alpha / √rank instead of alpha / rank, so that ranks of 64 and more really learn more (rsLoRA)."""
+    dora: bool = Field(False, title="DoRA", json_schema_extra=OPTIMISATION)
+    """Learns the length of each weight row apart from its direction: often better at low rank, slower to train."""
     init: Literal["kaiming", "gaussian", "pissa", "olora", "eva"] = Field(
-        "kaiming",
-        title="Start",
-        json_schema_extra=OPTIMISATION,
-        description="What the matrices hold at the start. kaiming and gaussian: no change yet. pissa and olora start "
-        "from the weight's own main directions, eva from those of your data: fewer steps, a longer start.",
+        "kaiming", title="Start", json_schema_extra=OPTIMISATION
     )
-    plus_ratio: float = Field(
-        1.0,
-        ge=1,
-        le=64,
-        title="LoRA+ ratio",
-        json_schema_extra=OPTIMISATION,
-        description="How many times faster B learns than A; 16 is the paper's advice (LoRA+), 1 switches it off.",
-    )
+    """What the matrices hold at the start. kaiming and gaussian: no change yet. pissa and olora start from the weight's
+    own main directions, eva from those of your data: fewer steps, a longer start."""
+    plus_ratio: float = Field(1.0, ge=1, le=64, title="LoRA+ ratio", json_schema_extra=OPTIMISATION)
+    """How many times faster B learns than A; 16 is the paper's advice (LoRA+), 1 switches it off."""
     modules_to_save: tuple[str, ...] = Field(
-        (),
-        max_length=16,
-        title="Modules trained in full",
-        json_schema_extra=OPTIMISATION,
-        description="Parts trained and saved whole beside the matrices, such as lm_head or embed_tokens for new "
-        "words. Costs their full size in memory.",
+        (), max_length=16, title="Modules trained in full", json_schema_extra=OPTIMISATION
     )
+    """Parts trained and saved whole beside the matrices, such as lm_head or embed_tokens for new words. Costs their
+    full size in memory."""
 
     @field_validator("target_modules", "modules_to_save", mode="before")
     @classmethod

@@ -25,34 +25,14 @@ class PTuning(VirtualTokens):
     )
     learning_rate: ClassVar[float] = 1e-3
 
-    encoder: Literal["mlp", "lstm"] = Field(
-        "mlp",
-        title="Encoder",
-        description="The network that makes the vectors: mlp (quick, steady) or lstm (as in the paper, slower).",
-    )
-    hidden_size: int = Field(
-        128,
-        ge=1,
-        le=16384,
-        title="Hidden size",
-        description="Width of that network; more parameters while training, the stored vectors stay the same.",
-    )
-    layers: int = Field(
-        2,
-        ge=1,
-        le=8,
-        title="LSTM layers",
-        json_schema_extra=OPTIMISATION,
-        description="Layers of the LSTM; an mlp always has three linears.",
-    )
-    dropout: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        title="LSTM dropout",
-        json_schema_extra=OPTIMISATION,
-        description="Share switched off between LSTM layers while training; needs two layers.",
-    )
+    encoder: Literal["mlp", "lstm"] = Field("mlp", title="Encoder")
+    """The network that makes the vectors: mlp (quick, steady) or lstm (as in the paper, slower)."""
+    hidden_size: int = Field(128, ge=1, le=16384, title="Hidden size")
+    """Width of that network; more parameters while training, the stored vectors stay the same."""
+    layers: int = Field(2, ge=1, le=8, title="LSTM layers", json_schema_extra=OPTIMISATION)
+    """Layers of the LSTM; an mlp always has three linears."""
+    dropout: float = Field(0.0, ge=0, lt=1, title="LSTM dropout", json_schema_extra=OPTIMISATION)
+    """Share switched off between LSTM layers while training; needs two layers."""
 
     @model_validator(mode="after")
     def _check_used(self) -> PTuning:

@@ -28,35 +28,16 @@ class Prefix(VirtualTokens):
     learning_rate: ClassVar[float] = 1e-2
     allows_checkpointing: ClassVar[bool] = False
 
-    projection: bool = Field(
-        False,
-        title="Projection",
-        description="Trains the prefix through a small network (reparametrisation): steadier in small data, many "
-        "more parameters while training; only the prefix is stored.",
-    )
-    hidden_size: int | None = Field(
-        None,
-        ge=1,
-        le=16384,
-        title="Projection width",
-        json_schema_extra=OPTIMISATION,
-        description="Width of the projection network; only used with projection. Left out: as wide as a layer's keys.",
-    )
-    init: Literal["text", "random", "zero"] = Field(
-        "text",
-        title="Start",
-        json_schema_extra=OPTIMISATION,
-        description="text: what the model itself keeps of the words below, so that it starts undisturbed. random: "
-        "noise, which first must be unlearnt. zero: keys and values of nought. A projection always "
-        "starts at random.",
-    )
-    text: str = Field(
-        VirtualTokens.START,
-        max_length=4000,
-        title="Text to start from",
-        description="An instruction for the task, repeated or cut to the number of virtual tokens; only used with "
-        "start text.",
-    )
+    projection: bool = Field(False, title="Projection")
+    """Trains the prefix through a small network (reparametrisation): steadier in small data, many more parameters while
+    training; only the prefix is stored."""
+    hidden_size: int | None = Field(None, ge=1, le=16384, title="Projection width", json_schema_extra=OPTIMISATION)
+    """Width of the projection network; only used with projection. Left out: as wide as a layer's keys."""
+    init: Literal["text", "random", "zero"] = Field("text", title="Start", json_schema_extra=OPTIMISATION)
+    """text: what the model itself keeps of the words below, so that it starts undisturbed. random: noise, which first
+    must be unlearnt. zero: keys and values of nought. A projection always starts at random."""
+    text: str = Field(VirtualTokens.START, max_length=4000, title="Text to start from")
+    """An instruction for the task, repeated or cut to the number of virtual tokens; only used with start text."""
 
     @model_validator(mode="after")
     def _check_used(self) -> Prefix:

@@ -25,19 +25,10 @@ class Prompt(VirtualTokens):
     )
     learning_rate: ClassVar[float] = 3e-2
 
-    init: Literal["text", "words", "random"] = Field(
-        "text",
-        title="Start",
-        description="text: the vectors of your words below. words: of words drawn at random. random: noise, which "
-        "learns slowest.",
-    )
-    text: str = Field(
-        VirtualTokens.START,
-        max_length=4000,
-        title="Text to start from",
-        description="An instruction for the task, repeated or cut to the number of virtual tokens; only used with "
-        "start text.",
-    )
+    init: Literal["text", "words", "random"] = Field("text", title="Start")
+    """text: the vectors of your words below. words: of words drawn at random. random: noise, which learns slowest."""
+    text: str = Field(VirtualTokens.START, max_length=4000, title="Text to start from")
+    """An instruction for the task, repeated or cut to the number of virtual tokens; only used with start text."""
 
     def trained(self, facts: ModelFacts) -> Shapes:
         return {"prompt_encoder.embedding": (self.virtual_tokens, facts.hidden_size)}

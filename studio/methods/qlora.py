@@ -26,32 +26,16 @@ class QLoRA(LoRA):
     )
     learning_rate: ClassVar[float] = 2e-4
 
-    quantization: Literal["nf4", "fp4", "int8"] = Field(
-        "nf4",
-        title="Bits of the base",
-        description="How the base is held: nf4 (4 bits, made for the bell curve of weights), fp4 (4 bits, plain), "
-        "int8 (8 bits, twice the memory).",
-    )
-    double_quant: bool = Field(
-        True,
-        title="Double quantization",
-        json_schema_extra=PRECISION,
-        description="Quantizes the scales of the 4-bit blocks too: saves 0.37 bit a weight, about 0.3 GB at 7 billion.",
-    )
-    compute: Literal["auto", "bf16", "fp16", "fp32"] = Field(
-        "auto",
-        title="Compute type",
-        json_schema_extra=PRECISION,
-        description="The number format that 4-bit weights are unpacked to for multiplying. auto: as the run's "
-        "precision.",
-    )
-    init: Literal["kaiming", "gaussian", "eva"] = Field(
-        "kaiming",
-        title="Start",
-        json_schema_extra=OPTIMISATION,
-        description="What the matrices hold at the start. kaiming and gaussian: no change yet. eva: the main "
-        "directions of your data; fewer steps, a longer start.",
-    )
+    quantization: Literal["nf4", "fp4", "int8"] = Field("nf4", title="Bits of the base")
+    """How the base is held: nf4 (4 bits, made for the bell curve of weights), fp4 (4 bits, plain), int8 (8 bits, twice
+    the memory)."""
+    double_quant: bool = Field(True, title="Double quantization", json_schema_extra=PRECISION)
+    """Quantizes the scales of the 4-bit blocks too: saves 0.37 bit a weight, about 0.3 GB at 7 billion."""
+    compute: Literal["auto", "bf16", "fp16", "fp32"] = Field("auto", title="Compute type", json_schema_extra=PRECISION)
+    """The number format that 4-bit weights are unpacked to for multiplying. auto: as the run's precision."""
+    init: Literal["kaiming", "gaussian", "eva"] = Field("kaiming", title="Start", json_schema_extra=OPTIMISATION)
+    """What the matrices hold at the start. kaiming and gaussian: no change yet. eva: the main directions of your data;
+    fewer steps, a longer start."""
 
     def quantized(self) -> Quantization:
         return Quantization(self.quantization, self.double_quant, self.compute)

@@ -20,14 +20,9 @@ class VirtualTokens(Method):
 
     START: ClassVar[str] = "Answer the following request well."
 
-    virtual_tokens: int = Field(
-        20,
-        ge=1,
-        le=1024,
-        title="Virtual tokens",
-        description="How many trained vectors stand before the text. More can hold more, learn slower and take a "
-        "share of the context.",
-    )
+    virtual_tokens: int = Field(20, ge=1, le=1024, title="Virtual tokens")
+    """How many trained vectors stand before the text. More can hold more, learn slower and take a share of the
+    context."""
 
     def footprint(self, facts: ModelFacts) -> Footprint:
         return super().footprint(facts)._replace(virtual=self.virtual_tokens, dropout=0.0)

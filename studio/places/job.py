@@ -66,22 +66,13 @@ class Job(RemotePlace):
     )
     hardware: ClassVar[Mapping[str, Machine]] = FLAVOURS
     kind: Literal["job"] = Field("job", title="Place", description="A Hugging Face Job.")
-    flavor: Literal[tuple(FLAVOURS)] = Field(
-        "l4x1", title="Hardware", description="What the Hub calls it; memory and price stand in the summary."
-    )
-    timeout: Literal["auto"] | Hours = Field(
-        "auto",
-        title="Time limit",
-        description="When the Hub ends the Job, such as 90m or 4h. auto: half as long again as the forecast, "
-        "and a quarter of an hour to set up. A run that meets it can be resumed.",
-    )
-    namespace: str | None = Field(
-        None,
-        pattern=r"^[\w.-]+$",
-        title="Account",
-        json_schema_extra=LOADING,
-        description="Who pays: you, or an organisation of yours. Left out: you.",
-    )
+    flavor: Literal[tuple(FLAVOURS)] = Field("l4x1", title="Hardware")
+    """What the Hub calls it; memory and price stand in the summary."""
+    timeout: Literal["auto"] | Hours = Field("auto", title="Time limit")
+    """When the Hub ends the Job, such as 90m or 4h. auto: half as long again as the forecast, and a quarter of an hour
+    to set up. A run that meets it can be resumed."""
+    namespace: str | None = Field(None, pattern=r"^[\w.-]+$", title="Account", json_schema_extra=LOADING)
+    """Who pays: you, or an organisation of yours. Left out: you."""
 
     @property
     def address(self) -> str:

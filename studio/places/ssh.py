@@ -42,30 +42,16 @@ class Ssh(RemotePlace):
         "A rented GPU or the big machine in the office: data goes there, curves and the result come back."
     )
     kind: Literal["ssh"] = Field("ssh", title="Place", description="Another computer over SSH.")
-    host: str = Field(
-        title="Computer",
-        min_length=1,
-        max_length=255,
-        description="As you type it after ssh: gpu-box, me@203.0.113.7, or a name of your ~/.ssh/config. "
-        "It must let you in without a password (a key).",
-    )
+    host: str = Field(title="Computer", min_length=1, max_length=255)
+    """As you type it after ssh: gpu-box, me@203.0.113.7, or a name of your ~/.ssh/config. It must let you in without a
+    password (a key)."""
     port: int | None = Field(None, ge=1, le=65535, title="Port", description="Left out: as ssh finds it, usually 22.")
-    python: str = Field(
-        "auto",
-        min_length=1,
-        max_length=500,
-        title="Python there",
-        json_schema_extra=LOADING,
-        description="A Python that has the studio's packages. auto: one is set up there the first time (some minutes).",
-    )
+    python: str = Field("auto", min_length=1, max_length=500, title="Python there", json_schema_extra=LOADING)
+    """A Python that has the studio's packages. auto: one is set up there the first time (some minutes)."""
     folder: str = Field(
-        "~/.fine-tuning-studio",
-        min_length=1,
-        max_length=500,
-        title="Folder there",
-        json_schema_extra=LOADING,
-        description="Where the program, its runs and its models live there.",
+        "~/.fine-tuning-studio", min_length=1, max_length=500, title="Folder there", json_schema_extra=LOADING
     )
+    """Where the program, its runs and its models live there."""
 
     @field_validator("host")
     @classmethod

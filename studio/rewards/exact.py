@@ -23,9 +23,8 @@ class Exact(Reward):
     )
     needs_reference: ClassVar[bool] = True
 
-    loose: bool = Field(
-        True, title="Loosely", description="Case, blanks and punctuation around the answer do not matter."
-    )
+    loose: bool = Field(True, title="Loosely")
+    """Case, blanks and punctuation around the answer do not matter."""
 
     def score(self, text: str, question: Question) -> float:
         plain = label if self.loose else _one_blank

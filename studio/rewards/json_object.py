@@ -23,9 +23,8 @@ class Json(Reward):
         "1 where the answer is a JSON object or list and nothing beside, and as the schema says, else 0."
     )
 
-    json_schema: schema.JsonSchema | None = Field(
-        None, title="JSON Schema", description="What the answer must be like; left out: any object or list."
-    )
+    json_schema: schema.JsonSchema | None = Field(None, title="JSON Schema")
+    """What the answer must be like; left out: any object or list."""
 
     @property
     def patterns(self) -> tuple[str, ...]:

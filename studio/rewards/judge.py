@@ -40,13 +40,8 @@ class Judge(EndpointOrder, Reward):
         "there; its key stands in STUDIO_JUDGE_KEY."
     )
 
-    prompt: str = Field(
-        PROMPT,
-        max_length=20_000,
-        title="What it is asked",
-        json_schema_extra=OPTIMISATION,
-        description="With {question} and {answer}; {reference} is optional. The reply must hold the mark, 0 to 10.",
-    )
+    prompt: str = Field(PROMPT, max_length=20_000, title="What it is asked", json_schema_extra=OPTIMISATION)
+    """With {question} and {answer}; {reference} is optional. The reply must hold the mark, 0 to 10."""
 
     @field_validator("prompt")
     @classmethod

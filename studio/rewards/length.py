@@ -22,12 +22,10 @@ class Length(Reward):
     )
 
     at_least: int = Field(0, ge=0, le=1_000_000, title="At least", description="Below it the reward falls to 0.")
-    at_most: int | None = Field(
-        None, ge=1, le=1_000_000, title="At most", description="Above it the reward falls to 0; left out: no limit."
-    )
-    unit: Literal["characters", "words"] = Field(
-        "characters", title="Counted in", description="A Chinese or Japanese character counts as a word."
-    )
+    at_most: int | None = Field(None, ge=1, le=1_000_000, title="At most")
+    """Above it the reward falls to 0; left out: no limit."""
+    unit: Literal["characters", "words"] = Field("characters", title="Counted in")
+    """A Chinese or Japanese character counts as a word."""
 
     @model_validator(mode="after")
     def _check_limits(self) -> Length:

@@ -31,14 +31,8 @@ class Number(Reward):
     about: ClassVar[str] = "1 where the last number of the answer is the last number of the row's own answer, else 0."
     needs_reference: ClassVar[bool] = True
 
-    tolerance: float = Field(
-        1e-6,
-        ge=0,
-        le=1,
-        title="Tolerance",
-        json_schema_extra=OPTIMISATION,
-        description="By which share of the right number the answer may be off.",
-    )
+    tolerance: float = Field(1e-6, ge=0, le=1, title="Tolerance", json_schema_extra=OPTIMISATION)
+    """By which share of the right number the answer may be off."""
 
     def compares_with(self, reference: str) -> bool:
         return last_number(reference) is not None

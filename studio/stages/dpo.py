@@ -32,44 +32,22 @@ class DPO(Stage):
     rate_scale: ClassVar[float] = 0.1
     metrics: ClassVar[tuple[str, ...]] = PAIRED
 
-    beta: float | None = Field(
-        None,
-        gt=0,
-        le=100,
-        title="Beta",
-        description="How dear it is to stray from the model before training: more stays closer, less learns more from "
-        "the pairs. Left out: 0.1, for simpo 2.",
-    )
+    beta: float | None = Field(None, gt=0, le=100, title="Beta")
+    """How dear it is to stray from the model before training: more stays closer, less learns more from the pairs. Left
+    out: 0.1, for simpo 2."""
     loss: Literal["sigmoid", "ipo", "hinge", "robust", "apo_zero", "apo_down", "sigmoid_norm", "simpo"] = Field(
-        "sigmoid",
-        title="Loss of a pair",
-        description="sigmoid: DPO itself. ipo does not run away where pairs are all clear. hinge stops at a margin. "
-        "robust takes some labels for wrong. apo_zero raises chosen answers, apo_down lowers both. sigmoid_norm and "
-        "simpo count per token, so that length wins nothing; simpo needs no reference.",
+        "sigmoid", title="Loss of a pair"
     )
-    label_smoothing: float = Field(
-        0.0,
-        ge=0,
-        lt=0.5,
-        title="Wrong labels",
-        json_schema_extra=OPTIMISATION,
-        description="Share of pairs taken to be the wrong way round: for sigmoid, robust and simpo.",
-    )
-    reference_free: bool = Field(
-        False,
-        title="Without a reference",
-        json_schema_extra=OPTIMISATION,
-        description="Compares the answers alone, not with the model before training: a third faster, and nothing "
-        "holds the model back.",
-    )
-    gamma: float = Field(
-        0.5,
-        ge=0,
-        le=100,
-        title="Margin",
-        json_schema_extra=OPTIMISATION,
-        description="Of simpo: by how much the chosen answer's reward must be the higher one.",
-    )
+    """sigmoid: DPO itself. ipo does not run away where pairs are all clear. hinge stops at a margin. robust takes some
+    labels for wrong. apo_zero raises chosen answers, apo_down lowers both. sigmoid_norm and simpo count per token, so
+    that length wins nothing; simpo needs no reference."""
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, title="Wrong labels", json_schema_extra=OPTIMISATION)
+    """Share of pairs taken to be the wrong way round: for sigmoid, robust and simpo."""
+    reference_free: bool = Field(False, title="Without a reference", json_schema_extra=OPTIMISATION)
+    """Compares the answers alone, not with the model before training: a third faster, and nothing holds the model
+    back."""
+    gamma: float = Field(0.5, ge=0, le=100, title="Margin", json_schema_extra=OPTIMISATION)
+    """Of simpo: by how much the chosen answer's reward must be the higher one."""
 
     @model_validator(mode="after")
     def _check_knobs(self) -> DPO:

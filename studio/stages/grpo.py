@@ -37,84 +37,34 @@ class GRPO(Stage):
     rate_scale: ClassVar[float] = 0.1
     metrics: ClassVar[tuple[str, ...]] = ("reward", "reward_std", "flat", "ended", "length", "kl", "clipped")
 
-    rewards: tuple[AnyReward, ...] = Field(
-        (),
-        max_length=12,
-        title="Rewards",
-        description="What an answer is worth: the sum of these, each times its weight.",
-    )
-    group: int = Field(
-        8,
-        ge=2,
-        le=256,
-        title="Answers to a prompt",
-        description="They are compared with each other; memory and time grow with them.",
-    )
-    max_new_tokens: int = Field(
-        128, ge=1, le=32_768, title="Longest answer", description="In tokens, beside the prompt. Time grows with it."
-    )
-    temperature: float = Field(
-        1.0,
-        ge=0.05,
-        le=5,
-        title="Temperature",
-        description="How much the answers of a group vary; where all are alike, nothing is learnt.",
-    )
-    top_p: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        title="Top-p",
-        json_schema_extra=OPTIMISATION,
-        description="Only the likeliest tokens that together reach this share are sampled.",
-    )
-    beta: float = Field(
-        0.04,
-        ge=0,
-        le=100,
-        title="Beta",
-        description="How dear it is to stray from the model before training; at 0 nothing holds it back, and that "
-        "model is not asked.",
-    )
-    loss: Literal["grpo", "dr_grpo", "bnpo", "dapo"] = Field(
-        "grpo",
-        title="Loss",
-        json_schema_extra=OPTIMISATION,
-        description="grpo: a mean over each answer's tokens, then over answers. dapo, and bnpo, which is the same over "
-        "a whole step: a mean over all tokens, so that long answers count for more. dr_grpo: over the longest length, "
-        "so that length wins nothing.",
-    )
+    rewards: tuple[AnyReward, ...] = Field((), max_length=12, title="Rewards")
+    """What an answer is worth: the sum of these, each times its weight."""
+    group: int = Field(8, ge=2, le=256, title="Answers to a prompt")
+    """They are compared with each other; memory and time grow with them."""
+    max_new_tokens: int = Field(128, ge=1, le=32_768, title="Longest answer")
+    """In tokens, beside the prompt. Time grows with it."""
+    temperature: float = Field(1.0, ge=0.05, le=5, title="Temperature")
+    """How much the answers of a group vary; where all are alike, nothing is learnt."""
+    top_p: float = Field(1.0, gt=0, le=1, title="Top-p", json_schema_extra=OPTIMISATION)
+    """Only the likeliest tokens that together reach this share are sampled."""
+    beta: float = Field(0.04, ge=0, le=100, title="Beta")
+    """How dear it is to stray from the model before training; at 0 nothing holds it back, and that model is not
+    asked."""
+    loss: Literal["grpo", "dr_grpo", "bnpo", "dapo"] = Field("grpo", title="Loss", json_schema_extra=OPTIMISATION)
+    """grpo: a mean over each answer's tokens, then over answers. dapo, and bnpo, which is the same over a whole step: a
+    mean over all tokens, so that long answers count for more. dr_grpo: over the longest length, so that length wins
+    nothing."""
     scale: Literal["group", "batch", "none"] = Field(
-        "group",
-        title="Spread that rewards are divided by",
-        json_schema_extra=OPTIMISATION,
-        description="That of the answer's group, of all answers of the step, or none.",
+        "group", title="Spread that rewards are divided by", json_schema_extra=OPTIMISATION
     )
-    epsilon: float = Field(
-        0.2,
-        gt=0,
-        le=10,
-        title="Clipping",
-        json_schema_extra=OPTIMISATION,
-        description="By which share a token's probability may change before it counts no more. It acts from the second "
-        "time on that a group is learnt from.",
-    )
-    epsilon_high: float | None = Field(
-        None,
-        gt=0,
-        le=10,
-        title="Clipping, upwards",
-        json_schema_extra=OPTIMISATION,
-        description="Left out: as Clipping.",
-    )
-    iterations: int = Field(
-        1,
-        ge=1,
-        le=16,
-        title="Steps from the same answers",
-        json_schema_extra=OPTIMISATION,
-        description="Optimizer steps before new answers are written: quicker, and less faithful.",
-    )
+    """That of the answer's group, of all answers of the step, or none."""
+    epsilon: float = Field(0.2, gt=0, le=10, title="Clipping", json_schema_extra=OPTIMISATION)
+    """By which share a token's probability may change before it counts no more. It acts from the second time on that a
+    group is learnt from."""
+    epsilon_high: float | None = Field(None, gt=0, le=10, title="Clipping, upwards", json_schema_extra=OPTIMISATION)
+    """Left out: as Clipping."""
+    iterations: int = Field(1, ge=1, le=16, title="Steps from the same answers", json_schema_extra=OPTIMISATION)
+    """Optimizer steps before new answers are written: quicker, and less faithful."""
 
     @property
     def uses_reference(self) -> bool:

@@ -34,36 +34,16 @@ class KTO(Stage):
     rate_scale: ClassVar[float] = 0.1
     metrics: ClassVar[tuple[str, ...]] = (*PAIRED, "kl")
 
-    beta: float = Field(
-        0.1,
-        gt=0,
-        le=100,
-        title="Beta",
-        description="How dear it is to stray from the model before training: more stays closer, less learns more from "
-        "the verdicts.",
-    )
-    loss: Literal["kto", "apo_zero_unpaired"] = Field(
-        "kto",
-        title="Loss of an answer",
-        json_schema_extra=OPTIMISATION,
-        description="kto: measured from the divergence of the batch. apo_zero_unpaired: from zero, for good answers "
-        "that are better than the model's own.",
-    )
-    desirable_weight: float = Field(
-        1.0,
-        ge=0,
-        le=100,
-        title="Weight of good answers",
-        description="Where bad answers are many more than good ones, raise this until the two kinds balance: "
-        "weight × rows of each kind within a third of each other.",
-    )
-    undesirable_weight: float = Field(
-        1.0,
-        ge=0,
-        le=100,
-        title="Weight of bad answers",
-        description="The same for bad answers, where good ones are many.",
-    )
+    beta: float = Field(0.1, gt=0, le=100, title="Beta")
+    """How dear it is to stray from the model before training: more stays closer, less learns more from the verdicts."""
+    loss: Literal["kto", "apo_zero_unpaired"] = Field("kto", title="Loss of an answer", json_schema_extra=OPTIMISATION)
+    """kto: measured from the divergence of the batch. apo_zero_unpaired: from zero, for good answers that are better
+    than the model's own."""
+    desirable_weight: float = Field(1.0, ge=0, le=100, title="Weight of good answers")
+    """Where bad answers are many more than good ones, raise this until the two kinds balance: weight × rows of each
+    kind within a third of each other."""
+    undesirable_weight: float = Field(1.0, ge=0, le=100, title="Weight of bad answers")
+    """The same for bad answers, where good ones are many."""
 
     @property
     def uses_reference(self) -> bool:

@@ -28,13 +28,8 @@ class ORPO(Stage):
     rate_scale: ClassVar[float] = 0.5
     metrics: ClassVar[tuple[str, ...]] = PAIRED
 
-    beta: float = Field(
-        0.1,
-        gt=0,
-        le=100,
-        title="Beta",
-        description="Weight of the preference beside learning the chosen answer (lambda in the paper).",
-    )
+    beta: float = Field(0.1, gt=0, le=100, title="Beta")
+    """Weight of the preference beside learning the chosen answer (lambda in the paper)."""
 
     def losses(self, answers: Answers) -> tuple[torch.Tensor, torch.Tensor]:
         """arXiv 2403.07691 eq. 6 and 7, as trl's ORPOTrainer but that the likelihood counts answers, not prompts."""

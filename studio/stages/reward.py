@@ -38,14 +38,8 @@ class Reward(Stage):
         *("length_chosen", "length_rejected"),
     )
 
-    center: float = Field(
-        0.0,
-        ge=0,
-        le=10,
-        title="Centring",
-        json_schema_extra=OPTIMISATION,
-        description="Holds the scores of each pair around zero: this × the squared sum of both; 0.01 is usual, 0 off.",
-    )
+    center: float = Field(0.0, ge=0, le=10, title="Centring", json_schema_extra=OPTIMISATION)
+    """Holds the scores of each pair around zero: this × the squared sum of both; 0.01 is usual, 0 off."""
 
     def refuse(self, method: Method, data: DataOrder, training: Training) -> None:
         super().refuse(method, data, training)
