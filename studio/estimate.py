@@ -81,20 +81,13 @@ class Estimate(BaseModel):
 
     def as_event(self) -> dict[str, Any]:
         """For the plan event, from which forecast/record.py reads it."""
-        return {
-            "total": self.total,
-            "allocated": self.allocated,
-            "context": self.context,
-            "correction": self.correction,
-            "by_phase": self.by_phase,
-            "peak_phase": self.peak_phase,
-            "seconds": self.seconds,
-            "seconds_per_step": self.seconds_per_step,
-            "step_work": self.step_work,
-            "step_beside": self.step_beside,
-            "pauses": self.pauses,
-            "device": self.device,
-        }
+        return self.model_dump(include=RECORDED)
+
+
+RECORDED = {
+    "total", "allocated", "context", "correction", "by_phase", "peak_phase", "device",
+    "seconds", "seconds_per_step", "step_work", "step_beside", "pauses",
+}  # fmt: skip
 
 
 def estimate(

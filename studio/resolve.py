@@ -49,26 +49,15 @@ class Resolved(NamedTuple):
 
     def as_event(self) -> dict[str, Any]:
         """For the diary."""
-        return {
-            "device": self.device,
+        names = (
+            "device", "weights", "checkpointing", "checkpointed_layers", "optimizer", "loss", "attention", "threads",
+            "workers", "compile", "fused_kernels", "eval_every", "save_every", "expected", "why",
+        )  # fmt: skip
+        return {name: getattr(self, name) for name in names} | {
             "precision": self.dtype,
-            "weights": self.weights,
-            "checkpointing": self.checkpointing,
-            "checkpointed_layers": self.checkpointed_layers,
             "micro_batch": self.micro_batch_tokens if self.packed else self.batch_size,
-            "optimizer": self.optimizer,
-            "loss": self.loss,
-            "attention": self.attention,
             "packing": self.packed,
-            "threads": self.threads,
-            "workers": self.workers,
-            "compile": self.compile,
-            "fused_kernels": self.fused_kernels,
-            "eval_every": self.eval_every,
-            "save_every": self.save_every,
             "estimated_memory": self.estimated,
-            "expected": self.expected,
-            "why": self.why,
         }
 
 

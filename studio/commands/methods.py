@@ -18,6 +18,7 @@ from studio.method import Method
 from studio.methods import METHODS
 from studio.presets import PRESETS
 from studio.recipes import RECIPES
+from studio.registry import attributes
 from studio.training import Training
 
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -89,14 +90,8 @@ def described(kind: type[Method]) -> dict[str, Any]:
     """A method as plain data: what it does, when to take it, what it allows, and its knobs."""
     return {
         "name": kind.model_fields["name"].default,
-        "label": kind.label,
-        "about": kind.about,
-        "advice": kind.advice,
-        "learning_rate": kind.learning_rate,
+        **attributes(kind, "label", "about", "advice", "learning_rate", "adapter", "mergeable", "cannot_merge"),
         "source": " ".join((kind.__doc__ or "").split()),
-        "adapter": kind.adapter,
-        "mergeable": kind.mergeable,
-        "cannot_merge": kind.cannot_merge,
         "checkpointing": kind.allows_checkpointing,
         "packing": kind.allows_packing,
         "knobs": knobs(kind),

@@ -9,6 +9,7 @@ from typing import Any
 from studio import config, reward_trial
 from studio.commands import add_settings, tell_count
 from studio.commands.methods import knobs, show_knobs
+from studio.registry import attributes
 from studio.rewards import REWARDS
 
 SHOWN = 70  # characters of an answer
@@ -43,9 +44,7 @@ def described(name: str) -> dict[str, Any]:
     kind = REWARDS[name]
     return {
         "name": name,
-        "label": kind.label,
-        "about": kind.about,
-        "needs_reference": kind.needs_reference,
+        **attributes(kind, "label", "about", "needs_reference"),
         "source": " ".join((kind.__doc__ or "").split()),
         "knobs": knobs(kind),
     }

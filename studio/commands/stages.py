@@ -8,6 +8,7 @@ from typing import Any
 from studio.commands.methods import knobs, show_knobs
 from studio.errors import OrderError
 from studio.methods import METHODS
+from studio.registry import attributes
 from studio.stage import METRICS, Stage
 from studio.stages import STAGES
 
@@ -33,15 +34,9 @@ def described(kind: type[Stage]) -> dict[str, Any]:
     stage = kind()
     reasons = {name: stage.why_not(method()) for name, method in METHODS.items()}
     return {
-        "name": stage.name,
-        "label": kind.label,
-        "about": kind.about,
-        "advice": kind.advice,
-        "examples": kind.examples,
+        **attributes(stage, "name", "label", "about", "advice", "examples", "sequences", "rate_scale"),
         "source": " ".join((kind.__doc__ or "").split()),
         "reference": stage.uses_reference,
-        "sequences": kind.sequences,
-        "rate_scale": kind.rate_scale,
         "metrics": {name: METRICS[name] for name in ("loss", *kind.metrics)},
         "methods": [name for name, reason in reasons.items() if not reason],
         "not_with": {name: reason for name, reason in reasons.items() if reason},

@@ -57,18 +57,8 @@ def inspect(source: str, format: str = "auto") -> dict[str, Any]:
     """A data file's format, container, rows, problems ({kind: rows}), columns, notes and fingerprint."""
     _ordered({"data": {"train": _text(source, "source"), "format": _text(format, "format")}})
     dataset = data.read(source, format)
-    return {
-        "format": dataset.format,
-        "container": dataset.container,
-        "rows": dataset.rows,
-        "refused": dataset.refused,
-        "problems": dataset.counts,
-        "columns": dataset.columns,
-        "unused": dataset.unused,
-        "notes": dataset.notes,
-        "reason": dataset.reason,
-        "fingerprint": dataset.fingerprint,
-    }
+    names = ("format", "container", "rows", "refused", "columns", "unused", "notes", "reason", "fingerprint")
+    return {name: getattr(dataset, name) for name in names} | {"problems": dataset.counts}
 
 
 @rights.job(WATCHER, VISITOR, changes=False, waits=True)

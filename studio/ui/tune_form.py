@@ -12,6 +12,7 @@ from studio.evaluation.order import EvaluationOrder
 from studio.knob import GROUPS
 from studio.methods import METHODS
 from studio.places import PLACES
+from studio.registry import attributes
 from studio.rewards import REWARDS
 from studio.stage import METRICS
 from studio.stages import STAGES
@@ -39,10 +40,7 @@ def form() -> dict[str, Any]:
         "stages": [
             {
                 "name": name,
-                "label": kind.label,
-                "about": kind.about,
-                "advice": kind.advice,
-                "rate_scale": kind.rate_scale,
+                **attributes(kind, "label", "about", "advice", "rate_scale"),
                 "knobs": knobs(kind, ("name", "rewards")),
             }
             for name, kind in STAGES.items()
@@ -50,8 +48,7 @@ def form() -> dict[str, Any]:
         "rewards": [
             {
                 "name": name,
-                "label": kind.label,
-                "about": kind.about,
+                **attributes(kind, "label", "about"),
                 "first": {key: value for key, value in FIRST.items() if key in kind.model_fields},
                 "knobs": knobs(kind, HIDDEN["rewards"]),
             }
@@ -61,16 +58,14 @@ def form() -> dict[str, Any]:
         "methods": [
             {
                 "name": name,
-                "label": kind.label,
-                "about": kind.about,
-                "advice": kind.advice,
+                **attributes(kind, "label", "about", "advice"),
                 "rate": kind.learning_rate,
                 "knobs": knobs(kind, ("name",)),
             }
             for name, kind in METHODS.items()
         ],
         "places": [
-            {"kind": kind, "label": place.label, "about": place.about, "knobs": knobs(place, ("kind",))}
+            {"kind": kind, **attributes(place, "label", "about"), "knobs": knobs(place, ("kind",))}
             for kind, place in PLACES.items()
         ],
     }

@@ -168,26 +168,15 @@ def _forecast(run_config: RunConfig, answer: Summary) -> Summary:
     return answered | _figures(expected) | {"record": accuracy, "cost": _cost(run_config, expected.seconds)}
 
 
+MEMORY = {"total", "low", "high", "by_cause", "fits", "free", "explained", "processes", "limits"}
+
+
 def _figures(expected: Estimate) -> Summary:
     return {
-        "memory": {
-            "total": expected.total,
-            "low": expected.low,
-            "high": expected.high,
-            "by_cause": expected.by_cause,
-            "fits": expected.fits,
-            "free": expected.free,
-            "explained": expected.explained,
-            "peak": expected.peak_phase,
-            "processes": expected.processes,
-            "limits": expected.limits,
-        },
+        "memory": expected.model_dump(include=MEMORY) | {"peak": expected.peak_phase},
         "seven": tables.seven(),
         "seconds": expected.seconds,
         "speed_from": expected.speed_from,
         "disk": expected.disk or None,
-        "advice": [
-            {"change": remedy.change, "text": remedy.text, "saves": remedy.saves, "cost": remedy.cost}
-            for remedy in expected.advice
-        ],
+        "advice": [remedy.model_dump(include={"change", "text", "saves", "cost"}) for remedy in expected.advice],
     }
