@@ -42,7 +42,7 @@ DECODERS_ONLY = "Only decoder-only language models can be tuned here, such as Qw
 # loading.
 EMBEDDING = re.compile(
     r"(^|\.)(embed_tokens\w*|embed_positions|tokens_embed|positions_embed|wte|wpe|word_embeddings|tok_embeddings|"
-    r"embed_in|embeddings?)(\.|$)"
+    r"embed_in|embeddings?|transformer\.w)(\.|$)"
 )
 TOKENS = re.compile(r"(^|\.)(embed_tokens|tokens_embed|wte|word_embeddings|tok_embeddings|embed_in)\.weight$")
 TABLES = re.compile(
@@ -51,7 +51,7 @@ TABLES = re.compile(
 # what bitsandbytes writes beside a weight: scales and tables, and of 4 bits the weight's own type and shape
 QUANT_STATE = re.compile(r"\.quant_state\.bitsandbytes__\w+$")
 BESIDE_QUANTIZED = re.compile(rf"\.weight\.(nested_)?(absmax|quant_map)$|\.(SCB|weight_format)$|{QUANT_STATE.pattern}")
-HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output)(\.|$)")
+HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output)(\.|$)|^head(\.|$)")
 
 
 class Tensor(BaseModel):
@@ -346,12 +346,18 @@ def _understood(config: dict[str, Any], tensors: dict[str, Tensor] | None) -> Mo
         head_dim=first("head_dim", default=hidden // heads),
         intermediate_size=_widest(first("intermediate_size", "n_inner", "ffn_dim", "d_ff", default=4 * hidden)),
         vocab_size=vocabulary,
-        tie_word_embeddings=bool(first("tie_word_embeddings", default=not any(HEAD.search(name) for name in tensors))),
+        tie_word_embeddings=_is_tied(config if "text_config" in config else text, tensors),
         max_position_embeddings=first("max_position_embeddings", "n_positions"),
         dtype=str(first("dtype", "torch_dtype", default="float32")),
         tensors=tensors,
         config=config,
     )
+
+
+def _is_tied(config: dict[str, Any], tensors: dict[str, Tensor]) -> bool:
+    """Whether the head is the embedding's table: as the outermost config says, else where no head is stored."""
+    said = config.get("tie_word_embeddings")
+    return not any(HEAD.search(name) for name in tensors) if said is None else bool(said)
 
 
 def _listed_layers(text: dict[str, Any]) -> int | None:

@@ -66,6 +66,9 @@ EXPERTS_AS_PROJ = frozenset(
     )
 )  # fmt: skip
 STATE_SPACE = frozenset(("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"))
+# model type -> linears that peft adapts wrongly: as if a block-diagonal one were whole; or under names that
+# transformers' renaming of the shared experts makes unreadable for peft
+MISREAD = {"deepseek_v4": ("o_a_proj", "wo_a"), "laguna": ("gate_proj", "up_proj", "down_proj")}
 
 
 def not_for_lora(model_type: str) -> frozenset[str]:
@@ -74,7 +77,7 @@ def not_for_lora(model_type: str) -> frozenset[str]:
         return frozenset(("gate", "gate_proj", "up_proj", "down_proj"))
     if model_type in EXPERTS_AS_W:
         return frozenset(("gate", "w1", "w2", "w3"))
-    return frozenset(("out_proj",)) if model_type in STATE_SPACE else frozenset()
+    return frozenset(("out_proj",) if model_type in STATE_SPACE else MISREAD.get(model_type, ()))
 
 
 # model types of transformers that write no text from left to right, unless config.json says is_decoder

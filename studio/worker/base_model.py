@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel, PeftType
+from peft.utils.transformers_weight_conversion import convert_peft_adapter_state_dict_for_transformers
 from transformers import set_seed
 
 from studio import data, new_tokens, token_rows
@@ -82,11 +85,30 @@ def load_base(config: RunConfig, resolved: Resolved, folder: Path) -> Any:
     return distributed.to_device(base, resolved.device)
 
 
+def check_loads_again(tuned: Any) -> None:
+    """Raise ValueError where peft would look for a LoRA's weights under other names than it saves them by.
+
+    transformers' renamings of checkpoint keys are applied to an adapter's too. Of the weights only names and shapes
+    are read: a state dict would pack those of 4 bits, and wait for the device.
+    """
+    if not isinstance(tuned, PeftModel) or tuned.active_peft_config.peft_type != PeftType.LORA:
+        return
+    saved = {
+        re.sub(r"\.default(\.weight)?$", r"\1", name): torch.empty_like(weight, device="meta")
+        for name, weight in tuned.named_parameters()
+        if ".lora_" in name
+    }
+    read = convert_peft_adapter_state_dict_for_transformers(tuned, tuned.active_peft_config, saved)
+    if lost := sorted(read.keys() - saved.keys()):
+        raise ValueError(f"peft could not load the result again, it looks for {lost[0]}")
+
+
 def wrap_base(config: RunConfig, resolved: Resolved, base: Any) -> Any:
     """The model that the method makes of a base. What starts at random does so from the order's seed."""
     set_seed(config.training.seed)
     try:
         tuned = config.method.wrap(base)
+        check_loads_again(tuned)
     except (ValueError, LookupError, TypeError, AttributeError, NotImplementedError) as error:  # peft's own refusals
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(".")
         raise OrderError(

@@ -36,7 +36,7 @@ def merged(reference: ModelReference, out: Path, precision: str = "own") -> None
     out.mkdir(parents=True, exist_ok=True)
     dtype = TYPES.get(precision) or base_dtype(reference)
     shapes = merge(reference, out, dtype, model.facts(reference.base).exact if precision == "own" else ())
-    rows = {shape[0] for name, shape in shapes.items() if TABLE.search(name)} - {model.facts(reference.base).vocab_size}
+    rows = {shape[0] for name, shape in shapes.items() if TABLE.search(name)} - {model.facts(reference.base).rows}
     ends = end_tokens(reference)
     hf_files.write_config(
         reference.base,

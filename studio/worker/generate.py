@@ -234,9 +234,13 @@ class Batch:
 
 
 def _has_cache(model: Any) -> bool:
-    """Whether the model keeps what it has read in a cache of transformers', as its `generate` decides it."""
+    """Whether the model keeps what it has read in a cache of transformers', as its `generate` decides it.
+
+    RecurrentGemma keeps its states in its own layers, where several answers would mix.
+    """
     takes_cache = "past_key_values" in inspect.signature(model.forward).parameters
-    return takes_cache and bool(model._supports_default_dynamic_cache())
+    keeps_states = hasattr(model.base_model, "_setup_cache")
+    return takes_cache and bool(model._supports_default_dynamic_cache()) and not keeps_states
 
 
 def _num_seen(cache: Any) -> int:

@@ -31,10 +31,14 @@ TOLERANCE_ROUNDED = 3e-2  # in 16 bits or on a quantized base
 CHANGED, CHANGED_ROUNDED = 1e-4, 5e-2  # mean change of a logit in standard deviations that is more than rounding
 
 
+ERRORS = (TypeError, ValueError, LookupError, AttributeError, RuntimeError)  # of a model's own code
+
+
 def check_loss(trainer: Any, resolved: Resolved) -> Resolved:
     """The settings unchanged, or with padded rows, transformers' attention and the full loss where the losses differ.
 
-    The trainer and its model are changed alike, with a warning in the report. All processes decide the same.
+    The trainer and its model are changed alike, with a warning in the report. All processes decide the same. Raises
+    ModelError for a model that reads ahead, or whose own forward fails.
     """
     with without_side_effects(trainer.model), torch.no_grad(), trainer.accelerator.autocast():
         rows = _short_rows(trainer.train_dataset)
@@ -122,8 +126,25 @@ def _reference_loss(trainer: Any, rows: list[Row]) -> float:
 def _logits(trainer: Any, token_ids: list[int]) -> torch.Tensor:
     """[tokens, vocabulary] in float32 of one row alone; virtual tokens stand before the row's own."""
     ids = torch.tensor([token_ids], device=trainer.args.device)
-    logits = trainer.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+    try:
+        logits = trainer.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+    except StudioError:
+        raise
+    except ERRORS as error:
+        raise ModelError(
+            f"This {unwrap(trainer.model).config.model_type} model cannot compute a single row of {len(token_ids)} "
+            f"tokens under {trainer.method.label}: {_named(error)}",
+            "Take another method, or another model.",
+            "model",
+        ) from error
     return logits[0, -len(token_ids) :].float()
+
+
+def _named(error: Exception) -> str:
+    """The kind of an error and its first line; memory that ran out is raised as it is."""
+    if is_out_of_memory(error):
+        raise error
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 
 def _training_loss(trainer: Any, rows: list[Row]) -> float | str:
@@ -135,10 +156,8 @@ def _training_loss(trainer: Any, rows: list[Row]) -> float | str:
         losses = [token_loss(trainer.model.eval(), micro_batch) for micro_batch in micro_batches]
     except StudioError:
         raise
-    except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
-        if is_out_of_memory(error):
-            raise
-        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    except ERRORS as error:
+        return _named(error)
     return sum(losses).item() / _count_targets(rows)
 
 

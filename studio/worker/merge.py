@@ -86,7 +86,7 @@ def _merge_lora(reference: ModelReference, config: dict[str, Any], matrices: dic
     scale = config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
     facts, row_indices = model.facts(reference.base), token_rows.saved_indices(reference.result)
     tables = {name: f"base_model.model.{name.removesuffix('.weight')}" for name in facts.tables()}
-    if facts.tie_word_embeddings:
+    if facts.tie_word_embeddings and tables:
         tables |= {head: next(iter(tables.values())) for head in _HEADS}  # stored a second time
     for name, weight in _stored_tensors(reference.base):
         stem = f"base_model.model.{name.removesuffix('.weight')}"

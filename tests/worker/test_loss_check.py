@@ -55,6 +55,36 @@ def architecture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[s
     return made
 
 
+@pytest.mark.parametrize(
+    ("kind", "settings", "cause"),
+    [
+        (
+            "reformer",  # its reversible layers give no gradient where their input has none
+            {"is_decoder": True, "attn_layers": ["local"], "axial_pos_embds": False, "local_attn_chunk_length": 16},
+            "No gradient reaches what LoRA trains in this reformer model.",
+        ),
+        (
+            "xlstm",
+            {"num_heads": 4, "qk_dim_factor": 0.5, "chunk_size": 16, "mode": "train"},
+            "This xlstm model cannot compute a single row of 31 tokens under LoRA: ValueError: Sequence length 31 is",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_trained_is_refused_in_words(
+    kind: str,
+    settings: dict[str, Any],
+    cause: str,
+    architecture: Callable[[str], Path],
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    same = {**architectures.SAME, "num_hidden_layers": 1}
+    monkeypatch.setitem(FAMILIES, kind, {**same, **settings})
+    events = carry(order(architecture(kind), data, "training.max_steps=1"))
+    assert events[-1]["state"] == "failed"
+    assert events[-1]["cause"].startswith(cause)
+
+
 def plan(events: list[dict[str, Any]]) -> dict[str, Any]:
     return next(event for event in events if event["kind"] == "plan")
 

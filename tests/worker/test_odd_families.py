@@ -19,6 +19,7 @@ from studio.base.shards import weight_files
 from studio.errors import OrderError
 from studio.methods import METHODS
 from studio.talk.reference import resolve
+from studio.worker.base_model import check_loads_again
 from studio.worker.export import merged
 from studio.worker.loaded import LoadedModels
 from studio.worker.sampling import Sampling
@@ -64,6 +65,28 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "vocab_size_per_layer_input": 400,
         "hidden_size_per_layer_input": 8,
         "sliding_window": 8,
+    },
+    "deepseek_v4": {  # its o_a_proj is block-diagonal
+        **TEXT,
+        **EXPERTS,
+        "layer_types": ["sliding_attention", "compressed_sparse_attention"],
+        "mlp_layer_types": ["moe", "moe"],
+        "num_key_value_heads": 1,
+        "q_lora_rank": 8,
+        "qk_rope_head_dim": 4,
+        "o_groups": 2,
+        "o_lora_rank": 8,
+        "hc_mult": 2,
+        "index_n_heads": 2,
+        "index_head_dim": 8,
+    },
+    "laguna": {**TEXT, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+    "ctrl": {"vocab_size": 400, "n_embd": 32, "n_layer": 2, "n_head": 4, "dff": 64},  # its table is called w
+    "moshi": {**TEXT, "num_key_value_heads": 4, "ffn_dim": 64},  # its table has a row more than its vocabulary
+    "moss_transcribe_diarize": {  # tied, though the config inside says that it is not
+        "text_config": {**TEXT, "tie_word_embeddings": False},
+        "audio_config": {"d_model": 32, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 32},
+        "tie_word_embeddings": True,
     },
     "gemma3": {
         "text_config": {**TEXT, "query_pre_attn_scalar": 8, "sliding_window": 8},
@@ -119,6 +142,15 @@ def test_lora_means_the_same_elsewhere(kind: str, home: Path, tmp_path: Path) ->
     assert all(torch.equal(after[name], before[name]) for name in before if targets.NOT_TEXT.search(name))
 
 
+def test_a_result_that_peft_could_not_load_again_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers renames `shared_expert.` of laguna's checkpoints, and with it the names of an adapter's weights."""
+    base = write(tmp_path / "base", "laguna")
+    monkeypatch.setattr(families, "MISREAD", {})
+    lora = METHODS["lora"]()
+    with pytest.raises(ValueError, match=r"it looks for .*shared_experts\.\."):
+        check_loads_again(lora.wrap(lora.load(base, torch.float32)))
+
+
 def test_names_that_peft_takes_for_something_else() -> None:
     """The lists against transformers' and peft's own tables."""
     from peft.utils.transformers_weight_conversion import _MOE_TARGET_MODULE_MAPPING
@@ -138,6 +170,7 @@ def test_a_name_that_means_the_experts_is_refused(tmp_path: Path) -> None:
     ("kind", "changes"),
     [
         ("mamba2", {"num_heads": 8, "head_dim": 8, "n_groups": 1, "state_size": 8, "expand": 2}),
+        ("recurrent_gemma", {"num_hidden_layers": 3, "lru_width": 32, "attention_window_size": 16}),
         ("minimax", {"num_local_experts": 2, "num_experts_per_tok": 2, "block_size": 16}),
         (  # whose forward counts positions from 0 in every call
             "bamba",
