@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft.tuners.tuners_utils import cast_adapter_dtype
 from transformers import set_seed
 
 from studio import combining, data, device, model, token_rows
@@ -104,6 +106,7 @@ def combined(base: Any, adapters: list[Path], order: Combination, seed: int) -> 
         joined.load_adapter(str(folder), adapter_name=name)
     pruning = {"density": order.density} if order.density is not None else {}
     set_seed(seed)
+    joined.base_model.inject_adapter = _in_float32(joined.base_model.inject_adapter)
     try:
         joined.add_weighted_adapter(
             names, list(order.weights), "default", combination_type=order.how, svd_full_matrices=False, **pruning
@@ -116,6 +119,18 @@ def combined(base: Any, adapters: list[Path], order: Combination, seed: int) -> 
         ) from error
     joined.set_adapter("default")
     return joined.eval()
+
+
+def _in_float32(inject: Callable[..., None]) -> Callable[..., None]:
+    """An adapter's matrices in float32, as PeftModel makes them: of a combination peft would round them to the base's
+    dtype.
+    """
+
+    def injected(module: Any, name: str) -> None:
+        inject(module, name)
+        cast_adapter_dtype(module, name)
+
+    return injected
 
 
 def _tell_templates(parents: list[ModelReference], report: Report) -> None:
