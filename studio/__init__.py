@@ -13,7 +13,8 @@ supervisor per run.
 The top level holds the product's nouns; a folder beside a noun holds what it is made of:
 
     device     driver/    each maker's cards and what is known of them, by kind; the installed torch
-    model      base/      where a base model comes from, its headers, its linears, how it is held in few bits
+    model      base/      where a base model comes from, its headers, its linears, how it is held in few bits;
+                          tokenizer_files.py: its template and tokens; proved.py: families held against transformers
     template   text/      the sandbox, the assistant's spans; template_check.py: before launch
     estimate   memory/    bytes, cause by cause;  forecast/  time, advice, what earlier runs teach
     auto                  the rule of each `auto` setting; auto_values.py: what each comes to and why, for the form;

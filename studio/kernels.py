@@ -5,7 +5,7 @@ from __future__ import annotations
 IGNORE_INDEX = -100  # label of a position that is read and not trained on: torch's cross entropy skips it
 PAD_TO_MULTIPLE_OF = 64  # of a micro-batch's width: few shapes, as the CPU compiles a kernel for each new one
 
-# worker/loss.py, the chunked head loss
+# worker/head.py, the chunked head loss
 LOGIT_CHUNK_BYTES = {"cpu": 2**25, "cuda": 2**29}  # float32 logits at once: what fits a CPU's caches; what fills a GPU
 CHUNKS_OF_A_CARD = 48  # of a card's memory so many chunks: 128 MiB on 8 GB, 256 on 16 and 24
 HEAD_GRAD_POSITIONS = 512  # positions whose logit gradients are multiplied with the hidden states at once

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 
 import pytest
 
 from studio.home import PROJECT
+
+LONGEST_FUNCTION, MOST_PARAMETERS, LONG_FILE, LONG_FILES = 60, 8, 300, 8
 
 
 @pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=" ".join)
@@ -27,3 +30,22 @@ def test_no_line_of_the_page_is_over_120_columns() -> None:
     }
     assert files
     assert not too_long
+
+
+def test_functions_are_short_and_few_files_are_long() -> None:
+    files = list((PROJECT / "studio").rglob("*.py"))
+    long_files = [file.name for file in files if len(file.read_text().splitlines()) > LONG_FILE]
+    assert len(long_files) <= LONG_FILES, long_files
+    functions = [
+        (file.name, node)
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    too_large = [
+        f"{name}: {node.name}"
+        for name, node in functions
+        if node.end_lineno - node.lineno >= LONGEST_FUNCTION
+        or len([arg for arg in (*node.args.args, *node.args.kwonlyargs) if arg.arg != "self"]) > MOST_PARAMETERS
+    ]
+    assert not too_large

@@ -13,7 +13,7 @@ def head_loss(ops: Operations, final: FakeTensor) -> FakeTensor:
 
 
 def chunked(ops: Operations, final: FakeTensor) -> FakeTensor:
-    """worker/loss.py: hidden states of labelled positions, some logits at a time, gradient formed in forward."""
+    """worker/head.py: hidden states of labelled positions, some logits at a time, gradient formed in forward."""
     tape, loop, vocab_size, trained = ops.tape, ops.loop, ops.architecture.vocab_size, ops.trains_head
     hidden_size, head_numel = ops.architecture.hidden_size, ops.architecture.embedding_numel
     labels = loop.tokens if loop.labels is None else loop.labels

@@ -26,7 +26,7 @@ class Traits(NamedTuple):
     scaled_residual: bool = False  # what is added to the residual stream is multiplied first
     softcap: bool = False  # attention scores go through a soft cap
     eager: bool = False  # has no other attention
-    logit_buffers: int = 0  # float32 chunks of logits that worker/loss.py needs besides two: softcap 3, scale or bias 1
+    logit_buffers: int = 0  # float32 chunks of logits that worker/head.py needs besides two: softcap 3, scale or bias 1
 
 
 FAMILIES: dict[str, Traits] = {
@@ -87,7 +87,7 @@ def traits(facts: ModelFacts) -> Traits:
 
 
 def _logit_buffers(config: dict[str, Any], facts: ModelFacts) -> int:
-    """Chunks of float32 logits that the head's LogitTransform (worker/loss.py) needs besides two."""
+    """Chunks of float32 logits that the head's LogitTransform (worker/head.py) needs besides two."""
     if config.get("final_logit_softcapping"):
         return 3
     scales = [config.get(key) for key in ("logit_scale", "logits_scaling", "lm_head_multiplier")]

@@ -1,7 +1,7 @@
 """python -m studio.worker.train RUN-FOLDER: one run, from order to result. Read `train` from top to bottom.
 
-The model is loaded and wrapped in base_model.py; the training step is in trainer.py, its batches in batches.py, its
-loss in loss.py, checkpoints in checkpointing.py, the result in result.py.
+The model is loaded and wrapped in base_model.py; the training step is in trainer.py, its batches in batches.py, their
+packing in packing.py, its loss in loss.py, checkpoints in checkpointing.py, the result in result.py.
 """
 
 from __future__ import annotations
