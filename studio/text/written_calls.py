@@ -43,8 +43,8 @@ DIALECTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "MiniMax": (("<minimax:tool_call>",), ("</minimax:tool_call>",)),
     "Seed": (("<seed:tool_call>",), ("</seed:tool_call>",)),
     "Claude, OLMo, Muse": (
-        ("<function_calls>", "<function_calls>", "<atem:function_calls>"),
-        ("</function_calls>", "</function_calls>", "</atem:function_calls>"),
+        ("<function_calls>", "<antml:function_calls>", "<atem:function_calls>"),
+        ("</function_calls>", "</antml:function_calls>", "</atem:function_calls>"),
     ),
     "Kimi": (
         ("<|tool_calls_section_begin|>", "<|tool_call_begin|>"),
