@@ -82,7 +82,8 @@
       row.kind === "base" && studio.say("a base: knows no chat yet"),
       row.thinking === "always" ? studio.say("always thinks first")
       : row.thinking === "both" && studio.say("can think first"),
-      row.use === "code" && studio.say("for code"), row.released, row.local && studio.say("on this computer")]
+      row.use === "code" && studio.say("for code"),
+      row.released?.replace("-", "\u2011"), row.local && studio.say("on this computer")]
       .filter(Boolean).join(" · ");
     const pill = (row, key, label) => {
       const fit = answers[row.model]?.fits[key];
