@@ -317,8 +317,8 @@ def test_a_folder_with_only_a_config(tmp_path: Path, home: Path) -> None:
 
 
 def test_a_piece_holds_no_more_than_a_step_has(processor: Device) -> None:
-    """Four rows of 82 tokens fill no piece of 768: six steps on the bundled sample ended at 1.64 GiB in float32, and in
-    bf16, before freed blocks were merged at once (runs/launch.py), at 1.63.
+    """Four rows of 82 tokens fill no piece of 768: the bundled sample ended at 1.64 GiB in float32 after six steps, and
+    in bf16 at 1.36 after fourteen.
     """
     order = config.build({"data": {"train": "sample"}, "training": {"batch_size": 4, "accumulation": 1}})
     facts = model.facts_of(order.model)
@@ -326,7 +326,15 @@ def test_a_piece_holds_no_more_than_a_step_has(processor: Device) -> None:
         estimate.estimate(facts, one, processor, RowStatistics(87, 6270, 2988, 82, 5))
         for one in (order, order.model_copy(update={"training": order.training.model_copy(update={"accumulation": 4})}))
     )
-    assert few.total == pytest.approx(
-        1_746_538_496 if processor.bf16 else 1_757_462_528, rel=0.15 if processor.bf16 else 0.1
-    )
+    assert few.total == pytest.approx(1_464_156_160 if processor.bf16 else 1_757_462_528, rel=0.1)
     assert few.by_cause["activations"] < 0.6 * many.by_cause["activations"]
+
+
+def test_the_starter_is_tuned_in_full_on_a_laptop_of_8_gb() -> None:
+    """Its largest measured peak there, over 66 steps of rows of unlike lengths, was 3.35 GiB in bf16."""
+    laptop = Device(kind="cpu", name="a laptop", memory=8 * 10**9, free=5 * 10**9, bf16=True, cores=2)
+    order = config.build({"data": {"train": "sample"}, "method": "full"})
+    facts = model.facts_of(order.model)
+    assert estimate.estimate(facts, order, laptop, None).fits
+    known = estimate.estimate(facts, order, laptop, RowStatistics(87, 6262, 2981, 82, 5))
+    assert 3.35 * 2**30 < known.high < 4 * 2**30
