@@ -6,8 +6,9 @@ import contextlib
 import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import orjson
@@ -20,6 +21,7 @@ from studio.data.lenient_json import repair
 from studio.data.nested_rows import expand_row, rows_within
 from studio.data.sheets import sheet_rows
 from studio.data.tables import arrow_rows, csv_rows
+from studio.data.written_numbers import LOSES_DIGITS, written_float
 from studio.errors import DataError, reason_of
 from studio.text.marks import speaker, turns_in
 
@@ -95,15 +97,25 @@ def json_lines(
         if not texts[-1]:
             texts.pop()
         block = parse_lines(texts, range(first, first + len(texts)), done)
-        if first == 1:
-            block.notes += _notes_on_duplicate_keys(texts[:LINES_CHECKED])
+        block.notes += _notes_on_duplicate_keys(
+            [*(texts[:LINES_CHECKED] if first == 1 else ()), *_suspicious(block, texts)]
+        )
         first += len(texts)
         block.last = first - 1
         yield block
 
 
+def _suspicious(block: Block, texts: list[bytes]) -> list[bytes]:
+    """The first of the lines in which a column's name occurs more often than once."""
+    first = next((row for row in block.rows if type(row) is dict), {})
+    names = [b'"%s":' % name.encode(errors="replace") for name in first]
+    data = b"\n".join(texts).replace(b'" :', b'":')
+    often = [name for name in names if data.count(name) > len(texts)]
+    return list(islice((text for text in texts if any(text.count(name) > 1 for name in often)), LINES_CHECKED))
+
+
 def _notes_on_duplicate_keys(texts: list[bytes]) -> list[str]:
-    """Notes on keys that occur twice in one of these lines. A program that writes such rows writes them throughout."""
+    """Notes on keys that occur twice in one of these lines."""
     duplicate_keys: dict[str, None] = {}
     for text in texts:
         with contextlib.suppress(ValueError, RecursionError):
@@ -115,8 +127,16 @@ def parse_lines(texts: list[bytes], numbers: Sequence[int], done: int) -> Block:
     """A block from lines. numbers: of each line in the file."""
     if not _has_long_number(b"\n".join(texts)):
         with contextlib.suppress(orjson.JSONDecodeError):
-            return Block(list(map(orjson.loads, texts)), list(numbers), done)
+            rows = list(map(orjson.loads, texts))
+            return Block([*map(_with_written_numbers, rows, texts)], list(numbers), done)
     return _parse_line_by_line(texts, numbers, done)
+
+
+def _with_written_numbers(row: Any, text: bytes) -> Any:
+    """The row; where one of its columns is a number whose digits orjson drops, with the digits."""
+    if type(row) is dict and float in map(type, row.values()) and LOSES_DIGITS.search(text):
+        return json.loads(text, parse_float=written_float)
+    return row
 
 
 def _has_long_number(text: bytes) -> bool:
@@ -204,8 +224,13 @@ def _json_rows(stream: JsonStream) -> Iterator[Block]:
         value = stream.value()
         if lists and not in_list:
             raise stream.broken("there is more after the end of the list")
-        for row in [value] if in_list else rows_within(value) or [value]:
+        inside = None if in_list else rows_within(value)
+        for row in inside or [value]:
             block.add(row, line)
+        if inside and (beside := [name for name in value if value[name] is not inside]) and len(beside) < len(value):
+            block.notes.append(
+                f"The rows stand in a list of the object; not read beside it: {', '.join(beside)[:200]}."
+            )
         char = stream.peek()
         if char == ",":  # between objects that no list holds it is too much, and harmless
             stream.skip()

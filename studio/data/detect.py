@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 from collections import Counter
 from dataclasses import dataclass
 from itertools import chain
@@ -33,7 +34,7 @@ ANSWER_NAMES = re.compile(
 )
 PATH_ANSWERS = re.compile(rf"{ANSWER_NAMES.pattern}|annotation|result|choices|label", re.IGNORECASE)
 PATH_LABELS = re.compile(
-    r"(^|[._])(id|uuid|key|hash|url|lang|language|split|date|time|model|category|type|tag|status|user|user_id|name|"
+    r"(^|[._])(id|uuid|key|role|hash|url|lang|language|split|date|time|model|category|type|tag|status|user|user_id|name|"
     r"created_at|updated_at)$"
 )
 NUMBERS = re.compile(r"(?:\.\d+)+$")  # of entries, at the end of a path
@@ -94,12 +95,14 @@ TELLTALES: tuple[tuple[frozenset[str], str], ...] = (  # columns that say what a
         "These are words with tags. Write each row as a question with the text and an answer with what is to be found.",
     ),
 )
+BLANK = f"{string.whitespace}\u00a0\u200b\u2060\ufeff"  # around the names of columns
 SAVE_EACH = (
     "python -c \"import json, sys; [json.dump(rows, open(name + '.json', 'w')) for name, rows in "
     'json.load(sys.stdin).items()]"'
 )
 MAX_PATH_DEPTH = 6  # objects and lists around a text
 SAMPLE_ROWS = 200  # rows
+FEW_SHARE = 0.05  # share of the rows below which none of them counts
 CONFIDENT_SHARE = 0.9  # share of the rows that must look like the format
 
 
@@ -125,7 +128,7 @@ def detect(rows: list[Any], name: str = "the file", more: Row | None = None) -> 
     if not counts and None in written:  # of a known layout, and faulty: each row's problem is reported
         best = "preference" if any("chosen" in row or not REJECTED.isdisjoint(row) for row in sampled) else "chatml"
         return Detection(best, f"The first {len(sampled)} rows look like {formats()[best].TITLE}.")
-    if not counts:
+    if not counts or (counts.total() < FEW_SHARE * len(sampled) and None not in written):
         raise _unknown_layout(columns_of(sampled), rows, name)
     best = max(formats(), key=lambda n: (counts[n], fits[n]))
     fit = fits[best] + written.count(None)  # of a known layout, and faulty: told as problems
@@ -439,7 +442,8 @@ def _text_columns(rows: list[Row]) -> list[str]:
 def _is_label(column: str, rows: list[Row]) -> bool:
     """Whether a text column holds ids or categories: by its name, or because no text has two words."""
     if re.fullmatch(
-        r"(.*_)?(id|uuid|key|hash|url|lang|language|split|date|time|created|model|category|type|tag)s?", column.lower()
+        r"(.*_)?(id|uuid|key|hash|url|lang|language|split|date|time|created|timestamp|model|category|type|status|tag)s?|.*_at",
+        column.lower(),
     ):
         return True
     texts = [row[column].strip() for row in rows if isinstance(row.get(column), str)]
@@ -457,7 +461,7 @@ def classification_mapping(columns: list[str], unused: list[str], format: str) -
 
 def match_names(columns: list[str], rows: list[Any]) -> dict[str, str] | None:
     """A mapping where the columns have names that are known but for case and blanks, or in Chinese; or None."""
-    names = {column: column.strip().lower() for column in reversed(columns)}
+    names = {column: column.strip(BLANK).lower() for column in reversed(columns)}
     parts = {part: c for c, name in names.items() if (part := NAMED_PARTS.get(name))}
     if "instruction" not in parts and "input" in parts:
         parts["instruction"] = parts.pop("input")

@@ -82,7 +82,7 @@ def refuse_notation(path: Path, text: str) -> None:
     """Raise DataError for a text file in a notation that is not read as data. text: its beginning."""
     endings, begin = {ending.lower() for ending in path.suffixes}, text.lstrip()[:4096]
     if {".yaml", ".yml"} & endings:
-        raise _convertible(path, "YAML", "yaml", "yaml.safe_load(sys.stdin)")
+        raise _convertible(path, "YAML", "yaml", "yaml.load(sys.stdin, yaml.BaseLoader)")
     if ".toml" in endings:
         raise _convertible(path, "TOML", "tomllib", "tomllib.loads(sys.stdin.read())")
     if XML & endings or (begin.startswith("<?xml") and endings.isdisjoint((".txt", ".md"))):

@@ -8,6 +8,7 @@ import re
 from typing import IO, Any
 
 from studio.data.block import MAX_ROW_BYTES, READ_BYTES
+from studio.data.written_numbers import written_float
 from studio.errors import DataError
 
 PYTHON_REPR = re.compile(r"double quotes .*near .*\{\s*\\?['\w]")
@@ -23,7 +24,8 @@ class JsonStream:
         self.duplicate_keys: dict[str, None] = {}  # keys that stood twice in an object
         self.decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self.json = json.JSONDecoder(
-            object_pairs_hook=lambda pairs: object_noting_duplicates(pairs, self.duplicate_keys)
+            parse_float=written_float,
+            object_pairs_hook=lambda pairs: object_noting_duplicates(pairs, self.duplicate_keys),
         )
         self.text = self.decoder.decode(head)
 

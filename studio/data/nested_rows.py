@@ -10,7 +10,9 @@ from studio.data.roles import MESSAGE_COLUMNS, ROLE_KEYS, ROLES
 
 ROW_COLUMNS = ("prompt", "question", "question_stem", "query", "instruction", "problem", "passage", "story", "ideal",
                "completion", "response", "answer", "问题", "答案")  # fmt: skip
-NO_CONTAINERS = frozenset((*LIST_COLUMNS, "segments", "responses"))  # columns of a row whose lists are no rows
+NO_CONTAINERS = frozenset(
+    (*LIST_COLUMNS, "segments", "responses", "choices")
+)  # columns of a row whose lists are no rows
 MAX_DEPTH = 4  # objects around the rows at most
 
 
@@ -20,6 +22,8 @@ def rows_within(value: Any, depth: int = 0) -> list[Any] | None:
     {"version": 1, "data": [row, …]}, also deeper; {"data": {"columns": […], "data": [[cell, …], …]}}; columns as
     lists or, as pandas writes them, as {"0": cell, …}; {name: row, …}.
     """
+    if rows := _of_ids(value):
+        return rows
     if (
         not isinstance(value, dict)
         or any(name in NO_CONTAINERS or name.lower() in MESSAGE_COLUMNS for name in value)
@@ -44,6 +48,15 @@ def _is_row(value: dict[str, Any]) -> bool:
         return True
     asked = (value[name] for name in ("question", "prompt") if isinstance(value.get(name), dict))
     return any(not key.isdigit() for question in asked for key in question)
+
+
+def _of_ids(value: Any) -> list[Any] | None:
+    """{"conversations": {id: {"messages": …}, …}}, as Firebase keeps lists."""
+    inner = next(iter(value.values())) if isinstance(value, dict) and len(value) == 1 else None
+    if not isinstance(inner, dict) or not inner or not all(isinstance(row, dict) for row in inner.values()):
+        return None
+    rows = list(inner.values())
+    return rows if all(any(isinstance(row.get(n), (dict, list)) for n in MESSAGE_COLUMNS) for row in rows) else None
 
 
 def _of_instances(value: dict[str, Any]) -> list[Any] | None:

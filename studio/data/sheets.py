@@ -18,6 +18,7 @@ from studio.errors import DataError, reason_of
 MERGED = re.compile(rb"<mergeCell ")
 FORMULA_WITHOUT_RESULT = re.compile(rb"<f\b[^>]*(?:/>|>[^<]*</f>)(?:<v\s*/>|<v></v>)?</c>")
 HIDDEN = re.compile(rb'<(row|col)\b(?=[^>]*\bhidden="(?:1|true)")[^>]*\b(?:r|min)="(\d+)"[^>]*>')
+FIXED = re.compile(r"0+(?:\.(?P<decimals>0+))?(?P<percent>%)?")  # formats of numbers
 LAST_COLUMN = re.compile(rb'\bmax="(\d+)"')
 OVERLAP_BYTES = 1 << 16  # searched twice, so that no cell falls between two chunks
 
@@ -81,7 +82,7 @@ def _filled_sheets(path: Path) -> list[Sheet]:
                     sheet.title,
                     sheet.sheet_state == "visible",
                     sheet._worksheet_path,
-                    [list(row) for row in sheet.iter_rows(values_only=True)],
+                    [[*map(_shown, row)] for row in sheet.iter_rows()],
                 )
                 for sheet in book.worksheets
             ]
@@ -140,6 +141,16 @@ def _letters(column: int) -> str:
         column, rest = divmod(column - 1, 26)
         letters = chr(65 + rest) + letters
     return letters
+
+
+def _shown(cell: Any) -> Any:
+    """A cell's value; a number as the sheet shows it where that only adds signs: 3.10, 007, 25%."""
+    value = cell.value
+    if type(value) not in (int, float) or not (shape := FIXED.fullmatch(cell.number_format)):
+        return value
+    decimals, share = len(shape["decimals"] or ""), 100 if shape["percent"] else 1
+    text = f"{value * share:0{len(cell.number_format) - bool(shape['percent'])}.{decimals}f}"
+    return value if float(text) / share != value or text == str(value) else text + (shape["percent"] or "")
 
 
 def _date_text(value: Any) -> str:

@@ -62,7 +62,7 @@ def votes(about: str) -> list[dict[str, Any]]:
 def pairs() -> tuple[list[dict[str, Any]], dict[str, int]]:
     """({prompt, chosen, rejected} of all votes, the later of two on the same answers; {why left out: count})."""
     files = [*subfolder("runs").glob("*/votes.jsonl"), *subfolder("chats").glob("*.votes")]
-    cast = sorted((vote for path in files for vote in _read(path)), key=lambda vote: vote.get("at", 0), reverse=True)
+    cast = sorted((vote for path in files for vote in _read(path)), key=lambda vote: vote.get("at", 0))[::-1]
     rows: dict[str, dict[str, Any]] = {}
     left_out = {"ties": 0, "votes whose sides had other conversations": 0, "votes on equal answers": 0}
     for vote in cast:

@@ -60,12 +60,23 @@ def _call(value: Any) -> Message | None:
     ):  # described: a declaration, no call
         return None
     arguments = {} if arguments_key is None or inner[arguments_key] is None else inner[arguments_key]
-    if isinstance(arguments, str) and not arguments.strip():
-        arguments = {}
+    if isinstance(arguments, str):
+        arguments = _printed(arguments) if arguments.strip() else {}
     if not isinstance(arguments, (dict, str)):
         return None
     call: Message = {"type": "function", "function": {"name": name, "arguments": arguments}}
     return {"id": value["id"], **call} if isinstance(value.get("id"), str) else call
+
+
+def _printed(text: str) -> Any:
+    """The object that a text shows as Python prints it; any other text as it is."""
+    if not text.lstrip().startswith("{'"):
+        return text
+    try:
+        value = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return text
+    return value if isinstance(value, dict) else text
 
 
 def has_arguments(call: Message) -> bool:

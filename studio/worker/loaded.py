@@ -22,7 +22,8 @@ from studio.talk import room
 from studio.talk.reference import ModelReference
 from studio.talk.stopping import end_tokens, text_stops
 from studio.template import THINKING
-from studio.text import written_calls
+from studio.text.call_marks import SPECIAL
+from studio.text.channels import Channels
 from studio.tokens import Encoder
 from studio.worker import memory, torch_devices
 from studio.worker.generate import Answer, Batch
@@ -47,7 +48,7 @@ class LoadedModel:
         self.stop_texts = text_stops(reference, tokenizer)
         special = {token_id for token_id, token in tokenizer.get_added_tokens_decoder().items() if token.special}
         trained = {*(reference.manifest.get("special_answers") or ()), *reference.added_tokens.ids.values()}
-        marks = {tokenizer.token_to_id(mark) for mark in written_calls.SPECIAL}
+        marks = {tokenizer.token_to_id(mark) for mark in SPECIAL}
         self.hidden_ids = special - trained - marks
         self.has_channels = tokenizer.token_to_id("<|channel|>") is not None
 
@@ -68,7 +69,7 @@ class LoadedModel:
             ids = self.encoder.prompt_ids(messages, **template_variables)
             prompt = self.encoder.prompt(messages, **template_variables).rstrip()
             first = THINKING + "\n" if prompt.endswith(THINKING) else ""  # opened by the template, shown in the answer
-            channels = written_calls.Channels() if self.has_channels else None
+            channels = Channels() if self.has_channels else None
             text = IncrementalText(self.decode, (*self.stop_texts, *sampling.stop), first, channels)
         if len(ids) >= self.context_length:
             raise ModelError(

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from studio.text.written_calls import starts
+from studio.text.call_marks import starts
 from studio.worker.tool_calls import parse_calls
 
 Line = dict[str, Any]

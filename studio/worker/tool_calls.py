@@ -7,8 +7,9 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
+from studio.text.call_marks import SAID, starts
 from studio.text.tool_calls import names_of
-from studio.text.written_calls import SAID, called, read_calls, starts
+from studio.text.written_calls import called, read_calls
 
 Tools = Sequence[dict[str, Any]]
 

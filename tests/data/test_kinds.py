@@ -38,6 +38,17 @@ def rows(**cells: Any) -> bytes:
 
 READ: dict[str, tuple[str, dict[str, Any]]] = {
     "FLAN": ("prompt", {"inputs": Q, "targets": ANSWER, "task": "tea"}),
+    "OpenMath's solutions": ("prompt", {"problem": Q, "generated_solution": ANSWER, "expected_answer": "2"}),
+    "LangSmith's runs": (
+        "chatml",
+        {"inputs": {"messages": [ASKED]}, "outputs": {"choices": [{"message": {"role": A, "content": ANSWER}}]}},
+    ),
+    "Firebase's turns": (
+        "chatml",
+        {"messages": {"-N1": {"role": "user", "text": Q}, "-N2": {"role": A, "text": ANSWER}}},
+    ),
+    "marks of Magpie": ("alpaca", {"instruction": Q, "response": ANSWER, "quality": "good"}),
+    "a header with blanks of no width": ("alpaca", {"\u200bprompt": Q, "completion\u00a0": ANSWER}),
     "a dialogue's summary": ("prompt", {"conversation": Q, "summary": ANSWER}),
     "R1's fields": ("prompt", {"input": Q, "reasoning_content": "I think.", "content": ANSWER}),
     "a refusal": ("chatml", {"messages": [ASKED, {"role": A, "content": None, "refusal": ANSWER}]}),
@@ -331,6 +342,37 @@ def test_results_belong_to_calls(kind: str, home: Path, tmp_path: Path) -> None:
     assert [(p.field, p.value.strip('["]')) for p in read.problems if p.row == 1] == wrong
     expected = sorted(results, reverse=True) if not wrong else results
     assert [m["content"] for m in read.conversations[0]["messages"] if m["role"] == "tool"] == expected
+
+
+def test_conversations_under_ids(home: Path, tmp_path: Path) -> None:
+    """As Firebase exports a database."""
+    talk = {"user": "u1", "messages": {"-N1": {"role": U, "text": Q}, "-N2": {"role": A, "text": ANSWER}}}
+    path = write(tmp_path, json.dumps({"conversations": {"-Na": talk, "-Nb": talk}}).encode(), "a.json")
+    assert [said(one) for one in data.read(path).conversations] == [BOTH, BOTH]
+
+
+def test_roles_with_a_hyphen(home: Path, tmp_path: Path) -> None:
+    """As a copy of Glaive's has them; its arguments are between single quotation marks."""
+    quoted = '{"name": "get_weather", "arguments": \'{"city": "Rome"}\'}'
+    turns = [("human", Q), ("function-call", quoted), ("function-response", "21"), ("gpt", "It is 21.")]
+    read = data.read(write(tmp_path, rows(conversations=[{"from": who, "value": value} for who, value in turns])))
+    conversation = read.conversations[0]
+    assert [m["role"] for m in conversation["messages"]] == [U, A, "tool", A]
+    assert json.loads(conversation["messages"][1]["tool_calls"][0]["function"]["arguments"]) == {"city": "Rome"}
+
+
+def test_few_rows_that_fit_by_chance_name_no_format(home: Path, tmp_path: Path) -> None:
+    classified = [{"prompt": f"Is it {n}?", "label": n % 2} for n in range(100)]
+    classified[50]["prompt"] = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHi.<|im_end|>"
+    with pytest.raises(DataError) as refused:
+        data.read(write(tmp_path, as_lines(classified)))
+    assert "--column prompt=prompt --column answer=label" in refused.value.hint
+
+
+def test_arguments_that_python_printed(home: Path, tmp_path: Path) -> None:
+    calling = CALLING | {"tool_calls": [{"function": CALL | {"arguments": "{'city': 'Rome'}"}}]}
+    read = data.read(write(tmp_path, rows(messages=[ASKED, calling])))
+    assert (called(read.conversations[0]), read.problems[1:]) == ([("get_weather", {"city": "Rome"})], [])
 
 
 def test_a_call_is_known_by_its_recipient(home: Path, tmp_path: Path) -> None:

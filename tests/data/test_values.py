@@ -30,6 +30,9 @@ NUMBERS = {
     "-98765432109876543210": "",
     "0.1": "",
     "-7": "",
+    "3.10": "",
+    "1e3": "",
+    "-0.50": "",
     "9007199254740991": "",
 }
 
@@ -40,13 +43,14 @@ def answers(dataset: data.Dataset) -> list[str]:
 
 @pytest.mark.parametrize("written", NUMBERS)
 def test_a_number_is_the_answer_as_it_is_written_or_refused(written: str, home: Path, tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_text(json.dumps(SOUND) + f'\n{{"instruction": "How much?", "output": {written}}}\n')
-    found = data.read(path)
-    assert [p.kind for p in found.problems if p.severity == "refused"] == (
-        [NUMBERS[written]] if NUMBERS[written] else []
-    )
-    assert answers(found) == ["Seven."] + ([] if NUMBERS[written] else [written])
+    row = f'{{"instruction": "How much?", "output": {written}}}'
+    for name, text in {"a.jsonl": f"{json.dumps(SOUND)}\n{row}\n", "b.json": f"[{json.dumps(SOUND)},{row}]"}.items():
+        (tmp_path / name).write_text(text)
+        found = data.read(tmp_path / name)
+        assert [p.kind for p in found.problems if p.severity == "refused"] == [NUMBERS[written]] * bool(
+            NUMBERS[written]
+        )
+        assert answers(found) == ["Seven."] + ([] if NUMBERS[written] else [written])
 
 
 def test_half_an_emoji_is_named_with_its_turn(home: Path, tmp_path: Path) -> None:
@@ -136,3 +140,33 @@ def test_an_archive_that_unpacks_to_far_more_than_it_is_is_not_unpacked(
         archive.writestr("a.jsonl", as_lines([SOUND]) * 40_000)
     with pytest.raises(DataError, match="would unpack to"):
         data.read(tmp_path / "a.zip")
+
+
+def test_a_number_of_a_sheet_is_the_answer_as_it_is_shown(home: Path, tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    shown = {
+        "3.10": (3.1, "0.00"),
+        "25%": (0.25, "0%"),
+        "0007": (7, "0000"),
+        "3.14159": (3.14159, "0.00"),
+        "4": (4, "0"),
+    }
+    book = openpyxl.Workbook()
+    book.active.append(["question", "answer"])
+    for line, (value, form) in enumerate(shown.values(), 2):
+        book.active.append([f"Question {line}?", value])
+        book.active.cell(line, 2).number_format = form
+    book.save(tmp_path / "a.xlsx")
+    assert answers(data.read(tmp_path / "a.xlsx")) == list(shown)
+
+
+def test_a_key_that_stands_twice_far_behind_is_told(home: Path, tmp_path: Path) -> None:
+    rows = [json.dumps(SOUND | {"id": n}) for n in range(12_000)]
+    rows[7_000] = '{"instruction": "A?", "output": "First one.", "output": "The second."}'
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    assert "a key more than once (output)" in " ".join(data.read(tmp_path / "a.jsonl").notes)
+
+
+def test_what_stands_beside_a_list_of_rows_is_told(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({"info": {"post": "Tea."}, "data": [SOUND], "choice": 1}))
+    assert "not read beside it: info, choice." in " ".join(data.read(tmp_path / "a.json").notes)

@@ -23,7 +23,7 @@ NUMBERED = (
 )  # columns whose 1 and 0 are a verdict; in the others such a number may be a mark out of five
 COLUMNS = {
     **two_columns.COLUMNS,
-    "label": (*NUMBERED, "verdict", "feedback", "rating", "quality", "accepted", "preferred", "评价", "反馈", "质量"),
+    "label": (*NUMBERED, "verdict", "feedback", "rating", "accepted", "preferred", "评价", "反馈"),
     "messages": MESSAGE_COLUMNS,
 }
 LABELS = frozenset(COLUMNS["label"])
@@ -67,7 +67,7 @@ def _verdict(name: str, value: Any) -> bool | None:
 def bad(row: Row) -> bool:
     """Whether the row holds an answer that its label calls bad: it must not be learnt, whatever format reads it."""
     name = labelled(row)
-    return name is not None and not _verdict(name, dict.get(row, name)) and "text" not in row
+    return name is not None and not _verdict(name, dict.get(row, name)) and fits(row) and "text" not in row
 
 
 def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:

@@ -36,7 +36,11 @@ def role_of(name: Any) -> str | None:
     """The canonical role: system, user, assistant or tool; None for an unknown spelling."""
     if isinstance(name, dict):  # an author, as in ChatGPT's export
         name = name.get("role")
-    return ROLES.get(name) or ROLES.get(name.strip(" :\t\n").lower()) if isinstance(name, str) else None
+    return ROLES.get(name) or ROLES.get(_plain_name(name)) if isinstance(name, str) else None
+
+
+def _plain_name(role: str) -> str:
+    return role.strip(" :\t\n").lower().replace("-", "_")
 
 
 def role_of_turn(turn: dict[str, Any]) -> str | None:
@@ -192,7 +196,7 @@ def _turn(turn: Any, report: ReportProblem, where: str, role_key: str, content_k
         )
         return None
     role_name = turn.get(role_key)
-    plain = role_name.strip().lower() if isinstance(role_name, str) else ""
+    plain = _plain_name(role_name) if isinstance(role_name, str) else ""
     role = role_of(role_name)
     if role is None:
         report("missing_field" if role_name is None else "unknown_role", f"{where}.{role_key}", role_name)

@@ -34,6 +34,7 @@ MORE_PROMPTS = (
     *("sentence", "source", "src", "source_text", "input_text", "textInput", "docstring", "原文", "文本", "文章"),
 )
 MORE_ANSWERS = (
+    *("generated_solution", "generation", "generated_text", "model_response"),
     *("ideal", "expected", "expected_output", "ground_truth", "reference_answer", "correct_answer", "best_answer"),
     *("targets", "attempt", "final_answer", "gold_answer", "canonical_solution", "summary", "highlights", "code"),
     *("sql", "translation", "tgt", "target_text", "output_text", "摘要", "译文"),

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from studio.data.formats import ReportProblem, Row
-from studio.text import tool_calls, written_calls
+from studio.text import tool_calls
+from studio.text.call_marks import MARK
+from studio.text.written_calls import split_calls
 
 Message = dict[str, Any]
 RESULT_TEXT = re.compile(r"\s*<tool_response>\s*(.*?)\s*</tool_response>\s*", re.DOTALL)
@@ -41,9 +43,9 @@ def read_written_calls(messages: list[Message], tools: list[Any], report: Report
         if message["role"] != "assistant" or "untrained" in message:
             continue
         content, calls = message["content"], None
-        if "tool_calls" not in message and content and (tools or written_calls.MARK.search(content)):
+        if "tool_calls" not in message and content and (tools or MARK.search(content)):
             answered = _is_answered(messages, n)
-            words, calls = written_calls.split_calls(content, tools, answered)
+            words, calls = split_calls(content, tools, answered)
             if calls and (tools or not _is_described(messages, content)):
                 message |= {"content": words, "tool_calls": calls}
                 _read_written_result(messages, n + 1)
@@ -68,7 +70,7 @@ def _is_answered(messages: list[Message], n: int) -> bool:
 
 def _is_described(messages: list[Message], content: str) -> bool:
     """Whether the system prompt says in words how calls are written."""
-    mark = written_calls.MARK.search(content)
+    mark = MARK.search(content)
     return mark is not None and messages[0]["role"] == "system" and mark[0] in messages[0]["content"]
 
 

@@ -8,8 +8,8 @@ from studio.data.formats import ReportProblem, Row
 from studio.data.tracked_row import without
 
 TITLE = "a log of requests and their responses"
-KEYS = frozenset(("response", "completion", "output"))
-REQUESTS = ("request", "input", "body", "params")
+KEYS = frozenset(("response", "completion", "output", "outputs"))
+REQUESTS = ("request", "input", "inputs", "body", "params")
 
 
 def _body(value: Any) -> dict[str, Any]:
