@@ -10,11 +10,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
+
 from studio import token_rows
 from studio.errors import ModelError
 from studio.model import TABLES
 
-LOADING_ERRORS = (ValueError, ImportError, LookupError, AttributeError, TypeError, RuntimeError)
+LOADING_ERRORS = (
+    *(ValueError, ImportError, LookupError, AttributeError, TypeError, RuntimeError),
+    StrictDataclassError,  # of a config.json that contradicts itself
+)
 PLAIN_INITS = ("true", "false", "gaussian", "eva", "orthogonal", "mica")  # init_lora_weights that leave the base alone
 
 

@@ -245,11 +245,7 @@ def facts_of(order: ModelOrder) -> ModelFacts:
         source.check(order)
         return _from_gguf(path, path.stat().st_mtime_ns)
     if order.kind == "folder":
-        raise ModelError(
-            f"There is no model folder {order.source}, or it has no config.json.",
-            "Give a folder with at least a config.json.",
-            "model",
-        )
+        source.check(order)
     if order.kind == "starter":
         return _from_config_file(STARTER, 0)
     try:

@@ -166,8 +166,11 @@ class Template:
             ArithmeticError,
             LookupError,
         ) as error:
+            hint = "Choose another template." if isinstance(error, jinja2.TemplateSyntaxError) else ""
             raise TemplateError(
-                f"The template {self.name!r} cannot render this conversation: {reason_of(error)}.", "", "data.template"
+                f"The template {self.name!r} cannot render this conversation: {reason_of(error)}.",
+                hint,
+                "data.template",
             ) from error
 
     @property

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from studio import auto_values, cards, config, data, estimate, model, places
-from studio.base import source
+from studio.base import shards, source
+from studio.base.quantization import refuse_stored
 from studio.commands import add_settings, size
 from studio.data.record import changes
 from studio.device import Device, devices, scan_devices
@@ -54,7 +55,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             "config",
         )
     order = config.load(args.config, args.settings)
-    facts, (rows, data_record) = model.facts_of(order.model), statistics(order)
+    facts = model.facts_of(order.model)
+    if facts.quantizer:
+        refuse_stored(facts.quantizer)
+    rows, data_record = statistics(order)
     if args.device or args.memory:
         other = cards.device(args.device, args.memory)
         expected = estimate.estimate(facts, order, other, rows, advised=True)
@@ -92,7 +96,7 @@ def statistics(order: config.RunConfig) -> tuple[dict[str, int] | None, dict[str
     trained on, the record is {"error": {…}}.
     """
     folder = source.local(order.model)
-    if folder is None or not (folder / "tokenizer.json").is_file():
+    if folder is None or (shards.bare(folder) and not (folder / "tokenizer.json").is_file()):
         print(
             "The model's tokenizer is not here: no rows are counted, every row is taken for as long as allowed.",
             file=sys.stderr,

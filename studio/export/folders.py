@@ -122,7 +122,7 @@ def refuse(reference: ModelReference, kind: str) -> str:
     if kind in ("gguf", "ollama"):
         facts, note = model.facts(reference.base), _merge_note(reference)
         gguf_families.refuse(facts, reference.tokenizer)
-        return " ".join(filter(None, (note, gguf_families.caution(facts))))
+        return " ".join(filter(None, (note, gguf_families.caution(facts, reference.tokenizer))))
     return _merge_note(reference)
 
 

@@ -88,17 +88,22 @@ def _difference(facts: ModelFacts, config: dict[str, Any]) -> str:
     return ""
 
 
-def caution(facts: ModelFacts) -> str:
-    """A warning where llama.cpp agrees with the trained model only up to some length, else ""."""
-    config = facts.text_config
+def caution(facts: ModelFacts, tokenizer: Path) -> str:
+    """A warning where llama.cpp agrees with the trained model only on some texts, else ""."""
+    config, found = facts.text_config, []
     window, longest = config.get("sliding_window"), facts.max_position_embeddings or 0
     has_window = facts.model_type in ("mistral", "phi3") or config.get("use_sliding_window")
     if window and has_window and window < longest:
-        return (
+        found.append(
             f"llama.cpp computes this model without its sliding window: beyond {window} tokens its answers differ from "
             "the trained model's."
         )
-    return ""
+    if gguf_tokenizer.composes(json.loads((tokenizer / "tokenizer.json").read_text(encoding="utf-8"))):
+        found.append(
+            "This model's tokenizer joins letters with their accents first (NFC), and llama.cpp does not: a text in "
+            "which they stand apart has other tokens there."
+        )
+    return " ".join(found)
 
 
 def rope(facts: ModelFacts) -> dict[str, Any]:

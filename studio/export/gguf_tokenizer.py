@@ -38,11 +38,20 @@ class Vocabulary(NamedTuple):
     space_prefix: bool
 
 
+def _normalizers(tokenizer: dict[str, Any]) -> set[str]:
+    normalizer = tokenizer.get("normalizer") or {}
+    return {step.get("type") for step in normalizer.get("normalizers", [normalizer] if normalizer else [])}
+
+
+def composes(tokenizer: dict[str, Any]) -> bool:
+    """Whether letters and accents that stand apart are one character to a byte-level tokenizer, as Qwen's has it."""
+    return "NFC" in _normalizers(tokenizer)
+
+
 def pre(tokenizer: dict[str, Any]) -> str | None:
     """llama.cpp's name for the pre-tokenizer of a byte-level BPE, or None where none is known."""
-    normalizer, model = tokenizer.get("normalizer") or {}, tokenizer["model"]
-    changes = {step.get("type") for step in normalizer.get("normalizers", [normalizer] if normalizer else [])}
-    if changes - {"NFC"} or model.get("end_of_word_suffix") or model.get("continuing_subword_prefix"):
+    model = tokenizer["model"]
+    if _normalizers(tokenizer) - {"NFC"} or model.get("end_of_word_suffix") or model.get("continuing_subword_prefix"):
         return None  # llama.cpp changes no text before it cuts it
     steps = tokenizer.get("pre_tokenizer") or {}
     steps = steps.get("pretokenizers", [steps])

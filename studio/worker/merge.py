@@ -236,7 +236,7 @@ def rounded(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 def base_dtype(found: ModelReference) -> torch.dtype:
     """The dtype of the base's files; float32 for float64, bfloat16 where models are not computed in theirs."""
-    named = model.facts(found.base).dtype.replace("float64", "float32")
+    named = model.facts(found.base).stored_dtype.replace("float64", "float32")
     return getattr(torch, named) if named in ("bfloat16", "float16", "float32") else torch.bfloat16
 
 

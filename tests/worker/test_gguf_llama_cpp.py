@@ -98,6 +98,20 @@ def test_family(kind: str, home: Path, tmp_path: Path) -> None:
     check(made(tmp_path / "model", kind), tmp_path / "out.gguf")
 
 
+def test_letters_apart_from_their_accents_are_told(home: Path, tmp_path: Path) -> None:
+    """Qwen's tokenizers compose a text first (NFC), and llama.cpp cuts it as it comes."""
+    base = made(tmp_path / "model", "qwen2")
+    facts, file = model.facts(base), base / "tokenizer.json"
+    assert not gguf_families.caution(facts, base)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"normalizer": {"type": "NFC"}}))
+    gguf_file.write(of_base(base), tmp_path / "out.gguf", "f32", tiny.CHATML)
+    tokenizer = Tokenizer.from_file(str(file))
+    for reader in readers(tmp_path / "out.gguf", 256):
+        assert reader.ids("caf\u00e9") == tokenizer.encode("caf\u00e9").ids
+        assert reader.ids("cafe\u0301") != tokenizer.encode("cafe\u0301").ids
+    assert "NFC" in gguf_families.caution(facts, base)
+
+
 @pytest.mark.parametrize("rope", ROPES)
 def test_stretched_positions(rope: str, home: Path, tmp_path: Path) -> None:
     kind, parameters = ROPES[rope]

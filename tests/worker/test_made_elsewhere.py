@@ -16,7 +16,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, BertForMaskedLM
 
 from studio import preflight
+from studio.__main__ import parser
 from studio.base.shards import weight_files
+from studio.commands import estimate
 from studio.config import build
 from studio.errors import ExportError, ModelError, OrderError
 from studio.loading import load_base
@@ -187,6 +189,27 @@ def test_no_weight_of_a_base_starts_at_random(tiny_model: Path, tmp_path: Path) 
     _edit(tmp_path / "base", intermediate_size=128)
     with pytest.raises(ModelError, match="other shapes than its config.json"):
         load_base(tmp_path / "base", torch.float32)
+    _edit(tmp_path / "base", intermediate_size=64, num_attention_heads=5)
+    with pytest.raises(ModelError, match="not a multiple of the number of attention heads"):
+        load_base(tmp_path / "base", torch.float32)
+
+
+def test_an_estimate_refuses_what_never_trains(tiny_model: Path, tiny_data: Path, home: Path, tmp_path: Path) -> None:
+    def estimated(folder: Path) -> dict[str, Any]:
+        order = tmp_path / "order.yaml"
+        order.write_text(json.dumps({"model": str(folder), "data": {"train": str(tiny_data)}}))
+        return estimate.run(parser("estimate").parse_args(["estimate", str(order)]))
+
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    (base / "tokenizer.json").unlink()
+    assert "no tokenizer.json" in estimated(base)["data"]["error"]["message"]
+    _edit(base, quantization_config={"quant_method": "fp8"})
+    with pytest.raises(OrderError, match="quantized .fp8."):
+        estimated(base)
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match="it is no model by itself"):
+        estimated(tmp_path / "adapter")
 
 
 def test_a_model_that_reads_ahead_is_refused_before_the_first_step(
@@ -254,6 +277,7 @@ def test_experts_keep_the_names_of_the_bases_files(knobs: dict, home: Path, tmp_
 
 def test_tensors_stored_in_float32_beside_bf16_stay(home: Path, tiny_model: Path, tmp_path: Path) -> None:
     base, mixed = _with_float32_norms(tmp_path / "base", tiny_model)
+    _edit(base, dtype="float16")  # the files count, whatever config.json says
     merged(resolve(trained(base).id), tmp_path / "out")
     written = load_file(tmp_path / "out" / "model.safetensors")
     assert torch.equal(written["model.norm.weight"], mixed["model.norm.weight"])
