@@ -60,6 +60,12 @@ def on_hold(run: Run) -> bool:
     return bool((run.state_event() or {}).get("hold"))
 
 
+def over(run: Run) -> bool:
+    """Whether a run has ended and its processes are gone, or it was paused."""
+    state = reconcile(run)
+    return (state == "queued" and on_hold(run)) or (state not in ("queued", *ALIVE) and not run.alive())
+
+
 def advance() -> Run | None:
     """Record lost runs, then start queued runs while devices are free. Returns the first one started.
 

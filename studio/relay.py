@@ -59,7 +59,7 @@ def relay(
     cursor, log_position = events_from, (0, log_from)
     while True:
         _forward_requests(bundle, run)
-        ended = _has_ended(run)
+        ended = queue.over(run)
         if ended:
             last(run)
         cursor = _send_events(run, cursor, send)
@@ -93,11 +93,6 @@ def _remove(bundle: Path) -> None:
     if run is not None and run.folder.is_dir():
         delete(run)
     shutil.rmtree(bundle)
-
-
-def _has_ended(run: Run) -> bool:
-    state = queue.reconcile(run)
-    return state not in ("queued", *ALIVE) and not run.alive() or (state == "queued" and queue.on_hold(run))
 
 
 def _run(bundle: Path, attempt: int) -> Run:

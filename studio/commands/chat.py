@@ -181,7 +181,12 @@ def serve(args: Namespace) -> Any:
     key = os.environ.get("STUDIO_API_KEY") or secrets.token_urlsafe(24)
     environment = {**chat.SERVER_ENVIRONMENT, **default_environment()}
     command = [sys.executable, "-m", "studio.worker.serve", *names, "--host", args.host, "--port", str(args.port)]
-    _check(args.host, args.port)
+    try:
+        address.listen(args.host, args.port).close()
+    except StudioError:
+        raise
+    except OSError as error:
+        raise OrderError(f"The port {args.port} is taken.", "Give another one with --port.", "--port") from error
     base = f"http://{address.authority(args.host, args.port)}/v1"
     print(f"{base}\nAPI key: {key}\nmodels: {', '.join(names)}\nCtrl-C ends.", file=sys.stderr, flush=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to end by another program: as by Ctrl-C
@@ -214,13 +219,3 @@ def _ended(process: subprocess.Popen[bytes]) -> int:
         process.wait()
     print("Ended.", file=sys.stderr)
     return 0
-
-
-def _check(host: str, port: int) -> None:
-    """Raise StudioError where nothing can listen at an address."""
-    try:
-        address.listen(host, port).close()
-    except StudioError:
-        raise
-    except OSError as error:
-        raise OrderError(f"The port {port} is taken.", "Give another one with --port.", "--port") from error

@@ -93,7 +93,7 @@ def submit_and_follow(submit: Callable[[], Run], detach: bool) -> dict[str, Any]
         try:
             follow(new)
         except KeyboardInterrupt:
-            if not over(new):
+            if not queue.over(new):
                 queue.stop(new)
             print(
                 "\nstopping after this step, and keeping what it learnt; Ctrl-C again leaves it to itself",
@@ -109,17 +109,11 @@ def submit_and_follow(submit: Callable[[], Run], detach: bool) -> dict[str, Any]
     return answer
 
 
-def over(chosen: Run) -> bool:
-    """Whether a run has ended and its processes are gone, or it was paused."""
-    state = queue.reconcile(chosen)
-    return (state == "queued" and queue.on_hold(chosen)) or (state not in ("queued", *run.ALIVE) and not chosen.alive())
-
-
 def follow(chosen: Run) -> None:
     """Print progress to standard error until the run is over."""
     cursor, steps, quiet = 0, None, not sys.stderr.isatty()
     while True:
-        ended = over(chosen)
+        ended = queue.over(chosen)
         new, cursor = read(chosen.events_file, cursor)
         for event in new:
             if event["kind"] == "plan":
@@ -191,7 +185,7 @@ def show_log(args: Namespace) -> dict[str, Any]:
     chosen, place = run.find(args.name), (0, 0)
     out = sys.stderr if args.json else sys.stdout
     while True:
-        ended = over(chosen) or not args.follow
+        ended = queue.over(chosen) or not args.follow
         data, place = log.follow(chosen.log, place)
         print(data.decode("utf-8", "replace"), end="", file=out, flush=True)
         if ended:

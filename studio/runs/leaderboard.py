@@ -25,7 +25,8 @@ def leaderboard(source: str, known: Sequence[Run] | None = None) -> list[dict[st
     finished run is of this data.
     """
     finished = [row for run in (runs() if known is None else known) if (row := _row(run))]
-    key = _key_of(source)
+    path = Path(source).expanduser()
+    key = str(path.absolute()) if path.exists() else source
     newest = next((row["data"] for row in finished if key in (row["run"], row["data"], *row["names"])), None)
     rows = [row for row in finished if row["data"] == newest]
     if not rows:
@@ -73,12 +74,6 @@ def mark_front(rows: Sequence[dict[str, Any]]) -> None:
 def _beats(first: tuple[float, ...], second: tuple[float, ...]) -> bool:
     """Whether a point is at least as good in all and better in one (more is better)."""
     return all(a >= b for a, b in zip(first, second, strict=True)) and first != second
-
-
-def _key_of(source: str) -> str:
-    """The source as an order keeps it: files by their absolute paths."""
-    path = Path(source).expanduser()
-    return str(path.absolute()) if path.exists() else source
 
 
 def _row(run: Run) -> dict[str, Any] | None:

@@ -32,7 +32,9 @@ def page_of(dataset: data.Dataset, start: int, search: str, kind: str) -> dict[s
     if search:
         chosen = chosen[_holding(conversations.table, search)[chosen]]
     shown = chosen[start : start + PAGE]
-    faults = _faults(dataset)
+    faults: dict[int, list[str]] = {}
+    for problem in dataset.problems:
+        faults.setdefault(problem.row, []).append(problem.kind)
     return {"count": len(chosen), "rows": [_short(conversations[int(n)], faults) for n in shown]}
 
 
@@ -49,13 +51,6 @@ def _holding(table: pa.Table, search: str) -> np.ndarray:
         )
         found.append(contains)
     return np.concatenate(found)
-
-
-def _faults(dataset: data.Dataset) -> dict[int, list[str]]:
-    kinds_by_row: dict[int, list[str]] = {}
-    for problem in dataset.problems:
-        kinds_by_row.setdefault(problem.row, []).append(problem.kind)
-    return kinds_by_row
 
 
 def _short(conversation: dict[str, Any], faults: dict[int, list[str]]) -> dict[str, Any]:

@@ -55,7 +55,8 @@ def import_file(file: Any, name: str = "") -> dict[str, Any]:
 @rights.job(WATCHER, VISITOR, changes=False, waits=True)
 def inspect(source: str, format: str = "auto") -> dict[str, Any]:
     """A data file's format, container, rows, problems ({kind: rows}), columns, notes and fingerprint."""
-    _ordered({"data": {"train": _text(source, "source"), "format": _text(format, "format")}})
+    plain = {"data": {"train": _text(source, "source"), "format": _text(format, "format")}}
+    guard.allow(config.build(plain))
     dataset = data.read(source, format)
     names = ("format", "container", "rows", "refused", "columns", "unused", "notes", "reason", "fingerprint")
     return {name: getattr(dataset, name) for name in names} | {"problems": dataset.counts}
@@ -142,10 +143,6 @@ def _parsed(order: str) -> config.RunConfig:
     run_config = config.parse(_text(order, "order"))
     guard.allow(run_config)
     return run_config
-
-
-def _ordered(plain: dict[str, Any]) -> None:
-    guard.allow(config.build(plain))
 
 
 def _text(value: Any, where: str) -> str:
