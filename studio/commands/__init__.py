@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import DataError
+from studio.home import write_atomic
 
 RUN = "a run's id, a unique part of it, or last"
 UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
@@ -73,6 +74,16 @@ def given(prompt: str | None, **settings: Any) -> dict[str, Any]:
     """The settings that were given, with the text of the prompt's file."""
     settings["prompt"] = Path(prompt).expanduser().read_text(encoding="utf-8") if prompt else None
     return {key: value for key, value in settings.items() if value is not None}
+
+
+def write_new(out: Path, text: str, where: str, hint: str = "Give another path.") -> None:
+    """Write a file that is not there yet. Raises DataError."""
+    if out.exists():
+        raise DataError(f"{out} stands there already.", hint, where)
+    try:
+        write_atomic(out, text)
+    except OSError as error:
+        raise DataError(f"{out} cannot be written: {error.strerror}.", hint, where) from error
 
 
 def size(count: float) -> str:

@@ -7,9 +7,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
+from studio.commands import write_new
 from studio.data.ratings import pairs_of
-from studio.errors import DataError
-from studio.home import write_atomic
 from studio.talk import votes
 
 
@@ -29,14 +28,8 @@ def add(parsers: Any, common: ArgumentParser) -> None:
 def make(args: Namespace) -> dict[str, Any]:
     """{path, pairs, left_out}; left_out: {why: how many}."""
     out = Path(args.out).expanduser().absolute()
-    if out.exists():
-        raise DataError(f"{out} stands there already.", "Give another path.", "OUT")
     rows, left_out = votes.pairs() if args.source == "votes" else pairs_of(args.source, args.margin, args.every)
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    try:
-        write_atomic(out, text)
-    except OSError as error:
-        raise DataError(f"{out} cannot be written: {error.strerror}.", "Give another path.", "OUT") from error
+    write_new(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "OUT")
     return {"path": str(out), "pairs": len(rows), "left_out": left_out}
 
 

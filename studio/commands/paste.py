@@ -8,9 +8,9 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
+from studio.commands import write_new
 from studio.data.pasting import HEADERS, read_pasted
 from studio.errors import DataError
-from studio.home import write_atomic
 
 
 def add(parsers: Any, common: ArgumentParser) -> None:
@@ -33,11 +33,6 @@ def paste(args: Namespace) -> dict[str, Any]:
     pasted = read_pasted(copied.decode("utf-8", "replace"), args.header)
     out = Path(args.out).expanduser().absolute()
     out = out if out.suffix == f".{pasted.ending}" else out.with_name(f"{out.name}.{pasted.ending}")
-    if out.exists():
-        raise DataError(f"{out} stands there already.", "Give another path.", "OUT")
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in pasted.rows or ()) or pasted.text
-    try:
-        write_atomic(out, text)
-    except OSError as error:
-        raise DataError(f"{out} cannot be written: {error.strerror}.", "Give another path.", "OUT") from error
+    write_new(out, text, "OUT")
     return {"path": str(out), "rows": None if pasted.rows is None else len(pasted.rows), "header": pasted.header}

@@ -52,6 +52,10 @@ class Bench:
             random_model.write(folder, name, **changes)
         return folder
 
+    def rows(self) -> Path:
+        """Rows that are all as long as they may be."""
+        return random_model.rows(self.work / "long.json", 16, self.length // 4, alike=True)
+
     def sizes(self) -> tuple[tuple[str, dict[str, Any]], ...]:
         if self.short:
             return SHORT
@@ -88,7 +92,7 @@ def memory(bench: Bench, method: str) -> tuple[str, dict[str, Any]]:
     # a forked child is not charged for libraries mapped before the fork, 120 MiB that a run has: spawn on a CPU
     start = START if first.traits.cards else "spawn"
     cases = []
-    for name, changes in [one for one in bench.sizes() if _fits(bench, method, *one)][:2]:
+    for name, changes in _fitting(bench, method)[:2]:
         outcome = run_isolated(_made, (bench, name, changes), 200)  # whoever has computed must not fork
         before, lowest = first.free, [first.free]
         if outcome.state == "ok":
@@ -98,10 +102,6 @@ def memory(bench: Bench, method: str) -> tuple[str, dict[str, Any]]:
             raise PartFailed(f"{METHODS[method].label} on {name}: {outcome.why}", {"cases": cases, **outcome.figures})
         cases.append(
             {**outcome.figures, "driver": before - min(lowest) if first.traits.cards and not first.shared else None}
-        )
-    if not cases:
-        raise PartSkipped(
-            f"None of the doctor's models would fit: {first.free / 2**30:.1f} GiB of {first.name} are free."
         )
     for case in cases:
         case["error"] = round(case["estimated"] / case["measured"] - 1, 4)
@@ -128,12 +128,20 @@ def _order(bench: Bench, model: Path | str, data: Path | str, method: str) -> di
     )
 
 
-def _fits(bench: Bench, method: str, name: str, changes: dict[str, Any]) -> bool:
-    order, length = config.build(_order(bench, "/none", "none.json", method)), bench.length
-    guess = estimate(
-        shape(name, changes), order, device.devices()[0], RowStatistics(16, 16 * length, 16 * length, length)
-    )
-    return guess.high < ROOM * guess.free
+def _fitting(bench: Bench, method: str) -> list[tuple[str, dict[str, Any]]]:
+    """The models that the estimate finds room for, the largest first. Raises PartSkipped where it finds none."""
+    order, length, first = config.build(_order(bench, "/none", "none.json", method)), bench.length, device.devices()[0]
+    rows = RowStatistics(16, 16 * length, 16 * length, length)
+    fitting = []
+    for name, changes in bench.sizes():
+        guess = estimate(shape(name, changes), order, first, rows)
+        if guess.high < ROOM * guess.free:
+            fitting.append((name, changes))
+    if not fitting:
+        raise PartSkipped(
+            f"None of the doctor's models would fit: {first.free / 2**30:.1f} GiB of {first.name} are free."
+        )
+    return fitting
 
 
 def _made(bench: Bench, name: str, changes: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -143,10 +151,7 @@ def _made(bench: Bench, name: str, changes: dict[str, Any]) -> tuple[str, dict[s
 
 def _case(bench: Bench, method: str, name: str, changes: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Run once: {estimated, high, measured, allocated, …} in bytes reserved, or counted by the kernel."""
-    model, data = (
-        bench.model(name, **changes),
-        random_model.rows(bench.work / "long.json", 16, bench.length // 4, alike=True),
-    )
+    model, data = bench.model(name, **changes), bench.rows()
     done = trial.run_trial(_order(bench, model, data, method), watched=False)
     plan, peaks = done.plan(), done.end()["memory_by_phase"]
     expected, most = plan["expected"], max(peaks.values(), key=lambda one: next(iter(one.values())))
@@ -191,16 +196,8 @@ def _watched(lowest: list[int]) -> Iterator[None]:
 def speed(bench: Bench) -> tuple[str, dict[str, Any]]:
     """Measure tokens a second of a LoRA, and its FLOP/s as a share of a large matrix product's."""
     first = device.devices()[0]
-    fitting = [one for one in bench.sizes() if _fits(bench, "lora", *one)]
-    if not fitting:
-        raise PartSkipped(
-            f"None of the doctor's models would fit: {first.free / 2**30:.1f} GiB of {first.name} are free."
-        )
-    name, changes = fitting[0]
-    model, data = (
-        bench.model(name, **changes),
-        random_model.rows(bench.work / "long.json", 16, bench.length // 4, alike=True),
-    )
+    name, changes = _fitting(bench, "lora")[0]
+    model, data = bench.model(name, **changes), bench.rows()
     order = _order(bench, model, data, "lora")
     order["training"] |= {"max_steps": 4 if bench.short else 8}
     done = trial.run_trial(order, watched=False)
