@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+from functools import lru_cache
+from itertools import pairwise
+from textwrap import dedent
 from typing import Any
 
-from pydantic import ConfigDict
+from pydantic import BaseModel, ConfigDict
 
 GROUPS = {
     "optimisation": "Optimisation",
@@ -17,14 +22,28 @@ _extras: list[dict[str, Any]] = [{"advanced": True, "group": name} for name in G
 OPTIMISATION, PRECISION, EVALUATION, LOADING, TRACKERS = _extras  # json_schema_extra of a field of that group
 
 
-def _join_lines(schema: dict[str, Any]) -> None:
-    """In a JSON schema each description is one line, as page, terminal and translations know it."""
-    for field in schema.get("properties", {}).values():
-        if "description" in field:
-            field["description"] = " ".join(field["description"].split())
+@lru_cache(maxsize=64)
+def _texts(kind: type[BaseModel]) -> dict[str, str]:
+    """The texts below a model's fields. pydantic's use_attribute_docstrings reads them too, but at every start."""
+    texts = {}
+    for base in reversed(kind.__mro__):
+        if base is BaseModel or not issubclass(base, BaseModel):
+            continue
+        body = ast.parse(dedent(inspect.getsource(base))).body[0].body
+        for field, below in pairwise(body):
+            text = getattr(getattr(below, "value", None), "value", None)
+            if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(text, str):
+                texts[field.target.id] = " ".join(text.split())
+    return texts
 
 
-KNOBS = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, json_schema_extra=_join_lines)
+def _describe(schema: dict[str, Any], kind: type[BaseModel]) -> None:
+    for name, field in schema.get("properties", {}).items():
+        if name in _texts(kind):
+            field.setdefault("description", _texts(kind)[name])
+
+
+KNOBS = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_describe)
 
 
 def position(group: str | None) -> int:

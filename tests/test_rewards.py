@@ -49,9 +49,9 @@ def test_a_reward_has_what_form_help_and_order_need(name: str) -> None:
     assert reward.name == name
     assert reward.label
     assert reward.about.endswith(".")
-    for field in type(reward).model_fields.values():
-        assert field.title
-        assert field.description
+    for field in type(reward).model_json_schema()["properties"].values():
+        assert field["title"]
+        assert field["description"]
     plain = {"data": {"train": "x.json"}, "stage": {"name": "grpo", "rewards": [{"name": name, **LEAST.get(name, {})}]}}
     made = config.build(plain)
     assert config.parse(made.to_yaml()).stage.rewards == made.stage.rewards == (reward,)

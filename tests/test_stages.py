@@ -23,9 +23,9 @@ def test_a_stage_has_what_form_and_help_need(name: str) -> None:
     assert stage.name == name
     assert stage.examples in EXAMPLES
     assert set(stage.metrics) <= set(METRICS)
-    for field in type(stage).model_fields.values():
-        assert field.title
-        assert field.description
+    for field in type(stage).model_json_schema()["properties"].values():
+        assert field["title"]
+        assert field["description"]
     kinds = {getattr(form, "EXAMPLES", "answers") for form in formats().values()}
     assert stage.examples in kinds
 

@@ -42,10 +42,9 @@ def test_declared(name: str, key: str) -> None:
     knob = next(knob for knob in knobs(METHODS[name]) if knob["key"] == key)
     assert field.title
     assert field.title[0].isupper()
-    assert field.description
-    assert field.description[0].islower() or field.description[0].isupper()
-    assert field.description.endswith(".")
-    assert len(field.description) > 30
+    assert knob["help"][0].islower() or knob["help"][0].isupper()
+    assert knob["help"].endswith(".")
+    assert len(knob["help"]) > 30
     assert knob["bounds"] or knob["choices"] or isinstance(knob["default"], bool)
     assert knob["default"] is not None or field.default is None
 
