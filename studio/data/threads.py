@@ -11,7 +11,7 @@ from studio.data.block import ROWS_PER_BLOCK, Block
 from studio.data.formats import LIST_COLUMNS, as_row
 from studio.data.formats.messages import role_of
 from studio.data.mapping import options
-from studio.data.roles import CONTENT_KEYS, ROLE_KEYS, USER_FLAGS
+from studio.data.roles import CONTENT_KEYS, ROLE_KEYS, SPELLINGS, USER_FLAGS
 from studio.errors import DataError
 
 CONVERSATION_COLUMNS = (
@@ -27,6 +27,8 @@ POSITION_COLUMNS = (
 )  # fmt: skip
 SPEAKER_KEYS = ("user", "username", "user_name", "nick", "nickname", "name")  # of a chat between people
 CHAT_COLUMNS = frozenset(("ts", "thread_ts", "channel", "conversation_id", "chat_id", "thread_id", "session_id"))
+DIRECTIONS = frozenset(("incoming", "outgoing", "inbound", "outbound", "received", "sent"))  # of a message
+WORDS = (*CONTENT_KEYS, "body", "Text", "Message", "Content", "Body")
 SERVICE_TYPES = ("channel_join", "channel_leave", "channel_topic", "channel_purpose", "bot_add")  # Slack's
 MORE_KEYS = ("name", "tool_calls", "tool_call_id", "weight", "reasoning_content")
 MESSAGE_ID_COLUMNS = ("message_id", "id", "uuid")
@@ -67,28 +69,31 @@ def detect_thread(rows: list[Any], name: str, speakers: Collection[str] = ()) ->
     """
     rows = [row for row in map(as_row, rows) if isinstance(row, dict)][:200]
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    content = next((k for k in CONTENT_KEYS if k in columns), None)
+    content = next((k for k in WORDS if k in columns), None)
     if content is None or not OTHER_LAYOUT_COLUMNS.isdisjoint(columns):
         return None
     if flag := next((k for k in USER_FLAGS if k in columns), None):  # a chat of SillyTavern
         return ThreadColumns(flag, content, next((k for k in columns if k in CONVERSATION_COLUMNS), None))
-    role = next((k for k in (*ROLE_KEYS, *SPEAKER_KEYS) if k in columns), None)
+    role = next((k for k in (*ROLE_KEYS, *SPEAKER_KEYS) if k in columns), None) or _role_column(rows, columns)
     turns = [
         row for row in rows if role and isinstance(row.get(role), str) and isinstance(row.get(content), (str, list))
     ]
     known = [row for row in turns if role_of(row[role]) or row[role] in speakers]
     if role is None or len(turns) * 10 < 9 * len(rows) or len(rows) < 2:
         return None
+    directed = any(row[role].strip().lower() in DIRECTIONS for row in turns)
     if len(known) * 10 < 9 * len(rows):
-        if role in SPEAKER_KEYS and not CHAT_COLUMNS.isdisjoint(columns):
+        if directed or (role in SPEAKER_KEYS and not CHAT_COLUMNS.isdisjoint(columns)):
             raise _unknown_speakers(list(dict.fromkeys(row[role] for row in turns)), role, name)
         return None
     member, parent = (next((k for k in names if k in columns), None) for names in (MESSAGE_ID_COLUMNS, PARENT_COLUMNS))
     if member and parent:
         return ThreadColumns(role, content, member=member, parent=parent)
     conversation = next((k for k in columns if k.lower() in CONVERSATION_COLUMNS or k in CONVERSATION_COLUMNS), None)
-    if conversation is None and role in SPEAKER_KEYS:
+    if conversation is None and (directed or role in SPEAKER_KEYS):
         return ThreadColumns(role, content)
+    if conversation is None and role not in ROLE_KEYS:  # "human" and "ai" may be classes of texts
+        return None
     if conversation is None:
         raise DataError(
             f"{name} holds one turn a row (columns {role}, {content}), and no column says which turns belong together.",
@@ -97,6 +102,17 @@ def detect_thread(rows: list[Any], name: str, speakers: Collection[str] = ()) ->
             name,
         )
     return ThreadColumns(role, content, conversation, next((k for k in POSITION_COLUMNS if k in columns), None))
+
+
+def _role_column(rows: list[dict[str, Any]], columns: list[str]) -> str | None:
+    """A column of another name that says in every row who speaks, or whether the message came or went."""
+    for name in columns:
+        words = {row[name].strip().lower() if isinstance(row.get(name), str) else None for row in rows}
+        if None not in words and (
+            words <= DIRECTIONS or {"user", "assistant"} <= set(map(role_of, words)) <= set(SPELLINGS)
+        ):
+            return name
+    return None
 
 
 def _unknown_speakers(speakers: list[str], role: str, name: str) -> DataError:

@@ -351,6 +351,32 @@ def test_conversations_under_ids(home: Path, tmp_path: Path) -> None:
     assert [said(one) for one in data.read(path).conversations] == [BOTH, BOTH]
 
 
+SUPPORT = "ticket_id,author_type,created_at,body\n1,agent,2024-01-02,{1}\n1,customer,2024-01-01,{0}\n"
+PHONE = "Message Date,Type,Sender Name,Text\n2024-01-01,Incoming,Ann,{0}\n2024-01-02,Outgoing,,{1}\n"
+
+
+def test_a_turn_a_row_is_known_by_what_the_cells_say(home: Path, tmp_path: Path) -> None:
+    """Columns of names that nobody knows: whose words they are stands in the cells. They were learnt as plain texts."""
+    support = data.read(write(tmp_path, SUPPORT.format(Q, ANSWER).encode(), "support.csv"))
+    assert said(support.conversations[0]) == BOTH
+    phone = write(tmp_path, PHONE.format(Q, ANSWER).encode(), "phone.csv")
+    with pytest.raises(DataError, match="between Incoming, Outgoing") as refused:
+        data.read(phone)
+    followed = data.read(phone, mapping=mapping_in(refused.value.hint))
+    assert said(followed.conversations[0]) == BOTH
+    classes = write(tmp_path, b"text,author\nTea draws.,human\nTea is drawn.,ai\nTea drew.,human\n", "classes.csv")
+    with pytest.raises(DataError, match="no column says which turns belong together"):
+        data.read(classes)
+    by = write(tmp_path, b"text,written_by\nTea draws.,human\nTea is drawn.,ai\nTea drew.,human\n", "by.csv")
+    assert (data.read(by).format, data.read(by).unused) == ("text", ["written_by"])
+
+
+def test_a_step_of_an_agent_is_no_part(home: Path, tmp_path: Path) -> None:
+    parts = [{"type": "step-start"}, {"type": "reasoning", "text": "Hm."}, {"type": "text", "text": ANSWER}]
+    read = data.read(write(tmp_path, rows(messages=[ASKED, {"role": A, "parts": parts}])))
+    assert (said(read.conversations[0]), read.conversations[0]["messages"][1]["reasoning_content"]) == (BOTH, "Hm.")
+
+
 def test_roles_with_a_hyphen(home: Path, tmp_path: Path) -> None:
     """As a copy of Glaive's has them; its arguments are between single quotation marks."""
     quoted = '{"name": "get_weather", "arguments": \'{"city": "Rome"}\'}'

@@ -33,6 +33,8 @@ def turns_from_parts(turn: Turn, key: str, report: ReportProblem, where: str) ->
     results: list[Turn] = []
     by_kind: dict[str, list[Any]] = {"text": texts, "thought": thoughts, "call": calls, "result": results}
     for n, part in enumerate(turn[key]):
+        if isinstance(part, dict) and part.get("type") == "step-start":  # the AI SDK's
+            continue
         kind, value = _kind(part)
         if kind in by_kind:
             by_kind[kind].append(value)
