@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from studio import data, origin, preflight, queue, scoring
 from studio.config import RunConfig
 from studio.errors import OrderError, StudioError
-from studio.home import subfolder
 from studio.stages import STAGES, learning_from
 from studio.ui import files, guard, live, rights, space, words
 from studio.ui.who import VISITOR, WATCHER
@@ -56,9 +56,8 @@ def preferences(question: dict[str, Any]) -> dict[str, Any]:
     """{id, lang} -> {sources: [{source, name, stage, label}], fault}: preference data among the uploads."""
     run, lang = live.get_run(str(question.get("id", ""))), words.language(question.get("lang"))
     found: list[dict[str, Any]] = []
-    paths = subfolder("uploads").iterdir()
-    uploads = [path for path in paths if files.is_upload(path) and path.stat().st_size <= LARGEST]
-    for path in sorted(uploads, key=lambda path: path.stat().st_mtime, reverse=True)[:LOOKED_AT]:
+    small = (path for path in files.uploads() if path.stat().st_size <= LARGEST)
+    for path in islice(small, LOOKED_AT):
         examples = _examples(path, path.stat().st_mtime_ns)
         if examples in ("pairs", "verdicts"):
             stage = learning_from(examples)[0]

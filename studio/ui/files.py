@@ -6,7 +6,9 @@ studio's own: uploads and samples as data, models and results as models, and no 
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from studio import data
@@ -15,7 +17,7 @@ from studio.base.source import ModelOrder
 from studio.config import RunConfig
 from studio.data import hub, mapping
 from studio.errors import OrderError
-from studio.home import home
+from studio.home import home, subfolder
 from studio.ui import live, who
 
 PUBLIC = "STUDIO_PUBLIC"  # set in the environment of a page that others can reach
@@ -82,6 +84,15 @@ def is_upload(path: Path) -> bool:
     except (OSError, ValueError, RuntimeError):  # not there; a null byte in it; links in a circle
         return False
     return found.is_file() and found.is_relative_to((home() / "uploads").resolve()) and not found.name.startswith(".")
+
+
+def uploads() -> Iterator[Path]:
+    """Files among the uploads, the newest first; each is looked at when it is taken, for there may be thousands."""
+    changed: dict[Path, int] = {}
+    for entry in os.scandir(subfolder("uploads")):
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+            changed[Path(entry.path)] = entry.stat(follow_symlinks=False).st_mtime_ns
+    return filter(is_upload, sorted(changed, key=changed.__getitem__, reverse=True))
 
 
 def _is_data(text: str) -> bool:

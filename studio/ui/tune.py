@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 import gradio as gr
@@ -12,8 +13,8 @@ from studio.data.formats import formats
 from studio.errors import OrderError, StudioError
 from studio.home import subfolder
 from studio.presets import PRESETS, applied
-from studio.ui import assets, elsewhere, guard, recipes, rights, words
-from studio.ui.files import SUGGESTED, is_upload
+from studio.ui import assets, elsewhere, files, guard, recipes, rights, words
+from studio.ui.files import SUGGESTED
 from studio.ui.tune_form import form
 from studio.ui.tune_summary import summary
 from studio.ui.who import VISITOR, WATCHER
@@ -86,9 +87,8 @@ def read(question: dict[str, Any]) -> dict[str, Any]:
 
 def uploads() -> list[dict[str, Any]]:
     """Files that were uploaded before, the newest first."""
-    files = [path for path in subfolder("uploads").iterdir() if is_upload(path)]
-    files.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    return [{"name": path.name, "source": str(path), "bytes": path.stat().st_size} for path in files[:100]]
+    newest = islice(files.uploads(), 100)
+    return [{"name": path.name, "source": str(path), "bytes": path.stat().st_size} for path in newest]
 
 
 def models() -> list[dict[str, Any]]:

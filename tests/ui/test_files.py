@@ -315,6 +315,19 @@ def test_no_job_and_no_question_hands_out_a_file(
     assert asked > 300
 
 
+def test_of_many_uploads_only_the_newest_are_looked_at(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their links are followed, which takes a tenth of a millisecond for each: a second for ten thousand."""
+    (home / "uploads").mkdir()
+    for number in range(300):
+        file = home / "uploads" / f"{number}.jsonl"
+        file.write_text(ROW)
+        os.utime(file, (number, number))
+    looked: list[Path] = []
+    monkeypatch.setattr(files, "is_upload", lambda path: looked.append(path) or path.stem != "299")
+    assert [one["name"] for one in tune.uploads()] == [f"{number}.jsonl" for number in range(298, 198, -1)]
+    assert len(looked) == 101
+
+
 # -- uploads are kept once
 
 
