@@ -21,6 +21,7 @@ import yaml
 
 from studio import commands, credentials, home, terminal
 from studio.errors import StudioError, as_studio_error, reason_of
+from studio.process import ended_in_order
 
 
 def parser(command: str = "") -> argparse.ArgumentParser:
@@ -59,7 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
     sys.stdout, sys.stderr = terminal.shown(sys.stdout), terminal.shown(sys.stderr)
     try:
         home.check_working_folder()
-        return _carried_out(args)
+        with ended_in_order():  # asked to end, a command removes what it has half written
+            return _carried_out(args)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return early_exit.STATUS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import os
@@ -17,6 +18,8 @@ import pytest
 
 from studio import page
 from studio.__main__ import main
+from studio.commands import export
+from studio.export import folders
 from studio.home import PROJECT, subfolder
 from studio.talk import chat, chats
 from tests.ui.fakes import FakeRun, FakeServer
@@ -126,6 +129,24 @@ def test_asked_to_end_while_it_loads_it_leaves_no_server(
     with pytest.raises(SystemExit) as left:
         main(["chat", "base", "--prompt", "Hello?"])
     assert (left.value.code, ended) == (128 + number, [True])
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_asked_to_end_an_export_leaves_nothing_half_written(
+    number: int, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(args: argparse.Namespace, kind: str) -> None:
+        with folders.atomic(tmp_path / "out") as temporary:
+            temporary.write_bytes(b"half")
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+
+    monkeypatch.setattr(export, "away", away)
+    with pytest.raises(SystemExit) as left:
+        main(["merge", "one", str(tmp_path / "out")])
+    assert left.value.code == 128 + number
+    assert not list(tmp_path.glob(".out*"))
     assert signal.getsignal(number) is signal.SIG_DFL
 
 

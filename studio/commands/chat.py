@@ -16,7 +16,6 @@ from studio.commands import Failed
 from studio.device import default_environment
 from studio.errors import ModelError, OrderError, StudioError
 from studio.home import PROJECT
-from studio.process import ended_in_order
 from studio.talk import chat, chats, reference, room
 
 NAMES = "a run (its id, a unique part of it, or last), RUN@checkpoint-N, base, base:MODEL, or a folder"
@@ -70,17 +69,16 @@ def talk_to(args: Namespace) -> Any:
     out = sys.stderr if args.json else sys.stdout
     server, was_there = chat.server(), chat.server().ready()
     print(f"loading {', '.join(names)}…", file=sys.stderr, flush=True)
-    with ended_in_order():
-        try:
-            server.load(names)
-            talk = chats.new(names, system=args.system, sampling=sampling, saved=args.prompt is None)
-            if args.prompt is None:
-                return _conversation(talk, out)
-            talk.ask(sys.stdin.read() if args.prompt == "-" else args.prompt)
-            return _answered(talk, out)
-        finally:
-            if not was_there and not args.keep:
-                chat.end()
+    try:
+        server.load(names)
+        talk = chats.new(names, system=args.system, sampling=sampling, saved=args.prompt is None)
+        if args.prompt is None:
+            return _conversation(talk, out)
+        talk.ask(sys.stdin.read() if args.prompt == "-" else args.prompt)
+        return _answered(talk, out)
+    finally:
+        if not was_there and not args.keep:
+            chat.end()
 
 
 def _conversation(talk: chats.Conversation, out: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 from starlette.middleware import Middleware
 
+from studio import bounded_http
 from studio.home import home
 from studio.ui import assets, calls, connections, files, guard, host_names, login, questions, shares, space, theme, who
 from studio.ui.login_page import LoginPage
@@ -63,7 +64,7 @@ def launch(page: gr.Blocks, reach: Reach, wait: bool = True) -> tuple[Any, str, 
             },
             **options(),
         )
-    connections.bound(page.server)
+    page.server.config.http_protocol_class = bounded_http.protocol()
     local = local.replace("//[::]:", "//localhost:")  # all addresses; a browser opens none of that name
     print(f"Fine-Tuning Studio is ready: {local}{_token(reach, login_page)}", flush=True)
     if public:

@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -88,6 +88,8 @@ class Server:
                 return await function(request)
             except StudioError as error:
                 return _error(error)
+            except ClientDisconnect:
+                return Response(status_code=499)
             except Exception as error:  # noqa: BLE001 - a request that nobody foresaw ends itself, in words
                 known = as_studio_error(error)
                 if known is not None:
@@ -252,7 +254,14 @@ async def _whole(
 async def _body(request: Request) -> Any:
     """Parse a request's JSON. Raises ModelError where it is none, too long or too slow."""
     try:
-        return json_text.read(await request_body.gather(request.stream(), MAX_BYTES))
+        raw = await request_body.gather(request.stream(), MAX_BYTES)
+        body = json_text.read(raw)
+        if b"\\ud" in raw.lower():
+            json.dumps(body, ensure_ascii=False).encode()  # no tokenizer takes half a character
+        return body
+    except UnicodeEncodeError as error:
+        hint = "Send the whole character, or leave it out."
+        raise ModelError("The request holds half a character (a lone surrogate).", hint, "body") from error
     except (ValueError, UnicodeError) as error:
         hint = "Send a JSON object with model and messages."
         raise ModelError(f"The request cannot be read: {error}.", hint, "body") from error

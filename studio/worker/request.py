@@ -74,7 +74,7 @@ class Sampled(Options):
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     logit_bias: dict[str, Bias] | None = Field(None, max_length=1000)
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
-    stop: Stop | list[Stop] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=64)] | None = None
     max_tokens: int | None = Field(None, ge=1, le=1_000_000)
     n: Literal[1] | None = None
     # of OpenAI's own bookkeeping: they change no answer

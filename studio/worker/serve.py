@@ -17,7 +17,7 @@ from typing import Any
 
 import uvicorn
 
-from studio import address, credentials, device, process
+from studio import address, bounded_http, credentials, device, process
 from studio.talk import chat
 from studio.worker.api import Server
 from studio.worker.batch_scheduler import BatchScheduler
@@ -56,7 +56,9 @@ def main(arguments: list[str]) -> int:
     scheduler = BatchScheduler(threads, names=args.models)
     server = Server(scheduler, key, own=args.page)
     http = uvicorn.Server(
-        uvicorn.Config(server.app(), log_level="warning", timeout_graceful_shutdown=1, lifespan="off")
+        uvicorn.Config(
+            server.app(), http=bounded_http.protocol(), log_level="warning", timeout_graceful_shutdown=1, lifespan="off"
+        )
     )
     server.end = lambda: setattr(http, "should_exit", True)
     if args.page:

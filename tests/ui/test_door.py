@@ -17,9 +17,9 @@ from pathlib import Path
 import gradio
 import pytest
 
-from studio import request_body
+from studio import bounded_http, request_body
 from studio.home import home, restrict_permissions
-from studio.ui import concurrency, connections, login, sessions, shared_host, space, who
+from studio.ui import concurrency, login, sessions, shared_host, space, who
 from studio.ui.serving import Reach
 from tests.ui.served import Page, served
 from tests.ui.test_login import Clock, sign_in
@@ -326,11 +326,11 @@ def test_half_sent_heads_end_and_never_take_all_descriptors(page_home: Path, mon
     answering.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    monkeypatch.setattr(connections, "DESCRIPTORS", 256)
-    monkeypatch.setattr(connections, "SLOWEST", 1.0)
+    monkeypatch.setattr(bounded_http, "DESCRIPTORS", 256)
+    monkeypatch.setattr(bounded_http, "SLOWEST", 1.0)
     with served(Reach()) as page, contextlib.ExitStack() as slow:
         protocol = page.blocks.server.config.http_protocol_class
-        assert issubclass(protocol, connections.Bounded)
+        assert issubclass(protocol, bounded_http.Bounded)
         protocol.most = 32
         halves = []
         for n in range(300):
@@ -377,7 +377,7 @@ def test_a_body_that_never_ends_holds_no_connection(
 ) -> None:
     """A byte now and then, or nothing more; an upload goes on for as long as something comes."""
     for name, seconds in {"SLOWEST": 0.4, "BODY": 0.8, "STALLED": 0.8}.items():
-        monkeypatch.setattr(connections, name, seconds)
+        monkeypatch.setattr(bounded_http, name, seconds)
     monkeypatch.setattr(request_body, "SLOWEST", 0.4)
     for drips in (True, False):
         with socket.create_connection(("127.0.0.1", page.port), timeout=0.2) as one:
@@ -404,7 +404,7 @@ def ended(one: socket.socket, drips: bool, seconds: float) -> bool:
 
 
 def test_an_answer_that_nobody_takes_holds_no_connection(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "STALLED", 1.0)
+    monkeypatch.setattr(bounded_http, "STALLED", 1.0)
     assets = Path(gradio.__file__).parent / "templates" / "frontend" / "assets"
     large = max(assets.glob("*.js"), key=lambda file: file.stat().st_size)
     living = page.blocks.server.server_state.connections

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import openai
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from studio import bounded_http
 from studio.errors import ModelError
 from studio.talk import chat
 from studio.worker import openai_answers
@@ -118,6 +123,47 @@ def test_client_that_leaves_stops_its_answer(server: chat.Server, tiny_model: Pa
     assert server.status()["busy"] == 0
 
 
+def test_clients_that_leave_together_hurt_nobody(client: openai.OpenAI, server: chat.Server, tiny_model: Path) -> None:
+    """Streams, whole answers and requests still waiting, all left at once while another is answered."""
+    key = {"Authorization": f"Bearer {client.api_key}"}
+    body = {"model": str(tiny_model), "messages": QUESTION, "max_tokens": 400, "temperature": 0}
+    expected = ask(client, tiny_model, max_tokens=60).choices[0].message.content
+
+    def leave(number: int) -> None:
+        with contextlib.suppress(httpx.TimeoutException), httpx.Client(timeout=0.02 + 0.02 * (number % 8)) as one:
+            url = f"{client.base_url}chat/completions"
+            with one.stream("POST", url, json=body | {"stream": number % 2 == 0}, headers=key) as answer:
+                answer.read()
+
+    with ThreadPoolExecutor(24) as several:
+        leaving = [several.submit(leave, number) for number in range(24)]
+        stays = several.submit(ask, client, tiny_model, max_tokens=60)
+        assert stays.result(60).choices[0].message.content == expected
+        for one in leaving:
+            one.result(60)
+    until = time.monotonic() + 20
+    while (busy := server.status()["busy"]) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not busy, "answers that nobody waits for go on"
+
+
+def test_half_a_character_is_refused_and_a_whole_one_is_not(client: openai.OpenAI, tiny_model: Path) -> None:
+    key = {"Authorization": f"Bearer {client.api_key}"}
+    for text, status in (("\ud83d", 400), ("\U0001f600", 200)):
+        body = {"model": str(tiny_model), "messages": [{"role": "user", "content": text}], "max_tokens": 1}
+        answer = httpx.post(f"{client.base_url}chat/completions", content=json.dumps(body), headers=key)
+        assert answer.status_code == status
+        assert status == 200 or "half a character" in answer.json()["error"]["message"]
+
+
+def test_half_a_request_holds_no_connection(client: openai.OpenAI, server: chat.Server) -> None:
+    told = urlsplit(str(client.base_url))
+    with socket.create_connection((told.hostname, told.port), timeout=bounded_http.SLOWEST + 15) as one:
+        one.sendall(b"POST /v1/models HTTP/1.1\r\nHo")
+        with contextlib.suppress(ConnectionResetError):
+            assert one.recv(100) == b""
+
+
 def test_two_streams_take_turns(server: chat.Server, tiny_model: Path) -> None:
     """The second is answered before the first, longer one has ended."""
     long = server.stream(str(tiny_model), QUESTION, max_tokens=400, temperature=1.0, seed=3)
@@ -140,6 +186,7 @@ def test_load_of_nothing_is_refused_and_the_server_lives(server: chat.Server, ti
 ODD = [
     {"stop": [5]},
     {"stop": ""},
+    {"stop": ["a"] * 65},
     {"temperature": "hot"},
     {"temperature": True},
     {"stream_options": "x"},
