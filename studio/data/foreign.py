@@ -51,7 +51,11 @@ TMX_ROWS = (
 WORDS_ALONE = (
     "python -c \"import re, sys; print(re.sub(r'(?m)^(WEBVTT.*|\\d+|[\\d:,.]+ --> .*)\\n', '', sys.stdin.read()))\""
 )
-CHAT_LINE = r"^\u200e?\[?\d[\d./-]+,? [\d:]+(?:\s?[APap]\.?[Mm]\.?)?\]?(?: -)? ([^:\n]{1,40}): "  # WhatsApp's
+CHAT_LINE = (  # WhatsApp's; LINE's, IRC's and those of meetings have no date
+    r"^\u200e?\[?(?:\d[\d./-]+,? )?\d\d?:\d\d[\d:.]*(?:\s?[APap]\.?[Mm]\.?)?\]?(?: -)?[ \t]+"
+    r"<?([^:>\t\n]{1,40})(?:: |> |\t)"
+)
+LOG_LEVELS = frozenset(("DEBUG", "INFO", "WARN", "WARNING", "ERROR", "FATAL", "CRITICAL", "TRACE", "NOTICE"))
 CHAT_TURNS = (
     f"python -c \"import itertools, json, re, sys; said = re.split(r'(?m){CHAT_LINE}', sys.stdin.read())[1:]; "
     "json.dump([{'user': who, 'text': ''.join(words for _, words in turn).strip(), 'ts': n} for n, (who, turn) in "
@@ -89,7 +93,7 @@ def refuse_notation(path: Path, text: str) -> None:
         rows = TMX_ROWS if ".tmx" in endings else XML_ROWS
         raise _convertible(path, "XML", "xml.etree.ElementTree as E", rows)
     speakers = re.findall(CHAT_LINE, begin, re.MULTILINE)
-    if len(set(speakers)) > 1 and 2 * len(speakers) > begin.count("\n"):
+    if len(set(speakers) - LOG_LEVELS) > 1 and 2 * len(speakers) > begin.count("\n"):
         raise DataError(
             f"{path.name} is an exported chat: dates and names stand before the words.",
             f"Make turns of it: {CHAT_TURNS} < {path.name} > {path.stem}.json",

@@ -100,9 +100,23 @@ def test_read(kind: str, home: Path, tmp_path: Path) -> None:
 BEFORE = [(U, "Is there tea?"), (A, "There is.")]
 
 
-def test_an_exported_chat_becomes_turns_by_the_hints(home: Path, tmp_path: Path) -> None:
-    chat = f"12/03/24, 10:01 - Ann: {Q}\n12/03/24, 10:02 - Bob: Two minutes\n12/03/24, 10:03 - Bob: at most.\n"
-    chat = f"12/03/24, 10:00 - Messages are encrypted.\n{chat}{chat.replace('12/03', '13/03')}"
+CHAT_LINES = {
+    "WhatsApp": "12/03/24, 10:01 - Ann: {0}\n12/03/24, 10:02 - Bob: {1}\n12/03/24, 10:03 - Bob: {2}\n",
+    "LINE": "10:01\tAnn\t{0}\n10:02\tBob\t{1}\n10:03\tBob\t{2}\n",
+    "IRC": "[10:01] <Ann> {0}\n[10:02] <Bob> {1}\n[10:03] <Bob> {2}\n",
+    "a meeting": "00:01:02 Ann: {0}\n00:01:05 Bob: {1}\n00:01:09 Bob: {2}\n",
+}
+
+
+def test_a_log_of_a_program_is_no_chat(home: Path, tmp_path: Path) -> None:
+    log = write(tmp_path, b"10:00:01 INFO: It began.\n10:00:02 ERROR: It broke.\n10:00:03 INFO: It ended.\n", "log.txt")
+    assert data.read(log).format == "text"
+
+
+@pytest.mark.parametrize("maker", CHAT_LINES)
+def test_an_exported_chat_becomes_turns_by_the_hints(maker: str, home: Path, tmp_path: Path) -> None:
+    chat = CHAT_LINES[maker].format(Q, "Two minutes", "at most.")
+    chat = ("12/03/24, 10:00 - Messages are encrypted.\n" if maker == "WhatsApp" else "") + chat + chat
     with pytest.raises(DataError, match="an exported chat") as refusal:
         data.read(write(tmp_path, chat.encode(), "chat.txt"))
     command = refusal.value.hint.split(": ", 1)[1].replace("python ", f"{sys.executable} ", 1)
