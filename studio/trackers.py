@@ -53,6 +53,7 @@ TRACKERS = {
         "mlflow",
         {
             "MLFLOW_TRACKING_URI": "sqlite:///{home}/mlflow.db",
+            "_MLFLOW_SERVER_ARTIFACT_ROOT": "{home}/mlflow-artifacts",  # else in the folder that a run is started in
             "MLFLOW_EXPERIMENT_NAME": PROJECT,
             "MLFLOW_DISABLE_TELEMETRY": "true",
         },

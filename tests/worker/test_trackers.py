@@ -105,6 +105,7 @@ def mlflow_losses(run: Run) -> list[float]:
 
     client = MlflowClient(f"sqlite:///{run.folder.parents[1]}/mlflow.db")
     experiment = client.get_experiment_by_name(trackers.PROJECT)
+    assert str(run.folder.parents[1]) in experiment.artifact_location
     [found] = client.search_runs([experiment.experiment_id], f"attributes.run_name = '{run.id}'")
     return [metric.value for metric in client.get_metric_history(found.info.run_id, "loss")]
 
@@ -113,7 +114,7 @@ def wandb_losses(run: Run) -> list[float]:
     """HistoryItem's value_json (field 16, tag 0x82 0x01) behind its key; wandb has no reader of its files in Python."""
     import wandb
 
-    wandb.finish()  # as the end of the trainer's process does: what was logged is written by then
+    wandb.teardown()  # as the end of the trainer's process does: what was logged is written by then
     [file] = (run.folder / "wandb").glob("offline-run-*/*.wandb")
     found = re.findall(rb"train/loss\x82\x01.([\d.]+)", file.read_bytes(), re.DOTALL)
     return [float(value) for value in dict.fromkeys(found)]  # each stands in the summary too
