@@ -14,6 +14,7 @@ from studio.errors import StudioError, as_studio_error
 
 # milliseconds: gradio's queue looks a thousand times a second whether it has work, and has no setting for that
 SLACK = 4.0
+LOOPBACK = "127.0.0.1"
 
 
 def build():
@@ -81,6 +82,14 @@ def check_address(host: str, port: int | None) -> None:
     """Raise StudioError where no page can listen at an address. port: None for any."""
     if port == 0:
         raise StudioError(f"There is no port {port}.", "Give one from 1024 to 65535 with --port.", "--port")
+    try:
+        address.listen(LOOPBACK, 0).close()
+    except StudioError as error:  # gradio tries its ports there, wherever it serves
+        raise StudioError(
+            f"This computer has no address {LOOPBACK}, by which a free port is found.",
+            "Switch it on (ip addr add 127.0.0.1/8 dev lo); --host ::1 serves the page on IPv6 all the same.",
+            "--host",
+        ) from error
     address.listen(host, port or 0).close()
 
 

@@ -11,7 +11,7 @@ from contextlib import redirect_stdout
 import pytest
 
 import app
-from studio import address
+from studio import address, page
 from studio.errors import StudioError
 from studio.ui.serving import Reach, launch
 
@@ -51,7 +51,7 @@ def test_a_page_on_ipv6_prints_an_address_that_opens(host: str, home: object, mo
             launch(blocks, Reach(host=host, password="right horse"), wait=False)
         printed = re.search(r"ready: http://(\S+):(\d+)/", output.getvalue())
         assert printed
-        assert printed[1] == ("[::1]" if host == "::1" else "localhost")
+        assert printed[1] == "[::1]", "localhost may be the name of IPv4's address alone"
 
         def ask(name: str) -> tuple[int, str]:
             connection = http.client.HTTPConnection("::1", int(printed[2]), timeout=30)
@@ -72,3 +72,15 @@ def test_a_page_on_ipv6_prints_an_address_that_opens(host: str, home: object, mo
         assert ask("[fe80::1]")[0] == (200 if host == "::" else 400), "a number is no name that could be bound anew"
     finally:
         blocks.close(verbose=False)
+
+
+def test_a_computer_without_ipv4_is_told_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def listen(host: str, port: int) -> socket.socket:
+        if ":" not in host:
+            raise StudioError("This computer has no such address.", "", "--host")
+        return socket.socket()
+
+    monkeypatch.setattr(address, "listen", listen)
+    for host in ("::1", "127.0.0.1"):
+        with pytest.raises(StudioError, match=r"no address 127\.0\.0\.1, by which a free port"):
+            page.check_address(host, None)

@@ -65,7 +65,7 @@ def launch(page: gr.Blocks, reach: Reach, wait: bool = True) -> tuple[Any, str, 
             **options(),
         )
     page.server.config.http_protocol_class = bounded_http.protocol()
-    local = local.replace("//[::]:", "//localhost:")  # all addresses; a browser opens none of that name
+    local = local.replace("//[::]:", "//[::1]:")  # all IPv6 addresses; localhost may be IPv4's alone
     print(f"Fine-Tuning Studio is ready: {local}{_token(reach, login_page)}", flush=True)
     if public:
         print(f"Public address: {public}", flush=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from studio.ui.serving import Reach
+from studio.ui.who import WATCHER
 from tests.ui.served import Page, served
 
 
@@ -39,6 +40,16 @@ def gated(page_home: Path) -> Iterator[Page]:
     """A page that others could reach: a login for the owner, and one to watch."""
     with served(Reach(host="127.0.0.1", password="right horse", watch_password="only looking")) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def public(page_home: Path) -> Iterator[Page]:
+    """A page as a public Space serves it: who is not logged in may look and chat."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPACE_ID", "anna/studio")
+        patch.setattr("studio.ui.space.role_of", lambda scope, here: WATCHER)
+        with served(Reach(host="127.0.0.1")) as page:
+            yield page
 
 
 @pytest.fixture

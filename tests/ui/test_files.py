@@ -271,17 +271,18 @@ def test_who_looks_makes_nothing_be_fetched(full: Path) -> None:
         os.chdir(before)
 
 
-@pytest.mark.parametrize("user", ["owner", "watch"])
+@pytest.mark.parametrize("user", ["owner", "watch", "visit"])
 def test_no_job_and_no_question_hands_out_a_file(
-    gated: Page, full: Path, user: str, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, gated: Page, full: Path, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each job and each read with each of those paths in each of its places."""
     monkeypatch.setattr("studio.queue.advance", lambda *a, **k: None)
-    cookie = sign_in(gated, user, {"owner": "right horse", "watch": "only looking"}[user])
+    page = request.getfixturevalue("public") if user == "visit" else gated
+    cookie = "" if user == "visit" else sign_in(page, user, {"owner": "right horse", "watch": "only looking"}[user])
     asked = 0
-    for path in data_paths(full)[:: 4 if user == "owner" else 1]:
+    for path in data_paths(full)[:: 1 if user == "watch" else 4]:
         answers = [
-            gated.job(*given, Cookie=cookie)
+            page.job(*given, Cookie=cookie)
             for given in (
                 ("inspect", path, "auto"),
                 ("estimate", json.dumps({"data": {"train": path}})),
@@ -300,7 +301,7 @@ def test_no_job_and_no_question_hands_out_a_file(
         for name in reads():
             for order in orders if name in ("tune/look", "data/preview") else orders[:1]:
                 answers.append(
-                    gated.ask(
+                    page.ask(
                         "POST",
                         f"/studio/ask/{name}",
                         json.dumps({"order": order, "id": path, "name": path, "kind": path, "row": 1}),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,8 @@ import pytest
 from studio.home import home
 from studio.ui import calls, guard, jobs, questions, rights, who
 from studio.ui.host_names import HostNames
-from studio.ui.serving import Reach
 from studio.ui.who import NOBODY, OWNER, VISITOR, WATCHER
-from tests.ui.served import Page, served
+from tests.ui.served import Page
 from tests.ui.test_login import sign_in
 
 ROLES = (NOBODY, WATCHER, VISITOR, OWNER)
@@ -50,16 +48,6 @@ DOORS = {  # what gradio offers beside the jobs
         "/gradio_api/run-history/connect",
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def public(page_home: Path) -> Iterator[Page]:
-    """A page as a public Space serves it: who is not logged in may look and chat."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SPACE_ID", "anna/studio")
-        patch.setattr("studio.ui.space.role_of", lambda scope, here: WATCHER)
-        with served(Reach(host="127.0.0.1")) as page:
-            yield page
 
 
 @pytest.fixture(scope="module")
