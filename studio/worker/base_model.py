@@ -103,6 +103,16 @@ def check_loads_again(tuned: Any) -> None:
         raise ValueError(f"peft could not load the result again, it looks for {lost[0]}")
 
 
+def _narrow_trained_table(tuned: Any, dtype: torch.dtype) -> None:
+    """Give the layers what they read in the base's dtype, where the embedding is trained whole beside an adapter.
+
+    Autocast on a CPU leaves layer_norm alone, which takes no float32 under weights of 16 bits.
+    """
+    table = tuned.get_input_embeddings()
+    if getattr(table, "modules_to_save", None):
+        table.register_forward_hook(lambda module, inputs, embedded: embedded.to(dtype))
+
+
 def wrap_base(config: RunConfig, resolved: Resolved, base: Any) -> Any:
     """The model that the method makes of a base. What starts at random does so from the order's seed."""
     set_seed(config.training.seed)
@@ -116,6 +126,8 @@ def wrap_base(config: RunConfig, resolved: Resolved, base: Any) -> Any:
             "Take another method, or other settings of this one.",
             "method.name",
         ) from error
+    if resolved.autocast is not None and resolved.device == "cpu":
+        _narrow_trained_table(tuned, getattr(torch, resolved.autocast))
     if resolved.weights == "bfloat16":
         adamw.cast_trained_to_bf16(tuned).defer_float32_cast = False
     if not resolved.compile:  # which fuses by itself, and stops at functions of our own

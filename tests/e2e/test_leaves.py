@@ -54,6 +54,7 @@ def order(model: Path, rows: Path) -> config.RunConfig:
                 "save_every": 20,
                 "threads": 1,
                 "probe": False,
+                "precision": "fp32",
             },
         }
     )

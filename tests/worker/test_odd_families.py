@@ -13,17 +13,20 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.conversion_mapping import _MODEL_TO_CONVERSION_PATTERN
 
-from studio import model
+from studio import device, model
 from studio.base import families, targets
 from studio.base.shards import weight_files
+from studio.config import build
 from studio.errors import OrderError
 from studio.methods import METHODS
+from studio.resolve import resolve as resolved
 from studio.talk.reference import resolve
-from studio.worker.base_model import check_loads_again
+from studio.worker.base_model import check_loads_again, wrap_base
 from studio.worker.export import merged
 from studio.worker.loaded import LoadedModels
 from studio.worker.sampling import Sampling
 from tests import tiny
+from tests.methods import architectures
 from tests.methods.architectures import GROUPED
 from tests.worker.test_export import logits, trained
 
@@ -149,6 +152,19 @@ def test_a_result_that_peft_could_not_load_again_is_refused(tmp_path: Path, monk
     lora = METHODS["lora"]()
     with pytest.raises(ValueError, match=r"it looks for .*shared_experts\.\."):
         check_loads_again(lora.wrap(lora.load(base, torch.float32)))
+
+
+def test_a_table_trained_whole_hands_on_the_bases_dtype(home: Path, tmp_path: Path) -> None:
+    """layer_norm takes no float32 under weights of 16 bits, and autocast on a CPU does not widen them."""
+    base = architectures.write(tmp_path / "base", "gpt2")
+    method = {"name": "lora", "modules_to_save": ["wte", "lm_head"]}
+    ordered = build({"model": str(base), "data": {"train": "sample"}, "method": method})
+    rows = {"rows": 2, "tokens": 40, "trained": 20, "max": 20}
+    settings = resolved(ordered, model.facts(base), device.cpu(), rows)
+    settings = settings._replace(dtype="bfloat16", autocast="bfloat16")
+    tuned = wrap_base(ordered, settings, ordered.method.load(base, torch.bfloat16))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert logits(tuned.eval(), IDS).isfinite().all()
 
 
 def test_names_that_peft_takes_for_something_else() -> None:
