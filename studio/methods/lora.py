@@ -222,8 +222,7 @@ class LoRA(Method):
         )
         wrapped = in_float32(get_peft_model(model, config, autocast_adapter_dtype=True))
         if self.init in ("pissa", "olora"):
-            # These inits subtract B·A from W: save_result needs the first A and B to express the change of the original
-            # W.
+            # these inits subtract B·A from W: save_result needs the first A and B to say how the original W changed
             wrapped.initial_lora = {
                 name: weight.detach().clone() for name, weight in wrapped.named_parameters() if ".lora_" in name
             }
@@ -235,23 +234,23 @@ class LoRA(Method):
             return
         from peft import initialize_lora_eva_weights
 
-        def forward_without_labels(model: Any, inputs: dict[str, Any]) -> Any:
-            return model(**{key: value for key, value in inputs.items() if key != "labels"})
+        from studio.worker.loss import without_labels
 
-        initialize_lora_eva_weights(model, list(batches()), forward_fn=forward_without_labels, show_progress_bar=False)
+        initialize_lora_eva_weights(
+            model,
+            list(batches()),
+            forward_fn=lambda model, inputs: model(**without_labels(inputs)),
+            show_progress_bar=False,
+        )
 
     def parameter_groups(self, model: Any, learning_rate: float) -> list[dict[str, Any]] | None:
         """LoRA+ (arXiv 2402.12354): B learns plus_ratio times faster."""
         if self.plus_ratio == 1.0:
             return None
-        weights = trained_weights(model)
-        return [
-            {"params": [weight for name, weight in weights.items() if ".lora_B." not in name], "lr": learning_rate},
-            {
-                "params": [weight for name, weight in weights.items() if ".lora_B." in name],
-                "lr": learning_rate * self.plus_ratio,
-            },
-        ]
+        weights = trained_weights(model).items()
+        others = [weight for name, weight in weights if ".lora_B." not in name]
+        fast = [weight for name, weight in weights if ".lora_B." in name]
+        return [{"params": others, "lr": learning_rate}, {"params": fast, "lr": learning_rate * self.plus_ratio}]
 
     def save_result(self, model: Any, folder: Path) -> None:
         """As a plain LoRA; PiSSA and OLoRA become a change of the original W of twice the rank."""
