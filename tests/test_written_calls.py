@@ -134,6 +134,39 @@ def test_calls_of_rows_and_of_answers(maker: str, times: int, home: Path, tmp_pa
     assert not read.problems
 
 
+ROWS: dict[str, dict[str, Any]] = {
+    "Alpaca": {"instruction": "And in Rome?", "output": AS_WRITTEN["Qwen Coder"]},
+    "two columns": {"prompt": "And in Rome?", "completion": AS_WRITTEN["FunctionGemma"]},
+    "ChatML text": {
+        "text": f"<|im_start|>user\nAnd in Rome?<|im_end|>\n<|im_start|>assistant\n{AS_WRITTEN['Kimi']}<|im_end|>\n"
+    },
+    "fenced JSON": {
+        "tools": TOOLS,
+        "messages": [ASKED, {"role": "assistant", "content": f"```json\n{AS_WRITTEN['JSON']}\n```"}],
+    },
+    "arguments that are JSON twice": {
+        "messages": [
+            ASKED,
+            {"role": "assistant", "tool_calls": [{"name": "get_weather", "arguments": json.dumps(json.dumps(SHORT))}]},
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_calls_in_other_rows(kind: str, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "d.jsonl").write_bytes(as_lines([ROWS[kind]]))
+    read = data.read(str(tmp_path / "d.jsonl"))
+    answer = read.conversations[0]["messages"][-1]
+    ((name, arguments),) = functions(answer["tool_calls"])
+    assert (answer["content"], name, str(arguments["city"])) == (
+        "",
+        "get_weather",
+        "10",
+    )  # no tool says that it is text
+    assert not read.problems
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -6,8 +6,9 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
-from studio.data.formats import NESTED, ReportProblem, as_row, kto, text
+from studio.data.formats import NESTED, ReportProblem, alpaca, as_row, chatml_text, kto, prompt, text
 from studio.data.formats.flags import ROW_FLAGS, SPLIT_COLUMNS, check_split, marked_out
+from studio.data.formats.tool_turns import read_written_calls
 from studio.data.layouts import OBJECTS, layout_of, multiple_choice, possible, rewritten, two_answers
 from studio.data.mapping import normalized_mapping, renamer
 
@@ -27,6 +28,7 @@ class Converter:
         self.form, self.rename = form, renamer(mapping)
         self.mapped_columns = set((normalized_mapping(mapping) or {"columns": {}})["columns"].values())
         self.is_sft = form is not text and getattr(form, "STAGE", "sft") == "sft"
+        self.has_texts_alone = form in (alpaca, prompt, chatml_text)
         self.first_choice = (mapping or {}).get(multiple_choice.FIRST)
 
     def __call__(self, row: Any, report: ReportProblem) -> dict[str, Any] | None:
@@ -37,7 +39,7 @@ class Converter:
             and _plain(tuple(row))
             and OBJECTS.isdisjoint(map(type, row.values()))
         ):
-            return self.form.convert(row, report)
+            return self._converted(row, report)
         row = as_row(row)
         if isinstance(row, dict) and not FLAGGED.isdisjoint(row) and self._left_out(row, report):
             return None
@@ -51,7 +53,13 @@ class Converter:
         if not isinstance(row, dict):
             report("not_a_row", None, row)
             return None
-        return self.form.convert(row, report)
+        return self._converted(row, report)
+
+    def _converted(self, row: dict[str, Any], report: ReportProblem) -> dict[str, Any] | None:
+        conversation = self.form.convert(row, report)
+        if conversation is not None and self.has_texts_alone:
+            read_written_calls(conversation["messages"], [], report, "messages")
+        return conversation
 
     def _left_out(self, row: dict[str, Any], report: ReportProblem) -> bool:
         """Whether the row says itself that it is not to be learnt, which has then been reported."""

@@ -69,14 +69,16 @@ def _call(value: Any) -> Message | None:
 
 
 def _printed(text: str) -> Any:
-    """The object that a text shows as Python prints it; any other text as it is."""
-    if not text.lstrip().startswith("{'"):
-        return text
+    """The object that a text shows as Python prints it, or the text inside JSON of a text; any other as it is."""
     try:
-        value = ast.literal_eval(text.strip())
+        if text.lstrip().startswith("{'"):
+            value = ast.literal_eval(text.strip())
+            return value if isinstance(value, dict) else text
+        if text.lstrip().startswith('"{'):
+            return str(json_text.read(text))
     except (ValueError, SyntaxError, RecursionError, MemoryError):
-        return text
-    return value if isinstance(value, dict) else text
+        pass
+    return text
 
 
 def has_arguments(call: Message) -> bool:

@@ -6,10 +6,14 @@ tests/test_written_calls.py.
 
 from __future__ import annotations
 
+import re
+
 from studio.text.call_marks import BARE, FILLER, MARK
 from studio.text.call_spellings import SPELLINGS, Call, Tools
 from studio.text.channels import Channels
 from studio.text.tool_calls import names_of
+
+FENCE = re.compile(r"\s*```(?:json)?\s*(.*?)\s*```\s*", re.DOTALL)
 
 
 def read_calls(text: str, tools: Tools = ()) -> list[Call] | None:
@@ -42,6 +46,7 @@ def split_calls(answer: str, tools: Tools, certain: bool) -> tuple[str, list[Cal
     thinking, end, said = answer.rpartition("</think>")
     mark = MARK.search(said)
     if mark is None:
+        said = fenced[1] if tools and (fenced := FENCE.fullmatch(said)) else said
         calls = read_calls(said, tools) if not end and BARE.match(said) else None
         return ("", calls) if calls and called(calls) <= set(names_of([*tools])) else (answer, [])
     before, calls = said[: mark.start()], read_calls(said[mark.start() :], tools)
