@@ -30,6 +30,12 @@ def trial(
     """
     check(config)
     asked = questions(config, min(rows, MOST_ROWS))
+    if answers == "data":
+        asked = {row: question for row, question in asked.items() if question.reference}
+        if not asked:
+            raise OrderError(
+                "The rows hold no answers to try the rewards on.", "Let the base answer: --answers base.", "data.train"
+            )
     if answers == "data" and is_plain(config):
         scorers = [reward.open() for reward in config.stage.rewards]
         return table(config, answers, asked, [[question.reference] for question in asked.values()], scorers)

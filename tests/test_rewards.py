@@ -258,6 +258,13 @@ def test_rules_are_tried_on_the_answers_in_the_data(home: Path, tmp_path: Path) 
     assert first["answers"] == [{"text": "It is 0.", "reward": 1.0, "rewards": {"number": 1.0, "regex": 0.0}}]
 
 
+def test_prompts_alone_have_no_answers_to_try_on(home: Path, tmp_path: Path) -> None:
+    made = order(tmp_path, [{"name": "length", "at_least": 3}])
+    (tmp_path / "asked.jsonl").write_text(json.dumps({"prompt": "What?"}))
+    with pytest.raises(StudioError, match="no answers to try"):
+        reward_trial.trial(made)
+
+
 def test_a_trial_of_the_base_knows_the_tools_of_a_row(home: Path, tmp_path: Path) -> None:
     tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
     row = {"messages": [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}], "tools": [tool]}
