@@ -234,7 +234,7 @@
     taught(place, side) {
       const turn = this.turns[place], voice = turn.sides[side];
       const run = live.rows.find((row) => row.id === voice);
-      if (turn.hidden || !run || run.method === "full" || !turn.answers[side].text) return null;
+      if (turn.hidden || run?.stage !== "sft" || run.method === "full" || !turn.answers[side].text) return null;
       const earlier = this.turns.slice(0, place).flatMap((one) => {
         const own = one.answers[one.sides.indexOf(voice)];
         return own?.text
