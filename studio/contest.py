@@ -44,12 +44,15 @@ class Contest(BaseModel):
         """How many of `entrants` settings go on after a rung."""
         return max(1, math.ceil(entrants / 2 ** (level + 1))) if self.halving else entrants
 
-    def cost(self) -> float:
-        """Steps of the race, as a share of those of all settings trained to the end."""
+    def cost(self, steps: int = 0) -> float:
+        """Steps of the race, as a share of those of all settings trained to the end. steps: of each; a rung ends at a
+        whole one.
+        """
         if not self.halving:
             return 1.0
         count, before, total, racing = len(self.settings), 0.0, 0.0, len(self.settings)
-        for level, share in enumerate(self.rungs()):
+        for level, rung in enumerate(self.rungs()):
+            share = math.ceil(steps * rung) / steps if steps else rung
             total += racing * (share - before)
             before, racing = share, self.kept(level, count)
         return total / count

@@ -119,10 +119,10 @@ class RaceRun:
     def _emit_plan(self, facts: model.ModelFacts) -> None:
         first = self.contestants[0]
         cost = race.price(self.run.config, facts, devices()[0], first.rows.statistics)
-        total = sum(one.resolved.steps for one in self.contestants)
+        lengths = [one.resolved.steps for one in self.contestants]
         self.report.emit(
             "plan",
-            steps=max(1, round(total * self.contest.cost())),
+            steps=max(1, round(sum(steps * self.contest.cost(steps) for steps in lengths))),
             epochs=first.config.training.epochs,
             rows=len(first.rows.train),
             eval_rows=len(first.rows.eval),

@@ -76,12 +76,15 @@ class TurnReport(Report):
 
 @contextmanager
 def forward_restored(model: Any) -> Iterator[None]:
-    """Take off what accelerate puts around a model's forward: each turn has an accelerator of its own."""
+    """Take off what accelerate puts around a model's forward, and its mark that it did: each turn has an accelerator of
+    its own, which leaves a marked model without autocast.
+    """
     before = vars(model).get("forward")
     try:
         yield
     finally:
         vars(model).pop("forward", None)
+        vars(model).pop("_is_accelerate_prepared", None)
         if before is not None:
             model.forward = before
 

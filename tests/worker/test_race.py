@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from studio import config, queue, race
 from studio.config import RunConfig
@@ -54,6 +57,20 @@ def weights(folder: Path) -> bytes:
 def still(monkeypatch: pytest.MonkeyPatch) -> None:
     """The queue starts nothing."""
     monkeypatch.setattr(queue, "advance", lambda: None)
+
+
+def test_every_turn_has_autocast() -> None:
+    """accelerate leaves a model that it has prepared before as it is, so its mark goes with what it put around it."""
+    from studio.worker.turn import forward_restored
+
+    model = torch.nn.Linear(2, 2)
+    for _ in range(2):
+        with forward_restored(model):
+            AcceleratorState._reset_state(True)
+            Accelerator(cpu=True, mixed_precision="bf16").prepare_model(model)
+            assert "forward" in vars(model)
+        assert "forward" not in vars(model)
+    AcceleratorState._reset_state(True)
 
 
 @pytest.mark.parametrize("methods", [METHODS[3:5], pytest.param(METHODS, marks=pytest.mark.rare)], ids=["two", "six"])
@@ -252,6 +269,11 @@ def test_one_is_left_at_half_of_a_run(count: int) -> None:
     assert contest.kept(len(rungs) - 1, count) == 1
     if count >= 4:
         assert contest.cost() <= 0.4
+
+
+def test_a_rung_ends_at_a_whole_step() -> None:
+    """Six settings of 20 steps: all to step 3, three to 5, two to 10."""
+    assert 6 * 20 * Contest(settings=((),) * 6).cost(20) == pytest.approx(6 * 3 + 3 * 2 + 2 * 5)
 
 
 def test_priced_as_one_base_and_the_adapters(home: Path, tiny_model: Path, tiny_data: Path) -> None:

@@ -100,7 +100,9 @@
       call(note.level === "error" ? "bad" : "warn", studio.told(note.text), studio.told(note.hint || ""));
     if (row.state === "finished" && row.race && !row.race.plan)
       call("good", studio.say("The race is over."),
-        studio.say("Take the winner's settings, or go on with it as an ordinary run."));
+        studio.say("Take the winner's settings, or go on with it as an ordinary run."),
+        make("button", { type: "button", job: "keep_setting", class: "button primary",
+          onclick: () => studio.keepSetting(row.id) }, studio.say("Go on with the winner")));
     if (row.state === "finished" && row.stage === "reward")
       call("good", studio.say("Finished. It gives answers a score."),
         studio.say("Take it as a reward of GRPO, or score a file: {command}",

@@ -114,6 +114,15 @@
 
   // -- the view
 
+  // A setting of a race that is over becomes an ordinary run; the winner's where none is named.
+  studio.keepSetting = async (race, setting = null) => {
+    try {
+      const made = await studio.call("keep_setting", race, setting);
+      live.hurry();
+      studio.open("runs", { run: made.run, compare: null });
+    } catch (problem) { studio.tell(problem); }
+  };
+
   const STATES = { waiting: "waits", racing: "in the race", out: "stopped", stopped: "stopped with the race",
     failed: "failed", finished: "trained to the end", won: "won" };
 
@@ -193,10 +202,10 @@
           onclick: () => { studio.order.replace(row.order, "race"); studio.open("tune", { run: null }); }
         }, studio.say("Use these settings")),
         over && row.step && row.state !== "failed"
-          ? make("button", { type: "button", job: "keep_setting", class: `button ${row.place === 1 ? "primary" : ""}`,
+          ? make("button", { type: "button", job: "keep_setting", class: "button",
             "data-key": `keep ${row.contestant}`,
             title: studio.say("Becomes an ordinary run that goes on from where it is."),
-            onclick: () => this.keep(row) },
+            onclick: () => studio.keepSetting(this.run.id, row.contestant) },
             studio.say(row.state === "finished" ? "Keep as a run" : "Go on with it"))
           : null);
       return make("tr", { class: ["out", "failed"].includes(row.state) ? "race-out" : "" },
@@ -211,13 +220,6 @@
         number(row.steps, `${studio.number(row.step)} / ${studio.number(row.steps)}`),
         make("td", { title: row.cause ? studio.told(row.cause) : null }, studio.say(STATES[row.state] || row.state)),
         acts);
-    }
-    async keep(row) {
-      try {
-        const made = await studio.call("keep_setting", this.run.id, row.contestant);
-        live.hurry();
-        studio.open("runs", { run: made.run, compare: null });
-      } catch (problem) { studio.tell(problem); }
     }
 
     planned(over) {
