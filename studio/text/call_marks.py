@@ -77,6 +77,11 @@ def starts(text: str, opens: bool = True) -> int:
     return len(text) - longest_beginning(text, (*BEGIN, *WORDS))
 
 
+def holds_mark(text: str) -> bool:
+    """Whether a mark of calls stands in a text. Most texts have none of the signs that one begins with."""
+    return ("<" in text or "[TOOL" in text or "```" in text) and MARK.search(text) is not None
+
+
 def longest_beginning(text: str, marks: Iterable[str]) -> int:
     """How many characters at the end of a text are the beginning of a mark."""
     beginnings = (mark[:length] for mark in marks for length in range(1, len(mark)))

@@ -8,7 +8,7 @@ from typing import Any
 
 from studio.data.formats import ReportProblem, Row
 from studio.text import tool_calls
-from studio.text.call_marks import MARK
+from studio.text.call_marks import MARK, holds_mark
 from studio.text.written_calls import split_calls
 
 Message = dict[str, Any]
@@ -43,7 +43,7 @@ def read_written_calls(messages: list[Message], tools: list[Any], report: Report
         if message["role"] != "assistant" or "untrained" in message:
             continue
         content, calls = message["content"], None
-        if "tool_calls" not in message and content and (tools or MARK.search(content)):
+        if "tool_calls" not in message and content and (tools or holds_mark(content)):
             answered = _is_answered(messages, n)
             words, calls = split_calls(content, tools, answered)
             if calls and (tools or not _is_described(messages, content)):
