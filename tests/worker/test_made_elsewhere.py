@@ -28,6 +28,7 @@ from studio.talk.reference import resolve
 from studio.worker.export import merged
 from studio.worker.loaded import LoadedModels
 from studio.worker.sampling import Sampling, choose
+from tests import tiny
 from tests.methods import architectures
 from tests.worker.carrying import carry, order, rows
 from tests.worker.test_export import logits, trained
@@ -359,17 +360,17 @@ def test_a_base_of_bitsandbytes_is_counted_as_what_it_unpacks_to(
     assert chosen.footprint(packed).quantized == (("int8", False) if "load_in_8bit" in bits else ("fp4", False))
 
 
-def test_an_adapter_on_4_bit_files_is_merged_into_what_they_unpack_to(
-    home: Path, tiny_model: Path, tmp_path: Path
-) -> None:
+def test_an_adapter_on_4_bit_files_is_merged_into_what_they_unpack_to(home: Path, tmp_path: Path) -> None:
     """As multiplied with in training; added to the packed bytes it would be nonsense."""
     from transformers import BitsAndBytesConfig
 
-    base = tmp_path / "base"
-    shutil.copytree(tiny_model, base)
+    wide = tiny.write(tmp_path / "wide", hidden=64)  # bitsandbytes' product on a CPU takes whole blocks of 64
+    base = shutil.copytree(wide, tmp_path / "base")
     (base / "model.safetensors").unlink()
     bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
-    AutoModelForCausalLM.from_pretrained(tiny_model, quantization_config=bits).save_pretrained(base)
+    AutoModelForCausalLM.from_pretrained(wide, quantization_config=bits).save_pretrained(base)
     expected = made_elsewhere(base, tmp_path / "adapter", lora())
     merged(resolve(str(tmp_path / "adapter")), tmp_path / "out")
-    assert torch.allclose(logits(plain(tmp_path / "out"), IDS), expected, atol=1e-3 * float(expected.abs().max()))
+    assert torch.allclose(
+        logits(plain(tmp_path / "out"), IDS), expected, atol=1e-2 * float(expected.abs().max())
+    )  # bf16 products
