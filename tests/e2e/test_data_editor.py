@@ -97,6 +97,10 @@ def _everywhere(tab: Any) -> None:
     assert (line.locator("del").first.inner_text(), line.locator("ins").first.inner_text()) == ("number", "figure")
     tab.locator(".edit-apply").click()
     counted(tab, "2 changes, not saved")
+    size = tab.viewport_size
+    tab.set_viewport_size({"width": 375, "height": 812})
+    assert tab.evaluate("document.documentElement.scrollWidth") == 375  # the undo button names the replacement
+    tab.set_viewport_size(size)
     tab.wait_for_function(
         "document.querySelector('.turn-edit textarea').value === 'What is the figure 1 of this list?'", timeout=30_000
     )
