@@ -11,6 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from studio import python_text
+
 GROUPS = {
     "optimisation": "Optimisation",
     "precision": "Precision and memory",
@@ -29,7 +31,7 @@ def _texts(kind: type[BaseModel]) -> dict[str, str]:
     for base in reversed(kind.__mro__):
         if base is BaseModel or not issubclass(base, BaseModel):
             continue
-        body = ast.parse(dedent(inspect.getsource(base))).body[0].body
+        body = python_text.parse(dedent(inspect.getsource(base))).body[0].body
         for field, below in pairwise(body):
             text = getattr(getattr(below, "value", None), "value", None)
             if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(text, str):

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from studio import python_text
 from studio.text.call_marks import CLOSING
 from studio.text.tool_calls import calls_of
 
@@ -127,7 +128,7 @@ def _python(text: str, at: int, tools: Tools) -> tuple[list[Call], int] | None:
     if end - at > LONGEST_PYTHON:
         return None
     calls: list[Call] = []
-    for line in ast.parse(text[at:end].strip()).body:
+    for line in python_text.parse(text[at:end].strip()).body:
         value = line.value if isinstance(line, ast.Expr) else None
         for call in value.elts if isinstance(value, ast.List) else [value]:
             if isinstance(call, ast.Call) and ast.unparse(call.func) == "print" and len(call.args) == 1:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import html
 import json
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from studio import json_text
+from studio import json_text, python_text
 
 Message = dict[str, Any]
 DECLARED = ("tools", "functions", "tool_definitions", "available_tools")  # columns of declared tools
@@ -43,7 +42,7 @@ def _from_text(text: str) -> list[Message] | None:
     except ValueError:
         pass
     try:
-        return calls_of(ast.literal_eval(text))  # as Python prints it
+        return calls_of(python_text.literal(text))  # as Python prints it
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         return None
 
@@ -72,7 +71,7 @@ def _printed(text: str) -> Any:
     """The object that a text shows as Python prints it, or the text inside JSON of a text; any other as it is."""
     try:
         if text.lstrip().startswith("{'"):
-            value = ast.literal_eval(text.strip())
+            value = python_text.literal(text.strip())
             return value if isinstance(value, dict) else text
         if text.lstrip().startswith('"{'):
             return str(json_text.read(text))

@@ -114,7 +114,7 @@ class StudioTrainer(CheckpointedTrainer):
                 # Gradients are averaged over processes, but num_items_in_batch is that of all: hence × world_size.
                 scale = self.world_size / max(1, micro_batch["num_items_in_batch"])
                 micro_batch_loss = self.micro_batch_loss(model, micro_batch) * scale
-                self._refuse_no_gradient(micro_batch_loss)
+                _refuse_no_gradient(self, micro_batch_loss)
                 self.accelerator.backward(micro_batch_loss)
             total += micro_batch_loss.detach()
             # Its graph's small objects lie all over a CPU's heap, and would tear up what the next one needs.
@@ -124,14 +124,6 @@ class StudioTrainer(CheckpointedTrainer):
             self.accelerator.backward(penalty)
             self.report.brake = penalty.detach()
         return total
-
-    def _refuse_no_gradient(self, loss: torch.Tensor) -> None:
-        if not loss.requires_grad:
-            raise ModelError(
-                f"No gradient reaches what {self.method.label} trains in this {self.model.config.model_type} model.",
-                "Take full fine-tuning, or another model.",
-                "method.name",
-            )
 
     def micro_batch_loss(self, model: Any, micro_batch: dict[str, Any]) -> torch.Tensor:
         """The loss of one micro-batch, summed over its target tokens, or over its pairs or verdicts."""
@@ -252,3 +244,12 @@ class StudioTrainer(CheckpointedTrainer):
                 self.args.lr_scheduler_type, optimizer or self.optimizer, warmup, num_training_steps
             )
         return self.lr_scheduler
+
+
+def _refuse_no_gradient(trainer: StudioTrainer, loss: torch.Tensor) -> None:
+    if not loss.requires_grad:
+        raise ModelError(
+            f"No gradient reaches what {trainer.method.label} trains in this {trainer.model.config.model_type} model.",
+            "Take full fine-tuning, or another model.",
+            "method.name",
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -42,14 +43,21 @@ def gated(page_home: Path) -> Iterator[Page]:
         yield found
 
 
-@pytest.fixture(scope="module")
-def public(page_home: Path) -> Iterator[Page]:
-    """A page as a public Space serves it: who is not logged in may look and chat."""
+@contextlib.contextmanager
+def public_page() -> Iterator[Page]:
+    """A page as a public Space serves it: who is not logged in may look and chat. Needs page_home."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPACE_ID", "anna/studio")
         patch.setattr("studio.ui.space.role_of", lambda scope, here: WATCHER)
         with served(Reach(host="127.0.0.1")) as page:
             yield page
+
+
+@pytest.fixture(scope="module")
+def public(page_home: Path) -> Iterator[Page]:
+    """A public page for all tests of a file, which need no other one."""
+    with public_page() as page:
+        yield page
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from studio.home import PROJECT
 from studio.ui import aligning, files, jobs, tune, uploads, who
 from studio.ui.questions import reads
 from studio.ui.who import OWNER, VISITOR, WATCHER
+from tests.ui.conftest import public_page
 from tests.ui.served import Page
 from tests.ui.test_login import sign_in
 
@@ -273,14 +274,21 @@ def test_who_looks_makes_nothing_be_fetched(full: Path) -> None:
 
 @pytest.mark.parametrize("user", ["owner", "watch", "visit"])
 def test_no_job_and_no_question_hands_out_a_file(
-    request: pytest.FixtureRequest, gated: Page, full: Path, user: str, monkeypatch: pytest.MonkeyPatch
+    gated: Page, full: Path, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each job and each read with each of those paths in each of its places."""
     monkeypatch.setattr("studio.queue.advance", lambda *a, **k: None)
-    page = request.getfixturevalue("public") if user == "visit" else gated
-    cookie = "" if user == "visit" else sign_in(page, user, {"owner": "right horse", "watch": "only looking"}[user])
+    if user == "visit":
+        with public_page() as page:
+            _hands_out_nothing(page, "", data_paths(full)[::4])
+    else:
+        cookie = sign_in(gated, user, {"owner": "right horse", "watch": "only looking"}[user])
+        _hands_out_nothing(gated, cookie, data_paths(full)[:: 1 if user == "watch" else 4])
+
+
+def _hands_out_nothing(page: Page, cookie: str, paths: list[str]) -> None:
     asked = 0
-    for path in data_paths(full)[:: 1 if user == "watch" else 4]:
+    for path in paths:
         answers = [
             page.job(*given, Cookie=cookie)
             for given in (

@@ -129,7 +129,8 @@ def test_answers_are_compared_over_two_processes(stage: str, home: Path, tiny_mo
     """Copies of the model with an odd number of rows in a step: losses, metrics and divergence of one process."""
     from tests.worker.test_preference import order as compared
 
-    method, fixed = {"name": "lora", "dropout": 0}, {"batch_size": 5, "accumulation": 1, "max_steps": 4}
+    method = {"name": "lora", "dropout": 0}
+    fixed = {"batch_size": 5, "accumulation": 1, "max_steps": 4, "precision": "fp32"}
     alone, both = (
         create(compared(stage, method, tiny_model, tmp_path, **fixed, devices=devices)) for devices in ("auto", 2)
     )

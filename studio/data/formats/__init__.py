@@ -14,7 +14,6 @@ A format is a module with
 
 from __future__ import annotations
 
-import ast
 import importlib
 import json
 import pkgutil
@@ -23,6 +22,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
+
+from studio import python_text
 
 HISTORY = (  # columns of the turns before the question
     *("history", "chat_history", "previous_turns", "past", "past_messages", "previous_messages", "dialogue_history"),
@@ -101,6 +102,6 @@ def _printed(text: str) -> Any:
         return None
     text = PRINTED.sub(lambda match: match[1] or ("}," + match[2] if match[2] else ""), text)
     try:
-        return ast.literal_eval(text)
+        return python_text.literal(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         return None
