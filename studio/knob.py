@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ast
-import inspect
 from functools import lru_cache
 from itertools import pairwise
-from textwrap import dedent
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -31,8 +29,7 @@ def _texts(kind: type[BaseModel]) -> dict[str, str]:
     for base in reversed(kind.__mro__):
         if base is BaseModel or not issubclass(base, BaseModel):
             continue
-        body = python_text.parse(dedent(inspect.getsource(base))).body[0].body
-        for field, below in pairwise(body):
+        for field, below in pairwise(python_text.class_body(base)):
             text = getattr(getattr(below, "value", None), "value", None)
             if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(text, str):
                 texts[field.target.id] = " ".join(text.split())

@@ -7,6 +7,8 @@ build one at once (python/cpython#106905).
 from __future__ import annotations
 
 import ast
+import inspect
+from textwrap import dedent
 from threading import Lock
 from typing import Any
 
@@ -23,3 +25,10 @@ def literal(text: str) -> Any:
     """The value of a literal, as ast.literal_eval gives it of a text."""
     with _lock:
         return ast.literal_eval(text)
+
+
+def class_body(kind: type) -> list[ast.stmt]:
+    """The statements of a class, from its source; inspect looks for it in the tree of its whole file."""
+    with _lock:
+        found = ast.parse(dedent(inspect.getsource(kind))).body[0]
+    return found.body if isinstance(found, ast.ClassDef) else []
