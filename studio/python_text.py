@@ -9,10 +9,10 @@ from __future__ import annotations
 import ast
 import inspect
 from textwrap import dedent
-from threading import Lock
+from threading import RLock
 from typing import Any
 
-_lock = Lock()
+_lock = RLock()
 
 
 def parse(text: str) -> ast.Module:
