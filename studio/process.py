@@ -135,9 +135,17 @@ def kill_after(child: subprocess.Popen[str], seconds: float) -> Iterator[None]:
 
 @contextmanager
 def ended_in_order() -> Iterator[None]:
-    """Context in which SIGTERM, and SIGHUP of a closed terminal, leave by way of every `finally`: SystemExit."""
+    """Context in which SIGTERM, and SIGHUP of a closed terminal, leave by way of every `finally`: SystemExit.
+
+    A child that is forked meanwhile ends at once, as without it: where SystemExit is swallowed, in a callback of a weak
+    reference, it would go on, and its parent would wait for it without end.
+    """
+    own = os.getpid()
 
     def leave(number: int, _: object) -> None:
+        if os.getpid() != own:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
         raise SystemExit(128 + number)
 
     heard = [

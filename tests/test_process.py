@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
+from studio import process
 from studio.home import PROJECT
 
 WAITS = """import time
@@ -49,3 +55,26 @@ select.select([other.stdout], [], [], 10.0)
 print(time.monotonic() - began)"""
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert float(done.stdout) < 5
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="where a process can fork")
+def test_a_forked_child_of_a_command_ends_when_it_is_ended() -> None:
+    """It may be where an exception is swallowed; a pool, which ends its workers so, would wait for it without end."""
+
+    def swallow(ready: object) -> None:
+        for _ in range(2):
+            with contextlib.suppress(BaseException):
+                ready.set()
+                time.sleep(30)
+
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    with process.ended_in_order():
+        child = context.Process(target=swallow, args=(ready,))
+        child.start()
+        assert ready.wait(30)
+        child.terminate()
+        child.join(10)
+    ended = child.exitcode
+    child.kill()
+    assert ended == -signal.SIGTERM
