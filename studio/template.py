@@ -12,7 +12,7 @@ from typing import Any
 
 import jinja2
 
-from studio.base.tokenizer_files import _vocabulary, added_bos, model_template, special_tokens
+from studio.base.tokenizer_files import added_bos, model_template, special_tokens, vocabulary
 from studio.errors import TemplateError, reason_of
 from studio.home import PROJECT
 from studio.text import assistant_spans, sandbox
@@ -96,7 +96,7 @@ def _suited(model_folder: str | Path | None, special: dict[str, str]) -> str:
     file = Path(model_folder or "-", "tokenizer.json")
     if not file.is_file():
         return FALLBACK
-    known = _vocabulary(file, file.stat().st_mtime_ns)
+    known = vocabulary(file, file.stat().st_mtime_ns)
     for name in SUITED:
         candidate = Template(name, (FOLDER / f"{name}.jinja").read_text(encoding="utf-8"), special)
         try:

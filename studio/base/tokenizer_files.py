@@ -43,7 +43,7 @@ def _added_bos(file: Path, mtime_ns: int, size: int) -> str:
 
 
 @lru_cache(maxsize=8)
-def _vocabulary(file: Path, mtime_ns: int) -> frozenset[str]:
+def vocabulary(file: Path, mtime_ns: int) -> frozenset[str]:
     """Every token of a tokenizer.json, added ones included."""
     tokenizer = _json(file)
     vocab = (tokenizer.get("model") or {}).get("vocab") or {}

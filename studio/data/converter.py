@@ -11,7 +11,6 @@ from studio.data.formats.flags import ROW_FLAGS, SPLIT_COLUMNS, check_split, mar
 from studio.data.formats.tool_turns import read_written_calls
 from studio.data.layouts import OBJECTS, layout_of, multiple_choice, possible, rewritten, two_answers
 from studio.data.mapping import normalized_mapping, renamer
-from studio.text.call_marks import holds_mark
 
 FLAGGED = kto.LABELS | ROW_FLAGS | SPLIT_COLUMNS
 
@@ -58,7 +57,7 @@ class Converter:
 
     def _converted(self, row: dict[str, Any], report: ReportProblem) -> dict[str, Any] | None:
         conversation = self.form.convert(row, report)
-        if conversation and self.has_texts_alone and any(holds_mark(m["content"]) for m in conversation["messages"]):
+        if conversation and self.has_texts_alone:
             read_written_calls(conversation["messages"], [], report, "messages")
         return conversation
 

@@ -34,8 +34,8 @@ ANSWER_NAMES = re.compile(
 )
 PATH_ANSWERS = re.compile(rf"{ANSWER_NAMES.pattern}|annotation|result|choices|label", re.IGNORECASE)
 PATH_LABELS = re.compile(
-    r"(^|[._])(id|uuid|key|role|hash|url|lang|language|split|date|time|model|category|type|tag|status|user|user_id|name|"
-    r"created_at|updated_at)$"
+    r"(^|[._])(id|uuid|key|role|hash|url|lang|language|split|date|time|model|category|type|tag|status|user|user_id|"
+    r"name|created_at|updated_at)$"
 )
 NUMBERS = re.compile(r"(?:\.\d+)+$")  # of entries, at the end of a path
 PART_NAMES = {  # of columns nobody knows
@@ -442,7 +442,8 @@ def _text_columns(rows: list[Row]) -> list[str]:
 def _is_label(column: str, rows: list[Row]) -> bool:
     """Whether a text column holds ids or categories: by its name, or because no text has two words."""
     if re.fullmatch(
-        r"(.*_)?(id|uuid|key|hash|url|lang|language|split|date|time|created|timestamp|model|category|type|status|tag)s?|.*_at",
+        r"(.*_)?(id|uuid|key|hash|url|lang|language|split|date|time|created|timestamp|model|category|type|status|"
+        r"tag)s?|.*_at",
         column.lower(),
     ):
         return True

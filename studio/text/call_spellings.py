@@ -27,11 +27,13 @@ PAIR = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>\s*",
 NAMED = re.compile(
     r"(?:function<｜tool▁sep｜>|(?:<\|start\|>assistant)?(?:<\|channel\|>\w+)?\s*to=)?(?:functions\.)?"
     r"(?P<name>[A-Za-z_][\w.-]*)(?::\d+)?(?:\[CALL_ID\]\w+)?"
-    r"(?:\[ARGS\]|<｜tool▁sep｜>|<\|tool_call_argument_begin\|>|\s*(?:<\|channel\|>\w+)?\s*(?:<\|constrain\|>)?(?:json)?<\|message\|>)?"
+    r"(?:\[ARGS\]|<｜tool▁sep｜>|<\|tool_call_argument_begin\|>|"
+    r"\s*(?:<\|channel\|>\w+)?\s*(?:<\|constrain\|>)?(?:json)?<\|message\|>)?"
     r"\s*(?:```json)?\s*(?=\{)"
 )
 GEMMA = re.compile(r"call:([\w.-]+)\s*(?=\{)")
 GEMMA_TEXT = re.compile(r'(<\|"\|>|<escape>)(.*?)\1', re.DOTALL)
+GEMMA_END = re.compile(r"<tool_call\|>|<end_function_call>")
 GEMMA_KEY = re.compile(r'([{,]\s*)([^\s"{}\[\],:]+)\s*:')
 PYTHON = re.compile(r"\[?\s*[A-Za-z_][\w.]*\(")
 LONGEST_PYTHON = 100_000  # characters
@@ -64,14 +66,12 @@ def _tagged(text: str, at: int, tools: Tools) -> tuple[list[Call], int] | None:
         return _call(name, json.loads(inside)), match.end()
     if PARAMETER.sub("", inside).strip():
         return None
-    arguments = {
-        (one["key"] or one["name"]).strip(): one["value"]
-        if one["text"] == "true"
-        else _typed(
-            one["value"].removeprefix("\n").removesuffix("\n"), (one["key"] or one["name"]).strip(), name, tools
-        )
-        for one in PARAMETER.finditer(inside)
-    }
+    arguments = {}
+    for one in PARAMETER.finditer(inside):
+        key, value = (one["key"] or one["name"]).strip(), one["value"]
+        if one["text"] != "true":
+            value = _typed(value.removeprefix("\n").removesuffix("\n"), key, name, tools)
+        arguments[key] = value
     return _call(name, arguments), match.end()
 
 
@@ -106,17 +106,18 @@ def _gemma(text: str, at: int, tools: Tools) -> tuple[list[Call], int] | None:
         texts.append(quoted[2])
         return f'"{len(texts) - 1}"'
 
-    closing = re.compile(r"<tool_call\|>|<end_function_call>|\Z").search(text, match.end())
-    written = GEMMA_KEY.sub(r'\1"=\2":', GEMMA_TEXT.sub(hidden, text[match.end() : closing.start()]))  # type: ignore[union-attr]
+    closing = GEMMA_END.search(text, match.end())
+    end = closing.start() if closing else len(text)
+    written = GEMMA_KEY.sub(r'\1"=\2":', GEMMA_TEXT.sub(hidden, text[match.end() : end]))
 
     def shown(value: Any) -> Any:
         if isinstance(value, dict):
             return {texts[int(key)] if key.isdigit() else key[1:]: shown(inner) for key, inner in value.items()}
-        return (
-            [*map(shown, value)] if isinstance(value, list) else texts[int(value)] if isinstance(value, str) else value
-        )
+        if isinstance(value, list):
+            return [*map(shown, value)]
+        return texts[int(value)] if isinstance(value, str) else value
 
-    return _call(match[1], shown(json.loads(written))), closing.start()  # type: ignore[union-attr]
+    return _call(match[1], shown(json.loads(written))), end
 
 
 def _python(text: str, at: int, tools: Tools) -> tuple[list[Call], int] | None:
