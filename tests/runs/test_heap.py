@@ -55,8 +55,7 @@ def test_a_step_tears_no_holes() -> None:
             launch.environment(order, device.cpu()),
         )
     )
-    assert whole < 1.25
-    assert whole < torn
+    assert whole - 1 < (torn - 1) / 2  # the share of holes: 0.20 to 0.25 by machine (where the heap begins), not 0.95
 
 
 def test_a_card_s_host_keeps_its_quick_small_blocks() -> None:
