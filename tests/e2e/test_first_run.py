@@ -67,10 +67,8 @@ def test_three_clicks_from_a_fresh_page_to_two_answers(
         page = chromium.new_page(viewport={"width": 1280, "height": 860}, locale="en-GB")
         if short:
             page.add_init_script(FEW_WORDS)
-        opened = time.monotonic()
         page.goto(app.address)
-        page.wait_for_function(f"{POINTS} >= {before}", timeout=MINUTE)
-        assert time.monotonic() - opened < 30, "the run still going, with its whole curve"
+        page.wait_for_function(f"{POINTS} >= {before}", timeout=MINUTE)  # the run still going, with its whole curve
 
         page.get_by_role("button", name="Chat with it").first.click(timeout=10 * MINUTE)
         clicks += 1

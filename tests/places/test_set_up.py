@@ -163,4 +163,4 @@ def test_a_stop_does_not_wait_for_the_set_up(
         began = time.monotonic()
         queue.stop(one)
         assert until(one, over) == "stopped"
-        assert time.monotonic() - began < 60
+        assert time.monotonic() - began < 200  # the set-up would have slept for 300

@@ -307,7 +307,7 @@ def test_heartbeats_need_a_login_and_are_bounded(gated: Page, owner: str) -> Non
     finally:
         for one in opened:
             one.close()
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while (again := stream(gated.port, "/gradio_api/heartbeat/y", watcher)).recv(64).split()[1] != b"200":
         again.close()
         assert time.monotonic() < until, "closed ones give their place back"
@@ -340,10 +340,10 @@ def test_half_sent_heads_end_and_never_take_all_descriptors(page_home: Path, mon
                 assert page.ask("GET", "/theme.css").status == 200
         began = time.monotonic()
         assert page.ask("GET", "/config").status == 200
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
         assert len(protocol.awaited) <= 32
         assert len(page.blocks.server.server_state.connections) < 60
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         while protocol.awaited and time.monotonic() < until:
             time.sleep(0.05)
         assert not protocol.awaited, "those that were left have ended by themselves"
@@ -384,7 +384,7 @@ def test_a_body_that_never_ends_holds_no_connection(
             asked = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{page.port}\r\nContent-Type: {kind}\r\n"
             one.sendall(f"{asked}Content-Length: 5000\r\n\r\n".encode() + head)
             lasts = path.endswith("upload") and drips
-            assert ended(one, drips, 2.0 if lasts else 15.0) != lasts
+            assert ended(one, drips, 2.0 if lasts else 60.0) != lasts
 
 
 def ended(one: socket.socket, drips: bool, seconds: float) -> bool:
@@ -415,7 +415,7 @@ def test_an_answer_that_nobody_takes_holds_no_connection(page: Page, monkeypatch
         one.sendall(ask * 40)  # more than the system's own buffers hold
         time.sleep(0.5)
         assert living
-        until = time.monotonic() + 15
+        until = time.monotonic() + 60
         while living and time.monotonic() < until:
             time.sleep(0.1)
         assert not living

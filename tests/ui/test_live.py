@@ -181,7 +181,7 @@ def test_states_percent_and_time_left() -> None:
     fake.train(50)
     row = asked(run={"id": NAME})["run"]["status"]
     assert (row["state"], row["step"], row["steps"], row["percent"]) == ("running", 50, 100, 50.0)
-    assert row["left"] == pytest.approx(50 * 0.6, rel=0.05)
+    assert row["left"] == pytest.approx(50 * 0.6, rel=0.2)
     assert asked()["now"][0]["id"] == NAME
     fake.free()
     assert asked(run={"id": NAME})["run"]["status"]["state"] == "lost"

@@ -38,12 +38,13 @@ def test_many_who_ask_the_same_share_one_flight() -> None:
 
 def test_who_asks_late_does_not_wait_anew() -> None:
     those, go = SingleFlight(), threading.Event()
-    with pytest.raises(Unanswered):
-        those.ask("model", lambda: go.wait(10), "The Hub", wait=1)
     began = time.monotonic()
     with pytest.raises(Unanswered):
-        those.ask("model", lambda: None, "The Hub", wait=1)
-    assert time.monotonic() - began < 0.9
+        those.ask("model", lambda: go.wait(60), "The Hub", wait=1)
+    for _ in range(20):
+        with pytest.raises(Unanswered):
+            those.ask("model", lambda: None, "The Hub", wait=1)
+    assert time.monotonic() - began < 15  # twenty that each waited anew would take as many seconds
     go.set()
 
 
@@ -85,11 +86,11 @@ def test_the_summary_says_which_service_does_not_answer(home, monkeypatch: pytes
         real = measure.single_flight.ask
         monkeypatch.setattr(measure.single_flight, "ask", lambda *args, wait=3.0: real(*args, wait=min(wait, 0.1)))
         began = time.monotonic()
-        for _ in range(3):
+        for _ in range(5):
             found = summary({"model": "owner/far-away", "data": {"train": "sample"}, "method": {"name": "lora"}})
             assert f"The Hub ({hub}) does not answer." in found["service"]
             assert found["fault"] is None
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 20  # each would wait five seconds for an answer
         order = config.build({"data": {"train": "owner/data-set"}, "method": {"name": "lora"}})
         with pytest.raises(Unanswered):
             measure.read("owner/data-set", order)

@@ -117,8 +117,8 @@ def test_the_figures_are_those_of_plain_forward_passes(
             rises.append((before[places, targets] - after[places, targets]).mean())
             divergences.append((before.exp() * (before - after)).sum(-1)[places].mean())
     last = measures(run)[-1]
-    assert last["loss_rise"] == pytest.approx(float(torch.stack(rises).mean()), abs=2e-4)
-    assert last["kl"] == pytest.approx(float(torch.stack(divergences).mean()), abs=2e-4)
+    assert last["loss_rise"] == pytest.approx(float(torch.stack(rises).mean()), abs=1e-3)
+    assert last["kl"] == pytest.approx(float(torch.stack(divergences).mean()), abs=1e-3)
 
 
 def test_the_kl_over_the_kept_tokens_is_a_close_lower_bound() -> None:

@@ -117,7 +117,7 @@ def test_client_that_leaves_stops_its_answer(server: chat.Server, tiny_model: Pa
     stream = server.stream(str(tiny_model), QUESTION, max_tokens=450, temperature=1.5, stop=[])
     next(stream)
     stream.close()
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while server.status()["busy"] and time.monotonic() < until:
         time.sleep(0.02)
     assert server.status()["busy"] == 0
@@ -141,7 +141,7 @@ def test_clients_that_leave_together_hurt_nobody(client: openai.OpenAI, server: 
         assert stays.result(60).choices[0].message.content == expected
         for one in leaving:
             one.result(60)
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while (busy := server.status()["busy"]) and time.monotonic() < until:
         time.sleep(0.1)
     assert not busy, "answers that nobody waits for go on"
@@ -170,7 +170,7 @@ def test_two_streams_take_turns(server: chat.Server, tiny_model: Path) -> None:
     next(long)
     short = list(server.stream(str(tiny_model), QUESTION, max_tokens=5, temperature=0))
     assert short[-1].usage["tokens"] <= 5
-    until = time.monotonic() + 1
+    until = time.monotonic() + 10
     while server.status()["busy"] > 1 and time.monotonic() < until:
         time.sleep(0.005)
     assert server.status()["busy"] == 1
@@ -383,7 +383,7 @@ def test_a_stopped_server_is_noticed(server: chat.Server, tiny_model: Path, monk
             server.load([str(tiny_model)])
         with pytest.raises(chat.ServerGone):
             list(server.stream(str(tiny_model), QUESTION))
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 100  # not ten minutes
     finally:
         os.kill(pid, signal.SIGCONT)
     assert server.load([str(tiny_model)]) == [str(tiny_model)]
@@ -393,7 +393,7 @@ def test_killed_server_is_noticed_and_started_again(home: Path, tiny_model: Path
     server = chat.server()
     server.load([str(tiny_model)])
     os.kill(server.status()["pid"], signal.SIGKILL)
-    until = time.monotonic() + 5
+    until = time.monotonic() + 60
     while server.ready() and time.monotonic() < until:
         time.sleep(0.02)
     with pytest.raises(chat.ServerGone):
