@@ -173,6 +173,8 @@ def test_hostile_texts_stay_texts(app: App, tab: Any, tmp_path: Path) -> None:
         tab.wait_for_timeout(400)
     tab.goto(f"{app.address}/?tab=runs&compare={one.id},{one.id}")
     tab.wait_for_timeout(1000)
+    # in the page itself, whose scripts run before a library that it fetches has come
+    assert tab.evaluate("studio.markdown('**so:** it')[0].outerHTML") == "<p><strong>so:</strong> it</p>"
     tab.evaluate(
         (
             "text => { const box = document.createElement('div'); box.append(...studio.markdown(text)); "

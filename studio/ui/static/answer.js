@@ -28,7 +28,8 @@
       this.node = make("article", { class: "said" }, this.name, this.thinking, this.text, this.foot);
     }
     draw(answer, name, server, acts) {
-      const key = JSON.stringify([answer, name, answer.state === "loading" ? server?.doing : null, studio.language]);
+      const key = JSON.stringify([answer, name, answer.state === "loading" ? server?.doing : null, studio.language,
+        Boolean(window.markdownit)]);
       if (key === this.key) return;
       this.key = key;
       this.name.textContent = name;

@@ -7,8 +7,11 @@
     "TABLE", "THEAD", "TBODY", "TR", "TH", "TD", "DIV"]);
   const LONGEST = 200000; // characters; more is shown as it stands
 
-  const reader = window.markdownit?.({ html: false, linkify: false, breaks: true });
-  if (reader) {
+  // The library's own <script src> ends loading after this script has run: it is asked for when a text is drawn.
+  let reader = null;
+  const loaded = () => {
+    if (reader || !window.markdownit) return reader;
+    reader = window.markdownit({ html: false, linkify: false, breaks: true });
     reader.disable("image");
     reader.validateLink = (address) => /^https?:\/\//i.test(address);
     const rules = reader.renderer.rules;
@@ -16,7 +19,8 @@
     rules.heading_close = () => "</p>";
     rules.table_open = () => '<div class="scroll"><table>';
     rules.table_close = () => "</table></div>";
-  }
+    return reader;
+  };
 
   const clean = (element) => {
     for (const node of [...element.querySelectorAll("*")]) {
@@ -34,7 +38,7 @@
 
   // markdown(text) -> nodes
   studio.markdown = (text) => {
-    if (!reader || text.length > LONGEST) return [document.createTextNode(text)];
+    if (!loaded() || text.length > LONGEST) return [document.createTextNode(text)];
     const made = document.createElement("template");
     made.innerHTML = reader.render(text);
     return [...clean(made.content).childNodes].filter((node) => node.nodeType !== Node.TEXT_NODE
