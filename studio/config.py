@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,7 +20,7 @@ from studio.data.mapping import INFO_FILE
 from studio.data.order import DataOrder
 from studio.errors import OrderError, reason_of
 from studio.evaluation.order import EvaluationOrder
-from studio.knob import KNOBS
+from studio.knob import KNOBS, described
 from studio.methods import METHODS, AnyMethod
 from studio.places import PLACES, AnyPlace
 from studio.places.here import Here
@@ -30,6 +31,15 @@ from studio.training import Training
 
 DEFAULT_METHOD = "lora"
 LONGEST_ORDER = 1 << 16  # bytes
+PLAIN_WORDS = {  # for pydantic's
+    r", unable to (interpret input|parse string as an? \w+)": "",
+    r"a valid dictionary or instance of \w+": "keys with values",
+    r"a valid string": "text",
+    r"a valid (tuple|list)": "a list",
+}
+UNION_TAG = re.compile(
+    r"str|int|float|bool|constrained-\w+|[\w-]+\[.*\]"
+)  # in pydantic's locations: float, list[Source]
 TAGGED: dict[str, tuple[str, Mapping[str, Any]]] = {  # sections of several kinds: the key that names it, and the kinds
     "method": ("name", METHODS),
     "stage": ("name", STAGES),
@@ -206,13 +216,27 @@ def build(plain: dict[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(plain)
     except ValidationError as error:
-        faults = [_fault(item) for item in error.errors()]
-        first = error.errors()[0]
+        items = _of_each_value(error.errors())
+        faults = [_fault(item) for item in items]
         raise OrderError(
             " ".join(message for message, _ in faults),
             " ".join(dict.fromkeys(hint for _, hint in faults if hint)),
-            _dotted(first["loc"]),
+            _dotted(items[0]["loc"]),
         ) from error
+
+
+def _of_each_value(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """pydantic's errors, those of one value as one: a union has one for each of its kinds, and where a value is of one
+    of them but for something inside it, only that counts.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for item in items:
+        where = _dotted(item["loc"])
+        if before := found.get(where):
+            before["msg"] += f", or {_expected(item).removeprefix('should ')}"
+        else:
+            found[where] = dict(item)
+    return [item for where, item in found.items() if not any(other.startswith(f"{where}.") for other in found)]
 
 
 def _set(plain: dict[str, Any], setting: str) -> None:
@@ -235,9 +259,13 @@ def _set(plain: dict[str, Any], setting: str) -> None:
 
 
 def _dotted(loc: tuple) -> str:
-    """pydantic's location without the union tags that it puts behind `method` and behind the number of a reward."""
+    """pydantic's location without the tags of unions: types, and the kinds of a section or of a reward."""
     tags = TAGGED[loc[0]][1] if loc and loc[0] in TAGGED else {}
-    parts = [part for index, part in enumerate(loc) if not (index == 1 and part in tags)]
+    parts = [
+        part
+        for index, part in enumerate(loc)
+        if not (index == 1 and part in tags) and not (index and UNION_TAG.fullmatch(str(part)))
+    ]
     return ".".join(
         str(part)
         for index, part in enumerate(parts)
@@ -268,7 +296,7 @@ def _fault(item: Mapping[str, Any]) -> tuple[str, str]:
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return _unknown_name(where, value)
     shown = repr(value) if len(repr(value)) < 80 else repr(value)[:77] + "…"
-    return f"{where} is {shown}, but {_expected(item)}.", ""
+    return f"{where} is {shown}, but {_expected(item)}.", _meaning(item["loc"])
 
 
 def _unknown_name(where: str, value: Any) -> tuple[str, str]:
@@ -289,16 +317,29 @@ def _nearest(name: Any, names: Mapping[str, Any]) -> str:
 
 
 def _expected(item: Mapping[str, Any]) -> str:
-    text = item["msg"]
-    text = text.removeprefix("Value error, ").removeprefix("Input ")
+    text = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    for theirs, ours in PLAIN_WORDS.items():
+        text = re.sub(theirs, ours, text)
     return text[0].lower() + text[1:]
+
+
+def _meaning(loc: tuple) -> str:
+    """What a key of the order is, as its help says; "" for a key that has none."""
+    names = [part for part in loc if not isinstance(part, int) and not UNION_TAG.fullmatch(part)]
+    section = _section((*names,))
+    return described(section).get(names[-1], "") if section and names else ""
 
 
 def _known(loc: tuple) -> list[str]:
     """The keys allowed beside an unknown one."""
+    return list(getattr(_section(loc), "model_fields", {}))
+
+
+def _section(loc: tuple) -> Any:
+    """The model whose key a location ends in; None where it is not told."""
     kind: Any = RunConfig
     for part in loc[:-1]:
-        if isinstance(part, int):
+        if isinstance(part, int) or UNION_TAG.fullmatch(part):
             continue
         kinds_of_parts = [kinds for _, kinds in TAGGED.values()] + [REWARDS]
         tagged = next((kinds[part] for kinds in kinds_of_parts if part in kinds), None)
@@ -307,15 +348,16 @@ def _known(loc: tuple) -> list[str]:
             continue
         field = getattr(kind, "model_fields", {}).get(part)
         if field is None:
-            return []
+            return None
         if part in (*TAGGED, "rewards"):
             continue
-        kind = next(
-            (
-                arg
-                for arg in (field.annotation, *get_args(field.annotation))
-                if isinstance(arg, type) and issubclass(arg, BaseModel)
-            ),
-            None,
-        )
-    return list(getattr(kind, "model_fields", {}))
+        kind = next(_models(field.annotation), None)
+    return kind
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models in a field's type: of X | None, of str | list[X]."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models(inner)

@@ -23,7 +23,7 @@ OPTIMISATION, PRECISION, EVALUATION, LOADING, TRACKERS = _extras  # json_schema_
 
 
 @lru_cache(maxsize=64)
-def _texts(kind: type[BaseModel]) -> dict[str, str]:
+def described(kind: type[BaseModel]) -> dict[str, str]:
     """The texts below a model's fields. pydantic's use_attribute_docstrings reads them too, but at every start."""
     texts = {}
     for base in reversed(kind.__mro__):
@@ -38,8 +38,8 @@ def _texts(kind: type[BaseModel]) -> dict[str, str]:
 
 def _describe(schema: dict[str, Any], kind: type[BaseModel]) -> None:
     for name, field in schema.get("properties", {}).items():
-        if name in _texts(kind):
-            field.setdefault("description", _texts(kind)[name])
+        if name in described(kind):
+            field.setdefault("description", described(kind)[name])
 
 
 KNOBS = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_describe)

@@ -118,8 +118,10 @@ def _not_loaded(what: str, error: Exception) -> Exception:
         lines = ["it needs Python code of its own (auto_map), which is never run here"]
     if lines[0].startswith("Unrecognized configuration class"):
         lines = ["transformers has no causal language model of this type: it reads images or sound, or is no decoder"]
+    package = re.search(r"pip install ([\w-]+)", str(error)) if isinstance(error, ImportError) else None
+    hint = "Take another one, or load it with the program that made it and save it again (save_pretrained)."
+    if package:
+        lines, hint = [f"it needs {package[1]}, which is not installed"], f"Install it: pip install {package[1]}."
     return ModelError(
-        f"{what[0].upper()}{what[1:]} cannot be loaded: {' '.join(lines)[:300].rstrip('.')}.",
-        "Take another one, or load it with the program that made it and save it again (save_pretrained).",
-        "model",
+        f"{what[0].upper()}{what[1:]} cannot be loaded: {' '.join(lines)[:300].rstrip('.')}.", hint, "model"
     )

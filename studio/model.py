@@ -36,6 +36,7 @@ BYTES = {
     "U4": 0.5,  # packed by bitsandbytes
 }
 
+LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")  # as config.json may call them
 FLOATS = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 DECODERS_ONLY = "Only decoder-only language models can be tuned here, such as Qwen/Qwen2.5-0.5B-Instruct."
 # Tables that are looked up, not multiplied: they are no target for LoRA and its like, and stay 16-bit under 4-bit
@@ -223,7 +224,15 @@ def _facts(folder: Path, stamp: tuple) -> ModelFacts:
     tensors: dict[str, Tensor] = {}
     for file in shards.weight_files(folder):
         tensors |= header(file)
-    return from_config(config, tensors)
+    found = from_config(config, tensors)
+    if found.quantizer == "bitsandbytes" and not any(tensor.dtype in ("U4", "I8", "U8") for tensor in tensors.values()):
+        raise ModelError(
+            f"config.json says that bitsandbytes has packed the weights, and the weight files hold them plainly, in "
+            f"{found.stored_dtype}.",
+            "Take quantization_config out of config.json; method qlora holds the weights in 4 bits while it trains.",
+            "model",
+        )
+    return found
 
 
 def facts_of(order: ModelOrder) -> ModelFacts:
@@ -326,12 +335,13 @@ def _understood(config: dict[str, Any], tensors: dict[str, Tensor] | None) -> Mo
         first("hidden_size", "n_embd", "d_model"),
         first("num_attention_heads", "n_head", "num_heads", "n_heads", "attention_heads"),
     )
-    layers = first("num_hidden_layers", "n_layer", "num_layers", "n_layers", default=_listed_layers(text))
+    layers = first(*LAYER_COUNTS, default=_listed_layers(text))
     vocabulary = first("vocab_size")
     _refuse_unsaid(
         config, hidden_size=hidden, num_attention_heads=heads, num_hidden_layers=layers, vocab_size=vocabulary
     )
     _refuse_headless(text, tensors)
+    _refuse_other_layers(text, tensors)
     return ModelFacts(
         architecture=(config.get("architectures") or ["?"])[0],
         model_type=config.get("model_type", "?"),
@@ -348,6 +358,27 @@ def _understood(config: dict[str, Any], tensors: dict[str, Tensor] | None) -> Mo
         tensors=tensors,
         config=config,
     )
+
+
+def _refuse_other_layers(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Raise ModelError where the weights are those of more or fewer layers than config.json says.
+
+    transformers leaves the others out without a word, or starts them at random. Layers behind the last that only
+    predict ahead (DeepSeek's) count neither way.
+    """
+    said = {count for key in (*LAYER_COUNTS, "num_layers_per_stack") if isinstance(count := config.get(key), int)}
+    said |= {count + (config.get("num_nextn_predict_layers") or 0) for count in said}
+    stored: dict[str, int] = {}
+    for name in tensors:
+        if (match := targets.LAYER.search(name)) and not targets.NOT_TEXT.search(name):
+            stack = name[: match.start()]
+            stored[stack] = max(stored.get(stack, 0), int(match[1]) + 1)
+    if said and stored and not said & set(stored.values()):
+        raise ModelError(
+            f"config.json says {min(said)} layers, and the weight files hold {max(stored.values())}.",
+            "Download the model again, config.json and weights from one place.",
+            "model",
+        )
 
 
 def _is_tied(config: dict[str, Any], tensors: dict[str, Tensor]) -> bool:

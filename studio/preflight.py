@@ -14,11 +14,11 @@ import sysconfig
 from pathlib import Path
 
 from studio import auto, data, model, origin, places, run, trackers
-from studio.base import source
+from studio.base import families, source
 from studio.config import RunConfig
 from studio.device import Device, devices
 from studio.driver import fit
-from studio.errors import OrderError
+from studio.errors import ModelError, OrderError
 from studio.evaluation import endpoint
 from studio.talk import reference
 from studio.text import patterns
@@ -57,6 +57,8 @@ def check(config: RunConfig) -> None:
     if not config.place.remote:
         fit.refuse(device)
     facts = model.facts(folder) if folder else None
+    if facts:
+        check_packages(facts)
     config.method.refuse(facts, config.training, device)
     config.stage.refuse(config.method, config.data, config.training)
     check_new_tokens(config, facts)
@@ -65,6 +67,17 @@ def check(config: RunConfig) -> None:
     origin.check(config)
     data.check(config.data, folder, num_virtual_tokens=config.virtual_tokens)
     check_rewards(config)
+
+
+def check_packages(facts: model.ModelFacts) -> None:
+    """Raise ModelError for a model whose class in transformers needs a package that is not here."""
+    package = families.PACKAGES.get(facts.model_type)
+    if package and importlib.util.find_spec(package) is None:
+        raise ModelError(
+            f"A {facts.model_type} model needs {package}, which is not installed.",
+            f"Install it: pip install {package}.",
+            "model",
+        )
 
 
 def check_new_tokens(config: RunConfig, facts: model.ModelFacts | None) -> None:

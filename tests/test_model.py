@@ -121,7 +121,7 @@ def test_any_other_family_is_built_in_a_helper_once(home: Path, monkeypatch: pyt
     ("config", "words"),
     [
         ({"model_type": "nemotron_h"}, "'nemotron_h' does not say num_hidden_layers"),
-        ({"model_type": "blt", "num_hidden_layers": 2, "vocab_size": None}, "'blt' does not say vocab_size"),
+        ({"model_type": "bloom", "num_hidden_layers": 2, "vocab_size": None}, "'bloom' does not say vocab_size"),
         ({"model_type": "mamba", "num_hidden_layers": 2, "num_attention_heads": None}, "a mamba .* no attention heads"),
     ],
 )

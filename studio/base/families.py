@@ -6,6 +6,10 @@ worker/shapes.py, in a process of its own.
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 Shapes = dict[str, tuple[int, ...]]
@@ -80,6 +84,8 @@ def not_for_lora(model_type: str) -> frozenset[str]:
     return frozenset(("out_proj",) if model_type in STATE_SPACE else MISREAD.get(model_type, ()))
 
 
+PACKAGES = {"gemma3n": "timm"}  # model type -> what its class in transformers needs to be built
+
 # model types of transformers that write no text from left to right, unless config.json says is_decoder
 ENCODERS = frozenset(
     [
@@ -117,7 +123,30 @@ def why_no_decoder(config: dict[str, Any]) -> str:
         return "an encoder with a decoder, which answers apart from what it reads"
     if kind in ENCODERS and not config.get("is_decoder"):
         return "an encoder, which reads a text in both directions and writes none"
+    if str(kind).endswith("_assistant"):
+        return "a draft model, which reads the states of another model and writes nothing by itself"
+    if kind == "blt":
+        return "a model of bytes in patches, which has no one stack of layers"
+    if kind and causal_types() and kind not in causal_types():
+        return (
+            "transformers has no causal language model of this type: it reads images or sound, is no decoder, or is new"
+        )
     return ""
+
+
+@lru_cache(maxsize=1)
+def causal_types() -> frozenset[str]:
+    """The model types of which the installed transformers has a causal language model; empty where it does not say.
+
+    Read from its source: importing its auto classes loads torch.
+    """
+    found = find_spec("transformers")
+    files = [
+        Path(place, "models/auto/modeling_auto.py") for place in (found and found.submodule_search_locations) or ()
+    ]
+    text = "".join(file.read_text(encoding="utf-8") for file in files if file.is_file())
+    table = re.search(r"^MODEL_FOR_CAUSAL_LM_MAPPING_NAMES = OrderedDict\((.*?)^\)", text, re.MULTILINE | re.DOTALL)
+    return frozenset(re.findall(r'\(\s*"([\w.-]+)",', table[1])) if table else frozenset()
 
 
 def tensors(config: dict[str, Any]) -> Shapes | None:

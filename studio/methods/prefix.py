@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from studio.base import targets
 from studio.errors import OrderError
 from studio.footprint import Footprint
 from studio.knob import OPTIMISATION
@@ -53,6 +54,19 @@ class Prefix(VirtualTokens):
                 "method.text",
             )
         super().refuse(facts, training, device)
+
+    def refuse_layers(self, facts: ModelFacts) -> None:
+        """Raise OrderError where not every layer keeps keys and values of one width, as peft's prefix has them."""
+        text = (name for name in facts.tensors if not targets.NOT_TEXT.search(name))
+        widths = {name: facts.tensors[name].shape[0] for name in text if name.endswith("k_proj.weight")}
+        layers, kept = facts.num_hidden_layers, len(widths) - (facts.text_config.get("num_kv_shared_layers") or 0)
+        if widths and (kept < layers or set(widths.values()) != {facts.head_dim * facts.num_key_value_heads}):
+            raise OrderError(
+                f"Prefix tuning puts keys and values of one width before every layer's, and of the {layers} layers of "
+                f"this {facts.model_type} model some have none of their own, or others.",
+                "Take method lora.",
+                "method.name",
+            )
 
     def trained(self, facts: ModelFacts) -> Shapes:
         """layers · 2 · width a virtual token; with projection two linears instead (paper, section 4.3)."""

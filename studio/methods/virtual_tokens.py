@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from studio.errors import OrderError
 from studio.footprint import Footprint
 from studio.method import Method, in_float32
 from studio.model import ModelFacts
@@ -23,6 +24,21 @@ class VirtualTokens(Method):
     virtual_tokens: int = Field(20, ge=1, le=1024, title="Virtual tokens")
     """How many trained vectors stand before the text. More can hold more, learn slower and take a share of the
     context."""
+
+    def refuse(self, facts: ModelFacts | None, training: Any, device: Any) -> None:
+        super().refuse(facts, training, device)
+        if facts is not None:
+            self.refuse_layers(facts)
+
+    def refuse_layers(self, facts: ModelFacts) -> None:
+        """Raise OrderError for a model whose layers read what a vector in place of a token does not have."""
+        if facts.text_config.get("hidden_size_per_layer_input"):
+            raise OrderError(
+                f"Every layer of this {facts.model_type} model looks a token up in a table of its own, and the trained "
+                f"vectors of {self.label} are no tokens.",
+                "Take method lora.",
+                "method.name",
+            )
 
     def footprint(self, facts: ModelFacts) -> Footprint:
         return super().footprint(facts)._replace(virtual=self.virtual_tokens, dropout=0.0)

@@ -163,11 +163,21 @@ def _edit(folder: Path, **changes: Any) -> None:
         ({"tie_word_embeddings": False, "architectures": ["LlamaForSequenceClassification"]}, "lora", "no language"),
         ({"model_type": "bert"}, "lora", "reads a text in both directions"),
         ({"is_encoder_decoder": True}, "lora", "an encoder with a decoder"),
+        ({"model_type": "bark"}, "lora", "transformers has no causal language model of this type"),
+        ({"model_type": "gemma4_assistant"}, "lora", "a draft model"),
+        ({"num_hidden_layers": 1}, "lora", "says 1 layers, and the weight files hold 2"),
+        ({"num_hidden_layers": 3}, "lora", "says 3 layers, and the weight files hold 2"),
+        ({"hidden_size_per_layer_input": 8}, "prompt", "no tokens"),
+        ({"num_kv_shared_layers": 1}, "prefix", "of the 2 layers of this llama model some have none"),
         ({"quantization_config": {"quant_method": "fp8"}}, "lora", "quantized .fp8."),
         ({"quantization_config": {"quant_method": "gptq"}}, "lora", "gptqmodel"),
-        ({"quantization_config": {"load_in_4bit": True}}, "full", "cannot be trained themselves"),
+        ({"quantization_config": {"load_in_4bit": True}}, "lora", "the weight files hold them plainly, in float32"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "full", "cannot be trained themselves"),
     ],
-    ids=["classifier", "encoder", "encoder-decoder", "fp8", "gptq", "full on 4 bits"],
+    ids=[
+        *("classifier", "encoder", "encoder-decoder", "sound", "draft", "fewer layers", "more layers"),
+        *("a table a layer", "shared keys", "fp8", "gptq", "plain weights", "full on a table"),
+    ],
 )
 def test_a_base_that_cannot_be_trained_is_refused_at_once(
     changes: dict, method: str, words: str, home: Path, tiny_model: Path, tiny_data: Path, tmp_path: Path
