@@ -128,7 +128,7 @@ def rows(run: Run) -> list[list[str]]:
 
 def cells(row: Mapping[str, Any]) -> list[str]:
     change = row["difference"]
-    between = "" if change["low"] is None else f" ({change['low']:+.4f} to {change['high']:+.4f})"
+    between = "" if change["low"] is None else f" [{change['low']:+.4f}, {change['high']:+.4f}]"
     metric = row["metric"] if row["filter"] == "none" else f"{row['metric']}, {row['filter']}"
     shots = f", {row['shots']} examples" if row["shots"] else ""
     questions = f" ({row['questions']} questions{shots})" if row["questions"] else ""

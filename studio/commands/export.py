@@ -14,6 +14,8 @@ from studio.export.report import report
 from studio.home import write_atomic
 from studio.run import find
 from studio.talk import reference
+from studio.ui import words
+from studio.ui.translated_html import translated
 
 
 def add(parsers: Any, common: ArgumentParser) -> None:
@@ -56,6 +58,7 @@ def add(parsers: Any, common: ArgumentParser) -> None:
     page = parsers.add_parser("report", parents=[common], help="one HTML file about a run that needs no network")
     page.add_argument("model", metavar="RUN")
     page.add_argument("out", metavar="OUT", nargs="?", help="where to; left out: report.html in the run's folder")
+    page.add_argument("--lang", choices=words.LANGUAGES, default="en", help="the language of its words (en)")
     page.set_defaults(run=as_page)
     merge.set_defaults(run=lambda args: away(args, "merged"), imatrix=False)
     take.set_defaults(run=lambda args: away(args, args.to))
@@ -125,7 +128,7 @@ def as_page(args: Namespace) -> dict[str, Any]:
     """Write the report; without OUT, into the run's folder."""
     one = find(args.model)
     out = Path(args.out).expanduser().absolute() if args.out else one.folder / "report.html"
-    text = report(one)
+    text = translated(report(one), args.lang)
     try:
         write_atomic(out, text)
     except OSError as error:

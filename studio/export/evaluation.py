@@ -50,13 +50,13 @@ def figures(run: Run) -> tuple[str, list[list[str]]]:
 def figure(
     value: float | None, digits: int, factor: float, bounds: Sequence[float | None] | None = None, signed: bool = False
 ) -> str:
-    """A number with its interval: 61.0 (55.0 to 67.0)."""
+    """A number with its interval: 61.0 [55.0, 67.0]."""
     if value is None:
         return "–"
     text = f"{factor * value:{'+' if signed else ''}.{digits}f}"
     if not bounds or None in bounds:
         return text
-    return f"{text} ({factor * (bounds[0] or 0):.{digits}f} to {factor * (bounds[1] or 0):.{digits}f})"
+    return f"{text} [{factor * (bounds[0] or 0):.{digits}f}, {factor * (bounds[1] or 0):.{digits}f}]"
 
 
 def leaders(run: Run) -> list[list[str]]:

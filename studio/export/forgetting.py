@@ -29,7 +29,7 @@ def section(run: Run) -> str:
         f"<h2>Forgetting</h2><p><b>{SENTENCES[found['verdict']]}</b> On {found['items']} general questions the loss "
         f"changed by {found['loss_rise']:+.4f} per token (95 % interval {found['low']:+.4f} to {found['high']:+.4f}), "
         f"and the answers moved by {found['kl']:.4f} (KL to the base).</p>"
-        + (svg(points) + _points(points) if len(points) > 1 else "")
+        + (f'<div class="scroll">{svg(points)}</div>{_points(points)}' if len(points) > 1 else "")
         + table(("kind", "loss rise", "KL"), kinds)
         + (f"<ul>{advice}</ul>" if advice else "")
     )

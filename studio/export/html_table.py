@@ -10,7 +10,7 @@ from typing import Any
 def table(head: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
     """HTML; every cell is escaped. No head: a table of names and values."""
     lines = [_row(head, "th"), *(_row(row, "td") for row in rows)]
-    return f"<table>{''.join(lines)}</table>"
+    return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
 
 
 def _row(cells: Iterable[Any], tag: str) -> str:

@@ -20,7 +20,7 @@ def section(run: Run) -> str:
     found = plan.answer(run)
     if found:
         points = [
-            (point["rows"], f"{point['loss']:.4f}", f"{point['low']:.4f} to {point['high']:.4f}")
+            (point["rows"], f"{point['loss']:.4f}", f"[{point['low']:.4f}, {point['high']:.4f}]")
             for point in found["curve"]
         ]
         return (
@@ -44,7 +44,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{share:.3g} %" if share else "–",
         f"{memory / 1e9:.2f} GB" if memory else "–",
         _known(row["train_seconds"]),
-        f"{row['step']} of {_known(row['steps'])}",
+        f"{row['step']} / {_known(row['steps'])}",
         row["cause"] or row["state"],
     ]
 

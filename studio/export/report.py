@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from datetime import timedelta
 from typing import Any
 
 from studio import benchmark
@@ -18,16 +19,22 @@ from studio.runs.combined import losses
 from studio.talk import votes
 
 STYLE = """:root{color-scheme:light dark}
-body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem}
+body{font:16px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem}
 h1{margin-bottom:0}
-.figures{display:flex;flex-wrap:wrap;gap:1rem;margin:1.5rem 0}
-.figures div{border:1px solid #8884;border-radius:8px;padding:.6rem 1rem}
+h2{font-size:1.2rem;margin:2.2rem 0 .6rem}
+h3{font-size:1rem;margin:1.4rem 0 .4rem}
+.figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(9.5rem,1fr));gap:.8rem;margin:1.5rem 0}
+.figures div{border:1px solid #8884;border-radius:8px;padding:.6rem 1rem;font-size:.85rem}
 .figures b{display:block;font-size:1.4rem;font-variant-numeric:tabular-nums}
-table{border-collapse:collapse}
-td,th{padding:.2rem .8rem .2rem 0;text-align:left;vertical-align:top}
+.scroll{overflow-x:auto}
+table{border-collapse:collapse;font-variant-numeric:tabular-nums}
+td,th{padding:.3rem 1.2rem .3rem 0;text-align:left;vertical-align:top;border-bottom:1px solid #8883}
+th{font-weight:500;opacity:.7}
+.samples td{white-space:pre-wrap;overflow-wrap:anywhere}
+.samples td:first-child{white-space:nowrap;opacity:.7}
 pre{background:#8881;padding:1rem;border-radius:8px;overflow:auto;white-space:pre-wrap}
 blockquote{border-left:3px solid #8886;margin:1rem 0;padding-left:1rem;white-space:pre-wrap}
-svg{width:100%;height:auto}
+svg{width:100%;min-width:32rem;height:auto}
 .note{color:#b35900}"""
 
 
@@ -35,7 +42,6 @@ def report(run: Run, alone: bool = False) -> str:
     """The page. Everything from data, names or a model is escaped. alone: no other run is named beside it."""
     run_summary, events, config = summary(run), run.events(), run.config
     plan = latest(events, "plan")
-    cause = f" {_e(run_summary['cause'])}" if run_summary["cause"] else ""
     if config.combine:
         results = [_combined(run)]
     elif config.race:
@@ -43,27 +49,30 @@ def report(run: Run, alone: bool = False) -> str:
     else:
         results = [
             "<h2>Curves</h2>",
-            svg(curve(run)),
+            f'<div class="scroll">{svg(curve(run))}</div>',
             _data(plan, run),
             _evaluations(events),
             forgetting.section(run),
             *_evaluation(run, alone),
         ]
     parts = [
-        f"<h1>{_e(run_summary['name'])}</h1><p>{_e(config.method.label)} on {_e(config.model.source)}, "
-        f"run {_e(run.id)}: {_e(run_summary['state'])}.{cause}</p>",
+        f'<h1 translate="no">{_e(run_summary["name"])}</h1><p>{_e(config.method.label)} '
+        f'· <span translate="no">{_e(config.model.source)} · {_e(run.id)}</span> '
+        f"· <span>{_e(run_summary['state'])}</span></p>"
+        + (f"<p><b>{_e(run_summary['cause'])}</b></p>" if run_summary["cause"] else ""),
         _figures(run_summary),
         *results,
         _samples(events) or _proof_samples(run),
         _votes(run),
         _notes(events),
-        f"<h2>The order</h2><pre>{_e(portable(config.to_yaml(), config))}</pre>",
-        "<p>" + _e(", ".join(f"{name} {version}" for name, version in versions().items())) + "</p>",
+        f'<h2>The order</h2><pre translate="no">{_e(portable(config.to_yaml(), config))}</pre>',
+        f'<p translate="no">{_e(", ".join(f"{name} {version}" for name, version in versions().items()))}</p>',
     ]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>{_e(run_summary['name'])}</title><style>{STYLE}</style></head><body>{''.join(parts)}</body></html>"
+        f'<title translate="no">{_e(run_summary["name"])}</title><style translate="no">{STYLE}</style></head>'
+        f"<body>{''.join(parts)}</body></html>"
     )
 
 
@@ -75,23 +84,23 @@ def _figures(summary: dict[str, Any]) -> str:
     def gigabytes(value: float | None) -> str | None:
         return f"{value / 1e9:.2f} GB" if value else None
 
+    def loss(value: float | None) -> str | None:
+        return None if value is None else f"{value:.4f}"
+
+    rate, seconds = summary["tokens_per_second"], round(summary["seconds"])
     figures = [
-        ("held-out loss before", summary["eval_loss_before"]),
-        ("held-out loss after", summary["eval_loss"]),
-        ("training loss", summary["train_loss"]),
-        *preferred(summary),
-        ("steps", f"{summary['step']} of {summary['steps']}" if summary["steps"] else summary["step"]),
-        ("minutes", f"{summary['seconds'] / 60:.1f}"),
-        ("tokens a second", summary["tokens_per_second"]),
+        ("held-out loss before", loss(summary["eval_loss_before"])),
+        ("held-out loss after", loss(summary["eval_loss"])),
+        ("training loss", loss(summary["train_loss"])),
+        *((name, loss(value) if isinstance(value, float) else value) for name, value in preferred(summary)),
+        ("steps", f"{summary['step']} / {summary['steps']}" if summary["steps"] else summary["step"]),
+        ("time (h:mm:ss)", str(timedelta(seconds=seconds)) if seconds else None),
+        ("tokens a second", f"{rate:,.0f}" if rate else None),
         ("peak memory", gigabytes(summary["peak_memory"])),
         ("estimated memory", gigabytes(summary["estimated_memory"])),
         ("trained parameters", f"{summary['trainable']:,}" if summary["trainable"] else None),
     ]
-    boxes = [
-        f"<div>{name}<b>{_e(f'{value:.4f}' if isinstance(value, float) and value < 100 else value)}</b></div>"
-        for name, value in figures
-        if value is not None
-    ]
+    boxes = [f"<div>{name}<b>{_e(value)}</b></div>" for name, value in figures if value is not None]
     return f'<div class="figures">{"".join(boxes)}</div>'
 
 
@@ -104,7 +113,7 @@ def _data(plan: dict[str, Any], run: Run) -> str:
             value = numbers
             if isinstance(numbers, list):
                 more = "…" if len(numbers) > 20 else ""
-                value = f"{len(numbers)}: rows {', '.join(map(str, numbers[:20]))}{more}"
+                value = f"{len(numbers)} ({', '.join(map(str, numbers[:20]))}{more})"
             rows.append((f"{change}, {kind}", value))
     if plan.get("new_tokens"):
         rows.append(("new tokens", ", ".join(plan["new_tokens"])))
@@ -141,18 +150,26 @@ def _combined(run: Run) -> str:
 
 
 def _samples(events: list[dict[str, Any]]) -> str:
-    samples = "".join(
-        f"<p>step {event['step']}: <b>{_e(event['prompt'])}</b></p><blockquote>{_e(event['answer'])}</blockquote>"
-        for event in events
-        if event["kind"] == "sample"
-    )
-    return f"<h2>Samples</h2>{samples}" if samples else ""
+    """Each question with the answers of the first and the last round and the data's own, one below the other."""
+    asked: dict[str, list[dict[str, Any]]] = {}
+    for event in events:
+        if event["kind"] == "sample":
+            asked.setdefault(event["prompt"], []).append(event)
+    parts = []
+    for prompt, answers in asked.items():
+        rounds = answers[:1] + answers[-1:] if len(answers) > 1 else answers
+        rows = [(f"step {event['step']}", event["answer"] + (" …" if event.get("cut") else "")) for event in rounds]
+        if answers[0].get("reference"):
+            rows.append(("in the data", answers[0]["reference"]))
+        lines = "".join(f'<tr><td>{name}</td><td translate="no">{_e(text)}</td></tr>' for name, text in rows)
+        parts.append(f'<h3 translate="no">{_e(prompt)}</h3><table class="samples">{lines}</table>')
+    return f"<h2>Samples</h2>{''.join(parts)}" if parts else ""
 
 
 def _proof_samples(run: Run) -> str:
     """Answers of an export's proof, for a run that wrote no samples."""
     samples = "".join(
-        f"<p><b>{_e(question)}</b></p><blockquote>{_e(answer)}</blockquote>"
+        f'<h3 translate="no">{_e(question)}</h3><blockquote translate="no">{_e(answer)}</blockquote>'
         for question, answer in proof.answered(run)[:5]
     )
     return f"<h2>Samples</h2>{samples}" if samples else ""
@@ -170,7 +187,7 @@ def _votes(run: Run) -> str:
 
 def _notes(events: list[dict[str, Any]]) -> str:
     notes = "".join(
-        f'<li class="note">{_e(event.get("text", ""))} {_e(event.get("hint") or "")}</li>'
+        f'<li class="note"><span>{_e(event.get("text", ""))}</span> <span>{_e(event.get("hint") or "")}</span></li>'
         for event in events
         if event["kind"] == "note" and event.get("level") != "info"
     )

@@ -21,7 +21,8 @@ from studio.export import folders as export
 from studio.export import llama_cpp
 from studio.export import report as page_report
 from studio.home import PROJECT, subfolder
-from studio.ui import live, rights
+from studio.ui import live, rights, words
+from studio.ui.translated_html import translated
 from studio.ui.who import VISITOR, WATCHER
 
 BITS = {"": "f16", "-q8": "q8_0", "-q6": "q6_k", "-q5": "q5_k_m", "-q4": "q4_k_m"}
@@ -134,7 +135,7 @@ def download(ask: dict[str, Any]) -> Response:
         run_, kind = live.get_run(str(ask.get("id", ""))), str(ask.get("kind"))
         if kind == "report":
             return Response(
-                page_report.report(run_),
+                translated(page_report.report(run_), words.language(ask.get("lang"))),
                 media_type="text/plain; charset=utf-8",
                 headers={"X-Content-Type-Options": "nosniff"},
             )

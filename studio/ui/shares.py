@@ -23,6 +23,7 @@ from studio.errors import RunError, StudioError
 from studio.export import report as page_report
 from studio.home import changing, home, write_atomic
 from studio.ui import guard, live, rights, words
+from studio.ui.translated_html import translated
 
 DAYS = 90  # that a link may last
 MOST = 500  # links at once
@@ -74,12 +75,13 @@ def route() -> Route:
 
 def _answer(request: Request) -> Response:
     link = _living().get(_hash(request.path_params["token"]))
+    lang = words.language(request.query_params.get("lang") or request.headers.get("accept-language"))
     try:
         if link is not None:
-            return HTMLResponse(page_report.report(live.get_run(link["run"]), alone=True), headers=PRIVATE)
+            page = page_report.report(live.get_run(link["run"]), alone=True)
+            return HTMLResponse(translated(page, lang), headers=PRIVATE)
     except (StudioError, OSError):  # deleted since
         pass
-    lang = words.language(request.headers.get("accept-language"))
     return HTMLResponse(f"<!doctype html><p>{html.escape(words.say(ENDED, lang))}</p>", 404, PRIVATE)
 
 

@@ -211,7 +211,7 @@ def test_what_an_export_asked_stands_in_for_samples(finished: Run) -> None:
         json.dumps([{"text": f"Answer {n}."} for n in range(20)])
     )
     assert "> Answer 0." in card.card(finished)
-    assert "<blockquote>Answer 4.</blockquote>" in page_report.report(finished)
+    assert '<blockquote translate="no">Answer 4.</blockquote>' in page_report.report(finished)
 
 
 def test_card_and_report(finished: Run, tiny_model: Path) -> None:

@@ -27,7 +27,7 @@
     };
     const fetchFile = async (kind, name) => {
       try {
-        studio.save(await studio.askFile("studio-bar", "download", { id: row.id, kind }), name);
+        studio.save(await studio.askFile("studio-bar", "download", { id: row.id, kind, lang: studio.language }), name);
       } catch (problem) {
         studio.tell(problem.status === 404
           ? { message: studio.say("The file cannot be read.") }
