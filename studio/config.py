@@ -15,8 +15,8 @@ from studio import yaml_text
 from studio.base.source import ModelOrder
 from studio.combination import Combination
 from studio.contest import Contest
+from studio.data.dataset_info import INFO_FILE
 from studio.data.files import ARCHIVE_ENDINGS, COMPRESSED_ENDINGS, DATA_ENDINGS
-from studio.data.mapping import INFO_FILE
 from studio.data.order import DataOrder
 from studio.errors import OrderError, reason_of
 from studio.evaluation.order import EvaluationOrder

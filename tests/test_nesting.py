@@ -12,7 +12,7 @@ from yaml.error import MarkedYAMLError
 
 from studio import config, json_text, model, yaml_text
 from studio.base.source import ModelOrder
-from studio.data.mapping import from_dataset_info
+from studio.data.dataset_info import from_dataset_info
 from studio.errors import StudioError
 from studio.presets import PRESETS
 from studio.ui import tune

@@ -22,7 +22,7 @@ _HOME = {
     "Problem": "problem",
     "is_local": "hub",
     "locate": "reading",
-    "classification_mapping": "detect",
+    "classification_mapping": "column_names",
     "columns": "reading",
     "first_rows": "reading",
     "read": "reading",

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
-import shlex
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from studio import json_text
+from studio.data.dataset_info import ENTRY_KEYS, MEDIA_COLUMNS, is_entry
 from studio.data.formats import Row, as_row, kto
 from studio.data.formats.fields import REASONING
 from studio.data.layouts import multiple_choice
 from studio.data.roles import CONTENT_KEYS, MESSAGE_COLUMNS, ROLE_KEYS, ROLES
 from studio.data.tracked_row import without
-from studio.errors import DataError, reason_of
+from studio.errors import DataError
 
 # part named by hand -> the column the formats know it by
 PARTS = {
@@ -48,15 +45,6 @@ TAGS = {
 }
 NOT_COLUMNS = {*TAGS, "format", "use", "first_choice"}  # keys of a mapping that name no column of the row
 MISSING = object()
-SAFE = re.compile(r"[\w=./\[\]-]*\w")  # what a shell takes as one word, up to where a sentence may end behind it
-OPTION = re.compile(r"--column ('[^']*'|[\w=./\[\]-]*\w)")
-OPTIONS = re.compile(rf"[:：]?(?:\s*{OPTION.pattern})+")
-INFO_FILE = "dataset_info.json"
-ENTRY_KEYS = {
-    *("columns", "tags", "formatting", "file_name", "file_sha1", "folder", "split", "subset", "num_samples", "ranking"),
-    *("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "load_from"),
-}
-MEDIA_COLUMNS = ("images", "videos", "audios")
 
 
 def normalized_mapping(mapping: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -95,49 +83,11 @@ def normalized_mapping(mapping: dict[str, Any] | None) -> dict[str, Any] | None:
     return {"columns": columns, "tags": tags} if columns or tags else None
 
 
-def is_entry(mapping: dict[str, Any]) -> bool:
-    """Whether it is an entry of a dataset_info.json, and no mapping by hand."""
-    return any(
-        isinstance(mapping.get(key), (dict, str))
-        for key in ("columns", "formatting", "tags", "file_name", "hf_hub_url")
-    )
-
-
-def limit_of(mapping: dict[str, Any] | None) -> int | None:
-    """num_samples of an entry of dataset_info.json: the number of rows to read."""
-    count = mapping.get("num_samples") if mapping and is_entry(mapping) else None
-    if count is None:
-        return None
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise DataError(f"num_samples is {count!r}.", "It must be a whole number from 1 on.", "num_samples")
-    return count
-
-
 def speakers_of(mapping: dict[str, Any] | None) -> list[str]:
     """The names of speakers that a mapping by hand gives a role, where it names no column of turns."""
     normalized = normalized_mapping(mapping) or {"columns": {}, "tags": {}}
     names = [tag for key, tag in normalized["tags"].items() if key not in ("role_tag", "content_tag")]
     return [] if normalized["columns"] else names
-
-
-def notes_of(mapping: dict[str, Any] | None, files: list[Path]) -> list[str]:
-    """Notes on what of an entry of dataset_info.json is not followed, or only in part."""
-    if not mapping or not is_entry(mapping):
-        return []
-    notes, columns = [], mapping.get("columns") or {}
-    if count := limit_of(mapping):
-        notes.append(f"num_samples is {count}: the first {count} rows are read.")
-    if media := [f"{part} ({columns[part]})" for part in MEDIA_COLUMNS if columns.get(part)]:
-        notes.append(f"Training is on text alone; the entry's {', '.join(media)} are not used.")
-    expected = mapping.get("file_sha1")
-    if expected and len(files) == 1 and _sha1(files[0]) != expected:
-        notes.append("The file is not the one that file_sha1 of its entry names; it was read all the same.")
-    return notes
-
-
-def _sha1(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha1").hexdigest()
 
 
 def format_of(mapping: dict[str, Any] | None) -> str | None:
@@ -187,24 +137,6 @@ def renamer(mapping: dict[str, Any] | None) -> Callable[[Any], Any] | None:
     return rename
 
 
-def options(mapping: dict[str, str]) -> str:
-    """A mapping as options of a command: --column prompt=frage --column answer=antwort"""
-    pairs = (f"{part}={column}" for part, column in mapping.items())
-    return " ".join(f"--column {pair if SAFE.fullmatch(pair) else shlex.quote(pair)}" for pair in pairs)
-
-
-def mapping_in(hint: str) -> dict[str, str] | None:
-    """The mapping whose options a hint names; None where it names none, or leaves one to be filled in."""
-    pairs = [pair.strip("'").partition("=") for pair in OPTION.findall(hint)]
-    mapping = {part: column for part, _, column in pairs}
-    return mapping if mapping and "NAME" not in mapping.values() else None
-
-
-def without_options(hint: str) -> str:
-    """A hint without the options of a command that stand in it, for a page that has a button in their place."""
-    return OPTIONS.sub("", hint)
-
-
 def value_at(row: Any, column: str) -> Any:
     """What a column holds, or what stands at a path such as answers.text.0, also in JSON text; MISSING for nothing."""
     if isinstance(row, str) and row.lstrip()[:1] in ("[", "{"):
@@ -250,36 +182,6 @@ def _retag(turn: Any, tags: dict[str, str]) -> Any:
     return result
 
 
-def from_dataset_info(path: Path, name: str) -> tuple[str, dict[str, Any]]:
-    """(source, mapping) of one entry of a LLaMA-Factory dataset_info.json. The source is its file or its Hub id."""
-    try:
-        entries = json_text.read(path.read_text(encoding="utf-8"), path.name)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path.name} cannot be read as dataset_info.json: {reason_of(error)}.", "Check the file.", path.name
-        ) from error
-    entry = entries.get(name) if isinstance(entries, dict) else None
-    if not isinstance(entry, dict):
-        known = ", ".join(list(entries)[:10]) if isinstance(entries, dict) else ""
-        raise DataError(f"{path.name} has no entry named {name!r}.", f"It has: {known}.", path.name)
-    if entry.get("file_name"):
-        file = path.parent / str(entry["file_name"])
-        if not file.resolve().is_relative_to(path.parent.resolve()):
-            raise DataError(
-                f"The entry {name!r} of {path.name} names a file outside its folder.",
-                "Put the file beside it.",
-                path.name,
-            )
-        return str(file), entry
-    if entry.get("hf_hub_url"):
-        return f"{entry['hf_hub_url']}:{entry.get('split', 'train')}", entry
-    raise DataError(
-        f"The entry {name!r} of {path.name} names neither a file nor a Hub data set.",
-        "Give it file_name or hf_hub_url.",
-        path.name,
-    )
-
-
 def with_first_choice(mapping: dict[str, Any] | None, rows: list[Any]) -> tuple[dict[str, Any] | None, str]:
     """(the mapping with the number of the first choice added where the rows name the right choice by numbers, why that
     number is not sure or "").
@@ -311,16 +213,3 @@ def check_columns(mapping: dict[str, Any] | None, columns: list[str], name: str)
         if not any(f"{column}.".startswith(f"{name}.") for name in columns) and PARTS.get(part, part) in REQUIRED_PARTS:
             hint = f"Its columns are: {', '.join(columns[:20])}."
             raise DataError(f"{name} has no column {column!r}.", hint, "data.mapping")
-
-
-def resolve_entry(source: str, mapping: dict[str, Any] | None) -> tuple[str, dict[str, Any] | None]:
-    """(source, mapping) of FOLDER/dataset_info.json:NAME; a given mapping wins over the entry's. Others unchanged."""
-    file, _, name = source.rpartition(":")
-    if Path(source).name == INFO_FILE and Path(source).is_file():
-        raise DataError(
-            f"{INFO_FILE} lists data sets and is none.", f"Name the one that is meant: {INFO_FILE}:NAME.", source
-        )
-    if not name or Path(file).name != INFO_FILE:
-        return source, mapping
-    entry_source, entry = from_dataset_info(Path(file), name)
-    return entry_source, mapping or entry

@@ -10,8 +10,8 @@ import numpy as np
 from studio.data import store
 from studio.data.chunk import normalized_hash
 from studio.data.dataset import Conversations
-from studio.data.detect import suggest_mapping
-from studio.data.mapping import notes_of
+from studio.data.dataset_info import notes_of
+from studio.data.mapping_hints import suggest_mapping
 from studio.data.pairs import contradictions
 from studio.data.problem import KINDS, MAX_DETAILED_PER_KIND, Problem, problem
 from studio.data.repeats import repeated

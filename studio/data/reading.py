@@ -13,12 +13,13 @@ from typing import Any
 
 from studio.data import store
 from studio.data.block import Block
+from studio.data.column_names import columns_of, text_paths
 from studio.data.dataset import Dataset
-from studio.data.detect import columns_of, text_paths
+from studio.data.dataset_info import resolve_entry
 from studio.data.files import Files
 from studio.data.formats import as_row, formats
 from studio.data.hub import is_hub_id, path_of
-from studio.data.mapping import normalized_mapping, resolve_entry
+from studio.data.mapping import normalized_mapping
 from studio.data.merging import merge
 from studio.data.sample import sample_path
 from studio.data.shard import read_blocks

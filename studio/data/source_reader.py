@@ -11,16 +11,17 @@ import xxhash
 
 from studio.data.block import Block
 from studio.data.blocks import blocks
+from studio.data.column_names import columns_of
 from studio.data.containers import container_of
 from studio.data.converter import Converter
-from studio.data.detect import Detection, columns_of, detect, match_names
+from studio.data.dataset_info import limit_of
+from studio.data.detect import Detection, detect, match_names
 from studio.data.files import Files
 from studio.data.formats import as_row, formats
 from studio.data.layouts.multiple_choice import FIRST
 from studio.data.mapping import (
     check_columns,
     format_of,
-    limit_of,
     normalized_mapping,
     speakers_of,
     with_first_choice,

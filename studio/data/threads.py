@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from studio.data.block import ROWS_PER_BLOCK, Block
+from studio.data.column_options import options
 from studio.data.formats import LIST_COLUMNS, as_row
 from studio.data.formats.messages import role_of
-from studio.data.mapping import options
 from studio.data.roles import CONTENT_KEYS, ROLE_KEYS, SPELLINGS, USER_FLAGS
 from studio.errors import DataError
 

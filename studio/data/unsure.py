@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from studio.data.column_options import options
 from studio.data.formats import as_row
 from studio.data.formats.context import CONTEXT
 from studio.data.formats.fields import SYSTEM
 from studio.data.formats.messages import list_column
 from studio.data.formats.prompt import COLUMNS, MORE_ANSWERS, pair_of
-from studio.data.mapping import options
 
 ANSWERS = frozenset((*COLUMNS["answer"], *MORE_ANSWERS))
 BESIDE_TURNS = (

@@ -11,12 +11,12 @@ import gradio as gr
 from studio import config, data
 from studio.config import RunConfig
 from studio.data import pairs
+from studio.data.column_options import mapping_in, without_options
 from studio.data.editing import scan
 from studio.data.editing.fixes import FIX_LABELS, TURN_FIXES
 from studio.data.editing.log import pending
 from studio.data.editing.record import edit_summary, record_of
 from studio.data.lengths import suggested
-from studio.data.mapping import mapping_in, without_options
 from studio.data.pasting import read_pasted
 from studio.data.ratings import has_ratings, pairs_of
 from studio.errors import StudioError

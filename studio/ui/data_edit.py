@@ -12,13 +12,13 @@ import numpy as np
 from studio import config
 from studio.config import RunConfig
 from studio.data.chunk import from_row
+from studio.data.dataset_info import resolve_entry
 from studio.data.editing import scan
 from studio.data.editing.log import Edits
 from studio.data.editing.operations import Fix, Replace, operation
 from studio.data.editing.saving import save
 from studio.data.editing.state import State
 from studio.data.editing.typed import meant
-from studio.data.mapping import resolve_entry
 from studio.errors import OrderError, StudioError
 from studio.ui import guard, measure, rights, words
 from studio.ui.data_edit_view import bar_of, in_short, lists_of, roles_of, row_after, text_of, texts_of

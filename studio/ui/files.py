@@ -15,7 +15,7 @@ from studio import data
 from studio.base import source
 from studio.base.source import ModelOrder
 from studio.config import RunConfig
-from studio.data import hub, mapping
+from studio.data import dataset_info, hub
 from studio.errors import OrderError
 from studio.home import home, subfolder
 from studio.ui import live, who
@@ -100,8 +100,8 @@ def _is_data(text: str) -> bool:
     if text == "sample" or text.startswith("sample:"):
         return True
     listed, _, entry = text.rpartition(":")
-    if entry and Path(listed).name == mapping.INFO_FILE:  # a list of data sets, which names the file itself
-        return is_upload(Path(listed)) and is_upload(Path(mapping.resolve_entry(text, None)[0]))
+    if entry and Path(listed).name == dataset_info.INFO_FILE:  # a list of data sets, which names the file itself
+        return is_upload(Path(listed)) and is_upload(Path(dataset_info.resolve_entry(text, None)[0]))
     path = Path(text).expanduser()
     return is_upload(path) or (hub.is_hub_id(text) and not os.path.lexists(path))
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from studio import data
+from studio.data.dataset_info import from_dataset_info
 from studio.data.formats import formats
-from studio.data.mapping import from_dataset_info
 from studio.errors import DataError
 from studio.home import PROJECT
 from tests.data.fixtures import ALPACA, FIXTURES, QA, Fixture, as_lines, as_table, two

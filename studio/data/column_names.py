@@ -1,0 +1,107 @@
+"""What the names of columns that no format knows say: which asks, which answers, which is a label."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from typing import Any
+
+from studio.data.formats import Row, formats
+from studio.data.mapping import PARTS
+
+QUESTION_NAMES = re.compile(
+    r"input|quest|prompt|query|instruct|ask|user|human|problem|message|review|faq|frage|anweis|pregunta|pergunta|"
+    r"domanda|instru[cç]|вопрос|질문|问|問|指令|指示|提示|用户|用戶|输入|入力",
+    re.IGNORECASE,
+)
+ANSWER_NAMES = re.compile(
+    r"output|answer|respon|reply|target|complet|assistant|solution|summary|translation|antwort|ausgabe|r[ée]ponse|"
+    r"respuesta|salida|resposta|risposta|ответ|답|答|回复|回覆|输出|出力|助手|応答",
+    re.IGNORECASE,
+)
+PATH_ANSWERS = re.compile(rf"{ANSWER_NAMES.pattern}|annotation|result|choices|label", re.IGNORECASE)
+PATH_LABELS = re.compile(
+    r"(^|[._])(id|uuid|key|role|hash|url|lang|language|split|date|time|model|category|type|tag|status|user|user_id|"
+    r"name|created_at|updated_at)$"
+)
+NUMBERS = re.compile(r"(?:\.\d+)+$")  # of entries, at the end of a path
+PART_NAMES = {  # of columns nobody knows
+    "answer": ANSWER_NAMES,
+    "system": re.compile(r"system|系统|系統", re.IGNORECASE),
+    "input": re.compile(r"eingabe|entrada|entrée|输入$|入力|입력|ввод", re.IGNORECASE),
+    "prompt": QUESTION_NAMES,
+}
+BETTER_NAMES = re.compile(
+    r"(?<![a-z])(?:chosen|prefer|better|best|good|win|positiv|accept|correct|gut)|好|优|優|正", re.IGNORECASE
+)
+WORSE_NAMES = re.compile(
+    r"(?<![a-z])(?:reject|worse|worst|bad|los|negativ|dispref|non_?pref|incorrect|schlecht)|坏|壞|差|劣|负|錯|错",
+    re.IGNORECASE,
+)
+CHINESE = {  # part -> names of columns in Chinese
+    "instruction": "指令 问 问题 問題 提问 提問 用户 用戶 用户输入 用户问题 提示词",
+    "input": "输入 輸入",
+    "output": "输出 輸出 回复 回覆 答 答案 回答 助手 模型输出 模型回答 参考答案",
+    "system": "系统 系統 系统提示 系统提示词",
+    "messages": "对话 對話 消息",
+}
+NAMED_PARTS = PARTS | {name: part for part, names in CHINESE.items() for name in names.split()}
+LABELS = frozenset(
+    ("label", "labels", "class", "category", "sentiment", "intent", "emotion", "topic", "gold_label", "label_text",
+     "stars", "rating", "score", "polarity", "is_duplicate", "toxic", "is_toxic", "spam", "target", "标签", "类别")
+)  # fmt: skip
+BLANK = f"{string.whitespace}\u00a0\u200b\u2060\ufeff"  # around the names of columns
+MAX_PATH_DEPTH = 6  # objects and lists around a text
+
+
+def columns_of(rows: list[Any]) -> list[str]:
+    """All column names of these rows, in the order in which they first occur."""
+    return list(dict.fromkeys(str(key) for row in rows if isinstance(row, dict) for key in row))
+
+
+def listed(columns: list[str]) -> str:
+    shown = ", ".join(columns[:8])
+    return shown + (f" and {len(columns) - 8} more" if len(columns) > 8 else "")
+
+
+def text_columns(rows: list[Row]) -> list[str]:
+    """The columns that hold text in at least 9 of 10 rows."""
+    counts = Counter(name for row in rows for name, value in row.items() if isinstance(value, str) and value.strip())
+    return [name for name in columns_of(rows) if name != "(no name)" and counts[name] * 10 >= 9 * len(rows)]
+
+
+def is_label(column: str, rows: list[Row]) -> bool:
+    """Whether a text column holds ids or categories: by its name, or because no text has two words."""
+    if re.fullmatch(
+        r"(.*_)?(id|uuid|key|hash|url|lang|language|split|date|time|created|timestamp|model|category|type|status|"
+        r"tag)s?|.*_at",
+        column.lower(),
+    ):
+        return True
+    texts = [row[column].strip() for row in rows if isinstance(row.get(column), str)]
+    if len(texts) < 2:
+        return False
+    return all(text.isascii() and " " not in text and (len(text) > 3 or text.isdigit()) for text in texts)
+
+
+def text_paths(value: Any, path: str = "", depth: int = 0) -> list[str]:
+    """The paths of the texts in a row, such as answers.text.0; of a list only the first entry's."""
+    if isinstance(value, str):
+        return [path] if value.strip() else []
+    if depth > MAX_PATH_DEPTH:
+        return []
+    if isinstance(value, list):
+        return text_paths(value[0], f"{path}.0", depth + 1) if value else []
+    if isinstance(value, dict):
+        return [
+            p for key, inner in value.items() for p in text_paths(inner, f"{path}.{key}" if path else key, depth + 1)
+        ]
+    return []
+
+
+def classification_mapping(columns: list[str], unused: list[str], format: str) -> dict[str, str] | None:
+    """{"prompt", "answer"}: a mapping that trains an unused label column as the answer to the text column."""
+    label = next((name for name in unused if name.lower() in LABELS), None)
+    text = next((name for name in formats()["text"].COLUMNS["text"] if name in columns), None)
+    return {"prompt": text, "answer": label} if label and text and format == "text" else None
