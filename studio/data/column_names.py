@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import string
 from collections import Counter
 from typing import Any
 
@@ -11,25 +10,28 @@ from studio.data.formats import Row, formats
 from studio.data.mapping import PARTS
 
 QUESTION_NAMES = re.compile(
-    r"input|quest|prompt|query|instruct|ask|user|human|problem|message|review|faq|frage|anweis|pregunta|pergunta|"
+    r"input|quest|prompt|query|instruct|(?<!t)ask|user|human|patient|customer|client|problem|message|review|faq|frage|anweis|pregunta|pergunta|"
     r"domanda|instru[cç]|вопрос|질문|问|問|指令|指示|提示|用户|用戶|输入|入力",
     re.IGNORECASE,
 )
 ANSWER_NAMES = re.compile(
-    r"output|answer|respon|reply|target|complet|assistant|solution|summary|translation|antwort|ausgabe|r[ée]ponse|"
+    r"output|answer|respon|reply|target|complet|assistant|solution|summary|translation|(?<![a-z])(?:doctor|therapist)(?![a-z])|patch|attempt|(?<![a-z])ans(?![a-z])|antwort|ausgabe|r[ée]ponse|"
     r"respuesta|salida|resposta|risposta|ответ|답|答|回复|回覆|输出|出力|助手|応答",
     re.IGNORECASE,
 )
 PATH_ANSWERS = re.compile(rf"{ANSWER_NAMES.pattern}|annotation|result|choices|label", re.IGNORECASE)
 PATH_LABELS = re.compile(
     r"(^|[._])(id|uuid|key|role|hash|url|lang|language|split|date|time|model|category|type|tag|status|user|user_id|"
-    r"name|created_at|updated_at)$"
+    r"name|author|created_at|updated_at)$|^\w*tests?\b"
 )
 NUMBERS = re.compile(r"(?:\.\d+)+$")  # of entries, at the end of a path
 PART_NAMES = {  # of columns nobody knows
     "answer": ANSWER_NAMES,
+    "reasoning": re.compile(r"reasoning|thinking|rationale|(?<![a-z])cot(?![a-z])|thought", re.IGNORECASE),
     "system": re.compile(r"system|系统|系統", re.IGNORECASE),
-    "input": re.compile(r"eingabe|entrada|entrée|输入$|入力|입력|ввод", re.IGNORECASE),
+    "input": re.compile(
+        r"eingabe|entrada|entrée|question[ _]?(?:text|content|body)|输入$|入力|입력|ввод", re.IGNORECASE
+    ),
     "prompt": QUESTION_NAMES,
 }
 BETTER_NAMES = re.compile(
@@ -51,7 +53,6 @@ LABELS = frozenset(
     ("label", "labels", "class", "category", "sentiment", "intent", "emotion", "topic", "gold_label", "label_text",
      "stars", "rating", "score", "polarity", "is_duplicate", "toxic", "is_toxic", "spam", "target", "标签", "类别")
 )  # fmt: skip
-BLANK = f"{string.whitespace}\u00a0\u200b\u2060\ufeff"  # around the names of columns
 MAX_PATH_DEPTH = 6  # objects and lists around a text
 
 
@@ -73,14 +74,15 @@ def text_columns(rows: list[Row]) -> list[str]:
 
 def is_label(column: str, rows: list[Row]) -> bool:
     """Whether a text column holds ids or categories: by its name, or because no text has two words."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column)  # questionID
     if re.fullmatch(
-        r"(.*_)?(id|uuid|key|hash|url|lang|language|split|date|time|created|timestamp|model|category|type|status|"
+        r"(.*_)?(id|uuid|key|hash|url|link|lang|language|split|date|time|created|timestamp|model|category|type|status|"
         r"tag)s?|.*_at",
-        column.lower(),
+        words.lower(),
     ):
         return True
     texts = [row[column].strip() for row in rows if isinstance(row.get(column), str)]
-    if len(texts) < 2:
+    if len(texts) < 2 or column in formats()["prompt"].COLUMNS["answer"]:
         return False
     return all(text.isascii() and " " not in text and (len(text) > 3 or text.isdigit()) for text in texts)
 

@@ -10,7 +10,7 @@ from studio.data.formats import NESTED, ReportProblem, alpaca, as_row, chatml_te
 from studio.data.formats.flags import ROW_FLAGS, SPLIT_COLUMNS, check_split, marked_out
 from studio.data.formats.tool_turns import read_written_calls
 from studio.data.layouts import OBJECTS, layout_of, multiple_choice, possible, rewritten, two_answers
-from studio.data.mapping import normalized_mapping, renamer
+from studio.data.mapping import LOWERED, lowered, normalized_mapping, renamer
 
 FLAGGED = kto.LABELS | ROW_FLAGS | SPLIT_COLUMNS
 
@@ -26,6 +26,7 @@ class Converter:
 
     def __init__(self, form: ModuleType, mapping: dict[str, Any] | None):
         self.form, self.rename = form, renamer(mapping)
+        self.is_lowered = LOWERED in (mapping or {})
         self.mapped_columns = set((normalized_mapping(mapping) or {"columns": {}})["columns"].values())
         self.is_sft = form is not text and getattr(form, "STAGE", "sft") == "sft"
         self.has_texts_alone = form in (alpaca, prompt, chatml_text)
@@ -33,6 +34,8 @@ class Converter:
 
     def __call__(self, row: Any, report: ReportProblem) -> dict[str, Any] | None:
         """The row's conversation; None, and reported, where it cannot be trained on."""
+        if self.is_lowered:
+            row = lowered(row)
         if (
             type(row) is dict
             and self.rename is None

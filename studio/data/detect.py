@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from studio.data.column_names import BLANK, NAMED_PARTS, columns_of, listed
+from studio.data.column_names import NAMED_PARTS, columns_of, listed
 from studio.data.formats import Row, as_row, fitting, formats
 from studio.data.layouts import layout_of, rewritten
-from studio.data.mapping_hints import turn_keys
+from studio.data.mapping import BLANK
+from studio.data.turn_hints import turn_keys
 from studio.data.unknown_layout import unknown_layout
 
 REJECTED = frozenset(("rejected", "non_preferred_output", "rejected_response", "rejected_messages"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import string
 from collections.abc import Callable
 from typing import Any
 
@@ -43,8 +45,11 @@ TAGS = {
     "assistant": "assistant_tag",
     "tool": "observation_tag",
 }
-NOT_COLUMNS = {*TAGS, "format", "use", "first_choice"}  # keys of a mapping that name no column of the row
+LOWERED = "lower_case"  # key of a mapping: columns are known by their names as `lowered` writes them
+NOT_COLUMNS = {*TAGS, LOWERED, "format", "use", "first_choice"}  # keys of a mapping that name no column of the row
 MISSING = object()
+BLANK = f"{string.whitespace}\u00a0\u200b\u2060\ufeff"  # around the names of columns
+GAPS = re.compile(r"[\s-]+")  # between their words
 
 
 def normalized_mapping(mapping: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -137,6 +142,14 @@ def renamer(mapping: dict[str, Any] | None) -> Callable[[Any], Any] | None:
     return rename
 
 
+def lowered(row: Any) -> Any:
+    """A row with the names of its columns in lower case and words parted by _; as it is where two would be one."""
+    if not isinstance(row, dict):
+        return row
+    result = {GAPS.sub("_", str(name).strip(BLANK).lower()): value for name, value in row.items()}
+    return row if len(result) < len(row) or result.keys() == row.keys() else result
+
+
 def value_at(row: Any, column: str) -> Any:
     """What a column holds, or what stands at a path such as answers.text.0, also in JSON text; MISSING for nothing."""
     if isinstance(row, str) and row.lstrip()[:1] in ("[", "{"):
@@ -198,9 +211,9 @@ def with_label_column(mapping: dict[str, Any] | None, rows: list[Any]) -> dict[s
     if not columns or "label" in {PARTS.get(part, "label") for part in columns}:
         return mapping
     labelled = [row for row in rows if isinstance(row, dict) and kto.labelled(row)]
-    if not labelled or len(labelled) < len(rows) or format_of(mapping) not in ("chatml", "alpaca"):
+    label = kto.labelled(labelled[0]) if labelled and len(labelled) == len(rows) else None
+    if label is None or label in columns.values() or format_of(mapping) not in ("chatml", "alpaca"):
         return mapping
-    label = kto.labelled(labelled[0])
     if "columns" in mapping:
         return {**mapping, "columns": {**columns, "label": label}}
     return {**mapping, "label": label}

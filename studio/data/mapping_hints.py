@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from studio.data.column_names import (
@@ -14,38 +15,49 @@ from studio.data.column_names import (
     PATH_LABELS,
     QUESTION_NAMES,
     WORSE_NAMES,
+    columns_of,
     is_label,
     listed,
     text_columns,
     text_paths,
 )
-from studio.data.column_options import options
-from studio.data.converter import Converter
+from studio.data.column_options import mapping_in, options
 from studio.data.formats import Row, as_row, formats
 from studio.data.formats.context import CONTEXT
 from studio.data.formats.fields import kind
-from studio.data.formats.messages import is_turn, role_of
 from studio.data.layouts import two_answers
-from studio.data.mapping import format_of, value_at
-from studio.data.problem import KINDS
-from studio.data.roles import MESSAGE_COLUMNS, ROLE_KEYS
+from studio.data.mapping import value_at
+from studio.data.tried_mapping import prompts_hint, works
+from studio.data.turn_hints import conversation_hint, speakers_hint, turns_hint
+from studio.text.marks import turns_in
+
+NO_TEXT = (
+    'No column holds a question or an answer as text. Write each row as {"instruction": "…", "output": "…"} or '
+    '{"messages": [{"role", "content"}, …]}; then no mapping is needed.'
+)
 
 
 def layout_hint(columns: list[str], rows: list[Row], name: str) -> str:
     """A hint on how to read rows of unknown layout: a mapping that works on them, or what they lack."""
-    for column in columns:  # a list of turns whose roles have another name
-        if (keys := turn_keys(rows, column)) and _mapping_works(
-            {"messages": column, "role": keys[0], "content": keys[1]}, rows
-        ):
-            return (
-                "Say which column holds the turns: "
-                f"{options({'messages': column, 'role': keys[0], 'content': keys[1]})}."
-            )
-    if hint := _conversation_hint(columns, rows):
+    if hint := turns_hint(columns, rows) or conversation_hint(columns, rows):
         return hint
     texts = [column for column in text_columns(rows) if not is_label(column, rows)]
-    if hint := _comparison_hint(texts, rows):
-        return hint
+    mapping = _guess(texts)
+    hints = (
+        lambda: _comparison_hint(texts, rows),
+        lambda: "" if "answer" in mapping else _class_hint(columns, texts, rows) or _path_hint(rows),
+        lambda: _named_hint(mapping, rows),
+        lambda: "" if "answer" in mapping else _two_texts_hint(texts, rows, _on_first_line(name)),
+        lambda: _transcript_hint(texts, rows),
+        lambda: "" if "answer" in mapping else _unanswered_hint(mapping.get("prompt"), columns, rows),
+        lambda: _texts_hint(texts, rows),
+        lambda: _text_hint(texts, rows),
+    )
+    return next(filter(None, (hint() for hint in hints)), NO_TEXT)
+
+
+def _guess(texts: list[str]) -> dict[str, str]:
+    """part -> column, as far as the names of the columns tell."""
     mapping: dict[str, str] = {}
     for part, names in PART_NAMES.items():
         if column := next((c for c in texts if names.search(c) and c not in mapping.values()), None):
@@ -54,40 +66,83 @@ def layout_hint(columns: list[str], rows: list[Row], name: str) -> str:
         mapping["prompt"] = mapping.pop("input")
     if len(texts) == 2 and [*mapping] == ["answer"]:
         mapping["prompt"] = next(column for column in texts if column != mapping["answer"])
-    question, answer = mapping.get("prompt"), mapping.get("answer")
-    if question and answer and question != answer and all(_is_list_of_texts(row.get(answer)) for row in rows):
-        first = {**mapping, "answer": f"{answer}.0"}
-        if _mapping_works(first, rows):
-            return f"To learn the first of the texts in {answer}: {options(first)}."
-    if not answer and (hint := _class_hint(columns, texts, rows) or _path_hint(rows)):
-        return hint
-    if question and answer and question != answer and _mapping_works(mapping, rows):
-        mapping = {part: mapping[part] for part in ("prompt", "input", "answer", "system") if part in mapping}
-        named = ", ".join(f"{part}: {c}" for part, c in mapping.items())
-        return f"Say which column holds what: {options(mapping)}; in an order: mapping: {{{named}}}."
-    if len(texts) == 2 and not answer and _mapping_works({"prompt": texts[0], "answer": texts[1]}, rows):
-        return _two_texts_hint(*texts) + _on_first_line(name)
-    if question and not answer:
-        reason = "there is none"
-        if column := next((c for c in columns if ANSWER_NAMES.search(c)), None):
-            reason = f"{column} holds {kind(next((row[column] for row in rows if row.get(column) is not None), None))}"
-        return (
-            f"No column holds the answer to {question} as text: {reason}. Write one answer a row as text, in a "
-            "column such as output."
-        )
-    if len(texts) > 1 and _mapping_works({"prompt": texts[0], "answer": texts[-1]}, rows):
-        return (
-            f"Say which of {listed(texts)} is the question and which the answer: --column prompt=NAME "
-            "--column answer=NAME."
-        )
-    if len(texts) == 1 and len(rows) > 1 and _mapping_works({"text": texts[0]}, rows):
-        return (
-            f"Only {texts[0]} holds text: as plain text it is read with mapping: {{text: {texts[0]}}}; else "
-            "add a column with the answer."
-        )
+    return {part: mapping[part] for part in ("prompt", "input", "answer", "system", "reasoning") if part in mapping}
+
+
+def _named_hint(mapping: dict[str, str], rows: list[Row]) -> str:
+    """The columns that the names tell, where they work."""
+    if "prompt" not in mapping or "answer" not in mapping:
+        return ""
+    answer = mapping["answer"]
+    first = mapping | {"answer": f"{answer}.0"}
+    if all(_is_list_of_texts(row.get(answer)) for row in rows) and works(first, rows):
+        return f"To learn the first of the texts in {answer}: {options(first)}."
+    if not works(mapping, rows):
+        return ""
+    named = ", ".join(f"{part}: {column}" for part, column in mapping.items())
+    return f"Say which column holds what: {options(mapping)}; in an order: mapping: {{{named}}}."
+
+
+def _transcript_hint(texts: list[str], rows: list[Row]) -> str:
+    """That a text alone holds marks of who speaks."""
+    if len(texts) != 1 or not all(turns_in(str(row.get(texts[0]))) for row in rows[:20]):
+        return ""
     return (
-        'No column holds a question or an answer as text. Write each row as {"instruction": "…", "output": "…"} or '
-        '{"messages": [{"role", "content"}, …]}; then no mapping is needed.'
+        f"Marks in {texts[0]} say who speaks. To learn the answers alone: --format transcript "
+        f"{options({'text': texts[0]})}."
+    )
+
+
+def _unanswered_hint(question: str | None, columns: list[str], rows: list[Row]) -> str:
+    if question is None:
+        return ""
+    reason = "there is none"
+    if column := next((c for c in columns if ANSWER_NAMES.search(c)), None):
+        reason = f"{column} holds {kind(next((row[column] for row in rows if row.get(column) is not None), None))}"
+    return (
+        f"No column holds the answer to {question} as text: {reason}. Write one answer a row as text, in a "
+        f"column such as output.{prompts_hint(rows)}"
+    )
+
+
+def _texts_hint(texts: list[str], rows: list[Row]) -> str:
+    """That one of several texts may be the question and another the answer."""
+    if len(texts) < 2 or not works({"prompt": texts[0], "answer": texts[-1]}, rows):
+        return ""
+    longest = max(texts, key=lambda name: sum(len(str(row.get(name))) for row in rows[:20]))
+    return (
+        f"Say which of {listed(texts)} is the question and which the answer: --column prompt=NAME "
+        f"--column answer=NAME. Or learn {longest} as plain text: {options({'text': longest})}."
+    )
+
+
+def _text_hint(texts: list[str], rows: list[Row]) -> str:
+    """What can be learnt of the only text."""
+    if len(texts) != 1:
+        return ""
+    lists = [path for path in text_paths(rows[0]) if re.fullmatch(r"[^.]+\.0", path)]
+    mapping = {"prompt": texts[0], "answer": lists[0]} if len(lists) == 1 else {}
+    if mapping and not ANSWER_NAMES.search(texts[0]) and works(mapping, rows):
+        return f"Say where they stand: {options(mapping)}. The 0 is the first entry of a list."
+    if len(rows) < 2 or not works({"text": texts[0]}, rows):
+        return ""
+    return (
+        f"Only {texts[0]} holds text: as plain text it is read with mapping: {{text: {texts[0]}}}; else "
+        "add a column with the answer."
+    )
+
+
+def _two_texts_hint(texts: list[str], rows: list[Row], more: str = "") -> str:
+    """That of two texts one may be the question and one the answer."""
+    first, second = texts if len(texts) == 2 else ("", "")
+    if second == "question":
+        first, second = second, first
+    mapping = {"prompt": first, "answer": second}
+    if not first or not works(mapping, rows):
+        return ""
+    return (
+        f"Say which of {first} and {second} is the question and which the answer: {options(mapping)} (or the other "
+        f"way round).{more}"
     )
 
 
@@ -101,18 +156,11 @@ def _comparison_hint(texts: list[str], rows: list[Row]) -> str:
     others = [column for column in texts if column not in pair]
     asked = next(filter(QUESTION_NAMES.search, others), next(iter(others), None))
     mapping = {"prompt": asked, "chosen": pair[0], "rejected": pair[1]}
-    if asked is None or not _mapping_works(mapping, rows):
+    if asked is None or not works(mapping, rows):
         return ""
     hint = f"To learn that {pair[0]} is a better answer than {pair[1]}: {options(mapping)}."
     return (
         hint if better and worse else f"{hint} Where it is not so in every row, name the better one in a column winner."
-    )
-
-
-def _two_texts_hint(first: str, second: str) -> str:
-    return (
-        f"Say which of {first} and {second} is the question and which the answer: "
-        f"{options({'prompt': first, 'answer': second})} (or the other way round)."
     )
 
 
@@ -136,7 +184,7 @@ def _class_hint(columns: list[str], texts: list[str], rows: list[Row]) -> str:
     parts = (
         {"prompt": texts[0]} if len(texts) == 1 else {"prompt": texts[0], "input": texts[1]} if len(texts) == 2 else {}
     )
-    if not label or not parts or not _mapping_works(mapping := {**parts, "answer": label}, rows):
+    if not label or not parts or not works(mapping := {**parts, "answer": label}, rows):
         return ""
     hint = f"To learn {label} as the answer to {' and '.join(texts)}: "
     hint += options(mapping) + "."
@@ -156,59 +204,26 @@ def _path_hint(rows: list[Row]) -> str:
         asked = next((p for p in questions if QUESTION_NAMES.search(p) and not ANSWER_NAMES.search(p)), None)
         asked = asked or next((p for p in questions if not PATH_ANSWERS.search(p)), None)
         answer = next((p for p in answers if p != asked), None)
-        if asked and answer and _mapping_works({"prompt": asked, "answer": answer}, rows):
+        if asked and answer and works({"prompt": asked, "answer": answer}, rows):
             hint = f"Say where they stand: {options({'prompt': asked, 'answer': answer})}."
             return f"{hint} The 0 is the first entry of a list." if ".0" in asked + answer else hint
-    if len(paths) == 2 and not outer and _mapping_works({"prompt": paths[0], "answer": paths[1]}, rows):
-        return _two_texts_hint(*paths)
-    return ""
-
-
-def _conversation_hint(columns: list[str], rows: list[Row]) -> str:
-    """What a list that could be a conversation lacks; "" where there is none."""
-    for column in columns:
-        first = next((row[column] for row in rows if isinstance(row.get(column), list) and row[column]), None)
-        if first and column in MESSAGE_COLUMNS and len(first) == 1 and isinstance(first[0], str):
-            return f"{column} holds one text a row: add its answer behind it."
-        if first is None or not isinstance(first[0], dict):
-            continue
-        if all(is_turn(turn, known=True) for turn in first):
-            return (
-                f"{column} holds turns, and none of them is the assistant's: add the answers as turns with the "
-                "role assistant."
-            )
-        if column in MESSAGE_COLUMNS:
-            return (
-                f"{column}[0] holds {listed(list(first[0]))}: write every turn with role and content, or "
-                "every pair with user and assistant."
-            )
-    return ""
+    return "" if outer else _two_texts_hint(paths, rows)
 
 
 def suggest_mapping(rows: list[Any], kind: str, field: str, format: str) -> str:
     """A hint with a mapping that makes unusable rows usable, tried on them; "" where there is none."""
     rows = [row for row in map(as_row, rows) if isinstance(row, dict)]
-    if kind in ("unknown_role", "no_assistant"):
-        lists = [value for row in rows for value in row.values() if isinstance(value, list)]
-        turns = [turn for value in lists for turn in value if isinstance(turn, dict)]
-        speakers = [turn[key] for turn in turns for key in ROLE_KEYS if key in turn]
-        roles = [s.get("name") if isinstance(s, dict) else s for s in speakers]
-        roles = [str(role) for role in roles if isinstance(role, (str, int))]
-        names = list(dict.fromkeys(roles))
-        foreign = {None, "system"} if kind == "no_assistant" else {None}
-        unknown_roles = [name for name in names if role_of(name) in foreign]
-        known_roles = {role_of(name) for name in names if name not in unknown_roles}
-        missing_roles = [part for part in ("user", "assistant") if part not in known_roles]
-        for parts in (missing_roles, missing_roles[::-1]):
-            mapping = dict(zip(parts, unknown_roles))
-            if mapping and len(unknown_roles) <= len(parts) and _mapping_works(mapping, rows):
-                return f"Rename it; or say who is who: {options(mapping)}."
+    if kind in ("unknown_role", "no_assistant") and (hint := speakers_hint(rows, kind)):
+        return hint
     if kind == "wrong_type" and format in ("prompt", "alpaca") and (hint := _first_answer_hint(rows, field)):
         return hint
     answer = next((name for name in formats()["prompt"].COLUMNS["answer"] if any(name in row for row in rows)), None)
+    if kind in ("missing_field", "empty_field") and format in ("text", "preference"):
+        hint = layout_hint(columns_of(rows), rows, "")
+        return hint if mapping_in(hint) else ""
     if kind != "empty_field" or format not in ("prompt", "alpaca") or not answer or field == answer:
         return ""
-    if _mapping_works({"text": answer}, rows):
+    if works({"text": answer}, rows):
         return f"Fill it; or, to learn {answer} as plain text: {options({'text': answer})}."
     return ""
 
@@ -221,34 +236,4 @@ def _first_answer_hint(rows: list[Row], field: str) -> str:
         return ""
     more = next((name for name in ("input", *CONTEXT) if name != asked and isinstance(rows[0].get(name), str)), None)
     mapping = {"prompt": asked} | ({"input": more} if more else {}) | {"answer": f"{field}.0"}
-    return (
-        f"Write one answer a row; or, to learn the first: {options(mapping)}." if _mapping_works(mapping, rows) else ""
-    )
-
-
-def turn_keys(rows: list[Row], column: str) -> tuple[str, str] | None:
-    """(the key that says who speaks, the key that says what), of a column that holds lists of objects."""
-    turns = [turn for row in rows[:20] if isinstance(row.get(column), list) for turn in row[column]]
-    if len(turns) < 2 or not all(isinstance(turn, dict) for turn in turns):
-        return None
-    names = [name for name in turns[0] if all(isinstance(turn.get(name), str) for turn in turns)]
-    role_key = next((name for name in names if all(role_of(turn[name]) for turn in turns)), None)
-    others = [name for name in names if name != role_key]
-    content_key = next((k for k in others if any(" " in turn[k] or len(turn[k]) > 20 for turn in turns)), None)
-    return (role_key, content_key) if role_key and content_key else None
-
-
-def _mapping_works(mapping: dict[str, str], rows: list[Row]) -> bool:
-    """Whether at least 9 of 10 of the first rows are usable with the mapping."""
-    convert = Converter(formats()[format_of(mapping) or "alpaca"], mapping)
-    refused: list[str] = []
-
-    def report(kind: str, *_: Any) -> None:
-        if KINDS[kind].severity == "refused":
-            refused.append(kind)
-
-    usable = 0
-    for row in rows[:50]:
-        refused.clear()
-        usable += convert(row, report) is not None and not refused
-    return usable * 10 >= 9 * len(rows[:50]) and usable > 0
+    return f"Write one answer a row; or, to learn the first: {options(mapping)}." if works(mapping, rows) else ""

@@ -11,7 +11,7 @@ from studio.data.roles import MESSAGE_COLUMNS, ROLE_KEYS, ROLES
 ROW_COLUMNS = ("prompt", "question", "question_stem", "query", "instruction", "problem", "passage", "story", "ideal",
                "completion", "response", "answer", "问题", "答案")  # fmt: skip
 NO_CONTAINERS = frozenset(
-    (*LIST_COLUMNS, "segments", "responses", "choices")
+    (*LIST_COLUMNS, "segments", "responses", "choices", "internal")
 )  # columns of a row whose lists are no rows
 MAX_DEPTH = 4  # objects around the rows at most
 
@@ -32,7 +32,8 @@ def rows_within(value: Any, depth: int = 0) -> list[Any] | None:
     ):
         return None
     return (
-        _of_instances(value)
+        [row for name, row in value.items() if name.startswith("session:") and isinstance(row, dict)]  # Chatbox's
+        or _of_instances(value)
         or _split_orient(value)
         or _only_list(value)
         or _column_orient(value)

@@ -118,6 +118,11 @@ KINDS: dict[str, Kind] = {
         "A line break stands there as the two signs \\n: the model learns to write them.",
         "Edit on the Data tab makes them line breaks; or read the file with json or csv where it is made.",
     ),
+    "literal_escape": Kind(
+        "suspicious",
+        "Letters stand there as six signs, as in \\u00e9: the model learns to write these.",
+        "Edit on the Data tab makes them letters; or read the file with json where it is made.",
+    ),
     "duplicate": Kind("suspicious", "The row stands in the file already.", "Drop it, or it counts twice."),
     "near_duplicate": Kind(
         "suspicious",

@@ -15,7 +15,7 @@ def asked_of(conversation: dict[str, Any]) -> Question | None:
     """The question of a row, and its own answer; None for plain text."""
     found = question(conversation, last=True)
     if found is not None:
-        return found
+        return found._replace(reference=conversation.get("reference") or found.reference)
     messages = conversation.get("messages") or []
     if not messages or messages[-1]["role"] == "assistant":
         return None

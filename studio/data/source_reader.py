@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -20,8 +21,10 @@ from studio.data.files import Files
 from studio.data.formats import as_row, formats
 from studio.data.layouts.multiple_choice import FIRST
 from studio.data.mapping import (
+    LOWERED,
     check_columns,
     format_of,
+    lowered,
     normalized_mapping,
     speakers_of,
     with_first_choice,
@@ -29,12 +32,12 @@ from studio.data.mapping import (
 )
 from studio.data.parallel import ParallelReaders
 from studio.data.problem import Problem, problem
-from studio.data.threads import MORE_KEYS, ThreadColumns, detect_thread, group_turns
+from studio.data.threads import MORE_KEYS, SESSION, ThreadColumns, detect_thread, group_turns
 from studio.data.tracked_row import TrackedRow, names_of
 from studio.data.unsure import doubts
 from studio.errors import DataError
 
-VERSION = 18  # of stored data sets; raise it when a check or a format changes
+VERSION = 19  # of stored data sets; raise it when a check or a format changes
 BINARY_ENDINGS = (".xlsx", ".parquet", ".arrow")
 SAMPLE_ROWS = 200  # rows by which columns are judged to be used or not
 
@@ -130,7 +133,7 @@ def preview(reader: SourceReader) -> Preview:
     thread = detect_thread(rows, reader.name, speakers) if speakers or not chosen else None
     if thread:
         rows = next(group_turns([first], thread)).rows
-        used = {*vars(thread).values(), *MORE_KEYS}
+        used = {*vars(thread).values(), *MORE_KEYS, *(["message"] if thread.conversation == SESSION else [])}
         detection = Detection(chosen, "Chosen by hand.") if chosen else detect(rows, reader.name)
         return Preview(detection, columns, [c for c in columns if c not in used], mapping, thread)
     if chosen:
@@ -138,19 +141,37 @@ def preview(reader: SourceReader) -> Preview:
             Detection(chosen, "Chosen by hand."), columns, unused_columns(rows, chosen, mapping), mapping, None
         )
     try:
-        detection = detect(rows, reader.name, {FIRST: mapping[FIRST]} if mapping and FIRST in mapping else None)
+        detection = _detected(rows, mapping, reader.name)
     except DataError:
-        mapping_guess = match_names(columns, rows[:SAMPLE_ROWS]) if not normalized_mapping(mapping) else None
-        if mapping_guess is None:
+        found = None if normalized_mapping(mapping) else _by_names(rows, mapping, reader.name)
+        if found is None:
             raise
-        named = ", ".join(f"{column} as {part}" for part, column in mapping_guess.items())
-        reason = f"The columns were taken by their names: {named}."
-        detection = Detection(format_of(mapping_guess) or "alpaca", reason)
-        mapping = mapping_guess
+        detection, mapping, unsure_choice = found
     unused = unused_columns(rows, detection.format, mapping)
     doubted = doubts(rows[:SAMPLE_ROWS], detection.format, unused)
     unsure = " ".join(filter(None, [detection.unsure, unsure_choice, *doubted]))
     return Preview(replace(detection, unsure=unsure), columns, unused, mapping, None, rows[:SAMPLE_ROWS])
+
+
+def _detected(rows: list[Any], mapping: dict[str, Any] | None, name: str) -> Detection:
+    return detect(rows, name, {FIRST: mapping[FIRST]} if mapping and FIRST in mapping else None)
+
+
+def _by_names(
+    rows: list[Any], mapping: dict[str, Any] | None, name: str
+) -> tuple[Detection, dict[str, Any], str] | None:
+    """(detection, mapping, what is not sure of it) where the columns have known names in capitals or in Chinese."""
+    plain = list(map(lowered, rows[:SAMPLE_ROWS]))
+    if plain != rows[:SAMPLE_ROWS]:
+        mapping, unsure = with_first_choice((mapping or {}) | {LOWERED: True}, list(map(as_row, plain)))
+        with suppress(DataError):
+            return _detected(plain, mapping, name), mapping or {}, unsure
+    guess = match_names(columns_of(rows[:SAMPLE_ROWS]), rows[:SAMPLE_ROWS])
+    if guess is None:
+        return None
+    named = ", ".join(f"{column} as {part}" for part, column in guess.items())
+    reason = f"The columns were taken by their names: {named}."
+    return Detection(format_of(guess) or "alpaca", reason), guess, ""
 
 
 def unused_columns(rows: list[Any], format: str, mapping: dict[str, Any] | None) -> list[str]:
@@ -159,8 +180,11 @@ def unused_columns(rows: list[Any], format: str, mapping: dict[str, Any] | None)
     accessed: set[str] = set()
     present: dict[str, None] = {}
     for row in map(as_row, rows[:SAMPLE_ROWS]):
-        if isinstance(row, dict) and convert(TrackedRow(row, accessed), lambda *_: None) is not None:
-            present |= dict.fromkeys(names_of(row))
+        if isinstance(row, dict):
+            known = lowered(row) if convert.is_lowered else row
+            if convert(TrackedRow(known, accessed), lambda *_: None) is not None:
+                accessed.update(name for name, plain in zip(row, known) if plain in accessed)
+                present |= dict.fromkeys(names_of(row))
     unused = [name for name in present if name not in accessed]
     return [name for name in unused if "[]." not in name or name.partition("[].")[0] in accessed]
 

@@ -50,6 +50,10 @@ HTML = re.compile(
 )
 MOJIBAKE = re.compile(r"\ufffd|[ÃÂ][\x80-\xbf]|â€[\x80-\xbf“”™˜œ\u009d]?|Ã[ƒ¢§±¶¼¤Ÿ©¨]|ï»¿")
 LITERAL_BREAK = re.compile(r"\\r?\\n|\\n\\n|[.!?:,;。！？：，；]\\n(?![a-z])|\\n(?=[-*•#\d])")  # LaTeX has \neq, \nu
+# of a letter that JSON wrote as \\u00e9, and that was written as JSON once more
+LITERAL_ESCAPE = re.compile(
+    r"(?i:[a-z]\\u00[c-f][0-9a-f]|\\u00[c-f][0-9a-f][a-z])|(?:\\u(?:0[3-9a-f]|[3-9a-d][0-9a-f])[0-9a-f]{2}){2}"
+)
 THOUGHT = re.compile(r"<(/?)(think|thinking|thought|reasoning)>")
 INVISIBLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 SENTENCE = re.compile(r"[.!?][\s\"')]|[。！？]")
@@ -133,6 +137,7 @@ def _candidates(data: bytes, buffer: np.ndarray) -> Iterator[tuple[str, np.ndarr
         ("bom", (byte == 0xEF) & (after == 0xBB) & (third == 0xBF), lambda text: "U+FEFF" if "\ufeff" in text else ""),
         ("nul", one_of(byte, bytes(CONTROL_BYTES)), _code_point),
         ("literal_break", at("\\") & one_of(after, b"nr"), _literal_break),
+        ("literal_escape", at("\\") & (after == ord("u")), _outside_code(LITERAL_ESCAPE)),
         ("crlf", byte == 13, lambda text: "CR LF" if "\r" in text else ""),
     )
     for kind, where, pattern in rules:

@@ -29,6 +29,10 @@ TELLTALES: tuple[tuple[frozenset[str], str], ...] = (  # columns that say what a
         "This is a list of activities, not of conversations: the answers stand in it as HTML, if at all.",
     ),
     (frozenset(("cell_type", "source")), "This is a notebook. Save it as a script, and name that .txt, to learn it."),
+    (
+        frozenset(("timestamp", "type", "payload")),
+        "These are the events of a program's session. Write what was said as messages, one conversation a row.",
+    ),
     (frozenset(("architectures",)), "This is a model's config.json: choose its folder as the model, not as the data."),
     (
         frozenset(("id", "name", "is_archived")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from studio.data.column_names import ANSWER_NAMES
 from studio.data.column_options import options
 from studio.data.formats import as_row
 from studio.data.formats.context import CONTEXT
@@ -38,10 +39,18 @@ def _filled(sample: Rows, names: list[str], types: tuple[type, ...] = (str,)) ->
     return [name for name in names if counts[name] * 2 > len(sample)]
 
 
+def _words(sample: Rows, name: str) -> int:
+    return sum(len(row[name].split()) for row in sample if isinstance(row.get(name), str))
+
+
 def _other_answers(sample: Rows, unused: list[str]) -> list[str]:
-    names = _filled(sample, [name for name in unused if name in ANSWERS])
     pair = pair_of(sample[0])
-    if not names or not pair:
+    if not pair:
+        return []
+    known = ["answer"] if pair[1] == "solution" else []  # read, for rewards to compare with, and not learnt
+    longer = [name for name in unused if ANSWER_NAMES.search(name) and _words(sample, name) > _words(sample, pair[1])]
+    names = _filled(sample, [*dict.fromkeys([*known, *(name for name in unused if name in ANSWERS), *longer])])
+    if not names:
         return []
     asked = {"prompt": pair[0]} | ({"input": "input"} if sample[0].get("input") and pair[0] != "input" else {})
     return [

@@ -38,6 +38,7 @@ STYLES = (
     Style(re.compile(r"<\|start_header_id\|>(?P<who>system|user|assistant)<\|end_header_id\|>")),
     Style(re.compile(r"<(?P<who>human|bot|user|assistant)>:")),
     Style(re.compile(r"\[(?P<who>Human|MOSS|User|Assistant)\]:")),
+    Style(re.compile(r"\[\|(?P<who>Human|AI|User|Assistant)\|\]")),
     Style(re.compile(r"(?<!\S)(?P<who>USER|ASSISTANT|HUMAN|SYSTEM):(?=\s|$)")),
     Style(re.compile(rf"^[ \t]*{_LINE}", re.MULTILINE), heading=False),
 )
@@ -71,7 +72,7 @@ def turns_in(text: str) -> list[Turn] | None:
 
 
 def _may_be_marked(text: str) -> bool:
-    if "##" in text or "[/INST]" in text or "ASSISTANT:" in text or "]:" in text:
+    if "##" in text or "[/INST]" in text or "ASSISTANT:" in text or "]:" in text or "|]" in text:
         return True
     if "<" in text and any(tag in text for tag in TAGS):
         return True

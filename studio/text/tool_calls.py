@@ -11,7 +11,8 @@ from typing import Any
 from studio import json_text, python_text
 
 Message = dict[str, Any]
-DECLARED = ("tools", "functions", "tool_definitions", "available_tools")  # columns of declared tools
+# columns of declared tools
+DECLARED = ("tools", "functions", "tool_definitions", "available_tools", "function_description")
 NAMES, ARGUMENTS = ("name", "function", "tool", "tool_name"), ("arguments", "parameters", "args", "input")
 
 

@@ -397,6 +397,7 @@ FAULTY = {
     "crlf": (talk("One\r\ntwo?", "Yes\rno."), talk("One\ntwo?", "Yes\nno.")),
     "nul": (talk("One\x00?", "Yes\x07."), talk("One?", "Yes.")),
     "literal_break": (talk("One?", "Yes.\\n\\n- No."), talk("One?", "Yes.\n\n- No.")),
+    "literal_escape": (talk("Une?", "Une \\u00e9t\\u00e9."), talk("Une?", "Une été.")),
     "bom": (talk("\ufeffOne?", "Yes."), talk("One?", "Yes.")),
     "mojibake": (talk("CafÃ©?", "Itâ€™s â€œfineâ€\x9d, naïve Ã¼ber."), talk("Café?", "It’s “fine”, naïve über.")),
     "html": (talk("<p>One</p> &amp; `<b>`?", "<b>Yes</b>.<br>No."), talk("One\n & `<b>`?", "Yes.\nNo.")),

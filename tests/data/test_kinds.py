@@ -48,7 +48,7 @@ READ: dict[str, tuple[str, dict[str, Any]]] = {
         {"messages": {"-N1": {"role": "user", "text": Q}, "-N2": {"role": A, "text": ANSWER}}},
     ),
     "marks of Magpie": ("alpaca", {"instruction": Q, "response": ANSWER, "quality": "good"}),
-    "a header with blanks of no width": ("alpaca", {"\u200bprompt": Q, "completion\u00a0": ANSWER}),
+    "a header with blanks of no width": ("prompt", {"\u200bprompt": Q, "completion\u00a0": ANSWER}),
     "a dialogue's summary": ("prompt", {"conversation": Q, "summary": ANSWER}),
     "R1's fields": ("prompt", {"input": Q, "reasoning_content": "I think.", "content": ANSWER}),
     "a refusal": ("chatml", {"messages": [ASKED, {"role": A, "content": None, "refusal": ANSWER}]}),

@@ -203,11 +203,9 @@ def test_a_text_that_ends_with_the_answer_is_whole(home: Path, tmp_path: Path) -
 def test_another_answer_is_named(home: Path, tmp_path: Path) -> None:
     path = write(tmp_path, as_lines([{"problem": Q, "solution": f"We add {n}.", "answer": str(n)} for n in range(3)]))
     read = data.read(path)
-    assert "solution could be the answer too" in read.unsure
-    assert said(data.read(path, mapping={"prompt": "problem", "answer": "solution"}).conversations[1])[1] == (
-        A,
-        "We add 1.",
-    )
+    assert said(read.conversations[1])[1] == (A, "We add 1.")
+    assert "answer could be the answer too" in read.unsure
+    assert said(data.read(path, mapping={"prompt": "problem", "answer": "answer"}).conversations[1])[1] == (A, "1")
 
 
 # -- refused, with options that work

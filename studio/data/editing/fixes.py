@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ from studio.data.text_checks import HTML as MARKUP
 GARBLED = re.compile(
     "[\u0080-\u00ff\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]{2,}"
 )
+ESCAPE = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}")
 CODE = re.compile(f"({FENCE.pattern})", re.DOTALL)
 
 
@@ -35,6 +37,12 @@ def _as_utf8(match: re.Match[str]) -> str:
         return b"".join(map(_byte, match[0])).decode("utf-8")
     except UnicodeError:
         return match[0]
+
+
+def _as_letter(match: re.Match[str]) -> str:
+    r"""What \u00e9 stands for; of a sign in two halves both."""
+    text: str = json.loads(f'"{match[0]}"')
+    return text if text.isprintable() else match[0]
 
 
 def _byte(char: str) -> bytes:
@@ -101,6 +109,7 @@ def _start_at_first_question(turns: list[Any]) -> list[Any]:
 TEXT_FIXES: dict[str, Callable[[str], str]] = {
     "crlf": lambda text: text.replace("\r\n", "\n").replace("\r", "\n"),
     "literal_break": lambda text: text.replace("\\r\\n", "\n").replace("\\n", "\n"),
+    "literal_escape": lambda text: ESCAPE.sub(_as_letter, text),
     "nul": lambda text: INVISIBLE.sub("", text),
     "bom": lambda text: text.replace("\ufeff", ""),
     "mojibake": lambda text: GARBLED.sub(_as_utf8, text),
@@ -118,6 +127,7 @@ TURN_FIXES: dict[str, Callable[[list[Any]], list[Any]]] = {
 FIX_LABELS = {
     "crlf": "End lines with LF",
     "literal_break": "Make them line breaks",
+    "literal_escape": "Make them letters",
     "nul": "Remove the invisible characters",
     "bom": "Remove the marks",
     "mojibake": "Restore the letters",

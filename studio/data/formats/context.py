@@ -7,7 +7,7 @@ from studio.data.formats.passages import plain_text
 from studio.data.tracked_row import mark_read
 
 CONTEXT = ("context", "contexts", "passage", "passages", "document", "documents", "docs", "article", "paragraph",
-           "story", "support", "evidence", "background", "knowledge", "definition", "schema", "premise",
+           "story", "support", "evidence", "background", "knowledge", "definition", "schema", "premise", "sql_context",
            "retrieved_contexts", "reference_documents", "背景", "上下文", "文档", "材料")  # fmt: skip
 _CONTEXT = frozenset(CONTEXT)
 REPEATED_CHARACTERS = 20  # of a text that stands in another one: a shorter one may well be a word of it

@@ -19,7 +19,7 @@ EXAMPLES = "verdicts"
 NUMBERED = (
     *("label", "kto_tag", "desirable", "is_desirable", "thumbs_up", "thumbs", "is_good", "good", "liked", "is_liked"),
     *("approved", "is_approved", "is_accepted", "is_chosen", "is_preferred", "is_correct", "correct", "helpful"),
-    *("is_helpful", "acceptable", "标签", "是否正确", "是否采纳", "是否合格"),
+    *("is_helpful", "acceptable", "is_safe", "is_response_safe", "标签", "是否正确", "是否采纳", "是否合格"),
 )  # columns whose 1 and 0 are a verdict; in the others such a number may be a mark out of five
 COLUMNS = {
     **two_columns.COLUMNS,

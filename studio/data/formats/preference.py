@@ -20,7 +20,7 @@ ORDER = 10
 STAGE = "preference"
 EXAMPLES = "pairs"
 COLUMNS = {
-    "prompt": ("prompt", "question", "instruction", "query", "input", *MESSAGE_COLUMNS),
+    "prompt": ("prompt", "question", "instruction", "query", "input", "trajectory", *MESSAGE_COLUMNS),
     "chosen": ("chosen",),
     "rejected": ("rejected",),
     "system": SYSTEM,

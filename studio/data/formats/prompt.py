@@ -30,14 +30,15 @@ COLUMNS = {
 # names that say what a column is only where the other column is there too
 _REASONING = frozenset(REASONING)
 MORE_PROMPTS = (
-    *("inputs", "task", "conversation", "dialog", "transcript", "text", "content", "document", "article", "dialogue"),
-    *("sentence", "source", "src", "source_text", "input_text", "textInput", "docstring", "原文", "文本", "文章"),
+    *("inputs", "conversation", "dialog", "transcript", "text", "content", "document", "article", "dialogue"),
+    *("sentence", "src", "source_text", "input_text", "textInput", "docstring", "sql_prompt", "原文", "文本", "文章"),
+    *("context", "source", "task"),
 )
 MORE_ANSWERS = (
     *("generated_solution", "generation", "generated_text", "model_response"),
     *("ideal", "expected", "expected_output", "ground_truth", "reference_answer", "correct_answer", "best_answer"),
-    *("targets", "attempt", "final_answer", "gold_answer", "canonical_solution", "summary", "highlights", "code"),
-    *("sql", "translation", "tgt", "target_text", "output_text", "摘要", "译文"),
+    *("targets", "attempt", "deepseek_solution", "final_answer", "gold_answer", "canonical_solution", "summary"),
+    *("highlights", "code", "sql", "translation", "tgt", "target_text", "output_text", "摘要", "译文"),
 )
 END_CHARACTERS = 24  # that may follow an answer at the end of a text which holds question and answer
 
@@ -49,6 +50,8 @@ def fits(row: Row) -> bool:
 def pair_of(row: Row) -> tuple[str, str] | None:
     """The columns of question and answer."""
     asked, answer = named(COLUMNS, row, "prompt"), named(COLUMNS, row, "answer")
+    if answer == "answer" and isinstance(dict.get(row, "solution"), str):  # NuminaMath's: the answer is its last line
+        answer = "solution"
     if asked and answer:
         return asked, answer
     question = asked or _text_column(row, MORE_PROMPTS)
@@ -89,4 +92,7 @@ def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
         return None
     turns = asked_turns(with_context(question, row, asked), asked, report)
     messages = [*before, *turns, answer]
-    return {"messages": ([{"role": "system", "content": system}] if system else []) + messages}
+    known = str(row["answer"] or "") if answered == "solution" and "answer" in row else ""  # what rewards compare with
+    return {"messages": ([{"role": "system", "content": system}] if system else []) + messages} | (
+        {"reference": known} if known else {}
+    )

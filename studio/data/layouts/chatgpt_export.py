@@ -1,4 +1,4 @@
-"""An export of ChatGPT: a conversation as a tree of messages; the branch that was last open is read."""
+"""An export of ChatGPT or DeepSeek: a conversation as a tree of messages; the branch that was last open is read."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from studio.data.formats import ReportProblem, Row
 from studio.data.tracked_row import without
 
 TITLE = "ChatGPT's export"
+FRAGMENTS = {"REQUEST": "user", "THINK": "thought", "RESPONSE": "assistant"}
 NAME = "mapping"
 KEYS = frozenset(("mapping",))
 
@@ -25,6 +26,9 @@ def rewrite(row: Row, report: ReportProblem) -> Row | None:
         message = tree[node].get("message")
         if not isinstance(message, dict):
             continue
+        if isinstance(message.get("fragments"), list):
+            messages += [_fragment(part) for part in message["fragments"] if isinstance(part, dict)]
+            continue
         role, content = message.get("author"), message.get("content")
         if isinstance(content, dict) and content.get("content_type") in NO_WORDS:
             continue
@@ -36,6 +40,11 @@ def rewrite(row: Row, report: ReportProblem) -> Row | None:
             continue
         messages.append({"role": role, "content": text})
     return without(row, "mapping", "current_node") | {"messages": messages}
+
+
+def _fragment(part: dict[str, Any]) -> dict[str, Any]:
+    """A turn of DeepSeek's: {"type": "REQUEST" | "THINK" | "RESPONSE", "content"}."""
+    return {"role": FRAGMENTS.get(str(part.get("type")), part.get("type")), "content": part.get("content")}
 
 
 def _branch(tree: dict[str, Any], last: Any) -> list[str]:

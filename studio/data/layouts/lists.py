@@ -1,4 +1,7 @@
-"""Turns as lists of two: [["user", "…"], ["assistant", "…"]], or pairs [[question, answer], …]."""
+"""Turns as lists of two: [["user", "…"], ["assistant", "…"]], or pairs [[question, answer], …].
+
+text-generation-webui keeps its chats as such pairs under `internal`; the character speaks first.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,14 @@ from studio.data.roles import MESSAGE_COLUMNS
 from studio.data.tracked_row import without
 
 TITLE = "turns as lists of two"
-KEYS = frozenset(MESSAGE_COLUMNS)
+COLUMNS = (*MESSAGE_COLUMNS, "internal")
+KEYS = frozenset(COLUMNS)
+BEGIN = "<|BEGIN-VISIBLE-CHAT|>"
 
 
 def match(row: Row) -> str | None:
     """The column that holds the conversation."""
-    return next(
-        (n for n in MESSAGE_COLUMNS if isinstance(row.get(n), list) and row[n] and all(map(_is_two, row[n]))), None
-    )
+    return next((n for n in COLUMNS if isinstance(row.get(n), list) and row[n] and all(map(_is_two, row[n]))), None)
 
 
 def _is_two(turn: Any) -> bool:
@@ -32,5 +35,5 @@ def rewrite(row: Row, report: ReportProblem) -> Row | None:
         pair_turns = [{"role": turn[0], "content": turn[1]}] if named else pair_of(turn, (0, 1), report, f"{name}[{n}]")
         if pair_turns is None:
             return None
-        turns += pair_turns
-    return without(row, name) | {name: turns}
+        turns += [turn for turn in pair_turns if turn["content"] != BEGIN]
+    return without(row, name, "visible") | {"messages" if name == "internal" else name: turns}

@@ -1,4 +1,4 @@
-"""Turns in numbered columns: user_1, assistant_1, user_2, assistant_2."""
+"""Turns in numbered columns: user_1, assistant_1, user_2, assistant_2; or message_1, message_2, in turn."""
 
 from __future__ import annotations
 
@@ -13,13 +13,21 @@ TITLE = "turns in numbered columns"
 TEXTS = True
 QUESTIONS = frozenset((*COLUMNS["prompt"], "human", "turn_user", "User", "Human", "Question", "Q"))
 ANSWERS = frozenset((*COLUMNS["answer"], "gpt", "bot", "model", "Assistant", "Answer", "A"))
-KEYS = frozenset(f"{name}{sign}{n}" for name in QUESTIONS for sign in ("", "_", " ", "-") for n in "01")
+IN_TURN = frozenset(("message", "turn", "utterance"))  # CAMEL's
+KEYS = frozenset(f"{name}{sign}{n}" for name in QUESTIONS | IN_TURN for sign in ("", "_", " ", "-") for n in "01")
 NUMBERED = re.compile(r"(.*?)[ _-]?(\d+)")
 
 
 @lru_cache(maxsize=1024)
 def turn_columns(columns: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """(question, answer) columns in the order of their numbers; () unless each has its other and there are several."""
+    """(question, answer) columns in the order of their numbers; () unless each has its other and there are several.
+
+    One pair is enough where the names do not say who speaks: the user begins.
+    """
+    spoken = {int(end[2]): name for name in columns if (end := NUMBERED.fullmatch(name)) and end[1] in IN_TURN}
+    if len(spoken) >= 2:
+        names = [spoken[n] for n in sorted(spoken)]
+        return () if len(names) % 2 else tuple(zip(names[::2], names[1::2]))
     questions: dict[int, str] = {}
     answers: dict[int, str] = {}
     for name in columns:

@@ -37,6 +37,8 @@ def match(row: Row) -> tuple[str, str] | None:
 def rewrite(row: Row, report: ReportProblem) -> Row | None:
     asked, answer = match(row)
     completion = row[answer]
+    if isinstance(completion, list) and len(completion) == 1 and isinstance(completion[0], str):  # ChatQA's answers
+        completion = completion[0]
     if isinstance(completion, str):
         completion = [{"role": "assistant", "content": completion}]
     elif is_turn(completion):
