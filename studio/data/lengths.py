@@ -1,8 +1,7 @@
-"""Statistics: lengths of rows in tokens, the effect of a limit, and the languages of the rows."""
+"""Statistics: lengths of rows in tokens, and the effect of a limit."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,35 +16,6 @@ from studio.tokens import Encoded, Encoder
 
 MAX_COUNTED = 20_000  # rows; of more, so many spread evenly are counted, and the answer says so
 BARS = 24
-SCRIPTS = (
-    ("Chinese", re.compile(r"[\u4e00-\u9fff]")),
-    ("Japanese", re.compile(r"[\u3040-\u30ff]")),
-    ("Korean", re.compile(r"[\uac00-\ud7af]")),
-    ("Russian", re.compile(r"[\u0400-\u04ff]")),
-    ("Arabic", re.compile(r"[\u0600-\u06ff]")),
-    ("Hindi", re.compile(r"[\u0900-\u097f]")),
-    ("Greek", re.compile(r"[\u0370-\u03ff]")),
-)
-COMMON = {
-    "English": frozenset(
-        ["the", "of", "and", "to", "is", "in", "that", "it", "for", "you", "are", "with", "how", "what"]
-    ),
-    "German": frozenset(
-        ["der", "die", "das", "und", "ist", "nicht", "ein", "eine", "zu", "mit", "den", "wie", "ich", "sie"]
-    ),
-    "French": frozenset(
-        ["le", "la", "les", "et", "est", "des", "une", "un", "pour", "que", "dans", "pas", "vous", "je"]
-    ),
-    "Spanish": frozenset(
-        ["el", "los", "las", "y", "es", "de", "una", "un", "por", "que", "en", "no", "con", "para", "cómo"]
-    ),
-    "Italian": frozenset(
-        ["il", "lo", "gli", "e", "è", "di", "una", "un", "per", "che", "in", "non", "con", "sono", "come"]
-    ),
-    "Portuguese": frozenset(
-        ["o", "os", "as", "e", "é", "de", "uma", "um", "por", "que", "em", "não", "com", "para", "como"]
-    ),
-}
 
 
 def statistics(
@@ -54,7 +24,7 @@ def statistics(
     """Lengths of all usable rows in tokens, before any cut, with what the encoder's max_length would do to them.
 
     {rows, counted, turns, min, median, p95, max, total, trained, trained_share, over_limit, tokens_lost,
-    tokens_per_epoch, histogram: [[upto, rows], …], suggested_max_length, languages: {name: share}, unrenderable,
+    tokens_per_epoch, histogram: [[upto, rows], …], suggested_max_length, unrenderable,
     problems, counts}. Where counted < rows, the counted rows are spread evenly, and totals and counts of rows are
     scaled to all of them. problems: those that template and model make, which the file alone does not show; counts:
     rows of each kind of them.
@@ -86,11 +56,7 @@ def statistics(
     result |= summary(lengths, int(sum(trained)), factor) | limit_effects(
         lengths, encoder.max_length, encoder.too_long, factor
     )
-    return result | {
-        "languages": languages(counted),
-        "problems": [p.as_dict() for p in template_problems.problems],
-        "counts": counts,
-    }
+    return result | {"problems": [p.as_dict() for p in template_problems.problems], "counts": counts}
 
 
 class TemplateProblems:
@@ -173,29 +139,3 @@ def limit_effects(lengths: np.ndarray, limit: int | None, too_long: str = "cut",
         "tokens_lost": round(lost * factor),
         "tokens_per_epoch": round((int(lengths.sum()) - lost) * factor),
     }
-
-
-def languages(conversations: Conversations, looked_at: int = 400) -> dict[str, float]:
-    """Roughly which languages the rows are in, as shares, from a few hundred of them."""
-    step, counts = max(1, len(conversations) // looked_at), Counter()
-    for n in range(0, len(conversations), step):
-        c = conversations[n]
-        counts[language(c.get("text") or " ".join(m["content"] for m in c["messages"]))] += 1
-    total = sum(counts.values())
-    return {name: round(share / total, 3) for name, share in counts.most_common()}
-
-
-def language(text: str) -> str:
-    """The language of a text, by its script or (Latin letters) by its most frequent words; "other" where none fits."""
-    text = text[:1000]
-    letters = sum(map(str.isalpha, text)) or 1
-    counts = {name: len(pattern.findall(text)) for name, pattern in SCRIPTS}
-    if counts["Japanese"] * 10 > letters:
-        return "Japanese"
-    name, highest = max(counts.items(), key=lambda item: item[1])
-    if highest * 3 > letters:
-        return name
-    tokens = re.findall(r"[^\W\d_]+", text.lower())
-    scores = {name: sum(word in common for word in tokens) for name, common in COMMON.items()}
-    name, highest = max(scores.items(), key=lambda item: item[1])
-    return name if highest * 12 >= len(tokens) and highest else "other"
