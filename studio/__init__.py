@@ -46,7 +46,7 @@ FLOORS = {
         "footprint loading method methods reward rewards stage stages training program environment place trackers "
         "places"
     ),
-    3: "config presets recipes auto",
+    3: "config order_faults presets recipes auto",
     4: "memory estimate forecast run runs queue",
     5: (
         "combining evaluating origin race plan side_job job_process influence judge making benchmark choice "

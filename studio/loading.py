@@ -13,8 +13,8 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 
 from studio import token_rows
+from studio.base.tensors import TABLES
 from studio.errors import ModelError
-from studio.model import TABLES
 
 LOADING_ERRORS = (
     *(ValueError, ImportError, LookupError, AttributeError, TypeError, RuntimeError),

@@ -2,73 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import struct
-from collections.abc import Iterator
 from functools import lru_cache
-from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from studio import json_text
-from studio.base import catalogue, families, headers, shards, source, targets
+from studio.base import catalogue, config_json, families, headers, shards, source, targets
 from studio.base.source import ModelOrder
+from studio.base.tensors import BESIDE_QUANTIZED, EMBEDDING, FLOATS, HEAD, QUANT_STATE, TABLES, TOKENS, Tensor, header
 from studio.errors import ModelError, reading_model_file
 from studio.home import PROJECT
-
-BYTES = {
-    "F64": 8,
-    "I64": 8,
-    "F32": 4,
-    "I32": 4,
-    "BF16": 2,
-    "F16": 2,
-    "I16": 2,
-    "U8": 1,
-    "I8": 1,
-    "F8_E4M3": 1,
-    "F8_E5M2": 1,
-    "BOOL": 1,
-    "U4": 0.5,  # packed by bitsandbytes
-}
-
-LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")  # as config.json may call them
-FLOATS = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
-DECODERS_ONLY = "Only decoder-only language models can be tuned here, such as Qwen/Qwen2.5-0.5B-Instruct."
-# Tables that are looked up, not multiplied: they are no target for LoRA and its like, and stay 16-bit under 4-bit
-# loading.
-EMBEDDING = re.compile(
-    r"(^|\.)(embed_tokens\w*|embed_positions|tokens_embed|positions_embed|wte|wpe|word_embeddings|tok_embeddings|"
-    r"embed_in|embeddings?|transformer\.w)(\.|$)"
-)
-TOKENS = re.compile(r"(^|\.)(embed_tokens|tokens_embed|wte|word_embeddings|tok_embeddings|embed_in)\.weight$")
-TABLES = re.compile(
-    r"(^|\.)(embed_tokens|tokens_embed|wte|word_embeddings|tok_embeddings|embed_in|lm_head|embed_out)\.weight$"
-)  # a row a token
-# what bitsandbytes writes beside a weight: scales and tables, and of 4 bits the weight's own type and shape
-QUANT_STATE = re.compile(r"\.quant_state\.bitsandbytes__\w+$")
-BESIDE_QUANTIZED = re.compile(rf"\.weight\.(nested_)?(absmax|quant_map)$|\.(SCB|weight_format)$|{QUANT_STATE.pattern}")
-HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output)(\.|$)|^head(\.|$)")
-
-
-class Tensor(BaseModel):
-    """One weight: its type as safetensors names it (BF16, F32, …) and its shape."""
-
-    model_config = ConfigDict(frozen=True)
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        return prod(self.shape)
-
-    @property
-    def bytes(self) -> int:
-        return int(self.size * BYTES.get(self.dtype, 2))
 
 
 class ModelFacts(BaseModel):
@@ -316,150 +262,12 @@ def from_config(config: dict[str, Any], tensors: dict[str, Tensor] | None = None
     Raises ModelError for a config that says nothing usable.
     """
     with reading_model_file("config.json"):
-        return _understood(config, tensors)
-
-
-def _understood(config: dict[str, Any], tensors: dict[str, Tensor] | None) -> ModelFacts:
-    if why := families.why_no_decoder(config):
-        raise ModelError(f"config.json describes a {config.get('model_type')} model: {why}.", DECODERS_ONLY, "model")
-    text = families.completed(families.text_config(config))
-    if tensors is None:
-        tensors = {
-            name: Tensor(dtype=kind, shape=shape) for name, (kind, shape) in headers.from_config(config)[1].items()
-        }
-
-    def first(*keys: str, default: Any = None) -> Any:
-        return next((text[key] for key in keys if text.get(key) is not None), default)
-
-    hidden, heads = (
-        first("hidden_size", "n_embd", "d_model"),
-        first("num_attention_heads", "n_head", "num_heads", "n_heads", "attention_heads"),
-    )
-    layers = first(*LAYER_COUNTS, default=_listed_layers(text))
-    vocabulary = first("vocab_size")
-    _refuse_unsaid(
-        config, hidden_size=hidden, num_attention_heads=heads, num_hidden_layers=layers, vocab_size=vocabulary
-    )
-    _refuse_headless(text, tensors)
-    _refuse_other_layers(text, tensors)
-    return ModelFacts(
-        architecture=(config.get("architectures") or ["?"])[0],
-        model_type=config.get("model_type", "?"),
-        num_hidden_layers=layers,
-        hidden_size=hidden,
-        num_attention_heads=heads,
-        num_key_value_heads=first("num_key_value_heads", default=heads),
-        head_dim=first("head_dim", default=hidden // heads),
-        intermediate_size=_widest(first("intermediate_size", "n_inner", "ffn_dim", "d_ff", default=4 * hidden)),
-        vocab_size=vocabulary,
-        tie_word_embeddings=_is_tied(config if "text_config" in config else text, tensors),
-        max_position_embeddings=first("max_position_embeddings", "n_positions"),
-        dtype=str(first("dtype", "torch_dtype", default="float32")),
-        tensors=tensors,
-        config=config,
-    )
-
-
-def _refuse_other_layers(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Raise ModelError where the weights are those of more or fewer layers than config.json says.
-
-    transformers leaves the others out without a word, or starts them at random. Layers behind the last that only
-    predict ahead (DeepSeek's) count neither way.
-    """
-    said = {count for key in (*LAYER_COUNTS, "num_layers_per_stack") if isinstance(count := config.get(key), int)}
-    said |= {count + (config.get("num_nextn_predict_layers") or 0) for count in said}
-    stored: dict[str, int] = {}
-    for name in tensors:
-        if (match := targets.LAYER.search(name)) and not targets.NOT_TEXT.search(name):
-            stack = name[: match.start()]
-            stored[stack] = max(stored.get(stack, 0), int(match[1]) + 1)
-    if said and stored and not said & set(stored.values()):
-        raise ModelError(
-            f"config.json says {min(said)} layers, and the weight files hold {max(stored.values())}.",
-            "Download the model again, config.json and weights from one place.",
-            "model",
-        )
-
-
-def _is_tied(config: dict[str, Any], tensors: dict[str, Tensor]) -> bool:
-    """Whether the head is the embedding's table: as the outermost config says, else where no head is stored."""
-    said = config.get("tie_word_embeddings")
-    return not any(HEAD.search(name) for name in tensors) if said is None else bool(said)
-
-
-def _listed_layers(text: dict[str, Any]) -> int | None:
-    """The number of layers in a config that lists the kind of each instead, as Nemotron-H's does."""
-    kinds = text.get("layers_block_type") or text.get("layer_types")
-    return len(kinds) if isinstance(kinds, list) else None
-
-
-def _widest(width: int | list[int]) -> int:
-    """The width of a feed-forward, of the widest where a config lists one for each layer, as Gemma 3n's does."""
-    return max(width) if isinstance(width, list) else width
-
-
-def _refuse_unsaid(config: dict[str, Any], **sizes: Any) -> None:
-    """Raise ModelError for a config.json without one of the sizes, by the name that most families give it."""
-    unsaid = [name for name, size in sizes.items() if not isinstance(size, int)]
-    if unsaid == ["num_attention_heads"]:
-        raise ModelError(
-            f"config.json describes a {config.get('model_type')} model, which has no attention heads: models without "
-            "attention are not tuned here.",
-            DECODERS_ONLY,
-            "model",
-        )
-    if unsaid:
-        raise ModelError(
-            f"config.json of type {config.get('model_type')!r} does not say {', '.join(unsaid)}.",
-            DECODERS_ONLY,
-            "model",
-        )
-
-
-def _refuse_headless(text: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Raise ModelError for weights without a head to write with, such as a classifier's: it would start at random."""
-    known = (
-        text.get("model_type") in families.DEFAULTS
-        and "text_config" not in text
-        and not text.get("tie_word_embeddings")
-    )
-    whole = any(TOKENS.search(name) for name in tensors)  # not only some of its tensors
-    if known and whole and not any(HEAD.search(name) for name in tensors):
-        named = (text.get("architectures") or ["?"])[0]
-        raise ModelError(
-            f"The weights hold no language model head (lm_head), and config.json ties none to the embedding: "
-            f"they are of a {named}.",
-            "Take the language model that it was made from.",
-            "model",
-        )
-
-
-def header(file: Path) -> dict[str, Tensor]:
-    """Names, types and shapes from the head of a safetensors file (8 bytes of length, then JSON); weights are not
-    read. Those that bitsandbytes packed have their true shapes.
-    """
-    with reading_model_file(file):
-        with open(file, "rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            if length > 100_000_000:
-                raise ValueError("header too long")
-            head = json_text.read(stream.read(length), file.name)
-            packed = dict(_packed_weights(stream, head))
-        return {
-            name: packed.get(name) or Tensor(dtype=item["dtype"], shape=tuple(item["shape"]))
-            for name, item in head.items()
-            if name != "__metadata__" and not BESIDE_QUANTIZED.search(name)
-        }
-
-
-def _packed_weights(stream: BinaryIO, head: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
-    """The weights in 4 bits, whose shapes bitsandbytes writes as JSON beside them; stream: behind the head."""
-    start = stream.tell()
-    for name, item in head.items():
-        if mark := QUANT_STATE.search(name):
-            begin, end = item["data_offsets"]
-            stream.seek(start + begin)
-            yield name[: mark.start()], Tensor(dtype="U4", shape=tuple(json.loads(stream.read(end - begin))["shape"]))
+        config_json.refuse_no_decoder(config)
+        if tensors is None:
+            tensors = {
+                name: Tensor(dtype=kind, shape=shape) for name, (kind, shape) in headers.from_config(config)[1].items()
+            }
+        return ModelFacts(**config_json.fields(config, tensors), tensors=tensors, config=config)
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from studio.base.tensors import TABLES
 from studio.errors import ModelError
-from studio.model import TABLES
 from studio.new_tokens import AddedTokens
 
 if TYPE_CHECKING:

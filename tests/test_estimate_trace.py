@@ -16,6 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig,
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from studio import model
+from studio.base.tensors import Tensor
 from studio.memory.architecture import read_architecture
 from studio.memory.states import states
 from studio.memory.step import step
@@ -185,7 +186,7 @@ def test_peak_and_standing(pair) -> None:
             key: tuple(weight.shape) for key, weight in AutoModelForCausalLM.from_config(config).named_parameters()
         }
     told = json.loads(json.dumps(config.to_dict(), default=str))
-    facts = model.from_config(told, {key: model.Tensor(dtype="BF16", shape=shape) for key, shape in shapes.items()})
+    facts = model.from_config(told, {key: Tensor(dtype="BF16", shape=shape) for key, shape in shapes.items()})
     footprint, base = method.footprint(facts), each or 4
     loop = TrainingLoop(
         device="cpu",
@@ -216,7 +217,7 @@ def test_some_layers_checkpointed(kept: int) -> None:
     method, config = METHODS["lora"](), config_of("llama")
     with torch.device("meta"):
         weights = AutoModelForCausalLM.from_config(config).named_parameters()
-    shapes = {key: model.Tensor(dtype="BF16", shape=tuple(weight.shape)) for key, weight in weights}
+    shapes = {key: Tensor(dtype="BF16", shape=tuple(weight.shape)) for key, weight in weights}
     facts = model.from_config(json.loads(json.dumps(config.to_dict(), default=str)), shapes)
     loop = TrainingLoop(
         device="cpu",

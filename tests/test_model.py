@@ -17,6 +17,7 @@ import pytest
 from studio import model
 from studio.base import families, headers
 from studio.base.source import ModelOrder
+from studio.base.tensors import Tensor
 from studio.errors import ModelError
 from studio.home import PROJECT
 from studio.memory.architecture import read_architecture
@@ -86,7 +87,7 @@ def test_what_a_config_leaves_out(kind: str, told: dict) -> None:
 def test_towers_beside_the_language_model_are_no_layers(home: Path) -> None:
     config = {"model_type": "llama", **TINY}
     plain = model.from_config(config)
-    tower = {"vision_tower.encoder.layers.0.self_attn.q_proj.weight": model.Tensor(dtype="F32", shape=(8, 8))}
+    tower = {"vision_tower.encoder.layers.0.self_attn.q_proj.weight": Tensor(dtype="F32", shape=(8, 8))}
     assert len(read_architecture(model.from_config(config, plain.tensors | tower)).layers) == 2
 
 

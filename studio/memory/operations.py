@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
+from studio.base.tensors import EMBEDDING, HEAD
 from studio.footprint import Footprint
 from studio.memory.architecture import LAYER, Architecture, Layer
 from studio.memory.autograd_tape import Back, FakeTensor, Storage, Tape
 from studio.memory.training_loop import TrainingLoop
-from studio.model import EMBEDDING, HEAD
 
 
 class Operations:

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from studio import auto, general
+from studio.base.tensors import EMBEDDING
 from studio.config import RunConfig
 from studio.device import Device
 from studio.footprint import Footprint
 from studio.kernels import logit_chunk_bytes, padded_width
 from studio.memory.ranks import processes
 from studio.memory.training_loop import TrainingLoop
-from studio.model import EMBEDDING, ModelFacts
+from studio.model import ModelFacts
 from studio.stage import Stage
 
 LABELLED = 0.7  # share of tokens with a label where the data is not known yet

@@ -10,10 +10,11 @@ from pydantic import Field
 
 from studio.base import targets
 from studio.base.shards import weight_files
+from studio.base.tensors import EMBEDDING, TABLES
 from studio.errors import OrderError
 from studio.knob import PRECISION
 from studio.method import Method, Shapes, in_float32, is_cast_deferred, trained_weights
-from studio.model import EMBEDDING, TABLES, ModelFacts
+from studio.model import ModelFacts
 from studio.model import facts as facts_of
 
 # stored by old checkpoints, no weights

@@ -12,10 +12,11 @@ from pydantic import Field, field_validator
 
 from studio import token_rows
 from studio.base import families, targets
+from studio.base.tensors import TABLES
 from studio.errors import OrderError
 from studio.knob import OPTIMISATION
 from studio.method import Method, Shapes, in_float32, trained_weights
-from studio.model import TABLES, ModelFacts
+from studio.model import ModelFacts
 
 HEAD_BIAS = re.compile(r"(^|\.)(lm_head|embed_out)\.bias$")
 # keys of an adapter_config.json that is more than B·A beside stored weights

@@ -15,10 +15,10 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from studio import device, loading, model, token_rows
 from studio.base.shards import weight_files
+from studio.base.tensors import TABLES
 from studio.errors import DeviceError, ExportError
 from studio.methods import METHODS
 from studio.methods.lora import BEYOND_PLAIN
-from studio.model import TABLES
 from studio.talk.reference import ModelReference
 from studio.token_rows import DELTA_SUFFIX
 

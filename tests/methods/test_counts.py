@@ -11,9 +11,9 @@ import torch
 
 from studio import model
 from studio.base import targets
+from studio.base.tensors import EMBEDDING, Tensor
 from studio.errors import OrderError
 from studio.methods import METHODS
-from studio.model import EMBEDDING
 from tests.methods.architectures import CONFIGS
 from tests.methods.variants import VARIANTS, made, title
 
@@ -66,8 +66,8 @@ def test_formulas() -> None:
             "vocab_size": 100,
         },
         {
-            "model.layers.0.self_attn.o_proj.weight": model.Tensor(dtype="BF16", shape=(4096, 4096)),
-            "model.layers.0.mlp.down_proj.weight": model.Tensor(dtype="BF16", shape=(4096, 11008)),
+            "model.layers.0.self_attn.o_proj.weight": Tensor(dtype="BF16", shape=(4096, 4096)),
+            "model.layers.0.mlp.down_proj.weight": Tensor(dtype="BF16", shape=(4096, 11008)),
         },
     )
     assert METHODS["lora"](rank=8, target_modules=("o_proj",)).trainable(facts) == 65_536

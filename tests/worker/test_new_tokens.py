@@ -15,6 +15,7 @@ from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from studio import config, data, device, estimate, model, new_tokens, preflight, run, token_rows
+from studio.base.tensors import Tensor
 from studio.errors import ModelError, OrderError
 from studio.export import card, folders, hf_files, report
 from studio.methods import METHODS
@@ -468,7 +469,7 @@ def test_a_head_with_a_bias_is_refused() -> None:
             "vocab_size": 9,
             "tie_word_embeddings": False,
         },
-        {"lm_head.bias": model.Tensor(dtype="F32", shape=(9,))},
+        {"lm_head.bias": Tensor(dtype="F32", shape=(9,))},
     )
     with pytest.raises(OrderError, match="head has a bias"):
         METHODS["lora"]().refuse_tokens(facts)
