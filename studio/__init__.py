@@ -49,8 +49,9 @@ FLOORS = {
     3: "config order_faults presets recipes auto",
     4: "memory estimate forecast run runs queue",
     5: (
-        "combining evaluating origin race plan side_job job_process influence judge making benchmark choice "
-        "scoring reward_trial preflight auto_values resolve doctor supervise relay bundle follow talk export bench"
+        "combining evaluating origin race race_settings plan side_job job_process influence judge making benchmark "
+        "choice scoring reward_trial preflight auto_values resolve doctor supervise relay bundle follow talk export "
+        "bench"
     ),
     6: "worker ui",
     7: "commands __main__ page",

@@ -6,7 +6,6 @@ run, from its checkpoint.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from studio import config as orders_of
-from studio import estimate, model, preflight, queue, yaml_text
+from studio import estimate, model, preflight, queue
 from studio.base import source
 from studio.config import RunConfig
 from studio.contest import FOLDER, MOST, Contest, Plan
@@ -22,22 +21,11 @@ from studio.device import Device, devices
 from studio.errors import OrderError, RunError
 from studio.forecast import record
 from studio.memory.studio_loop import RowStatistics
+from studio.race_settings import labels
 from studio.run import Run
 from studio.runs import checkpoints
 
 ADAPTER_ITEMSIZE = 4  # bytes a number of a waiting adapter takes: float32
-SECTIONS = ("method", "training")  # whose keys a race may vary; plan varies data.train too
-FIXED = {  # training keys that may not vary, and why
-    "seed": "other seeds hold other rows out, so the losses would not be of the same rows",
-    "devices": "a race runs on one device",
-    "sharding": "a race runs on one device",
-    "threads": "it changes how fast a run is, not what it learns",
-    "workers": "it changes how fast a run is, not what it learns",
-    "report_to": "it changes nothing that a run learns",
-}
-SHORT = {"learning_rate": "rate", "batch_size": "batch", "target_modules": "targets"}
-# what is raced where nothing was chosen: the method's own rate, a third and three times of it, at two ranks
-RATES, RANKS = (1 / 3, 1.0, 3.0), (8, 32)
 STOPPED_STATES = ("out", "failed")
 UNDECIDED = ("waiting", "racing")
 
@@ -81,83 +69,6 @@ def orders(config: RunConfig) -> list[RunConfig]:
 def _name_first(setting: str) -> bool:
     """Sorts method.name before the knobs, which another name would reset."""
     return not setting.startswith("method.name=")
-
-
-def variants(settings: Sequence[str]) -> tuple[list[str], list[tuple[str, ...]]]:
-    """(changes of all, contestants) of `--set` texts: a key with several values, k=a,b,c, is varied.
-
-    Contestants are all combinations, () where nothing varies. Raises OrderError for a key that may not vary.
-    """
-    common, varied = [], []
-    for setting in settings:
-        key, sign, value = setting.partition("=")
-        values = _values(value) if sign else []
-        if len(values) < 2:
-            common.append(setting)
-            continue
-        _refuse_key(key.strip())
-        if len(set(values)) < len(values):
-            raise OrderError(f"--set {setting} names a value twice.", "Name each value once.", key)
-        varied.append([f"{key.strip()}={one}" for one in values])
-    return common, [*itertools.product(*varied)] if varied else []
-
-
-def _values(text: str) -> list[str]:
-    """The values of a list a,b,c; commas inside brackets and quotes belong to a value."""
-    values, depth, quote, start = [], 0, "", 0
-    for place, char in enumerate(text):
-        if quote:
-            quote = "" if char == quote else quote
-        elif char in "\"'":
-            quote = char
-        elif char in "[{":
-            depth += 1
-        elif char in "]}":
-            depth -= 1
-        elif char == "," and not depth:
-            values.append(text[start:place].strip())
-            start = place + 1
-    return [value for value in (*values, text[start:].strip()) if value]
-
-
-def _refuse_key(key: str) -> None:
-    section, _, name = key.partition(".")
-    if section not in SECTIONS or not name:
-        raise OrderError(
-            f"A race cannot vary {key}: all settings are measured on the same held-out rows of one model.",
-            "Vary keys of method or training, such as method.rank or training.learning_rate.",
-            key,
-        )
-    if section == "training" and name in FIXED:
-        raise OrderError(f"A race cannot vary {key}: {FIXED[name]}.", "Set it to one value for all.", key)
-
-
-def default_settings(base: RunConfig) -> list[tuple[str, ...]]:
-    """Six settings around the order's own: three rates, at two ranks where the method has ranks, else two batches."""
-    other = (
-        [f"method.rank={rank}" for rank in RANKS]
-        if hasattr(base.method, "rank")
-        else ["training.batch_size=2", "training.batch_size=8"]
-    )
-    rates = [f"training.learning_rate={base.learning_rate * factor:.3g}" for factor in RATES]
-    return [*itertools.product(other, rates)]
-
-
-def labels(contest: Contest) -> list[str]:
-    """A short name for each contestant: "rank 8 · rate 0.001"."""
-    return [" · ".join(_label(setting) for setting in one) for one in contest.settings]
-
-
-def _label(setting: str) -> str:
-    key, _, value = setting.partition("=")
-    name = key.rpartition(".")[2]
-    if key == "method.name":
-        kind = orders_of.METHODS.get(value)
-        return kind.label if kind else value
-    if key == "data.train":
-        weight = yaml_text.read(value, key)[0].get("weight", 1)
-        return f"{100 * weight:g} % of the rows"
-    return f"{SHORT.get(name, name)} {value}"
 
 
 # -- before the start
@@ -274,13 +185,14 @@ def table(race: Run) -> list[dict[str, Any]]:
     """The last standing, the best first; before the first one, the settings with what they are."""
     rows = next((event["table"] for event in reversed(race.events()) if "table" in event), None)
     if rows is None:
-        rows = [new_row(number, one, label) for number, (one, label) in enumerate(_named_orders(race.config), 1)]
+        rows = [new_row(number, one, label) for number, (one, label) in enumerate(named_orders(race.config), 1)]
     if race.state() in ("stopped", "failed", "lost"):  # where it ended between two standings
         rows = [{**row, "state": "stopped"} if row["state"] in UNDECIDED else row for row in rows]
     return sorted(rows, key=lambda row: (row["place"] is None, row["place"] or row["contestant"]))
 
 
-def _named_orders(config: RunConfig) -> list[tuple[RunConfig, str]]:
+def named_orders(config: RunConfig) -> list[tuple[RunConfig, str]]:
+    """Each contestant's order and short name."""
     return list(zip(orders(config), labels(config.race), strict=True))
 
 

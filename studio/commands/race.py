@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from studio import config, race, run
+from studio import config, race, race_settings, run
 from studio.commands import Failed, add_settings
 from studio.commands.estimate import statistics
 from studio.commands.runs import submit_and_follow
@@ -55,7 +55,7 @@ def add(parsers: argparse._SubParsersAction, common: argparse.ArgumentParser) ->
     parser.add_argument("--keep", action="store_true", help="let the winner go on as an ordinary run")
     parser.add_argument("--all", action="store_true", help="stop nobody: train every setting to the end")
     parser.add_argument("--detach", action="store_true", help="return at once; the race goes on by itself")
-    parser.set_defaults(run=race_settings, show=lambda rows: show_table(rows, COLUMNS))
+    parser.set_defaults(run=start_race, show=lambda rows: show_table(rows, COLUMNS))
     kept = parsers.add_parser("keep", parents=[common], help="let a setting of a race go on as an ordinary run")
     kept.add_argument("name", metavar="RUN", help="a race's id, a unique part of it, or last")
     kept.add_argument("setting", metavar="N", nargs="?", type=int, help="its number in the table; left out: the winner")
@@ -85,11 +85,11 @@ def add_order(parser: argparse.ArgumentParser, about: str) -> None:
 # -- race and keep
 
 
-def race_settings(args: argparse.Namespace) -> list[dict[str, Any]] | dict[str, Any]:
+def start_race(args: argparse.Namespace) -> list[dict[str, Any]] | dict[str, Any]:
     """The table, the best first, each row with its order; with --detach {run, state}."""
-    common, settings = race.variants(args.settings)
+    common, settings = race_settings.variants(args.settings)
     base = base_order(args, common, "race", HELD_OUT)
-    order = race.order(base, settings or race.default_settings(base), halving=not args.all, keep=args.keep)
+    order = race.order(base, settings or race_settings.default_settings(base), halving=not args.all, keep=args.keep)
     rows, _ = statistics(base)
     answer = submit_and_follow(lambda: race.start(order, rows), args.detach)
     return answer if args.detach or "eval_loss" not in answer else answered(run.find(answer["run"]))

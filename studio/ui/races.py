@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from starlette.responses import Response
 
-from studio import config, plan, preflight, queue, race
+from studio import config, plan, preflight, queue, race, race_settings
 from studio.config import RunConfig
 from studio.errors import OrderError, StudioError
 from studio.run import Run
@@ -27,12 +27,12 @@ def start_race(order: str, settings: list[str], halving: bool = True) -> dict[st
         isinstance(setting, str) and len(setting) < 2000 for setting in settings
     ):
         raise OrderError("These are no settings.", "Give a list such as method.rank=8,16.", "settings")
-    common, varied = race.variants(settings)
+    common, varied = race_settings.variants(settings)
     if common:
         raise OrderError(f"{common[0]} has one value.", "Give several, or write it into the order.", "settings")
     if not base.data.eval:
         base = base.with_changes(data={"eval": 0.1})
-    race_order = race.order(base, varied or race.default_settings(base), halving=halving is True)
+    race_order = race.order(base, varied or race_settings.default_settings(base), halving=halving is True)
     return _answer(race.start(race_order, measure.rows_of(base)))
 
 

@@ -20,9 +20,10 @@ from studio.contest import FOLDER
 from studio.data.mixing import shuffled
 from studio.errors import StudioError
 from studio.run import Run
+from studio.worker.contestants import Contestant
 from studio.worker.loss import loss
 from studio.worker.packing import Row, collate, count_target_tokens
-from studio.worker.race import Contestant, RaceRun
+from studio.worker.race import RaceRun
 from studio.worker.report import Report
 from studio.worker.trainer import BOOKKEEPING
 

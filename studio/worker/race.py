@@ -17,24 +17,20 @@ import torch
 
 from studio import data, model, race
 from studio.base import source
-from studio.config import RunConfig
 from studio.device import devices
 from studio.errors import StudioError
-from studio.estimate import grown
-from studio.events import latest
 from studio.home import write_atomic
 from studio.method import trained_weights
-from studio.resolve import resolve
 from studio.run import Run
-from studio.runs import checkpoints, sequence
+from studio.runs import checkpoints
 from studio.talk import base_record
 from studio.talk.trust import check_base
-from studio.tokens import Encoder
-from studio.worker import base_model, keep_general, loss_check, memory, probe, torch_devices, train
+from studio.worker import base_model, contestants, keep_general, loss_check, memory, probe, torch_devices, train
+from studio.worker.contestants import Contestant, step_of, training_seconds
 from studio.worker.loaded import share_weights
 from studio.worker.memory import peak_memory
 from studio.worker.report import Report
-from studio.worker.turn import Contestant, TurnReport, forward_restored, step_of, training_seconds
+from studio.worker.turn import TurnReport, forward_restored
 
 TURNS = 2  # turns between two rungs, so that all curves grow at once
 TURNS_OF_A_LONG_LEG = 4  # where nobody is stopped on the way
@@ -83,38 +79,11 @@ class RaceRun:
         check_base(self.run, self.folder)
         facts = model.facts(self.folder)
         self.report.phase("reading data")
-        rows_by_number = {row["contestant"]: row for row in race.table(self.run)}
-        prepared: dict[Any, tuple[Encoder, data.Prepared]] = {}
-        for number, (order, label) in enumerate(zip(race.orders(config), race.labels(self.contest), strict=True), 1):
-            order.method.refuse(facts, order.training, device)
-            key = (order.data.model_dump_json(), order.virtual_tokens)
-            if key not in prepared:
-                encoder = Encoder.from_order(order.data, self.folder, num_virtual_tokens=order.virtual_tokens)
-                prepared[key] = encoder, data.prepare(order.data, encoder, order.training.seed)
-            encoder, rows = prepared[key]
-            row = rows_by_number.get(number) or race.new_row(number, order, label)
-            resolved = resolve(order, grown(facts, order), device, rows.statistics)
-            row |= {"steps": resolved.steps, "estimated_memory": resolved.estimated, "parameters": facts.parameters}
-            one = Contestant(number, self._begin(number, order), order, row, encoder, rows, resolved)
-            if row["state"] in ("waiting", "racing", "stopped"):
-                checkpoint = checkpoints.newest(one.run.checkpoints)
-                row["state"] = "racing" if checkpoint else "waiting"
-                self._read(one, step_of(checkpoint))
-            self.contestants.append(one)
-            self.done[number] = row["step"]
+        self.contestants = contestants.prepare(self.run, self.folder, facts)
+        self.done = {one.number: one.row["step"] for one in self.contestants}
         torch.set_num_threads(self.contestants[0].resolved.threads)
         torch.set_flush_denormal(True)
         self._emit_plan(facts)
-
-    def _begin(self, number: int, order: RunConfig) -> Run:
-        """The setting's folder, tidied where an earlier attempt was cut off."""
-        part = race.contestant(self.run, number)
-        if not race.begun(part.folder):
-            part.folder.mkdir(parents=True, exist_ok=True)
-            write_atomic(part.folder / "config.yaml", order.with_absolute_paths().to_yaml())
-        checkpoints.tidy(part.checkpoints)
-        sequence.begin(part.checkpoints, order)
-        return part
 
     def _emit_plan(self, facts: model.ModelFacts) -> None:
         first = self.contestants[0]
@@ -244,7 +213,8 @@ class RaceRun:
         else:
             self.stopping = report.stopping
             self.turn_ended(one, trainer.state.global_step)
-            self._read(one, trainer.state.global_step)
+            one.read(trainer.state.global_step)
+            self.done[one.number] = one.row["step"]
             if self.stopping is None and one.row["step"] >= one.resolved.steps:
                 train.save_result(one.run, one.config, trainer, one.encoder, self.folder, report)
         memory.empty_cache()
@@ -280,20 +250,6 @@ class RaceRun:
         with forward_restored(one.tuned):
             trainer.train_from(checkpoint, one.resolved.steps)
         return trainer
-
-    def _read(self, one: Contestant, step: int) -> None:
-        """What a turn has brought, from the setting's own events."""
-        events = one.run.events()
-        evals = [event for event in events if event["kind"] == "eval" and event["step"] <= step]
-        evals = [event for event in evals if event["loss"] is not None]
-        one.row |= {
-            "step": step,
-            "eval_loss_before": next((event["loss"] for event in evals if event["step"] == 0), None),
-            "eval_loss": evals[-1]["loss"] if evals else None,
-            "train_loss": latest(events, "step").get("loss"),
-            "train_seconds": training_seconds(events),
-        }
-        self.done[one.number] = step
 
     def judge(self, group: list[Contestant], level: int, entrants: int) -> None:
         """At a rung: the better half of all that have come so far goes on."""

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
-from studio import data
-from studio.config import RunConfig
-from studio.events import seconds
-from studio.resolve import Resolved
 from studio.run import Run
-from studio.tokens import Encoder
+from studio.worker.contestants import Contestant
 from studio.worker.report import Report
 
 
@@ -27,23 +20,6 @@ class Race(Protocol):
     def count(self, one: Contestant, step: dict[str, Any]) -> None: ...
 
     def is_time_over(self) -> bool: ...
-
-
-@dataclass
-class Contestant:
-    """One setting: its run's folder, its order and row of the table, and what training it needs."""
-
-    number: int
-    run: Run
-    config: RunConfig
-    row: dict[str, Any]
-    encoder: Encoder
-    rows: data.Prepared
-    resolved: Resolved
-    tuned: Any = None
-
-    def steps_at(self, share: float) -> int:
-        return max(1, math.ceil(self.resolved.steps * share))
 
 
 class TurnReport(Report):
@@ -87,20 +63,3 @@ def forward_restored(model: Any) -> Iterator[None]:
         vars(model).pop("_is_accelerate_prepared", None)
         if before is not None:
             model.forward = before
-
-
-def step_of(checkpoint: Path | None) -> int:
-    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-
-
-def training_seconds(events: list[dict[str, Any]]) -> float:
-    """Seconds in the phase training, over all turns."""
-    total, began = 0.0, None
-    for event in events:
-        if began is not None and event.get("name") != "starting":  # between two turns others train
-            total += seconds(began, event)
-        if event["kind"] == "phase":
-            began = event if event["name"] == "training" else None
-        elif began is not None:
-            began = None if event["kind"] == "end" else event
-    return round(total, 2)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from studio import __main__ as terminal
-from studio import race
+from studio import race, race_settings
 from studio.commands import methods
 from studio.config import RunConfig
 from studio.methods import METHODS
@@ -25,7 +25,7 @@ def ordered(monkeypatch: pytest.MonkeyPatch) -> list[list[RunConfig]]:
         race.check(order, rows)
         seen.append(race.orders(order))
         table = []
-        for number, (made, label) in enumerate(zip(seen[-1], race.labels(order.race), strict=True), 1):
+        for number, (made, label) in enumerate(zip(seen[-1], race_settings.labels(order.race), strict=True), 1):
             failed = made.method.name == "ia3"
             table.append(
                 race.new_row(number, made, label)

@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from studio import config, queue, race
+from studio import config, queue, race, race_settings
 from studio.config import RunConfig
 from studio.contest import Contest
 from studio.errors import OrderError, RunError
@@ -246,7 +246,7 @@ def test_a_setting_that_fails_ends_alone(
 
 
 def test_settings_of_the_terminal() -> None:
-    common, varied = race.variants(
+    common, varied = race_settings.variants(
         ["training.batch_size=2", "method.rank=4,8", "method.target_modules=[q, v],all-linear"]
     )
     assert common == ["training.batch_size=2"]
@@ -255,10 +255,10 @@ def test_settings_of_the_terminal() -> None:
         for rank in (4, 8)
         for modules in ("[q, v]", "all-linear")
     ]
-    assert race.labels(Contest(settings=varied[:1])) == ["rank 4 · targets [q, v]"]
+    assert race_settings.labels(Contest(settings=varied[:1])) == ["rank 4 · targets [q, v]"]
     for bad in ("training.seed=1,2", "data.max_length=64,128", "method.rank=4,4", "model=a,b"):
         with pytest.raises(OrderError):
-            race.variants([bad])
+            race_settings.variants([bad])
 
 
 @pytest.mark.parametrize("count", range(1, 17))
@@ -321,7 +321,7 @@ def test_the_order_survives_its_file(home: Path, tiny_model: Path, tiny_data: Pa
     order = race.order(base(tiny_model, tiny_data), METHODS[:3], keep=True)
     assert config.parse(order.to_yaml()).race == order.race
     one = create(order)
-    assert json.loads(json.dumps([row["label"] for row in race.table(one)])) == race.labels(order.race)
+    assert json.loads(json.dumps([row["label"] for row in race.table(one)])) == race_settings.labels(order.race)
     assert race.winner_order(one) is None
     shutil.rmtree(one.folder)
 
