@@ -6,7 +6,7 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
-from studio.data.formats import NESTED, ReportProblem, alpaca, as_row, chatml_text, kto, prompt, text
+from studio.data.formats import ReportProblem, alpaca, as_row, chatml_text, kto, prompt, text
 from studio.data.formats.flags import ROW_FLAGS, SPLIT_COLUMNS, check_split, marked_out
 from studio.data.formats.tool_turns import read_written_calls
 from studio.data.layouts import OBJECTS, layout_of, multiple_choice, possible, rewritten, two_answers
@@ -18,7 +18,7 @@ FLAGGED = kto.LABELS | ROW_FLAGS | SPLIT_COLUMNS
 @lru_cache(maxsize=4096)
 def _plain(columns: tuple[str, ...]) -> bool:
     """Whether a row with these columns, and without lists or objects, needs no rewriting for its format."""
-    return FLAGGED.isdisjoint(columns) and NESTED.isdisjoint(columns) and not possible(columns, texts=True)
+    return FLAGGED.isdisjoint(columns) and not possible(columns, texts=True)
 
 
 class Converter:
@@ -36,14 +36,10 @@ class Converter:
         """The row's conversation; None, and reported, where it cannot be trained on."""
         if self.is_lowered:
             row = lowered(row)
-        if (
-            type(row) is dict
-            and self.rename is None
-            and _plain(tuple(row))
-            and OBJECTS.isdisjoint(map(type, row.values()))
-        ):
-            return self._converted(row, report)
         row = as_row(row)
+        texts = type(row) is dict and OBJECTS.isdisjoint(map(type, row.values()))
+        if texts and self.rename is None and _plain(tuple(row)):
+            return self._converted(row, report)
         if isinstance(row, dict) and not FLAGGED.isdisjoint(row) and self._left_out(row, report):
             return None
         if self.rename is not None:

@@ -57,16 +57,21 @@ def named(columns: dict[str, tuple[str, ...]], row: Row, part: str) -> str | Non
     return next((name for name in columns[part] if name in row), None)
 
 
+@lru_cache(maxsize=4096)
+def _nested(columns: tuple[str, ...]) -> tuple[str, ...]:
+    """Those columns whose cells may hold JSON."""
+    return tuple(NESTED.intersection(columns))
+
+
 def as_row(value: Any) -> Any:
     """The row as a dict: a list of turns or a text wrapped, JSON in a cell parsed, a Hub viewer's row unwrapped."""
     if isinstance(value, dict):
         if isinstance(value.get("row"), dict) and not set(value) - {"row", "row_idx", "truncated_cells"}:
             value = value["row"]
-        if not NESTED.isdisjoint(value):
-            for name in NESTED.intersection(value):
-                cell = dict.get(value, name)  # looked at only: a TrackedRow must not note it
-                if isinstance(cell, str) and (turns := _list(cell, name in TURN_COLUMNS)) is not None:
-                    value = value | {name: turns}
+        for name in _nested(tuple(value)):
+            cell = dict.get(value, name)  # looked at only: a TrackedRow must not note it
+            if isinstance(cell, str) and (turns := _list(cell, name in TURN_COLUMNS)) is not None:
+                value = value | {name: turns}
         return value
     if isinstance(value, str):
         return {"text": value}

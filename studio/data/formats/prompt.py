@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from studio.data.formats import HISTORY, ReportProblem, Row, named
@@ -47,9 +48,16 @@ def fits(row: Row) -> bool:
     return pair_of(row) is not None
 
 
+@lru_cache(maxsize=4096)
+def _columns(names: tuple[str, ...]) -> tuple[str | None, str | None, str | None]:
+    """The columns of question, answer and history, as far as their names tell."""
+    row = dict.fromkeys(names)
+    return named(COLUMNS, row, "prompt"), named(COLUMNS, row, "answer"), named(COLUMNS, row, "history")
+
+
 def pair_of(row: Row) -> tuple[str, str] | None:
     """The columns of question and answer."""
-    asked, answer = named(COLUMNS, row, "prompt"), named(COLUMNS, row, "answer")
+    asked, answer, _ = _columns(tuple(row))
     if answer == "answer" and isinstance(dict.get(row, "solution"), str):  # NuminaMath's: the answer is its last line
         answer = "solution"
     if asked and answer:
@@ -77,17 +85,14 @@ def _ends_with(row: Row, question: str, answer: str) -> bool:
 
 
 def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
-    asked, answered = pair_of(row) or (
-        named(COLUMNS, row, "prompt") or "prompt",
-        named(COLUMNS, row, "answer") or "completion",
-    )
+    asked, answered, before_name = _columns(tuple(row))
+    asked, answered = pair_of(row) or (asked or "prompt", answered or "completion")
     question = text(row, asked, report)
     if question and asked != "input" and row.get("input"):
         more = text(row, "input", report, needed=False)
         question = more and (question if repeats(question, more) else f"{question}\n{more}")
     answer, system = answer_of(row, answered, report), system_of(row, report)
-    name = named(COLUMNS, row, "history")
-    before = history_of(row[name], report, name, question) if name else []
+    before = history_of(row[before_name], report, before_name, question) if before_name else []
     if question is None or answer is None or system is None or before is None:
         return None
     turns = asked_turns(with_context(question, row, asked), asked, report)

@@ -38,7 +38,7 @@ def read_written_calls(messages: list[Message], tools: list[Any], report: Report
     They are all of the answer, as JSON, or stand at its end in the marks of a model. Marks around anything else are
     told, and so are calls of tools that are not declared. name: of the column, for the reports.
     """
-    names = set(tool_calls.names_of(tools))
+    names = set(tool_calls.names_of(tools)) if tools else set()
     for n, message in enumerate(messages):
         if message["role"] != "assistant" or "untrained" in message:
             continue
