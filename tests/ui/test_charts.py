@@ -226,6 +226,18 @@ def test_a_table_of_numbers_has_no_formula(page: Any) -> None:
     assert lines[2].startswith('"\'=HYPERLINK(1)",2,0,,')
 
 
+@pytest.mark.parametrize(("stage", "first"), [("grpo", "reward"), ("dpo", "loss"), ("sft", "loss")])
+def test_a_run_is_drawn_by_what_it_learns_before_its_first_step(page: Any, stage: str, first: str) -> None:
+    """A run that earns rewards began with an empty chart of its loss."""
+    keys = page.evaluate(
+        """part => { const curves = new studio.Curves(), track = studio.live.track(part.status.stage); track.take(part);
+        curves.entries = [{ track, label: "x", place: 0 }];
+        return curves.offered().map(({ spec }) => spec.key).filter((key) => ["loss", "reward"].includes(key)); }""",
+        part([]) | {"status": {"stage": stage}},
+    )
+    assert keys == [first]
+
+
 @pytest.mark.parametrize(("low", "high"), [(1, 2), (0, 1), (1, 4), (1, 40), (0, 100_000)])
 def test_marks_of_steps_are_whole_and_none_says_what_another_says(page: Any, low: int, high: int) -> None:
     marks = page.evaluate(f"studio.axis.ticks({low}, {high}, 12, 1)")

@@ -106,12 +106,11 @@
       });
     }
     // The charts there are for these runs, and those of them that are hidden.
-    // Answers that earn rewards have no loss to speak of: it stays near 0 whatever is learnt.
+    // Answers that earn rewards have no loss to speak of: it stays near 0 whatever is learnt. So from the start on.
     offered() {
-      const hasReward = ({ track }) => Number.isFinite(track.columns.reward?.[0]);
-      const earns = this.entries.length && this.entries.every(hasReward);
+      const earns = this.entries.length > 0 && this.entries.every(({ track }) => track.status?.stage === "grpo");
       return this.charts.filter(({ spec }) =>
-        (spec.compared ? this.has(spec.columns[0][0]) : !earns || spec.key !== "loss"));
+        spec.key === "loss" ? !earns : !spec.compared || (earns && spec.key === "reward") || this.has(spec.columns[0][0]));
     }
     get hiding() { return this.offered().some(({ spec }) => spec.compared) ? "hiddenCompared" : "hidden"; }
     isHidden(chart) { return this[this.hiding].includes(chart.spec.key) || !this.offered().includes(chart); }
