@@ -222,10 +222,14 @@ class _Job:
         self.task.tell(self.doing, self.answered, len(measured.SIDES) * len(self.asked), at_once)
 
     def whole_losses(self, rows: int) -> dict[str, list[dict[str, float]]]:
-        """The losses by side where both sides have all rows, which a stop may have prevented."""
-        if any(len(self.losses.get(side, {})) < rows for side in measured.SIDES):
+        """The losses by side where both sides have all rows, which a stop may have prevented. Without the rows for
+        which memory was short.
+        """
+        sides = [self.losses.get(side, {}) for side in measured.SIDES]
+        if any(len(losses) < rows for losses in sides):
             return {}
-        return {side: [self.losses[side][place] for place in range(rows)] for side in measured.SIDES}
+        places = [place for place in range(rows) if not any(losses[place]["left_out"] for losses in sides)]
+        return {side: [losses[place] for place in places] for side, losses in zip(measured.SIDES, sides, strict=True)}
 
 
 def after_training(run: Run) -> None:

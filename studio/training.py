@@ -103,7 +103,7 @@ class Training(BaseModel):
     """Asked at every evaluation, so that one can read how the answers change. Empty: held-out ones."""
     samples: int = Field(3, ge=0, le=8, title="Held-out samples", json_schema_extra=EVALUATION)
     """Where no sample prompts are given, so many questions of the held-out rows are asked. Samples take at most 3 % of
-    the run's time."""
+    the run's time, but a short beginning of each answer at the start and at the end."""
     probe: bool | Auto = Field("auto", title="Probe", json_schema_extra=PRECISION)
     """Runs the longest batch once before the start, so that a run that would die late dies at once. auto: not on a CPU
     where the estimate leaves half of the memory free."""

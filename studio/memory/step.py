@@ -44,7 +44,7 @@ def step(
     if loop.brake:  # a batch of its own beside the gradients of the data's, its logits kept for the way back
         alone = loop._replace(brake=0)
         brake = alone._replace(batch=1, length=loop.brake, longest_row=loop.brake, last_length=0, labels=None)
-        brake = brake._replace(head="full", accumulates=True, evaluates=False, samples=False)
+        brake = brake._replace(head="full", accumulates=True, evaluates=False, samples=0)
         steps = [step(architecture, part, footprint, states, whole) for part in (alone, brake)]
         return max(steps, key=lambda walked: walked.peak)
     if loop.last_length:
@@ -212,7 +212,7 @@ def _back(ops: Operations, chain: list) -> None:
 
 
 def _evaluate(ops: Operations) -> None:
-    """A held-out batch forwards without a graph, then an answer to a sample prompt, with its keys and values kept."""
+    """A held-out batch forwards without a graph, then answers to sample prompts, with their keys and values kept."""
     tape, loop, architecture = ops.tape, ops.loop, ops.architecture
     tape.enter_phase("evaluation")
     tape.saving, ops.copies, ops.copied_bytes = False, [], 0
@@ -237,7 +237,8 @@ def _evaluate(ops: Operations) -> None:
     elif loop.samples:
         tokens = PROMPT_TOKENS + SAMPLE_MAX_NEW_TOKENS
         cache = 2 * len(architecture.layers) * architecture.kv_size * tokens * loop.compute_itemsize
-        tape.allocate_briefly(cache + architecture.vocab_size * (4 + loop.compute_itemsize), "activations")
+        logits = architecture.vocab_size * (4 + loop.compute_itemsize)
+        tape.allocate_briefly(loop.samples * (cache + logits), "activations")
 
 
 def _write_answers(ops: Operations) -> None:

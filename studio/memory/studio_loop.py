@@ -121,7 +121,7 @@ def studio_loop(
         evaluates=evaluates,
         beside=facts.parameters * itemsize if holds_reference(config) else 0,
         writes=training.batch_size * config.stage.answers_per_row,
-        samples=bool(training.sample_prompts) or evaluates and training.samples > 0,
+        samples=len(training.sample_prompts) or (training.samples if evaluates else 0),
     )
 
 

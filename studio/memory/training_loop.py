@@ -44,7 +44,7 @@ class TrainingLoop(NamedTuple):
     brake: int = 0  # tokens of the brake's batch at the end of a step (worker/keep_general.py)
     beside: int = 0  # bytes of another model that is only asked
     writes: int = 0  # answers that the model writes at once, each up to longest_row tokens with its prompt
-    samples: bool = False  # sample prompts are answered meanwhile
+    samples: int = 0  # sample prompts that are answered meanwhile
     input_grads: bool = False  # the embeddings' output asks for a gradient (enable_input_require_grads)
 
     @property

@@ -133,10 +133,21 @@ class EvalBatches:
     def __iter__(self) -> Iterator[MicroBatch]:
         if self.rows and "mismatched" in self.rows[0]:
             yield from mismatched_batches(self.rows, self.layout, self.rank, self.world_size)
-        for numbers in self.micro_batches:
-            yield collate([self.rows[number] for number in numbers], self.layout.packed)
-        for _ in range(self.missing):
-            yield _without_targets(self.rows[0], self.layout.packed)
+        yield from map(self.collate, self.groups())
+
+    def groups(self) -> list[tuple[int, ...]]:
+        """The numbers of the rows of each micro-batch; of one that another process has more, none."""
+        return [*map(tuple, self.micro_batches), *[()] * self.missing]
+
+    def collate(self, numbers: Sequence[int]) -> MicroBatch:
+        if not numbers:
+            return _without_targets(self.rows[0], self.layout.packed)
+        return collate([self.rows[number] for number in numbers], self.layout.packed)
+
+    def leave_out(self, number: int) -> None:
+        """Measure without this row from now on."""
+        self.micro_batches = [[one for one in group if one != number] for group in self.micro_batches]
+        self.num_items -= count_items([self.rows[number]])
 
 
 def packing_statistics(rows: Iterable[Row], layout: Layout, effective_batch_size: int, seed: int) -> dict[str, float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -97,15 +98,22 @@ def _losses(loaded_model: LoadedModel, encoder: Encoder, side: str, order: dict[
         setattr(encoder, key, value)
     emit("doing", doing=f"loss of {side}")
     for place, row in enumerate(order["rows"]):
-        total, tokens, hits = 0.0, 0, 0
-        for chunk in pieces(encoder, row, order):
-            piece_loss, piece_tokens, piece_hits = row_loss(loaded_model.model, chunk.ids, chunk.labels)
-            total, tokens, hits = total + piece_loss, tokens + piece_tokens, hits + piece_hits
-        emit("loss", side=side, row=place, loss=total, tokens=tokens, correct=hits)
+        measured = memory.unless_short(partial(_piece_losses, loaded_model.model, pieces(encoder, row, order)))
+        if measured is None:
+            emit("note", text=f"Row {place + 1} has no room in memory even alone: its loss is left out.")
+        total, tokens, hits = map(sum, zip(*measured or [(0.0, 0, 0)]))
+        emit("loss", side=side, row=place, loss=total, tokens=tokens, correct=hits, left_out=measured is None)
     if general := order.get("general"):
         emit("doing", doing=f"general questions to {side}")
-        if (found := general(side, loaded_model.model, encoder)) is not None:
+        found = memory.unless_short(lambda: general(side, loaded_model.model, encoder) or {})
+        if found is None:
+            emit("note", text="Forgetting is not measured: memory is too short for it.")
+        elif found:
             emit("forgetting", **found)
+
+
+def _piece_losses(model: Any, chunks: Sequence[Encoded]) -> list[tuple[float, int, int]]:
+    return [row_loss(model, one.ids, one.labels) for one in chunks]
 
 
 def pieces(encoder: Encoder, row: dict[str, Any], order: dict[str, Any]) -> list[Encoded]:

@@ -12,9 +12,9 @@ Nothing here draws a random number or changes a weight: a run is the same with a
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from peft import PeftModel
@@ -26,9 +26,10 @@ from studio.kernels import IGNORE_INDEX, LOGIT_CHUNK_BYTES
 from studio.tokens import Encoder
 from studio.worker import distributed, sharding
 from studio.worker.loss import target_indices, unwrap
-from studio.worker.memory import is_out_of_memory
+from studio.worker.memory import in_halves, unless_short
 from studio.worker.packing import Row, collate
 
+Found = TypeVar("Found")
 TOP = 64  # tokens of the base's distribution that are kept at every position
 MAX_LENGTH = 256  # tokens of an item; the rest is cut
 MAX_TOKENS = 1024  # of a padded batch
@@ -122,19 +123,33 @@ def target_log_probs(model: Any, batch: TargetBatch) -> torch.Tensor:
     return torch.log_softmax(logits, -1, dtype=torch.float32)
 
 
+def _of_each(
+    model: Any, rows: Sequence[Row], device: torch.device, ask: Callable[[Sequence[int], TargetBatch], Iterable[Found]]
+) -> list[Found]:
+    """What `ask` finds of every row: it is given the numbers of a batch, fewer at a time where memory is short."""
+    found: dict[int, Found] = {}
+
+    def take(numbers: Sequence[int]) -> None:
+        batch = target_batch([rows[number] for number in numbers], device)
+        found.update(zip(numbers, ask(numbers, batch), strict=True))
+
+    for numbers in batches(rows, unwrap(model).config.get_text_config().vocab_size, device.type):
+        in_halves(take, numbers)
+    return [found[number] for number in range(len(rows))]
+
+
 @torch.no_grad()
 def ask_base(model: Any, rows: Sequence[Row], device: torch.device) -> list[Target]:
     """The answers of a model that is the base as it stands."""
-    answers: dict[int, Target] = {}
-    for numbers in batches(rows, unwrap(model).config.get_text_config().vocab_size, device.type):
-        batch = target_batch([rows[number] for number in numbers], device)
+
+    def ask(numbers: Sequence[int], batch: TargetBatch) -> Iterator[Target]:
         log_probs = target_log_probs(model, batch)
         loss = -log_probs.gather(-1, batch.targets[:, None])[:, 0]
         top, ids = log_probs.topk(min(TOP, log_probs.shape[-1]), -1)
         sizes = [len(targets_of(rows[number])) for number in numbers]
-        parts = zip(numbers, *(value.cpu().split(sizes) for value in (ids.int(), top, loss)), strict=True)
-        answers |= {number: Target(*parts_of_item) for number, *parts_of_item in parts}
-    return [answers[number] for number in range(len(rows))]
+        return map(Target, *(value.cpu().split(sizes) for value in (ids.int(), top, loss)))
+
+    return _of_each(model, rows, device, ask)
 
 
 def divergence(log_probs: torch.Tensor, base: Target) -> torch.Tensor:
@@ -149,17 +164,16 @@ def divergence(log_probs: torch.Tensor, base: Target) -> torch.Tensor:
 @torch.no_grad()
 def compare(model: Any, rows: Sequence[Row], base: Sequence[Target], device: torch.device) -> list[tuple[float, float]]:
     """(loss rise, KL) of every row against the base's answers: means over its targets, in nats per token."""
-    figures: dict[int, tuple[float, float]] = {}
-    for numbers in batches(rows, unwrap(model).config.get_text_config().vocab_size, device.type):
-        batch = target_batch([rows[number] for number in numbers], device)
+
+    def ask(numbers: Sequence[int], batch: TargetBatch) -> Iterator[tuple[float, float]]:
         log_probs = target_log_probs(model, batch)
         answers = join([base[number] for number in numbers], device)
         rise = -log_probs.gather(-1, batch.targets[:, None])[:, 0] - answers.loss
-        kl = divergence(log_probs, answers)
         sizes = [len(targets_of(rows[number])) for number in numbers]
-        for number, *parts in zip(numbers, rise.split(sizes), kl.split(sizes), strict=True):
-            figures[number] = (parts[0].mean().item(), parts[1].mean().item())
-    return [figures[number] for number in range(len(rows))]
+        parts = (value.split(sizes) for value in (rise, divergence(log_probs, answers)))
+        return ((one.mean().item(), other.mean().item()) for one, other in zip(*parts))
+
+    return _of_each(model, rows, device, ask)
 
 
 def summarise(items: Sequence[general.Item], figures: Sequence[tuple[float, float]]) -> dict[str, Any]:
@@ -218,11 +232,18 @@ class Forgetting:
     def __init__(self, trainer: Any, rows: list[tuple[general.Item, Row]], plan: general.Plan):
         self.trainer, self.plan = trainer, plan
         self.items, self.rows = [item for item, _ in rows[: plan.at_end]], [row for _, row in rows[: plan.at_end]]
-        self.base: list[Target] = []
+        self.base: list[Target] | None = None
         if self._takes_part():
             trainer.report.phase("probing")
-            with evaluating(trainer) as model, as_base(model):
-                self.base = ask_base(model, self.rows, trainer.args.device)
+            self.base = self._unless_short(self._ask_base)
+
+    def _ask_base(self) -> list[Target]:
+        with evaluating(self.trainer) as model, as_base(model):
+            return ask_base(model, self.rows, self.trainer.args.device)
+
+    def _unless_short(self, work: Callable[[], Found]) -> Found | None:
+        """None where memory is short. A sharded model's processes cannot do without one by one."""
+        return work() if self.trainer.sharded else unless_short(work)
 
     def _takes_part(self) -> bool:
         return self.trainer.sharded or distributed.is_main()
@@ -233,7 +254,7 @@ class Forgetting:
         if not count:
             return None
         self.trainer.report.phase("evaluating")
-        measured = self._measure(count) if self._takes_part() else None
+        measured = self._unless_short(lambda: self._measure(count)) if self.base is not None else None
         measured = distributed.broadcast(measured)
         if measured is None:
             self.plan = general.Plan(0, 0)
@@ -245,14 +266,9 @@ class Forgetting:
         self.trainer.report.emit("forgetting", step=step, **measured, **extra)
         return measured
 
-    def _measure(self, count: int) -> dict[str, Any] | None:
-        try:
-            with evaluating(self.trainer) as model:
-                figures = compare(model, self.rows[:count], self.base[:count], self.trainer.args.device)
-        except (RuntimeError, MemoryError) as error:
-            if self.trainer.sharded or not is_out_of_memory(error):
-                raise
-            return None
+    def _measure(self, count: int) -> dict[str, Any]:
+        with evaluating(self.trainer) as model:
+            figures = compare(model, self.rows[:count], self.base[:count], self.trainer.args.device)
         return summarise(self.items[:count], figures)
 
 

@@ -24,6 +24,7 @@ from studio.reward import Scorer
 from studio.rewards import labels
 from studio.stages.grpo import GRPO
 from studio.tokens import Encoder
+from studio.worker import memory
 from studio.worker.log_probs import log_probs
 from studio.worker.loss import target_indices
 from studio.worker.packing import MicroBatch, Row, collate, group_rows
@@ -185,7 +186,8 @@ class GroupObjective(Objective):
         chosen = [rows[place] for place in sorted(spread(len(rows), EVAL_PROMPTS))]
         rollouts: list[Rollout] = []
         for start in range(0, len(chosen), self.writer.at_once):
-            rollouts += self.write(model, chosen[start : start + self.writer.at_once], 1, f"held out {start}")
+            turn, several = f"held out {start}", chosen[start : start + self.writer.at_once]
+            rollouts += sum(memory.in_halves(lambda some, turn=turn: self.write(model, some, 1, turn), several), [])
             if self.trainer.report.must_cut_evaluation_short():
                 return EvalLoopOutput(None, None, {}, len(rows))
         metrics = RolloutMetrics(self.stage)

@@ -34,6 +34,7 @@ from studio.worker.forgetting import (
     target_log_probs,
 )
 from studio.worker.loss import unwrap
+from studio.worker.memory import in_halves
 from studio.worker.packing import Row, left_padded
 
 ANSWER_TOKENS = 64  # most new tokens of a replayed answer
@@ -123,9 +124,8 @@ def own_answers(model: Any, encoder: Encoder, items: Sequence[general.Item], dev
     template = encoder.template
     ends = end_token_ids(encoder.tokenizer, template.stop_strings, template, encoder.folder)
     prompts = [_prompt(encoder, item)[: general.BRAKE_TOKENS - ANSWER_TOKENS] for item in items]
-    rows = []
-    for start in range(0, len(prompts), ANSWERED_AT_ONCE):
-        several = prompts[start : start + ANSWERED_AT_ONCE]
+
+    def answer(several: Sequence[list[int]]) -> list[Row]:
         inputs = left_padded(several, device)
         output = unwrap(model).generate(
             **inputs,
@@ -134,11 +134,15 @@ def own_answers(model: Any, encoder: Encoder, items: Sequence[general.Item], dev
             eos_token_id=ends or None,
             pad_token_id=ends[0] if ends else 0,
         )
+        rows = []
         for prompt, answer in zip(several, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
             end = next((place + 1 for place, token in enumerate(answer) if token in ends), len(answer))
             labels = [IGNORE_INDEX] * len(prompt) + answer[:end]
             rows.append({"input_ids": prompt + answer[:end], "labels": labels})
-    return rows
+        return rows
+
+    parts = [prompts[start : start + ANSWERED_AT_ONCE] for start in range(0, len(prompts), ANSWERED_AT_ONCE)]
+    return [row for part in parts for rows in in_halves(answer, part) for row in rows]
 
 
 def _prompt(encoder: Encoder, item: general.Item) -> list[int]:

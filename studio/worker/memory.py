@@ -5,10 +5,15 @@ from __future__ import annotations
 import gc
 import resource
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
+from studio.worker import distributed
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
 STATUS = Path("/proc/self/status")
 OUT_OF_MEMORY = (
     "out of memory",
@@ -23,6 +28,38 @@ _peaks: dict[str, int] = {}
 
 def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def in_halves(
+    work: Callable[[Sequence[Item]], Result], items: Sequence[Item], without: Callable[[Item], Result] | None = None
+) -> list[Result]:
+    """`work` done on all items at once, or on halves of what memory was short for: a result a part, in their order.
+
+    without: the result of an item that has no room alone; where it is None, its out-of-memory error is raised. So it is
+    where several processes share a run, which must all make the same passes.
+    """
+    try:
+        return [work(items)]
+    except (RuntimeError, MemoryError) as error:
+        has_remedy = len(items) > 1 or without is not None
+        if not has_remedy or distributed.world_size() > 1 or not is_out_of_memory(error):
+            raise
+    empty_cache()  # behind the except: the error holds what the work had allocated
+    if without is not None and len(items) == 1:
+        return [without(items[0])]
+    middle = len(items) // 2
+    return in_halves(work, items[:middle], without) + in_halves(work, items[middle:], without)
+
+
+def unless_short(work: Callable[[], Result]) -> Result | None:
+    """What `work` gives; None where memory is too short for it."""
+    try:
+        return work()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    empty_cache()
+    return None
 
 
 def empty_cache() -> None:

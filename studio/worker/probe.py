@@ -42,7 +42,9 @@ class MemoryProbe(TrainerCallback):
         try:
             with without_side_effects(trainer.model_wrapped), optimizer_dry_run(trainer.optimizer) as optimizer_step:
                 self.two_passes(largest, optimizer_step, accumulates=len(micro_batches) > 1)
-                if trainer.eval_dataset is not None and not isinstance(trainer.objective, GroupObjective):
+                # one process alone measures fewer rows at a time where memory is short
+                generates = isinstance(trainer.objective, GroupObjective)
+                if trainer.eval_dataset is not None and trainer.world_size > 1 and not generates:
                     batches = trainer.get_eval_dataloader()
                     largest_eval = max((one for one in batches if "mismatched" not in one), key=_num_tokens)
                     with torch.no_grad():

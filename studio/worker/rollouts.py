@@ -47,6 +47,7 @@ class Rollout:
 class Ends(NamedTuple):
     """What ends an answer: tokens, and texts of several tokens. context: tokens that the model reads."""
 
+    encoder: Encoder
     tokens: frozenset[int]
     texts: tuple[str, ...]
     context: int
@@ -56,7 +57,21 @@ class Ends(NamedTuple):
         template, tokenizer = encoder.template, encoder.tokenizer
         tokens = end_token_ids(tokenizer, template.stop_strings, template, encoder.folder)
         texts = tuple(stop for stop in template.stop_strings if tokenizer.token_to_id(stop) is None)
-        return cls(frozenset(tokens), texts, context)
+        return cls(encoder, frozenset(tokens), texts, context)
+
+    def answer(self, prompt_ids: list[int], sampling: Sampling) -> Answer:
+        """An answer to be written that knows when it has ended."""
+        return Answer(prompt_ids, sampling, IncrementalText(self._decode, self.texts), self.tokens, self.context)
+
+    def text(self, ids: list[int]) -> str:
+        """An answer's tokens as text, without what ended it."""
+        text = self._decode([*ids[:-1], *(() if ids[-1] in self.tokens else ids[-1:])])
+        for stop in self.texts:
+            text = text.partition(stop)[0]
+        return text.rstrip("\ufffd")
+
+    def _decode(self, ids: list[int]) -> str:
+        return self.encoder.tokenizer.decode(ids, skip_special_tokens=not self.texts)
 
 
 def context_length(model: Any, virtual_tokens: int) -> int:
@@ -95,19 +110,12 @@ class Writer:
         digest = hashlib.blake2b(f"{self.seed}/{name}".encode(), digest_size=8).digest()
         seed = int.from_bytes(digest, "little") >> 1
         sampling = Sampling(stage.max_new_tokens, stage.temperature, stage.top_p, seed=seed)
-        text = IncrementalText(self._decode, self.ends.texts)
-        return Answer(prompt["input_ids"], sampling, text, self.ends.tokens, self.ends.context)
-
-    def _decode(self, ids: list[int]) -> str:
-        return self.encoder.tokenizer.decode(ids, skip_special_tokens=not self.ends.texts)
+        return self.ends.answer(prompt["input_ids"], sampling)
 
     def _rollout(self, prompt: Row, answer: Answer) -> Rollout:
         if answer.error is not None:
             raise answer.error
-        ids = answer.output_ids
-        text = self._decode([*ids[:-1], *(() if ids[-1] in self.ends.tokens else ids[-1:])])
-        for stop in self.ends.texts:
-            text = text.partition(stop)[0]
+        ids, text = answer.output_ids, self.ends.text(answer.output_ids)
         if (
             self.encoder.tokenizer.decode(prompt["input_ids"][-8:], skip_special_tokens=False)
             .rstrip()
@@ -115,7 +123,7 @@ class Writer:
         ):
             text = f"{THINKING}\n{text}"  # opened by the template
         question = Question(**json.loads(prompt["question"]))
-        return Rollout(prompt["input_ids"], question, ids, text.rstrip("\ufffd"), answer.finish_reason == "stop", [])
+        return Rollout(prompt["input_ids"], question, ids, text, answer.finish_reason == "stop", [])
 
 
 def as_row(rollout: Rollout) -> Row:

@@ -1,7 +1,7 @@
 """Answers to the sample prompts over time, as sample events: the untouched base, every evaluation, the end.
 
-They may take SHARE of the run's time. Every round is measured; the next one is shortened to what is left for it, or
-left out where that would not be a sentence. Rounds that the user asks for are answered whole.
+They may take SHARE of the run's time. All prompts are answered at once, until the time of a round is over; a round
+that has no time for a sentence is left out, but not the first and the last. Rounds that the user asks for are whole.
 """
 
 from __future__ import annotations
@@ -9,47 +9,39 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from studio.evaluation.questions import Question
 from studio.kernels import SAMPLE_MAX_NEW_TOKENS
-from studio.talk.stopping import end_token_ids
 from studio.tokens import Encoder
-from studio.worker import distributed
+from studio.worker import distributed, memory
+from studio.worker.generate import Answer, Batch
+from studio.worker.rollouts import Ends, context_length
+from studio.worker.sampling import Sampling
 
 SHARE = 0.03  # of the run's time
 LEAST_TOKENS = 12  # of an answer; a round that has no time for so many is left out
-TIMED_TOKENS = 4  # generated before the first round, to know what a token costs
-
-
-class Budget(NamedTuple):
-    """seconds: for the next round, None without a limit; tokens: of each of its answers."""
-
-    seconds: float | None
-    tokens: int
 
 
 def budget(
-    total: float, spent: float, rounds_left: int, prompts: int, token_seconds: float, is_end: bool, waited: int = 0
-) -> Budget:
-    """What the next round may take.
+    total: float, spent: float, rounds_left: int, token_seconds: float, is_end: bool, waited: int = 0
+) -> float | None:
+    """Seconds that the next round may take; None where it is left out.
 
     total: seconds that the run takes; spent: by samples so far; rounds_left: with this one; token_seconds: of one
-    token; waited: rounds left out since the last. The untouched base and the end (is_end) have LEAST_TOKENS in any
-    case, and the others leave room for the end; where not all have room, as many as have are spread evenly.
+    token of all answers; waited: rounds left out since the last. The untouched base and the end (is_end) are answered
+    in any case, and the others leave room for the end; where not all have room, as many as have are spread evenly.
     """
-    pool, least = SHARE * total - spent, prompts * LEAST_TOKENS * token_seconds
+    pool, least = SHARE * total - spent, LEAST_TOKENS * token_seconds
     if is_end:
-        seconds = max(pool / max(1, rounds_left), least)
-    else:
-        pool, rounds_left = pool - least, max(1, rounds_left - 1)
-        seconds = pool / rounds_left
-        if seconds < least <= pool and (waited + 1) * pool >= rounds_left * least:
-            seconds = least
-    tokens = int(max(0.0, seconds) / max(1, prompts) / max(token_seconds, 1e-6) + 1e-6)
-    return Budget(max(0.0, seconds), min(tokens, SAMPLE_MAX_NEW_TOKENS))
+        return max(0.0, pool / max(1, rounds_left))
+    pool, rounds_left = pool - least, max(1, rounds_left - 1)
+    seconds = pool / rounds_left
+    if seconds >= least:
+        return seconds
+    return least if least <= pool and (waited + 1) * pool >= rounds_left * least else None
 
 
 class Samples:
@@ -75,8 +67,7 @@ class Samples:
         self._said: set[str] = set()
         self._waited = 0  # rounds left out since the last
         self.base_is_due = False
-        template = encoder.template
-        self.stop_tokens = end_token_ids(encoder.tokenizer, template.stop_strings, template, encoder.folder)
+        self.ends = Ends.of(encoder, context_length(trainer.model, encoder.num_virtual_tokens))
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -99,22 +90,26 @@ class Samples:
             self._round(0)
 
     def _round(self, step: int, whole: bool = False) -> None:
-        if not self.token_seconds:
-            for tokens in (1, TIMED_TOKENS):  # the first answer of a process is slower than all others
-                self._answer_all(step, Budget(None, tokens), self.questions[:1], quiet=True)
-        allowed = Budget(None, SAMPLE_MAX_NEW_TOKENS) if whole else self._allowed(step)
-        if allowed.tokens < LEAST_TOKENS:
+        if not self.questions:
+            return
+        seconds = float("inf") if whole else self._allowed(step)
+        if seconds is None:
             self._say("Samples are left out at some evaluations: they would take more than {share:.0%} of the time.")
             self._waited += 1
             return
-        self._waited = 0
-        if allowed.tokens < SAMPLE_MAX_NEW_TOKENS:
-            self._say("Answers to the sample prompts are cut short: they may take {share:.0%} of the run's time.")
-        before = self.spent
-        self._answer_all(step, allowed, self.questions)
-        self.spent = before if whole else self.spent
+        self._waited, began = 0, time.monotonic()
+        each, questions = seconds / len(self.questions), self.questions
+        if (
+            memory.unless_short(
+                lambda: memory.in_halves(lambda some: self._answer(step, some, each * len(some)), questions)
+            )
+            is None
+        ):
+            self.questions = ()
+            self._say("Sample prompts are no longer answered: memory is too short for it.", "warning")
+        self.spent += 0.0 if whole else time.monotonic() - began
 
-    def _allowed(self, step: int) -> Budget:
+    def _allowed(self, step: int) -> float | None:
         self.asked += 1
         steps = self.trainer.state.max_steps or 1
         now = time.monotonic()
@@ -125,61 +120,56 @@ class Samples:
         total = measured + self._first_at - self._started
         rounds_left = max(1, self.rounds - self.asked + 1)
         is_end = self.asked == 1 or step >= steps
-        prompts = len(self.questions)
-        return budget(total, self.spent, rounds_left, prompts, self.token_seconds, is_end, self._waited)
+        return budget(total, self.spent, rounds_left, self.token_seconds, is_end, self._waited)
 
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, level: str = "info") -> None:
         """Say it once a run."""
         if text not in self._said:
-            self.trainer.report.note(text.format(share=SHARE))
+            self.trainer.report.note(text.format(share=SHARE), level)
         self._said.add(text)
 
-    def _answer_all(self, step: int, allowed: Budget, questions: Sequence[Question], quiet: bool = False) -> None:
-        """Answer, emit the answers unless `quiet`, and take the time."""
-        began = time.monotonic()
-        seconds = None if allowed.seconds is None else allowed.seconds / len(questions)
+    def _answer(self, step: int, questions: Sequence[Question], seconds: float) -> None:
+        """Answer the questions, all at once and in so many seconds, and emit the answers."""
+        began, dtype = time.monotonic(), self.trainer.dtype
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        was_training, generated = model.training, 0
+        was_training = model.training
         model.eval()
         try:
-            with untouched(model) if step == 0 and not self.has_start else contextlib.nullcontext():
-                for question in questions:
-                    ids = self._generate(model, question, allowed.tokens, seconds)
-                    generated += len(ids)
-                    if quiet:
-                        continue
-                    is_cut = len(ids) < SAMPLE_MAX_NEW_TOKENS and not set(ids[-1:]) & set(self.stop_tokens)
-                    self.trainer.report.emit(
-                        "sample",
-                        step=step,
-                        prompt=question.text,
-                        answer=self.encoder.tokenizer.decode(ids, skip_special_tokens=True).rstrip("\ufffd"),
-                        **({"reference": question.reference} if step == 0 and question.reference else {}),
-                        **({"cut": True} if is_cut else {}),
-                    )
+            with (
+                untouched(model) if step == 0 and not self.has_start else contextlib.nullcontext(),
+                torch.autocast(self.trainer.args.device.type, dtype, enabled=dtype != torch.float32),
+            ):
+                answers, tokens = self._generate(model, questions, began + seconds)
         finally:
             model.train(was_training)
-        took = time.monotonic() - began
-        self.spent += took
-        self.token_seconds = took / max(1, generated)
-
-    def _generate(self, model: Any, question: Question, tokens: int, seconds: float | None) -> list[int]:
-        prompt_ids = self.encoder.prompt_ids(question.messages, **question.variables)
-        input_ids = torch.tensor([prompt_ids], device=self.trainer.args.device)
-        dtype = self.trainer.dtype
-        with torch.no_grad(), torch.autocast(input_ids.device.type, dtype, enabled=dtype != torch.float32):
-            output = model.generate(
-                input_ids=input_ids,
-                attention_mask=torch.ones_like(input_ids),
-                max_new_tokens=tokens,
-                max_time=seconds,
-                do_sample=False,
-                use_cache=True,
-                eos_token_id=self.stop_tokens or None,
-                pad_token_id=self.stop_tokens[0] if self.stop_tokens else 0,
+        self.token_seconds = (time.monotonic() - began) / tokens
+        for question, answer in zip(questions, answers, strict=True):
+            is_cut = answer.finish_reason != "stop" and len(answer.output_ids) < SAMPLE_MAX_NEW_TOKENS
+            if is_cut:
+                self._say("Answers to the sample prompts are cut short: they may take {share:.0%} of the run's time.")
+            self.trainer.report.emit(
+                "sample",
+                step=step,
+                prompt=question.text,
+                answer=self.ends.text(answer.output_ids),
+                **({"reference": question.reference} if step == 0 and question.reference else {}),
+                **({"cut": True} if is_cut else {}),
             )
-        ids = output[0].tolist()  # behind virtual tokens peft generates from embeddings: the new tokens alone
-        return ids[len(prompt_ids) :] if ids[: len(prompt_ids)] == prompt_ids else ids
+
+    def _generate(self, model: Any, questions: Sequence[Question], until: float) -> tuple[list[Answer], int]:
+        """The answers, and the tokens of the longest: LEAST_TOKENS or more unless it ends."""
+        batch, answers, tokens = Batch(model), [], 1
+        for question in questions:
+            prompt_ids = self.encoder.prompt_ids(question.messages, **question.variables)
+            answers.append(self.ends.answer(prompt_ids, Sampling(SAMPLE_MAX_NEW_TOKENS, temperature=0)))
+            while batch.prefill(answers[-1]) is None:
+                pass
+        while batch.answers and (tokens < LEAST_TOKENS or time.monotonic() < until):
+            batch.step()
+            tokens += 1
+        if error := next((answer.error for answer in answers if answer.error is not None), None):
+            raise error
+        return answers, tokens
 
 
 def base_stays(model: Any) -> bool:

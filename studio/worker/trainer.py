@@ -10,7 +10,7 @@ methods are overridden here; the two private ones are in checkpointing.py.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from studio.config import RunConfig
 from studio.errors import ModelError
 from studio.resolve import Resolved
-from studio.worker import fast_lora, schedule, sharding
+from studio.worker import fast_lora, memory, schedule, sharding
 from studio.worker.batches import EffectiveBatchSampler, EvalBatches, MicroBatchCollator, StepLoader
 from studio.worker.checkpointing import CheckpointedTrainer
 from studio.worker.grpo import GroupObjective, collate_prompts
@@ -169,50 +169,54 @@ class StudioTrainer(CheckpointedTrainer):
     ) -> EvalLoopOutput:
         """The mean loss and accuracy over all held-out targets of all processes; {} where the run is asked to stop."""
         self.report.phase("evaluating")
-        model = self.model_wrapped
-        model.eval()
+        model, objective = self.model_wrapped.eval(), self.objective
         if hasattr(self.optimizer, "eval") and callable(self.optimizer.eval):
             self.optimizer.eval()
-        total = torch.zeros(2, device=self.args.device, dtype=torch.float32)
-        if isinstance(self.objective, GroupObjective):
-            return self.objective.evaluate(model, self.eval_dataset, metric_key_prefix)
-        if self.objective is not None:
-            return self._evaluate_preference(model, dataloader, metric_key_prefix)
+        if isinstance(objective, GroupObjective):
+            return objective.evaluate(model, self.eval_dataset, metric_key_prefix)
+        kept, figures = objective and objective.metrics, {}  # of the training steps since the last log
         with torch.no_grad():
-            for micro_batch in dataloader:
-                self._correct = []
-                total[0] += self.micro_batch_loss(model, micro_batch)
-                total[1] += sum(self._correct)
-                self._correct = None
-                if self.report.must_cut_evaluation_short():
-                    return EvalLoopOutput(predictions=None, label_ids=None, metrics={}, num_samples=0)
-        if self.world_size > 1:
-            total = self.accelerator.reduce(total, "sum")
-        mean, accuracy = (total / max(1, dataloader.num_items)).tolist()
-        return EvalLoopOutput(
-            predictions=None,
-            label_ids=None,
-            metrics={f"{metric_key_prefix}_loss": mean, f"{metric_key_prefix}_accuracy": accuracy},
-            num_samples=len(self.eval_dataset),
-        )
-
-    def _evaluate_preference(self, model: Any, dataloader: Any, prefix: str) -> EvalLoopOutput:
-        """The mean loss of the held-out pairs or verdicts, and their metrics."""
-        objective, training_metrics = self.objective, self.objective.metrics
-        objective.metrics = Metrics(objective.stage)
-        total = torch.zeros((), device=self.args.device)
-        metrics: dict[str, float] = {}
-        with torch.no_grad():
-            for micro_batch in objective.start_step(model, list(dataloader)):
-                total += self.micro_batch_loss(model, micro_batch)
-                if self.report.must_cut_evaluation_short():
-                    break
-            else:
-                total = self.accelerator.reduce(total, "sum") if self.world_size > 1 else total
-                metrics = {"loss": total.item() / max(1, dataloader.num_items), **objective.metrics.take()}
-        objective.metrics = training_metrics
-        metrics = {f"{prefix}_{name}": value for name, value in metrics.items()}
+            if objective is not None:
+                objective.metrics = Metrics(objective.stage)
+                objective.start_step(model, list(dataloader))
+            total = self._held_out_sums(model, dataloader)
+        if total is not None and dataloader.num_items:
+            mean, accuracy = (total / dataloader.num_items).tolist()
+            figures = {"loss": mean, **(objective.metrics.take() if objective else {"accuracy": accuracy})}
+        if objective is not None:
+            objective.metrics = kept
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(self.eval_dataset))
+
+    def _held_out_sums(self, model: Any, batches: EvalBatches) -> torch.Tensor | None:
+        """[loss, targets that are the likeliest token], summed over the held-out rows of all processes; None where the
+        run is asked to stop. Rows are measured fewer at a time where memory is short; without room alone, not at all.
+        """
+
+        def measure(numbers: Sequence[int]) -> torch.Tensor:
+            self._correct = None if self.objective else []
+            loss = self.micro_batch_loss(model, batches.collate(numbers)).float()
+            correct, self._correct = sum(self._correct or ()), None
+            return torch.stack([loss, torch.as_tensor(correct, device=loss.device, dtype=torch.float32)])
+
+        def leave_out(number: int) -> torch.Tensor:
+            left_out.append(number)
+            batches.leave_out(number)
+            return total.new_zeros(2)
+
+        left_out: list[int] = []
+        total = torch.zeros(2, device=self.args.device, dtype=torch.float32)
+        for numbers in batches.groups():
+            total += sum(memory.in_halves(measure, numbers, leave_out))
+            if self.report.must_cut_evaluation_short():
+                return None
+        if left_out:
+            self.report.note(
+                f"Held-out rows without room in memory even alone: {len(left_out)} (the first: {left_out[0] + 1}). "
+                "They are not measured from now on.",
+                "warning",
+            )
+        return self.accelerator.reduce(total, "sum") if self.world_size > 1 else total
 
     def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
         """As the Trainer does, with the metrics of compared answers beside the loss."""

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
 from safetensors.torch import load_file
 
 from studio import config
@@ -64,3 +66,18 @@ def evals(diary: list[dict[str, Any]]) -> list[float]:
 def result(run: Run) -> dict[str, Any]:
     name = "adapter_model.safetensors" if (run.result / "adapter_model.safetensors").exists() else "model.safetensors"
     return load_file(run.result / name)
+
+
+def shorten(monkeypatch: pytest.MonkeyPatch, tokens: int, at_once: int = 1 << 30) -> list[int]:
+    """Passes without a gradient have no room for more tokens, nor for more rows than at_once; returns the refused."""
+    refused: list[int] = []
+    forward = torch.nn.Embedding.forward
+
+    def look_up(self: Any, ids: torch.Tensor) -> torch.Tensor:
+        if not torch.is_grad_enabled() and (ids.numel() > tokens or len(ids) > at_once):
+            refused.append(ids.numel())
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return forward(self, ids)
+
+    monkeypatch.setattr(torch.nn.Embedding, "forward", look_up)
+    return refused

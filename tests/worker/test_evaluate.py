@@ -25,7 +25,7 @@ from studio.worker import evaluate as worker
 from studio.worker.generate import Batch
 from studio.worker.loaded import LoadedModels
 from studio.worker.sampling import Sampling
-from tests.worker.carrying import carry, order, rows
+from tests.worker.carrying import carry, order, rows, shorten
 
 pytestmark = pytest.mark.usefixtures("home")
 FEW = EvaluationOrder(rows=6, max_new_tokens=8)
@@ -83,6 +83,16 @@ def test_losses_and_answers_are_those_of_transformers(
     assert forgotten["items"] == 200
     assert forgotten["kl"] > 0
     assert runs.summary(tuned)["eval_accuracy"] == pytest.approx(events[-1]["accuracy"])
+
+
+def test_rows_without_room_are_left_out_on_both_sides(tuned: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = measure(tuned, monkeypatch)
+    shorten(monkeypatch, 40)
+    found = measure(tuned, monkeypatch)
+    assert 0 < found["tuned"]["rows"] < whole["tuned"]["rows"]
+    assert found["tuned"]["rows"] == found["base"]["rows"]
+    assert any("its loss is left out" in note for note in found["notes"])
+    assert found["verdict"]
 
 
 def test_token_accuracy_is_the_share_of_likeliest_tokens(tuned: Run, tiny_model: Path) -> None:

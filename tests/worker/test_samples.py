@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -54,27 +55,47 @@ def test_none_where_none_are_wanted(tiny_model: Path, data: Path) -> None:
 
 def test_the_share_of_time_is_kept() -> None:
     """A pretended run of an hour with slow answers: all rounds stay below the share, both ends are there."""
-    total, steps, spent, answered = 3600.0, 30, 0.0, []
+    total, steps, spent, answered, token = 3600.0, 30, 0.0, [], 1.0
     for n in range(steps + 1):
         waited = n - 1 - answered[-1] if answered else 0
-        allowed = budget(total, spent, steps + 1 - n, 3, 0.5, n in (0, steps), waited)
-        if allowed.tokens >= LEAST_TOKENS:
+        seconds = budget(total, spent, steps + 1 - n, token, n in (0, steps), waited)
+        if seconds is not None:
             answered.append(n)
-            spent += 3 * allowed.tokens * 0.5
+            spent += max(LEAST_TOKENS * token, seconds)
     assert {0, steps} <= set(answered)
     assert 4 < len(answered) < steps, "some are left out, and the others spread"
     assert max(later - before for before, later in zip(answered, answered[1:])) < 12
     assert spent <= SHARE * total
 
 
-def test_quick_answers_are_whole() -> None:
-    assert budget(3600.0, 0.0, 11, 3, 0.001, False).tokens == SAMPLE_MAX_NEW_TOKENS
-    assert budget(3600.0, 200.0, 5, 3, 0.01, False).tokens == 0
-    assert budget(3600.0, 200.0, 5, 3, 0.01, True).tokens == LEAST_TOKENS, "the end is there in any case"
+def test_the_ends_are_answered_in_any_case() -> None:
+    assert budget(3600.0, 0.0, 11, 0.001, False) > SAMPLE_MAX_NEW_TOKENS * 0.001
+    assert budget(3600.0, 200.0, 5, 0.01, False) is None
+    assert budget(3600.0, 200.0, 5, 0.01, True) == 0.0
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_short_memory(room: int, tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers that have no room at once are written one by one; without room for one, none is, and that is said."""
+    step = samples.Batch.step
+
+    def short(batch: samples.Batch) -> list:
+        if len(batch.answers) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return step(batch)
+
+    monkeypatch.setattr(samples.Batch, "step", short)
+    events = carry(order(tiny_model, data, "data.eval=0.3", "training.eval_every=5", "training.samples=3"))
+    assert events[-1]["state"] == "finished"
+    assert len([event for event in events if event["kind"] == "sample" and event["step"] == 0]) == 3 * room
+    said = [event for event in events if event["kind"] == "note" and "no longer answered" in event["text"]]
+    assert len(said) == 1 - room
 
 
 def test_slow_rounds_are_left_out_and_said(tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers that take a hundred times as long as the steps: the ends are cut, what lies between is left out."""
+    step = samples.Batch.step
+    monkeypatch.setattr(samples.Batch, "step", lambda batch: time.sleep(0.05) or step(batch))
     run = order(tiny_model, data, "data.eval=0.3", "training.eval_every=2", "training.samples=3")
     events = carry(run)
     found = {event["step"] for event in events if event["kind"] == "sample"}
