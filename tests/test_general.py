@@ -72,6 +72,13 @@ def test_the_least_score_lies_on_the_frontier() -> None:
     assert verdict.score(1.5, None) == 1.5
 
 
+def test_moved_answers_are_not_called_lost() -> None:
+    """A gentle LoRA whose good general answers became likelier was told that it had lost some of what the base knew."""
+    found = {"verdict": verdict.judge(-0.1, 0.26), "loss_rise": -0.1, "kl": 0.26, "items": 200}
+    assert verdict.describe(found)[0].startswith("It answers general questions somewhat otherwise than the base;")
+    assert verdict.sentence({"verdict": "slightly", "loss_rise": 0.1}) == "A little of what the base knew is lost."
+
+
 def test_the_verdict_is_that_of_the_worse_figure() -> None:
     assert verdict.judge(0.0, 0.0) == verdict.judge(-0.5, 0.01) == "kept"
     assert verdict.judge(verdict.SLIGHT_RISE + 0.01, 0.0) == "slightly"

@@ -123,7 +123,8 @@ def keep(args: argparse.Namespace) -> dict[str, Any]:
 
 def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
     """A race in which nobody is stopped; the table as a list of rows, in the order asked for."""
-    plain = {"model": args.model, "data": {"train": args.data, **HELD_OUT}, "training": {"epochs": args.epochs}}
+    plain = {"name": "ranks" if args.ranks else "methods", "model": args.model, "training": {"epochs": args.epochs}}
+    plain["data"] = {"train": args.data, **HELD_OUT}
     base = config.parse(yaml.safe_dump(plain), args.settings, where="compare-methods")
     settings = _compared(args)
     orders = race.orders(race.order(base, settings, halving=False))

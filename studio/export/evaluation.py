@@ -25,7 +25,7 @@ FIGURES = {  # name, digits, factor
     "token_accuracy": ("token accuracy, %", 1, 100),
 }
 HEAD = ("figure", "base", "tuned", "difference")
-LEADERS_HEAD = ("run", "method", "gain", "forgetting", "memory", "minutes", "size", "beaten by none")
+LEADERS_HEAD = ("run", "method", "gain", "forgetting (KL)", "memory", "minutes", "size", "beaten by none")
 
 
 def figures(run: Run) -> tuple[str, list[list[str]]]:
@@ -38,10 +38,11 @@ def figures(run: Run) -> tuple[str, list[list[str]]]:
             continue
         change = (found.get("difference") or {}).get(key) or {}
         bounds = [change.get("low"), change.get("high")]
+        rise = None if base.get(key) is None else tuned[key] - base[key]
         cells = [
             figure(base.get(key), digits, factor, (base.get("intervals") or {}).get(key)),
             figure(tuned[key], digits, factor, (tuned.get("intervals") or {}).get(key)),
-            figure(change.get("value"), digits, factor, bounds, signed=True),
+            figure(change.get("value", rise), digits, factor, bounds, signed=True),
         ]
         rows.append([name, *cells])
     return (found.get("verdict") or {}).get("text", ""), rows

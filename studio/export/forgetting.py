@@ -8,7 +8,7 @@ from typing import Any
 from studio import general
 from studio.export.evaluation import figure
 from studio.export.html_table import table
-from studio.general.verdict import SENTENCES
+from studio.general.verdict import sentence
 from studio.run import Run
 from studio.runs.state import current_events
 
@@ -26,7 +26,7 @@ def section(run: Run) -> str:
     kinds = [(name, f"{one['loss_rise']:.4f}", f"{one['kl']:.4f}") for name, one in (found["kinds"] or {}).items()]
     advice = "".join(f"<li>{html.escape(text)}</li>" for text in found["advice"])
     return (
-        f"<h2>Forgetting</h2><p><b>{SENTENCES[found['verdict']]}</b> On {found['items']} general questions the loss "
+        f"<h2>Forgetting</h2><p><b>{sentence(found)}</b> On {found['items']} general questions the loss "
         f"changed by {found['loss_rise']:+.4f} per token (95 % interval {found['low']:+.4f} to {found['high']:+.4f}), "
         f"and the answers moved by {found['kl']:.4f} (KL to the base).</p>"
         + (f'<div class="scroll">{svg(points)}</div>{_points(points)}' if len(points) > 1 else "")

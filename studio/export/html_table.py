@@ -6,6 +6,8 @@ import html
 from collections.abc import Iterable
 from typing import Any
 
+SHORT = 16  # characters of a cell that is kept on one line
+
 
 def table(head: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
     """HTML; every cell is escaped. No head: a table of names and values."""
@@ -14,5 +16,8 @@ def table(head: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
 
 
 def _row(cells: Iterable[Any], tag: str) -> str:
-    line = "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells)
+    written = [html.escape(str(cell)) for cell in cells]
+    line = "".join(
+        f"<{tag}{' class=short' if tag == 'td' and len(text) <= SHORT else ''}>{text}</{tag}>" for text in written
+    )
     return f"<tr>{line}</tr>" if line else ""

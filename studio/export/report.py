@@ -27,6 +27,7 @@ h3{font-size:1rem;margin:1.4rem 0 .4rem}
 .figures div{border:1px solid #8884;border-radius:8px;padding:.6rem 1rem;font-size:.85rem}
 .figures b{display:block;font-size:1.4rem;font-variant-numeric:tabular-nums}
 .scroll{overflow-x:auto}
+.short{white-space:nowrap}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 td,th{padding:.3rem 1.2rem .3rem 0;text-align:left;vertical-align:top;border-bottom:1px solid #8883}
 th{font-weight:500;opacity:.7}

@@ -31,6 +31,18 @@ SENTENCES: dict[Verdict, str] = {
 }
 
 
+MOVED: dict[Verdict, str] = {
+    "slightly": "It answers general questions somewhat otherwise than the base; good answers are as likely as before.",
+    "badly": "It answers general questions quite otherwise than the base, though good answers are as likely as before.",
+}
+
+
+def sentence(forgetting: dict[str, Any]) -> str:
+    """The verdict in words. Where only the KL decided it, nothing that can be named is lost: the answers have moved."""
+    words = SENTENCES if forgetting["loss_rise"] > SLIGHT_RISE else {**SENTENCES, **MOVED}
+    return words[forgetting["verdict"]]
+
+
 def judge(loss_rise: float, kl: float) -> Verdict:
     """The verdict of the worse of the two figures."""
     if loss_rise > BAD_RISE or kl > BAD_KL:
@@ -59,7 +71,7 @@ def advice(verdict: Verdict, full: bool, keep_general: float) -> list[str]:
 def describe(forgetting: dict[str, Any]) -> list[str]:
     """The figures of a forgetting event in sentences, with what to do."""
     text = (
-        f"{SENTENCES[forgetting['verdict']]} On {forgetting['items']} general questions the loss changed by "
+        f"{sentence(forgetting)} On {forgetting['items']} general questions the loss changed by "
         f"{forgetting['loss_rise']:+.3f} per token and the answers moved by {forgetting['kl']:.3f} (KL to the base)."
     )
     return [text, *(forgetting.get("advice") or [])]

@@ -20,7 +20,8 @@ def leaderboard(source: str, known: Sequence[Run] | None = None) -> list[dict[st
     score, metric, forgetting, memory, seconds, size, trainable, front}.
 
     source: a data file as an order names it, its fingerprint, or a run. gain: fall of the held-out loss. score: of its
-    evaluation by answers, where it has one. front: whether no other run is at least as good in all and better in one.
+    evaluation by answers, where it has one. forgetting: KL to the base. front: whether no other run is at least as good
+    in all and better in one.
     A file that was changed since counts as another data set; of a name's the newest is meant. Raises RunError where no
     finished run is of this data.
     """
@@ -102,7 +103,7 @@ def _row(run: Run) -> dict[str, Any] | None:
         "gain": None if before is None or after is None else before - after,
         "metric": metric,
         "score": found["tuned"].get(metric) if metric else None,
-        "forgetting": forgetting.get("loss_rise"),
+        "forgetting": forgetting.get("kl"),
         "kept": forgetting.get("verdict"),
         "memory": row["peak_memory"],
         "seconds": row["seconds"],

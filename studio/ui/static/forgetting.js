@@ -9,6 +9,12 @@
     kept: "What the base knew is kept.", slightly: "A little of what the base knew is lost.",
     badly: "Much of what the base knew is lost."
   };
+  // Where only the KL decided, as studio/general/verdict.py has it.
+  const MOVED = {
+    slightly: "It answers general questions somewhat otherwise than the base; good answers are as likely as before.",
+    badly: "It answers general questions quite otherwise than the base, though good answers are as likely as before."
+  };
+  const sentence = ({ verdict, loss_rise: rise }) => (rise <= 0.05 && MOVED[verdict]) || SENTENCES[verdict];
   const svg = (tag, attributes, ...children) => {
     const made = document.createElementNS(SVG, tag);
     for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
@@ -94,7 +100,7 @@
       node.replaceChildren(...[
         make("h3", {}, studio.say("Forgetting")),
         make("p", { class: `verdict ${COLOURS[last.verdict]}` },
-          make("b", {}, studio.say(SENTENCES[last.verdict]))),
+          make("b", {}, studio.say(sentence(last)))),
         make("p", { class: "quiet num" }, studio.say(last.loss_rise < 0
           ? "On {n} general questions the loss fell by {rise} per token, and the answers moved by {kl} (KL to the "
             + "base)."

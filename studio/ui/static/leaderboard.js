@@ -35,7 +35,7 @@
       }, seen.groups.map((one) => make("option", { value: one.data },
         studio.say("{name} ({n} runs)", { name: short(one.name), n: one.runs }))));
       pick.value = seen.data;
-      const names = ["Run", "Method", "Gain", "Score", "Forgetting", "Memory", "Time", "Size"];
+      const names = ["Run", "Method", "Gain", "Score", "Forgetting (KL)", "Memory", "Time", "Size"];
       node.replaceChildren(
         make("div", { class: "leaderboard-head" },
           make("h3", { "aria-level": "2" }, studio.say("Which run is best?")), pick),
