@@ -109,8 +109,8 @@
     // Answers that earn rewards have no loss to speak of: it stays near 0 whatever is learnt. So from the start on.
     offered() {
       const earns = this.entries.length > 0 && this.entries.every(({ track }) => track.status?.stage === "grpo");
-      return this.charts.filter(({ spec }) =>
-        spec.key === "loss" ? !earns : !spec.compared || (earns && spec.key === "reward") || this.has(spec.columns[0][0]));
+      return this.charts.filter(({ spec: { key, compared, columns } }) =>
+        key === "loss" ? !earns : !compared || (earns && key === "reward") || this.has(columns[0][0]));
     }
     get hiding() { return this.offered().some(({ spec }) => spec.compared) ? "hiddenCompared" : "hidden"; }
     isHidden(chart) { return this[this.hiding].includes(chart.spec.key) || !this.offered().includes(chart); }

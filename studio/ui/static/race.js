@@ -76,7 +76,8 @@
       { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "race-picture", role: "img", "aria-label": about });
     if (!ys.length) return box;
     const right = Math.max(...points.map(([x]) => x), 1), low = Math.min(...ys), high = Math.max(...ys);
-    const spare = (high - low) * 0.06 || 0.5, bottom = low < 0 ? low - spare : Math.max(0, low - spare), top = high + spare;
+    const spare = (high - low) * 0.06 || 0.5;
+    const bottom = low < 0 ? low - spare : Math.max(0, low - spare), top = high + spare;
     const X = (x) => LEFT + (x / right) * (WIDTH - LEFT - RIGHT);
     const Y = (y) => TOP + ((top - y) / (top - bottom)) * (HEIGHT - TOP - BOTTOM);
     const path = (list) => list
