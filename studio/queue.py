@@ -182,11 +182,13 @@ def pause(run: Run) -> str:
     return run.state()
 
 
-def resume(run: Run, changes: dict[str, dict[str, Any]] | None = None, why: str = "resumed with changes") -> None:
+def resume(run: Run, changes: dict[str, dict[str, Any]] | None = None, why: str = "resumed with changes") -> list[str]:
     """Queue a run again; it continues from its newest complete checkpoint, or starts anew without one.
 
-    changes: of the order from now on, {section: {key: value}}. Raises RunError if a resume does not allow them.
+    changes: of the order from now on, {section: {key: value}}. Returns them in words, which the run's notes tell too.
+    Raises RunError if a resume does not allow them.
     """
+    changed: list[str] = []
     with _queue_lock():
         state = reconcile(run)
         if state == "queued" and on_hold(run):
@@ -199,10 +201,14 @@ def resume(run: Run, changes: dict[str, dict[str, Any]] | None = None, why: str 
             config = run.config.with_changes(**changes) if changes else run.config
             sequence.refuse_other_order(run.checkpoints, config, run.plan().get("effective_batch"))
             if changes:
+                changed = sequence.differences(run.config, config)
                 run.change(why, **changes)
+            if changed:
+                run.append("note", level="notice", text=f"Changed: {'; '.join(changed)}.", attempt=run.attempt())
             run.stop_file.unlink(missing_ok=True)
             _requeue(run, hold=False, order=_last_position())
     advance()
+    return changed
 
 
 def move(run: Run, place: int) -> list[Run]:

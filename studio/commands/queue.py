@@ -78,8 +78,8 @@ def pause(args: Namespace) -> dict[str, Any]:
 
 def resume(args: Namespace) -> dict[str, Any]:
     chosen = run.find(args.name)
-    queue.resume(chosen, _changes(args.settings))
-    return _told(chosen)
+    changed = queue.resume(chosen, _changes(args.settings))
+    return _told(chosen, **({"changed": changed} if changed else {}))
 
 
 def finish(args: Namespace) -> dict[str, Any]:

@@ -38,6 +38,22 @@ def sequence(config: RunConfig) -> dict[str, Any]:
     return fields
 
 
+def differences(before: RunConfig, after: RunConfig) -> list[str]:
+    """What another order has otherwise: ["training.batch_size 8 → 4", …]."""
+    old, new = (config.model_dump(mode="json") for config in (before, after))
+    return [
+        f"{section}.{key} {_shown(old[section].get(key))} → {_shown(value)}"
+        for section, values in new.items()
+        if isinstance(values, dict) and isinstance(old[section], dict)
+        for key, value in values.items()
+        if old[section].get(key) != value
+    ]
+
+
+def _shown(value: Any) -> str:
+    return "unset" if value is None else str(value)
+
+
 def begin(folder: Path, config: RunConfig) -> None:
     """Store the order for a run without checkpoints. Raises RunError if there are checkpoints of another order."""
     refuse_other_order(folder, config)

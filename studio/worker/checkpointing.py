@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import Trainer, TrainerState
 
+from studio.errors import RunError
 from studio.method import trained_weights
 from studio.runs import checkpoints
 from studio.worker import distributed, sharding
@@ -35,6 +36,12 @@ class CheckpointedTrainer(Trainer):
         that stopped early is finished too, unless its number of steps was changed since.
         """
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")) if checkpoint else None
+        if state is not None and state.global_step > steps:
+            raise RunError(
+                f"The order ends after {steps} steps, and the newest checkpoint has {state.global_step} behind it.",
+                "Resume with more steps or epochs, or finish the run: its checkpoint becomes its result.",
+                "training.max_steps",
+            )
         is_finished = state is not None and (
             state.global_step >= steps or (state.max_steps == steps and self.report.is_patience_over(state))
         )
@@ -43,6 +50,14 @@ class CheckpointedTrainer(Trainer):
             self.state = state
         else:
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Their states, with the order's rates and weight decay: a resume may have changed them since."""
+        groups = [(group.get("initial_lr"), group.get("weight_decay")) for group in self.optimizer.param_groups]
+        super()._load_optimizer_and_scheduler(checkpoint)
+        for group, (rate, decay) in zip(self.optimizer.param_groups, groups, strict=True):
+            group["initial_lr"], group["weight_decay"] = rate, decay
+        self.lr_scheduler.base_lrs = [rate for rate, _ in groups]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write under a temporary name, verify, rename; only then delete older ones. A full disk is noted."""

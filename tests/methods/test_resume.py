@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from studio import config
 from studio.methods import METHODS
@@ -63,6 +64,37 @@ def test_resumed_is_identical(home: Path, tiny_model: Path, tiny_data: Path, met
     assert main(cut) == 0
     assert [event["from_step"] for event in cut.events() if event.get("from_step") is not None] == [3]
     assert weights(cut) == weights(whole)
+
+
+def test_a_resume_takes_the_changed_rate_and_decay(home: Path, tiny_model: Path, tiny_data: Path) -> None:
+    """The checkpoint's optimizer and schedule hold the old ones. LoRA+ has two rates."""
+    from studio.worker.train import main
+
+    method = {"name": "lora", "plus_ratio": 16}
+    changes = {"learning_rate": 3e-3, "weight_decay": 0.5, "schedule": "linear", "epochs": 9}
+    first, cut, other = (create(order(method, tiny_model, tiny_data)) for _ in range(3))
+    other.change("ordered so", training=changes)
+    assert [main(first), main(other)] == [0, 0]
+    shutil.copytree(first.checkpoints / "checkpoint-3", cut.checkpoints / "checkpoint-3")
+    cut.change("resumed with changes", training=changes)
+    assert main(cut) == 0
+    rates = {run: [event["learning_rate"] for event in run.events() if event["kind"] == "step"] for run in (cut, other)}
+    assert rates[cut] == rates[other][3:]
+    saved = torch.load(cut.checkpoints / "checkpoint-6" / "optimizer.pt", weights_only=True)["param_groups"]
+    plain = torch.load(other.checkpoints / "checkpoint-6" / "optimizer.pt", weights_only=True)["param_groups"]
+    assert [(group["lr"], group["weight_decay"]) for group in saved] == [
+        (group["lr"], group["weight_decay"]) for group in plain
+    ]
+
+
+def test_an_order_that_ends_before_the_checkpoint_is_refused(home: Path, tiny_model: Path, tiny_data: Path) -> None:
+    from studio.worker.train import main
+
+    whole = create(order({"name": "lora"}, tiny_model, tiny_data))
+    assert main(whole) == 0
+    whole.change("resumed with changes", training={"max_steps": 5})
+    assert main(whole) == 1
+    assert whole.events()[-1]["cause"].startswith("The order ends after 5 steps, and the newest checkpoint has 6")
 
 
 @pytest.mark.slow
