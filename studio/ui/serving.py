@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 
 from studio import bounded_http
 from studio.home import home
@@ -55,6 +57,7 @@ def launch(page: gr.Blocks, reach: Reach, wait: bool = True) -> tuple[Any, str, 
             prevent_thread_lock=True,
             app_kwargs={
                 "middleware": [_guard(reach, login_page)],
+                "exception_handlers": {ClientDisconnect: _left},
                 "routes": [
                     questions.route(),
                     shares.route(),
@@ -79,6 +82,11 @@ def launch(page: gr.Blocks, reach: Reach, wait: bool = True) -> tuple[Any, str, 
         threading.Thread(target=questions.warm, name="warm", daemon=True).start()
         page.block_thread()
     return app, local, public
+
+
+def _left(request: Request, _: Exception) -> Response:
+    """A client that has gone in the middle of its request, such as an upload that was stopped: nothing went wrong."""
+    return Response(status_code=400)
 
 
 def options() -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,16 @@ def test_two_files_at_once_and_one_name_twice(app: App, tab: Any, tmp_path: Path
     tab.locator("#bring").set_input_files({"name": "broken.json", "mimeType": "application/json", "buffer": b"[{"})
     tab.locator(".sources .fault").wait_for(timeout=60_000)
     assert "broken" not in " ".join(path.name for path in (app.home / "uploads").iterdir())
+
+
+def test_an_upload_that_its_client_drops_is_no_error(app: App) -> None:
+    head = f"POST /gradio_api/upload HTTP/1.1\r\nHost: 127.0.0.1:{app.port}\r\nContent-Length: 1000000\r\n"
+    part = '--x\r\nContent-Disposition: form-data; name="files"; filename="a.json"\r\n\r\n' + "a" * 70_000
+    with socket.create_connection(("127.0.0.1", app.port)) as client:
+        client.sendall(f"{head}Content-Type: multipart/form-data; boundary=x\r\n\r\n{part}".encode())
+        time.sleep(0.5)  # the page has begun to read it
+    time.sleep(1.5)
+    assert "ClientDisconnect" not in (app.home / "page.log").read_text()
 
 
 def test_a_run_deleted_elsewhere_says_so(app: App, tab: Any) -> None:
