@@ -22,7 +22,7 @@ def rows_within(value: Any, depth: int = 0) -> list[Any] | None:
     {"version": 1, "data": [row, …]}, also deeper; {"data": {"columns": […], "data": [[cell, …], …]}}; columns as
     lists or, as pandas writes them, as {"0": cell, …}; {name: row, …}.
     """
-    if rows := _of_ids(value):
+    if rows := _of_ids(value) or _of_corpus(value):
         return rows
     if (
         not isinstance(value, dict)
@@ -58,6 +58,17 @@ def _of_ids(value: Any) -> list[Any] | None:
         return None
     rows = list(inner.values())
     return rows if all(any(isinstance(row.get(n), (dict, list)) for n in MESSAGE_COLUMNS) for row in rows) else None
+
+
+def _of_corpus(value: Any) -> list[Any] | None:
+    """{"categories": […], "conversations": [[text, text, …], …]}, as ChatterBot's corpora."""
+    talks = value.get("conversations") if isinstance(value, dict) and "categories" in value else None
+    whole = isinstance(talks, list) and all(isinstance(talk, list) and all(map(_is_text, talk)) for talk in talks)
+    return [{"conversation": talk} for talk in talks or ()] if whole else None
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _of_instances(value: dict[str, Any]) -> list[Any] | None:

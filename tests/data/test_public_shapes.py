@@ -92,6 +92,7 @@ READ: dict[str, tuple[bytes, Said]] = {
         json.dumps({"internal": [["<|BEGIN-VISIBLE-CHAT|>", "Hi."], [Q, ANSWER]], "visible": [["", "Hi."]]}).encode(),
         [(A, "Hi."), *BOTH],
     ),
+    "ChatterBot": (json.dumps({"categories": ["Tea"], "conversations": [[Q, ANSWER], [ANSWER, Q]]}).encode(), BOTH),
     "DeepSeek's export": (json.dumps([{"id": "c", "mapping": DEEPSEEK}]).encode(), BOTH),
     "Claude Code": (as_lines(SESSION), [(U, Q), (A, "I look."), ("tool", "words"), (A, ANSWER)]),
 }  # fmt: skip
