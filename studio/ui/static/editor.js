@@ -351,7 +351,7 @@
     function drawFinder() {
       const value = where.value;
       find.placeholder = say("Find");
-      other.placeholder = say("Replace by");
+      drawOther();
       find.setAttribute("aria-label", say("Find"));
       other.setAttribute("aria-label", say("Replace by"));
       where.setAttribute("aria-label", say("Where to look"));
@@ -363,6 +363,11 @@
       finder.replaceChildren(find, other, where, el("label", { for: "edit-case" }, exact, " ", say("Match case")),
         el("label", { for: "edit-regex" }, pattern, " ", say("Pattern (regular expression)")), look);
     }
+    // Python's notation, where other editors take $1
+    const drawOther = () => {
+      other.placeholder = pattern.checked ? say("Replace by (\\1: the first group)") : say("Replace by");
+    };
+    pattern.addEventListener("input", drawOther);
     const hideResults = () => { searched += 1; results.hidden = true; results.replaceChildren(); };
 
     // what: "replace", or {kind, way}. Looks through all rows, as many in a question as a moment allows.
