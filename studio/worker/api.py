@@ -8,7 +8,7 @@ import json
 import os
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -22,22 +22,12 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from studio import json_text, request_body
-from studio.errors import DeviceError, ModelError, StudioError, as_studio_error, internal_error
-from studio.talk import chat
-from studio.worker import openai_answers
+from studio.errors import ModelError, StudioError, as_studio_error, internal_error
+from studio.worker import openai_answers, responses
 from studio.worker.batch_scheduler import BatchScheduler, PendingAnswer
 from studio.worker.request import ChatRequest, Names, Sampled, TextRequest, openapi, read
 
 MAX_BYTES = 16 << 20  # bytes of a request: no context holds more text
-
-
-DISCONNECT_CHECK = 0.5  # seconds between two checks that the client is still connected
-
-
-Event = dict[str, Any]
-
-
-Events = asyncio.Queue[Event]
 
 
 class Server:
@@ -80,22 +70,22 @@ class Server:
         async def guarded(request: Request) -> Response:
             key = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
             if not hmac.compare_digest(key.encode(), self.key.encode()):
-                return _refused(
+                return responses.refused(
                     401, "The key is missing or wrong.", "Send the header Authorization: Bearer KEY.", "invalid_api_key"
                 )
             self.scheduler.last_used = time.monotonic()
             try:
                 return await function(request)
             except StudioError as error:
-                return _error(error)
+                return responses.error(error)
             except ClientDisconnect:
                 return Response(status_code=499)
             except Exception as error:  # noqa: BLE001 - a request that nobody foresaw ends itself, in words
                 known = as_studio_error(error)
                 if known is not None:
-                    return _error(known)
+                    return responses.error(known)
                 traceback.print_exc()
-                return JSONResponse(_error_body(internal_error(error)), 500)
+                return JSONResponse(responses.error_body(internal_error(error)), 500)
 
         return guarded
 
@@ -132,25 +122,25 @@ class Server:
         self, request: Request, pending: PendingAnswer, body: Sampled, shape: openai_answers.Shape
     ) -> Response:
         """Answer whole or as a stream. The first event is awaited, so that a refusal has its own status."""
-        events: Events = asyncio.Queue()
+        events: responses.Events = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        pending.deliver = lambda event: _put(loop, events, event)
+        pending.deliver = lambda event: responses.put(loop, events, event)
         self.scheduler.ask(pending)
         try:
-            first = await _next(events, request)
+            first = await responses.next_event(events, request)
         except ConnectionResetError:
             pending.cancelled = True
             return Response(status_code=499)
         if "error" in first:
-            return _error(first["error"])
+            return responses.error(first["error"])
         if body.stream:
             usage = bool(body.stream_options and body.stream_options.include_usage)
             return StreamingResponse(
-                _stream(shape, pending, first, events, usage),
+                responses.stream(shape, pending, first, events, usage),
                 media_type="text/event-stream",
                 headers={"Cache-Control": "no-store"},
             )
-        return await _whole(shape, pending, first, events, request)
+        return await responses.whole(shape, pending, first, events, request)
 
     # -- the studio's own
 
@@ -174,81 +164,15 @@ class Server:
         return await self._job(self.scheduler.unload, read(Names, await _body(request)).names)
 
     async def _job(self, job: Callable[..., None], names: list[str]) -> Response:
-        events: Events = asyncio.Queue()
+        events: responses.Events = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        job(names, lambda event: _put(loop, events, event))
+        job(names, lambda event: responses.put(loop, events, event))
         event = await events.get()
-        return _error(event["error"]) if "error" in event else JSONResponse({"models": event["done"]})
+        return responses.error(event["error"]) if "error" in event else JSONResponse({"models": event["done"]})
 
     async def finish(self, request: Request) -> Response:
         asyncio.get_running_loop().call_later(0.05, self.end)
         return JSONResponse({"ended": True})
-
-
-def _put(loop: asyncio.AbstractEventLoop, events: Events, event: Event) -> None:
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(events.put_nowait, event)
-
-
-async def _next(events: Events, request: Request) -> Event:
-    """Return the next event. Raises ConnectionResetError once the client has disconnected."""
-    while True:
-        try:
-            return await asyncio.wait_for(events.get(), DISCONNECT_CHECK)
-        except TimeoutError:
-            if await request.is_disconnected():
-                raise ConnectionResetError from None
-
-
-async def _stream(
-    shape: openai_answers.Shape, pending: PendingAnswer, event: Event, events: Events, usage: bool
-) -> AsyncIterator[str]:
-    """Yield server-sent events in OpenAI's shape. Starlette closes this generator when the client disconnects.
-
-    A comment is sent every HEARTBEAT seconds without text, so that a client can tell a long wait from a dead server.
-    """
-    try:
-        for line in shape.opening():
-            yield _event(line)
-        while "finish" not in event:
-            if "error" in event:
-                yield _event(_error_body(event["error"]))
-                return
-            for line in shape.part(event["text"], event["logprobs"]):
-                yield _event(line)
-            while True:
-                try:
-                    event = await asyncio.wait_for(events.get(), chat.HEARTBEAT)
-                    break
-                except TimeoutError:
-                    yield ": working\n\n"
-        for line in shape.closing(event["finish"], event["usage"] if usage else None):
-            yield _event(line)
-        yield "data: [DONE]\n\n"
-    finally:
-        pending.cancelled = True
-
-
-def _event(body: dict[str, Any]) -> str:
-    return "data: " + json.dumps(body, ensure_ascii=False) + "\n\n"
-
-
-async def _whole(
-    shape: openai_answers.Shape, pending: PendingAnswer, event: Event, events: Events, request: Request
-) -> Response:
-    text, logprobs = "", []
-    try:
-        while "finish" not in event:
-            if "error" in event:
-                return _error(event["error"])
-            text += event["text"]
-            logprobs += event["logprobs"]
-            event = await _next(events, request)
-    except ConnectionResetError:
-        return Response(status_code=499)
-    finally:
-        pending.cancelled = True
-    return JSONResponse(shape.whole(text, logprobs, event["finish"], event["usage"]))
 
 
 async def _body(request: Request) -> Any:
@@ -268,34 +192,9 @@ async def _body(request: Request) -> Any:
 
 
 async def _no_route(request: Request, error: HTTPException) -> Response:
-    return _refused(
+    return responses.refused(
         error.status_code,
         f"{request.method} {request.url.path} is not served here.",
         "What is stands in /openapi.json.",
         "not_found",
-    )
-
-
-def _error_body(error: StudioError) -> dict[str, Any]:
-    code = "model_not_found" if error.where == "model" else error.where
-    return {
-        "error": {
-            "message": str(error),
-            "type": "invalid_request_error",
-            "param": error.where,
-            "code": code,
-            "studio": error.as_dict(),
-        }
-    }
-
-
-def _error(error: StudioError) -> Response:
-    status = 404 if error.where in ("model", "run") else 400
-    return JSONResponse(_error_body(error), 503 if isinstance(error, DeviceError) else status)
-
-
-def _refused(status: int, message: str, hint: str, code: str) -> Response:
-    return JSONResponse(
-        {"error": {"message": f"{message} {hint}", "type": "invalid_request_error", "param": None, "code": code}},
-        status,
     )

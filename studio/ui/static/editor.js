@@ -9,7 +9,7 @@
     cells: ["1 cell changed", "{n} cells changed"], added: ["1 row added", "{n} rows added"],
     deleted: ["1 row deleted", "{n} rows deleted"],
     replacements: ["1 place replaced", "{n} places replaced"], mended: ["1 row mended", "{n} rows mended"] };
-  const counted = (n, [one, many]) => studio.say(n === 1 ? one : many, { n: studio.number(n) });
+  const counted = studio.counted = (n, [one, many]) => studio.say(n === 1 ? one : many, { n: studio.number(n) });
   studio.editedCounts = (counts) => Object.entries(COUNTED)
     .filter(([key]) => counts[key])
     .map(([key, texts]) => counted(counts[key], texts))
@@ -23,12 +23,16 @@
     const counter = el("p", { class: "quiet small num" });
     const bar = el("div", { class: "edit-bar" });
     const notice = el("div", { class: "edit-notice", role: "status" });
-    const finder = el("form", { class: "edit-find" });
-    const results = el("div", { class: "edit-results", hidden: true });
+    const finder = studio.editFinder({
+      server, question: (more) => question(more), apply: (op) => step(op),
+      names: () => [...new Set([...page.roles, ...page.columns])],
+      open: (row) => { chosen = row; kind = ""; load({ around: row }); },
+      renew: (revision) => (revision !== state.revision ? load({ quiet: true }) : null),
+    });
     const verdict = el("div", { class: "edit-verdict" });
     const leave = el("button", { type: "button", class: "button", onclick: () => close() });
     const element = el("section", { class: "card editor", hidden: true },
-      el("div", { class: "rows-head" }, title, counter, leave), notice, bar, finder, results,
+      el("div", { class: "rows-head" }, title, counter, leave), notice, bar, finder.form, finder.results,
       el("div", { class: "rows-columns" }, list, view));
     let state = { revision: 0, changes: 0, counts: {} };
     let page = { count: 0, rows: [], columns: [], roles: [] };
@@ -36,7 +40,7 @@
     let kind = "";
     let chosen = null;
     let shown = null;
-    let asked = 0, looked = 0, searched = 0, going = Promise.resolve();
+    let asked = 0, looked = 0, going = Promise.resolve();
     const question = (more) => ({ order: studio.order.value, lang: studio.language, ...more });
     const say = studio.say, number = studio.number;
 
@@ -75,7 +79,7 @@
     const step = async (op) => {
       const answer = await change(op);
       if (!answer) return;
-      hideResults();
+      finder.hide();
       if (answer.row != null) chosen = answer.row;
       await load({ around: answer.row });
     };
@@ -338,103 +342,6 @@
           : null].filter(Boolean));
     }
 
-    // -- find and replace, and fixes: a preview first
-    const find = el("input", { type: "search", id: "edit-find" });
-    const other = el("input", { type: "text", id: "edit-put" });
-    const where = el("select", { id: "edit-only" });
-    const exact = el("input", { type: "checkbox", id: "edit-case", checked: true });
-    const pattern = el("input", { type: "checkbox", id: "edit-regex" });
-    const look = el("button", { type: "submit", class: "button edit-look" });
-    for (const field of [find, other]) { field.autocomplete = "off"; field.spellcheck = false; }
-    finder.addEventListener("submit", (event) => { event.preventDefault(); if (find.value) preview("replace"); });
-    for (const field of [find, other, where, exact, pattern]) field.addEventListener("input", () => hideResults());
-    function drawFinder() {
-      const value = where.value;
-      find.placeholder = say("Find");
-      drawOther();
-      find.setAttribute("aria-label", say("Find"));
-      other.setAttribute("aria-label", say("Replace by"));
-      where.setAttribute("aria-label", say("Where to look"));
-      where.replaceChildren(el("option", { value: "" }, say("in all text")),
-        ...[...new Set([...page.roles, ...page.columns])].map((name) => el("option", { value: name },
-          say("in {name}", { name }))));
-      where.value = value; if (where.selectedIndex < 0) where.value = "";
-      look.textContent = say("Preview");
-      finder.replaceChildren(find, other, where, el("label", { for: "edit-case" }, exact, " ", say("Match case")),
-        el("label", { for: "edit-regex" }, pattern, " ", say("Pattern (regular expression)")), look);
-    }
-    // Python's notation, where other editors take $1
-    const drawOther = () => {
-      other.placeholder = pattern.checked ? say("Replace by (\\1: the first group)") : say("Replace by");
-    };
-    pattern.addEventListener("input", drawOther);
-    const hideResults = () => { searched += 1; results.hidden = true; results.replaceChildren(); };
-
-    // what: "replace", or {kind, way}. Looks through all rows, as many in a question as a moment allows.
-    async function preview(what) {
-      hideResults();
-      const mine = searched, total = { rows: 0, matches: 0, examples: [] };
-      const asking = what === "replace"
-        ? { find: find.value, put: other.value, regex: pattern.checked, case: exact.checked, only: where.value || null }
-        : what;
-      const status = el("div", { class: "edit-found" });
-      const lines = el("div", { class: "edit-lines" });
-      const apply = el("button", { type: "button", class: "primary edit-apply", hidden: true });
-      results.hidden = false;
-      results.replaceChildren(el("div", { class: "row-head" }, status,
-        el("div", { class: "row-acts" },
-          el("button", { type: "button", class: "button", onclick: hideResults }, say("Close")), apply)),
-        lines);
-      status.textContent = say("Looking through the rows…");
-      for (let from = 0; from != null;) {
-        const answer = await (what === "replace"
-          ? server.edit_find
-          : server.edit_fix)(question({ ...asking, start: from }))
-          .catch((problem) => ({ error: studio.trouble(problem) }));
-        if (mine !== searched) return;
-        if (answer.error) {
-          status.replaceChildren(el("p", { class: "fault", role: "alert" }, el("b", {}, answer.error.message), " ",
-            answer.error.hint || ""));
-          return;
-        }
-        if (answer.revision !== state.revision) await load({ quiet: true });
-        total.rows += answer.rows; total.matches += answer.matches;
-        for (const one of answer.examples) if (total.examples.push(one) <= 30) lines.append(example(one));
-        from = answer.after;
-        if (from != null)
-          status.textContent = say("Looking through the rows… {n} of {of}",
-            { n: number(from), of: number(answer.of) });
-      }
-      const n = number(total.rows);
-      status.replaceChildren(el("b", {},
-        !total.rows
-          ? say(what === "replace" ? "Found nowhere." : "No row is left that this would change.")
-          : what === "replace"
-          ? say("Found: {n} in {rows} rows", { n: number(total.matches), rows: n })
-        : counted(total.rows,
-          what.way === "delete"
-            ? ["1 row would be deleted", "{n} rows would be deleted"]
-            : ["1 row would be mended", "{n} rows would be mended"])),
-        total.rows > 30 ? el("span", { class: "quiet small" }, " ", say("The first 30 are shown.")) : "");
-      apply.hidden = !total.rows;
-      apply.textContent = what === "replace"
-        ? say("Replace all {n}", { n: number(total.matches) })
-        : counted(total.rows,
-          what.way === "delete" ? ["Delete 1 row", "Delete all {n} rows"] : ["Fix 1 row", "Fix all {n} rows"]);
-      apply.addEventListener("click", () => {
-        apply.disabled = true;
-        step(what === "replace" ? { op: "replace", ...asking } : { op: "fix", ...asking });
-      });
-    }
-    const KINDS = { same: "span", old: "del", new: "ins" };
-    const example = (one) => el("p", { class: "edit-line" },
-      el("button", {
-        type: "button", class: "plain num", onclick: () => { chosen = one.row; kind = ""; load({ around: one.row }); }
-      }, String(one.row)),
-      one.label ? el("span", { class: "quiet small" }, one.label) : "",
-      el("span", { class: "edit-text" }, one.parts.map(([what, text]) => el(KINDS[what], {}, text)),
-        one.more > 0 ? el("span", { class: "quiet small" }, " ", say("and {n} more", { n: one.more })) : ""));
-
     const open = async (row = null) => {
       if (row != null) { chosen = row; kind = ""; }
       element.hidden = false;
@@ -442,14 +349,14 @@
       tell(null);
       if (!page.rows.length) { title.textContent = say("Reading…"); counter.textContent = ""; }
       await load({ around: row });
-      drawFinder();
+      finder.draw();
     };
     const clear = () => {
       asked += 1;
       looked += 1;
       element.hidden = true;
       for (const part of [list, view, counter]) part.replaceChildren();
-      hideResults();
+      finder.hide();
     };
     const close = () => { clear(); page = { ...page, rows: [] }; closed(); };
     return {
@@ -457,17 +364,17 @@
       get isOpen() { return !element.hidden; },
       async fix(which, way) {
         await open();
-        await preview({ kind: which, way });
-        results.scrollIntoView({ behavior: "smooth", block: "center" });
+        await finder.preview({ kind: which, way });
+        finder.results.scrollIntoView({ behavior: "smooth", block: "center" });
       },
       async only(which) { await open(); kind = which; turn(0); },
       // Another file, another language, or the same file anew.
       begin() {
         page = { count: 0, rows: [], columns: [], roles: [] }; state = { revision: 0, changes: 0, counts: {} };
-        start = 0; kind = ""; chosen = null; shown = null; find.value = other.value = "";
+        start = 0; kind = ""; chosen = null; shown = null; finder.clear();
         drawBar(); clear();
       },
-      speak() { drawBar(); drawFinder(); if (!element.hidden) load(); },
+      speak() { drawBar(); finder.draw(); if (!element.hidden) load(); },
     };
   };
 })();
