@@ -46,7 +46,7 @@ RULES = {  # training.KEY -> what it is when the order leaves it alone
     "where the estimate leaves half of the memory free.",
 }
 ROUNDING = "adamw_rounding"  # worker/adamw.py
-CPU_TOKENS = 768  # tokens laid end to end at once on a CPU: enough to keep it busy, and its memory small
+CPU_TOKENS = 768  # tokens of a packed micro-batch on a CPU: enough to keep it busy, and its memory small
 CPU_TOKENS_FULL = 1024  # where all weights are trained: each micro-batch casts them, and adds a gradient of each
 ROOMY = 0.5  # share of a CPU's free memory that is left, from which on a run is not probed
 WINDOWED = ("sliding_window", "attention_window_size", "attention_chunk_size")
@@ -205,7 +205,7 @@ def attention(config: RunConfig, device: Device) -> str:
 
 
 def _why_not_packed(config: RunConfig, facts: ModelFacts, longest: int) -> str:
-    """Why rows cannot be laid end to end; empty when they can."""
+    """Why rows cannot be packed; empty when they can."""
     text_config = facts.text_config
     if not config.method.allows_packing:
         return f"{config.method.label} puts virtual tokens before each row"

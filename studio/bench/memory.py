@@ -199,8 +199,8 @@ def show(rows: list[dict[str, Any]]) -> None:
     keys = [key for key in rows[0] if key != "why"]
     print("| " + " | ".join(keys) + " |\n|" + "---|" * len(keys))
     for row in rows:
-        told = {"estimate": row.get("why", ""), **row} | ({"error": f"{row['error']:+.2%}"} if "error" in row else {})
-        print("| " + " | ".join(str(told.get(key, "")) for key in keys) + " |")
+        cells = {"estimate": row.get("why", ""), **row} | ({"error": f"{row['error']:+.2%}"} if "error" in row else {})
+        print("| " + " | ".join(str(cells.get(key, "")) for key in keys) + " |")
     if summary(rows):
         print(json.dumps(summary(rows)))
 

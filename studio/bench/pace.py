@@ -60,14 +60,14 @@ def _measured(args: argparse.Namespace) -> list[dict[str, Any]]:
         rows.append({"case": number, **_case(*CASES[number - 1])})
         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
         if args.save:
-            told = {
+            measured = {
                 "device": here.name,
                 "cores": here.cores,
                 "calibration": duration.calibrated(here)._asdict(),
                 **summary(rows),
                 "rows": rows,
             }
-            args.save.write_text(json.dumps(told, indent=1))
+            args.save.write_text(json.dumps(measured, indent=1))
     return rows
 
 

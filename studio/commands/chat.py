@@ -1,4 +1,4 @@
-"""chat and serve: talk to a voice in the terminal, or give it to other programs."""
+"""chat and serve: talk to a model in the terminal, or serve it to other programs."""
 
 from __future__ import annotations
 

@@ -26,10 +26,10 @@ def add(parsers: Any, common: ArgumentParser) -> None:
     parser.add_argument("--count", type=int, default=2, help="hosts")
     parser.add_argument("--each", type=int, help="devices on each; left out: training.devices of the order")
     add_settings(parser)
-    parser.set_defaults(run=told, show=show)
+    parser.set_defaults(run=commands_of, show=show)
 
 
-def told(args: Namespace) -> dict[str, Any]:
+def commands_of(args: Namespace) -> dict[str, Any]:
     """The command for every host, and the two files' text."""
     one = _made(args) if Path(args.name).is_file() else run.find(args.name)
     each = launch.devices_per_host(one.config)

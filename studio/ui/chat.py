@@ -47,22 +47,22 @@ def build(page: gr.Blocks) -> None:
 
 
 @rights.read(WATCHER, VISITOR)
-def voices(ask: dict[str, Any]) -> Response:
+def models(ask: dict[str, Any]) -> Response:
     """The models that can be asked, the newest finished run first, and the model server's state.
 
-    Returns {voices: [{name, label, base, under, kind, method, created}], server: {ready, models, …}, prompts}.
+    Returns {models: [{name, label, base, under, kind, method, created}], server: {ready, models, …}, prompts}.
     """
-    models = []
+    known = []
     for row in live.listing.rows():
         same = {"base": f"base:{row['id']}", "under": row["model"], "method": row["method"], "created": row["created"]}
         if row["result"]:
-            models.append({"name": row["id"], "label": row["name"], "kind": "run", **same})
+            known.append({"name": row["id"], "label": row["name"], "kind": "run", **same})
         for step in reversed(checkpoints.steps(subfolder("runs") / row["id"] / "checkpoints")):
             named = {"name": f"{row['id']}@checkpoint-{step}", "label": f"{row['name']} @ {step}"}
-            models.append({**named, "kind": "checkpoint", **same})
+            known.append({**named, "kind": "checkpoint", **same})
     same = {"base": None, "under": "starter", "method": None, "created": 0}
-    models.append({"name": "base", "label": "starter", "kind": "base", **same})
-    return live.json_response({"voices": models, "server": _server(), "prompts": prompts(str(ask.get("name") or ""))})
+    known.append({"name": "base", "label": "starter", "kind": "base", **same})
+    return live.json_response({"models": known, "server": _server(), "prompts": prompts(str(ask.get("name") or ""))})
 
 
 def _server() -> dict[str, Any]:
@@ -109,21 +109,21 @@ def said(ask: dict[str, Any]) -> Response:
         return live.json_response({"gone": error.message})
     with talk.lock:
         turns = [_shown(talk.values["blind"], turn) for turn in talk.turns]
-        told = {key: talk.values[key] for key in ("id", "title", "sides", "blind", "system", "sampling")} | {
+        shown = {key: talk.values[key] for key in ("id", "title", "sides", "blind", "system", "sampling")} | {
             "going": talk.in_progress(),
             "count": len(turns),
         }
         if ask.get("last") and len(turns) == ask.get("turns"):
-            told["last"] = turns[-1]
+            shown["last"] = turns[-1]
         else:
-            told["turns"] = turns
+            shown["turns"] = turns
     if talk.values["blind"]:
-        told["sides"] = sorted(told["sides"])
+        shown["sides"] = sorted(shown["sides"])
     if talk.write_error is not None:
-        told["trouble"] = talk.write_error.as_dict()
+        shown["trouble"] = talk.write_error.as_dict()
     if talk.in_progress():
-        told["server"] = _server()
-    return live.json_response(told)
+        shown["server"] = _server()
+    return live.json_response(shown)
 
 
 def _shown(blind: bool, turn: dict[str, Any]) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def cast_votes(ask: dict[str, Any]) -> Response:
     )
 
 
-READS = (voices, talks, said, cast_votes)
+READS = (models, talks, said, cast_votes)
 
 
 # -- jobs
@@ -224,7 +224,7 @@ def chat_stop(id: str) -> dict[str, Any]:
 
 @rights.job()
 def chat_vote(id: str, turn: int, choice: str) -> dict[str, Any]:
-    """Vote left, right or tie on a turn, as it was shown; who spoke is told from then on. Returns {id}."""
+    """Vote left, right or tie on a turn, as it was shown; who spoke is shown from then on. Returns {id}."""
     talk = chats.find(id)
     with talk.lock:
         if (

@@ -14,7 +14,7 @@ from studio.config import RunConfig
 from studio.errors import ModelError, StudioError
 from studio.memory.studio_loop import RowStatistics
 from studio.text import sandbox
-from studio.ui import guard, measure, rights, who, words
+from studio.ui import files, measure, rights, who, words
 from studio.ui.singleflight import Unanswered, single_flight
 from studio.ui.who import VISITOR, WATCHER
 
@@ -84,7 +84,7 @@ def _asked(order: Any) -> tuple[RunConfig, RowStatistics | None]:
         return plain, None
     try:
         run_config = config.build(order | {"model": "starter"})
-        guard.allow(run_config)
+        files.allow(run_config)
     except StudioError:
         return plain, None
     try:

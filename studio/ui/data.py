@@ -24,7 +24,7 @@ from studio.home import slug
 from studio.stages import learning_from
 from studio.talk import chats
 from studio.text import sandbox
-from studio.ui import assets, data_edit, guard, making, measure, rights, who, words
+from studio.ui import assets, data_edit, files, making, measure, rights, who, words
 from studio.ui.data_rows import page_of, preview_of
 from studio.ui.who import VISITOR, WATCHER
 
@@ -84,7 +84,7 @@ def answer_of(job: Any, question: Question) -> Question:
         return {"nothing": True}
     try:
         run_config = config.build({"data": order["data"], "model": order.get("model", "starter")})
-        guard.allow(run_config)
+        files.allow(run_config)
         with sandbox.allowance():
             return job(run_config, lang)
     except StudioError as error:
@@ -224,7 +224,7 @@ def _number(value: Any) -> int:
 @rights.job(waits=True)
 def rated_pairs(source: str) -> dict[str, Any]:
     """A data set of pairs out of a file of ratings: best and worst answers. Returns {source, name, pairs, left_out}."""
-    guard.allow(config.build({"data": {"train": source}}))
+    files.allow(config.build({"data": {"train": source}}))
     rows, left_out = pairs_of(source)
     path = chats.new_file(rows, f"pairs-from-{slug(Path(source).stem)}"[:60])
     return {"source": str(path), "name": path.name, "pairs": len(rows), "left_out": left_out}

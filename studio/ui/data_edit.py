@@ -20,7 +20,7 @@ from studio.data.editing.saving import save
 from studio.data.editing.state import State
 from studio.data.editing.typed import meant
 from studio.errors import OrderError, StudioError
-from studio.ui import guard, measure, rights, words
+from studio.ui import files, measure, rights, words
 from studio.ui.data_edit_view import bar_of, in_short, lists_of, roles_of, row_after, text_of, texts_of
 from studio.ui.data_rows import PAGE, conversation_of, tokens_of
 
@@ -107,7 +107,7 @@ def _wanted(question: Question) -> RunConfig:
     if not measure.names_data(order):
         raise OrderError("No data is chosen.", "Choose a data set on the Data tab.", "data.train")
     run_config = config.build({"data": order["data"], "model": order.get("model", "starter")})  # type: ignore[index]
-    guard.allow(run_config)
+    files.allow(run_config)
     return run_config
 
 

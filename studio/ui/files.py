@@ -66,7 +66,7 @@ def allow_data(text: str) -> None:
         raise OrderError(f"{text[:300]} lies outside the studio's folders.", HINT, "data.train")
 
 
-def allow_voice(name: str) -> None:
+def allow_model(name: str) -> None:
     """Refuse to load what is no base or run of this studio, where files are restricted. Raises RunError."""
     if restricted() and name != "base":
         live.get_run(name.removeprefix("base:").partition("@")[0])

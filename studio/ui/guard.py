@@ -17,12 +17,9 @@ from starlette.responses import PlainTextResponse
 from studio.ui import calls, who
 from studio.ui.calls import Refusal
 from studio.ui.concurrency import ConcurrencyLimit
-from studio.ui.files import PUBLIC, allow, allow_voice
 from studio.ui.host_names import HostNames, of_space
 from studio.ui.login_page import LoginPage
 from studio.ui.who import NOBODY, OWNER, VISITOR, WATCHER, Requester
-
-__all__ = ["PUBLIC", "Guard", "allow", "allow_voice"]  # what an order may name is checked by the jobs (files.py)
 
 API = "/gradio_api"
 ASK = "/studio/ask/"  # the page's reading questions (questions.py)

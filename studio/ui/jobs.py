@@ -13,7 +13,7 @@ from studio import config, data, device, preflight, queue, run
 from studio.errors import DataError, OrderError
 from studio.forecast import calibration, record
 from studio.talk import chat as server
-from studio.ui import guard, measure, rights, space, uploads, zero
+from studio.ui import files, measure, rights, space, uploads, zero
 from studio.ui.who import VISITOR, WATCHER
 
 MAX_TEXT_CHARS = 200_000  # characters of an order or a prompt
@@ -56,7 +56,7 @@ def import_file(file: Any, name: str = "") -> dict[str, Any]:
 def inspect(source: str, format: str = "auto") -> dict[str, Any]:
     """A data file's format, container, rows, problems ({kind: rows}), columns, notes and fingerprint."""
     plain = {"data": {"train": _text(source, "source"), "format": _text(format, "format")}}
-    guard.allow(config.build(plain))
+    files.allow(config.build(plain))
     dataset = data.read(source, format)
     names = ("format", "container", "rows", "refused", "columns", "unused", "notes", "reason", "fingerprint")
     return {name: getattr(dataset, name) for name in names} | {"problems": dataset.counts}
@@ -107,7 +107,7 @@ def stop(name: str, discard: bool = False) -> dict[str, Any]:
 def chat(model: str, prompt: str) -> dict[str, Any]:
     """One answer of a finished run (its id) or of a base (base:MODEL): {answer, tokens, tokens_per_second}."""
     reference, prompt = _text(model, "model"), _text(prompt, "prompt")
-    guard.allow_voice(reference)
+    files.allow_model(reference)
     return zero.with_gpu(_answered)(reference, prompt)
 
 
@@ -141,7 +141,7 @@ def _readable(path: Path) -> None:
 
 def _parsed(order: str) -> config.RunConfig:
     run_config = config.parse(_text(order, "order"))
-    guard.allow(run_config)
+    files.allow(run_config)
     return run_config
 
 

@@ -70,8 +70,8 @@ class Listing:
                     run.unreadable_error(run_.folder) for run_, row in read if row is None and run_.folder.is_dir()
                 ]
                 self._known = {name: self._known[name] for name in found if name in self._known}
-                told = [error.as_dict() for error in unread]
-                self._seen = RunsSnapshot(rows, _mark_of([*rows, *told]), found, told)
+                errors = [error.as_dict() for error in unread]
+                self._seen = RunsSnapshot(rows, _mark_of([*rows, *errors]), found, errors)
                 self._at = time.monotonic()
             return self._seen
 

@@ -12,7 +12,7 @@ from studio.config import RunConfig
 from studio.errors import OrderError, StudioError
 from studio.run import Run
 from studio.runs import compare
-from studio.ui import guard, live, measure, rights, space
+from studio.ui import files, live, measure, rights, space
 from studio.ui.who import VISITOR, WATCHER
 
 MAX_TEXT_CHARS = 200_000  # characters of an order
@@ -67,7 +67,7 @@ def _ordered(order: Any) -> RunConfig:
     if not isinstance(order, str) or not order.strip() or len(order) > MAX_TEXT_CHARS or "\0" in order:
         raise OrderError(f"order should be text, at most {MAX_TEXT_CHARS} characters.", "", "order")
     run_config = config.parse(order)
-    guard.allow(run_config)
+    files.allow(run_config)
     if run_config.race or run_config.combine:
         raise OrderError("This order is a race or a combination already.", "Give the order of one run.", "race")
     if reason := space.blocked_reason(space.space()):

@@ -13,7 +13,7 @@ from studio.data.formats import formats
 from studio.errors import OrderError, StudioError
 from studio.home import subfolder
 from studio.presets import PRESETS, applied
-from studio.ui import assets, elsewhere, files, guard, recipes, rights, words
+from studio.ui import assets, elsewhere, files, recipes, rights, words
 from studio.ui.files import SUGGESTED
 from studio.ui.tune_form import form
 from studio.ui.tune_summary import summary
@@ -113,7 +113,7 @@ def rewards_on_data(question: dict[str, Any]) -> dict[str, Any]:
     Only rules are tried so: a question changes nothing, runs no program and asks no other address.
     """
     run_config = config.build(question.get("order") or {})
-    guard.allow(run_config)
+    files.allow(run_config)
     reward_trial.check(run_config)
     if not reward_trial.is_plain(run_config):
         raise OrderError(
@@ -130,7 +130,7 @@ def try_rewards(order: str) -> dict[str, Any]:
     if len(order) > MAX_ORDER_CHARS:
         raise OrderError("The order is too long.", "Data stands in a file of its own; an order only names it.", "order")
     run_config = config.parse(order)
-    guard.allow(run_config)
+    files.allow(run_config)
     return reward_trial.trial(run_config, "base", TRIED_ROWS)
 
 

@@ -13,7 +13,7 @@ from studio.estimate import Estimate
 from studio.forecast import record
 from studio.memory import tables
 from studio.text import sandbox
-from studio.ui import doctor, elsewhere, guard, measure, space, words
+from studio.ui import doctor, elsewhere, files, measure, space, words
 from studio.ui.singleflight import Unanswered
 
 Summary = dict[str, Any]
@@ -43,7 +43,7 @@ def summary(order: Any, lang: str = "en", other: str | None = None) -> Summary:
         return answer | {"missing": "data"}
     try:
         run_config = config.build(order)
-        guard.allow(run_config)
+        files.allow(run_config)
     except StudioError as error:
         return answer | {"fault": words.explain(error, lang)}
     answer |= {

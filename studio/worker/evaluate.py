@@ -98,7 +98,7 @@ def _losses(loaded_model: LoadedModel, encoder: Encoder, side: str, order: dict[
         setattr(encoder, key, value)
     emit("doing", doing=f"loss of {side}")
     for place, row in enumerate(order["rows"]):
-        measured = memory.unless_short(partial(_piece_losses, loaded_model.model, pieces(encoder, row, order)))
+        measured = memory.unless_short(partial(_chunk_losses, loaded_model.model, chunks_of(encoder, row, order)))
         if measured is None:
             emit("note", text=f"Row {place + 1} has no room in memory even alone: its loss is left out.")
         total, tokens, hits = map(sum, zip(*measured or [(0.0, 0, 0)]))
@@ -112,12 +112,12 @@ def _losses(loaded_model: LoadedModel, encoder: Encoder, side: str, order: dict[
             emit("forgetting", **found)
 
 
-def _piece_losses(model: Any, chunks: Sequence[Encoded]) -> list[tuple[float, int, int]]:
+def _chunk_losses(model: Any, chunks: Sequence[Encoded]) -> list[tuple[float, int, int]]:
     return [row_loss(model, one.ids, one.labels) for one in chunks]
 
 
-def pieces(encoder: Encoder, row: dict[str, Any], order: dict[str, Any]) -> list[Encoded]:
-    """A row as the trainer measures it: a text beyond the limit in pieces, where the order says to split it."""
+def chunks_of(encoder: Encoder, row: dict[str, Any], order: dict[str, Any]) -> list[Encoded]:
+    """A row as the trainer measures it: a text beyond the limit in chunks, where the order says to split it."""
     limit = order["encoding"]["max_length"]
     splits = order["encoding"]["too_long"] == "split" and "text" in row
     whole = encoder.encode(row, whole=True) if splits else None

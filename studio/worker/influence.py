@@ -43,7 +43,7 @@ class Example(NamedTuple):
 
     source: int
     row: int
-    pieces: list[Encoded]
+    chunks: list[Encoded]
     is_text: bool
 
 
@@ -73,7 +73,7 @@ def main(order: dict[str, Any]) -> None:
     for point, share in enumerate(way):
         part, stem = (point, len(way)), Path(f"{order['cache']}-{point}")
         with scaled(factors, share):
-            rows = gradients.kept([example.pieces for example in examples], stem, "training rows", part)
+            rows = gradients.kept([example.chunks for example in examples], stem, "training rows", part)
             if asked is not None:
                 scores["answer"].append(rows.astype(np.float32) @ gradients.of(asked))
             if held:
@@ -101,8 +101,8 @@ def training_encoder(reference: ModelReference, order: data.DataOrder) -> Encode
 
 def _examples(config: Any, encoder: Encoder) -> Iterator[Example]:
     places = {source.source: place for place, source in enumerate(config.data.sources())}
-    for dataset, conversation, pieces in data.training_examples(config.data, encoder, config.training.seed):
-        yield Example(places.get(dataset.source, 0), int(conversation["row"]), pieces, "text" in conversation)
+    for dataset, conversation, chunks in data.training_examples(config.data, encoder, config.training.seed):
+        yield Example(places.get(dataset.source, 0), int(conversation["row"]), chunks, "text" in conversation)
 
 
 def chosen(examples: Iterator[Example], most: int, seed: int) -> list[Example]:
@@ -210,21 +210,21 @@ class Gradients:
             self.signs.append((2 * torch.randint(2, (count,), generator=generator) - 1).to(torch.int8).to(self.device))
         self.head = "chunked" if has_plain_linear_head(loaded.model) else "full"
 
-    def of(self, pieces: Sequence[Encoded]) -> np.ndarray:
-        """The gradient of the summed loss of these pieces [dimension], of length 1; zeros where there is none."""
+    def of(self, chunks: Sequence[Encoded]) -> np.ndarray:
+        """The gradient of the summed loss of these chunks [dimension], of length 1; zeros where there is none."""
         sums = torch.zeros(self.dimension, device=self.device)
-        for piece in pieces:
-            for gradient, bucket, sign in zip(self._gradients(piece), self.buckets, self.signs, strict=True):
+        for chunk in chunks:
+            for gradient, bucket, sign in zip(self._gradients(chunk), self.buckets, self.signs, strict=True):
                 if gradient is not None:
                     sums.index_add_(0, bucket, gradient.float().flatten() * sign)
         found = sums.cpu().numpy()
         norm = float(np.linalg.norm(found))
         return found / norm if np.isfinite(norm) and norm > 0 else np.zeros_like(found)
 
-    def _gradients(self, piece: Encoded) -> Sequence[torch.Tensor | None]:
+    def _gradients(self, chunk: Encoded) -> Sequence[torch.Tensor | None]:
         inputs = {
             name: torch.tensor([list(values)], device=self.device)
-            for name, values in (("input_ids", piece.ids), ("labels", piece.labels))
+            for name, values in (("input_ids", chunk.ids), ("labels", chunk.labels))
         }
         dtype = self.weights[0].dtype
         with torch.enable_grad(), torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):

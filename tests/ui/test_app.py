@@ -7,7 +7,7 @@ import re
 import pytest
 
 import app
-from studio.ui import guard, serving
+from studio.ui import files, serving
 from studio.ui.serving import Reach
 
 
@@ -22,7 +22,7 @@ def test_only_this_computer_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_others_need_a_password_which_is_made_and_told(
     reach: Reach, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setenv(guard.PUBLIC, "")
+    monkeypatch.setenv(files.PUBLIC, "")
     gate = serving._gate(reach)
     told = re.search(r"Log in as owner with the password (\S+)", capsys.readouterr().out)
     assert len(told[1]) >= 16
@@ -31,7 +31,7 @@ def test_others_need_a_password_which_is_made_and_told(
 
 
 def test_a_given_password_is_not_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setenv(guard.PUBLIC, "")
+    monkeypatch.setenv(files.PUBLIC, "")
     assert serving._gate(Reach(share=True, password="mine"))("owner", "mine")
     assert "mine" not in "".join(capsys.readouterr())
 

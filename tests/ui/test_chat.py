@@ -158,9 +158,9 @@ def test_a_kept_answer_is_a_row_that_can_be_read(server: FakeServer) -> None:
 def test_voices_begin_with_the_newest_finished_run(finished: FakeRun) -> None:
     other = FakeRun("2026-11-22-1300-running", steps=20)
     other.start(alive=False)
-    told = orjson.loads(chat.voices({"name": RUN}).body)
-    assert [voice["name"] for voice in told["voices"]] == [RUN, "base"]
-    assert told["voices"][0]["base"] == f"base:{RUN}"
+    told = orjson.loads(chat.models({"name": RUN}).body)
+    assert [one["name"] for one in told["models"]] == [RUN, "base"]
+    assert told["models"][0]["base"] == f"base:{RUN}"
     assert told["server"] == {"ready": False}
     assert len(told["prompts"]) == 5
 

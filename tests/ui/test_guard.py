@@ -11,7 +11,7 @@ import pytest
 from studio import config
 from studio.errors import OrderError
 from studio.run import runs
-from studio.ui import guard
+from studio.ui import files, guard
 from studio.ui.host_names import HostNames
 from tests.ui.served import Page, routes
 
@@ -234,12 +234,12 @@ def test_upload_over_the_limit_is_refused(page_home: Path, monkeypatch: pytest.M
 def test_where_others_look_on_only_own_folders_are_read(
     home: Path, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
-    monkeypatch.setenv(guard.PUBLIC, "1")
+    monkeypatch.setenv(files.PUBLIC, "1")
     with pytest.raises(OrderError, match="outside"):
-        guard.allow(config.build({"data": {"train": source}}))
+        files.allow(config.build({"data": {"train": source}}))
     with pytest.raises(OrderError, match="outside"):
-        guard.allow(config.build({"data": {"train": "sample"}, "model": "/etc"}))
+        files.allow(config.build({"data": {"train": "sample"}, "model": "/etc"}))
     (home / "uploads").mkdir()
     (home / "uploads" / "mine.json").write_text("[]")
-    guard.allow(config.build({"data": {"train": str(home / "uploads" / "mine.json")}}))
-    guard.allow(config.build({"data": {"train": "sample"}}))
+    files.allow(config.build({"data": {"train": str(home / "uploads" / "mine.json")}}))
+    files.allow(config.build({"data": {"train": "sample"}}))

@@ -4,13 +4,13 @@
   const studio = window.studio, make = studio.element, live = studio.live;
   const QUICK = 140, SLOW = 4000; // milliseconds between two looks, while an answer is written and else
   // what decides who can be talked to
-  const voices = () => JSON.stringify(live.rows.map((row) => [row.id, row.name, row.state, row.saved]));
+  const runsMark = () => JSON.stringify(live.rows.map((row) => [row.id, row.name, row.state, row.saved]));
   studio.parts.chat = (element) => new Chat(element);
 
   class Chat {
     constructor(element) {
       Object.assign(this,
-        { voices: [], server: { ready: false }, turns: [], id: null, going: false, count: 0, started: [] });
+        { models: [], server: { ready: false }, turns: [], id: null, going: false, count: 0, started: [] });
       this.picks = [0,
         1].map((side) => make("select",
           { class: "field", onchange: () => { this.chosen[side] = this.picks[side].value; this.keepPicks(); } }));
@@ -31,9 +31,9 @@
         onclick: () => (this.going ? this.stop() : this.send())
       });
       this.knobs = new studio.Knobs();
-      this.voicesLine = make("div", { class: "voices" });
+      this.modelsLine = make("div", { class: "chat-models" });
       this.sheet = make("div", { class: "chat-main" },
-        make("h1", { class: "hidden-but-read", "data-say": "Chat" }, studio.say("Chat")), this.voicesLine, this.stream,
+        make("h1", { class: "hidden-but-read", "data-say": "Chat" }, studio.say("Chat")), this.modelsLine, this.stream,
         make("div", { class: "composer card" }, this.suggest, make("div", { class: "compose" }, this.box, this.go),
           this.knobs.node));
       this.aside = make("aside", { class: "chat-side" }, this.talks.node, this.status);
@@ -42,14 +42,14 @@
       window.addEventListener("studio:tab", () => this.route());
       window.addEventListener("studio:language", () => { this.speak(); this.drawAll(); });
       document.addEventListener("visibilitychange", () => { if (!document.hidden) this.look(); });
-      live.listen(() => { if (studio.tab() === "chat" && this.runs !== (this.runs = voices())) this.meet(); });
+      live.listen(() => { if (studio.tab() === "chat" && this.runs !== (this.runs = runsMark())) this.meet(); });
       this.route();
     }
 
     speak() {
       const say = studio.say;
-      this.picks[0].setAttribute("aria-label", say("Left voice"));
-      this.picks[1].setAttribute("aria-label", say("Right voice"));
+      this.picks[0].setAttribute("aria-label", say("Left model"));
+      this.picks[1].setAttribute("aria-label", say("Right model"));
       this.blind.textContent = say("Blind comparison");
       if (!this.blind.disabled)
         this.blind.title = say("Hides which answer is whose, shuffles the sides and lets you vote.");
@@ -57,23 +57,23 @@
       this.box.setAttribute("aria-label", say("Your question"));
       const fresh = make("button", { type: "button", class: "button", onclick: () => this.fresh() },
         say("New conversation"));
-      this.voicesLine.replaceChildren(this.picks[0], make("span", { class: "quiet" }, say("beside")), this.picks[1],
+      this.modelsLine.replaceChildren(this.picks[0], make("span", { class: "quiet" }, say("beside")), this.picks[1],
         this.blind, make("span", { class: "grow" }), fresh);
       this.knobs.speak();
       this.drawSend();
     }
     keepPicks() { this.meet(true); }
     isBlind() { return this.blind.getAttribute("aria-pressed") === "true"; }
-    nameOf(voice) {
-      if (!voice) return "";
-      const known = this.voices.find((one) => one.name === voice);
+    nameOf(model) {
+      if (!model) return "";
+      const known = this.models.find((one) => one.name === model);
       const bare = (name) => studio.say("{name}, untuned", { name: studio.brief(name) });
       if (known) return known.kind === "base" ? bare(known.label) : known.label;
-      const under = this.voices.find((one) => one.base === voice);
-      return under ? bare(under.under) : voice;
+      const under = this.models.find((one) => one.base === model);
+      return under ? bare(under.under) : model;
     }
 
-    // What stands in the address: ?model=RUN picks the voices and begins anew; ?talk=ID opens a conversation.
+    // What stands in the address: ?model=RUN picks the models and begins anew; ?talk=ID opens a conversation.
     async route() {
       if (studio.tab() !== "chat") { clearTimeout(this.timer); return; }
       const query = new URLSearchParams(location.search), model = query.get("model"), id = query.get("talk");
@@ -85,24 +85,24 @@
     }
     async meet(force = false) {
       const name = this.chosen[1] || this.chosen[0] || new URLSearchParams(location.search).get("model") || "";
-      const answer = await studio.ask("studio-chat", "voices", { name }).catch(() => null);
+      const answer = await studio.ask("studio-chat", "models", { name }).catch(() => null);
       if (!answer) return;
-      Object.assign(this, { voices: answer.voices, prompts: answer.prompts });
+      Object.assign(this, { models: answer.models, prompts: answer.prompts });
       this.note(answer.server);
-      if (!this.chosen[0] && !this.chosen[1]) this.choose(this.voices[0]?.name);
+      if (!this.chosen[0] && !this.chosen[1]) this.choose(this.models[0]?.name);
       if (force || this.asked !== name) { this.asked = name; this.drawSuggest(); }
       this.drawPicks();
       this.drawServer();
     }
     choose(name) {
-      const known = this.voices.find((one) => one.name === name);
+      const known = this.models.find((one) => one.name === name);
       this.chosen = !known ? ["base", ""] : known.base ? [known.base, known.name] : [known.name, ""];
       this.asked = null;
       this.drawPicks();
       this.meet();
     }
     drawPicks() {
-      const options = [...new Map(this.voices.flatMap((one) => (one.base
+      const options = [...new Map(this.models.flatMap((one) => (one.base
         ? [[one.name, one.label], [one.base, studio.say("{name}, untuned", { name: one.under })]]
         : [[one.name, studio.say("{name}, untuned", { name: one.label })]]))).entries()];
       const several = new Map();
@@ -232,18 +232,18 @@
     }
     // The button that finds the rows behind an answer of a run with an adapter; null where there is none to ask.
     taught(place, side) {
-      const turn = this.turns[place], voice = turn.sides[side];
-      const run = live.rows.find((row) => row.id === voice);
+      const turn = this.turns[place], model = turn.sides[side];
+      const run = live.rows.find((row) => row.id === model);
       if (turn.hidden || run?.stage !== "sft" || run.method === "full" || !turn.answers[side].text) return null;
       const earlier = this.turns.slice(0, place).flatMap((one) => {
-        const own = one.answers[one.sides.indexOf(voice)];
+        const own = one.answers[one.sides.indexOf(model)];
         return own?.text
           ? [{ role: "user", content: one.prompt }, { role: "assistant", content: own.text }]
           : [];
       });
       const system = this.knobs.system.value.trim();
       if (system) earlier.unshift({ role: "system", content: system });
-      return studio.taughtButton(voice, [...earlier, { role: "user", content: turn.prompt }], turn.answers[side].text);
+      return studio.taughtButton(model, [...earlier, { role: "user", content: turn.prompt }], turn.answers[side].text);
     }
     async keep(place, side, answer) {
       const text = await studio.inquire({
@@ -318,7 +318,7 @@
     }
     drawSuggest() {
       if (this.turns.length) return;
-      const prompts = (this.prompts || []).slice(0, 5), tuned = this.voices.find((one) => one.name === this.chosen[1]);
+      const prompts = (this.prompts || []).slice(0, 5), tuned = this.models.find((one) => one.name === this.chosen[1]);
       const key = JSON.stringify([prompts, this.chosen, studio.language]);
       if (key !== this.suggested) {
         this.suggested = key;
