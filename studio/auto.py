@@ -36,6 +36,7 @@ RULES = {  # training.KEY -> what it is when the order leaves it alone
     "compile": "Off: it pays only in long runs of equal shapes.",
     "fused_kernels": "liger-kernel's norms, rotary positions and gated feed-forwards on NVIDIA cards, where it is "
     "installed and the family is proved.",
+    "fast_lora": "On where peft's layer is plain LoRA on a linear; off under torch.compile, which fuses by itself.",
     "threads": "All cores on fewer than four, else all but one, divided among the processes; waiting threads soon "
     "sleep.",
     "workers": "One process that prepares batches ahead on CUDA; none on a CPU, whose cores are busy with products.",
@@ -151,6 +152,11 @@ def fused_kernels(config: RunConfig, facts: ModelFacts, device: Device) -> tuple
             "training.fused_kernels",
         )
     return not hindrance, hindrance or "one kernel each for norms, rotary positions and feed-forwards"
+
+
+def fast_lora(config: RunConfig) -> bool:
+    """Whether LoRA's layers take the forward of worker/fast_lora.py, at which torch.compile would stop."""
+    return config.training.fast_lora and not config.training.compile
 
 
 def layout(config: RunConfig, facts: ModelFacts, device: Device, longest: int) -> tuple[bool, str, str]:

@@ -1,8 +1,9 @@
-"""Three libraries do needless work when they are imported; imported after this module, they do not.
+"""Libraries do needless work when they are imported; imported after this module, they do not.
 
 gradio writes stubs for editors into its own folder: half of its import. bitsandbytes, which peft imports, decorates
 functions with torch.compile, and that loads torch's inductor: a fifth of a trainer's imports. transformers' Trainer
-imports datasets, and with it pandas and pyarrow, only to tell rows of that library from others: a tenth.
+imports datasets, and with it pandas and pyarrow, only to tell rows of that library from others: a tenth. And its losses
+import scipy's optimizer, which matches boxes that a detector found with those in a picture.
 """
 
 from __future__ import annotations
@@ -61,19 +62,22 @@ def _compiled_when_called(module: ModuleType, execute: Execute) -> None:
         torch.compile = compile_now
 
 
-def _without_datasets(module: ModuleType, execute: Execute) -> None:
+def _without(package: str, module: ModuleType, execute: Execute) -> None:
+    """Execute a module of transformers to which a package seems not to be installed."""
     from transformers import utils
 
-    available = utils.is_datasets_available
-    utils.is_datasets_available = lambda: False  # type: ignore[assignment]
+    name = f"is_{package}_available"
+    available = getattr(utils, name)
+    setattr(utils, name, lambda: False)
     try:
         execute(module)
     finally:
-        utils.is_datasets_available = available
+        setattr(utils, name, available)
 
 
 sys.meta_path[:0] = [
     Finder("gradio.component_meta", _without_stubs),
     Finder("bitsandbytes.backends.default.ops", _compiled_when_called),
-    Finder("transformers.trainer", _without_datasets),
+    Finder("transformers.trainer", functools.partial(_without, "datasets")),
+    Finder("transformers.loss.loss_utils", functools.partial(_without, "scipy")),
 ]

@@ -69,6 +69,9 @@ class Training(BaseModel):
     fused_kernels: bool | Auto = Field("auto", title="Fused kernels", json_schema_extra=PRECISION)
     """liger-kernel's norms, rotary positions and feed-forwards: fewer passes over memory on NVIDIA cards. auto: where
     the package is installed and the model's family is proved."""
+    fast_lora: bool = Field(True, title="LoRA in fewer passes", json_schema_extra=PRECISION)
+    """Adds LoRA's product inside the base's own result: the same numbers, faster, less memory. Off: peft's own
+    forward. torch.compile goes without."""
     compile: bool = Field(False, title="torch.compile", json_schema_extra=PRECISION)
     """Compiles the model first: some minutes once, then 10-30 % faster on a GPU with equal lengths."""
     seed: int = Field(42, ge=0, lt=2**32, title="Seed", json_schema_extra=OPTIMISATION)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -60,14 +61,20 @@ def test_compiled_at_its_first_call(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compiled == [("plain", {}), ("with_options", {"dynamic": True})]
 
 
-def test_a_trainer_does_not_know_datasets_and_others_do() -> None:
-    from transformers import trainer, utils
+@pytest.mark.parametrize(("package", "name"), [("datasets", "trainer"), ("scipy", "loss.loss_for_object_detection")])
+def test_transformers_does_not_know_a_package_and_others_do(package: str, name: str) -> None:
+    import importlib
 
-    known = []
-    quick_imports._without_datasets(SimpleNamespace(), lambda module: known.append(utils.is_datasets_available()))
-    assert (known, utils.is_datasets_available()) == ([False], True)
-    assert not trainer.is_datasets_available()
-    assert "if is_datasets_available():\n    import datasets\n" in Path(trainer.__file__).read_text(), "no more needed"
+    from transformers import utils
+
+    importlib.import_module("transformers.loss.loss_utils")
+    is_available, known = f"is_{package}_available", []
+    quick_imports._without(package, SimpleNamespace(), lambda module: known.append(getattr(utils, is_available)()))
+    assert (known, getattr(utils, is_available)()) == ([False], True)
+    module = importlib.import_module(f"transformers.{name}")
+    assert not getattr(module, is_available)()
+    source = Path(module.__file__).read_text()
+    assert re.search(rf"if {is_available}\(\):\n    (import|from) {package}", source), "no more needed"
 
 
 @pytest.mark.parametrize("name", ["gradio.component_meta", "bitsandbytes.backends.default.ops"])

@@ -104,7 +104,7 @@ def studio_loop(
         attention="flash" if "flash" in kernel else kernel,
         mask=mask,
         repeats_kv=repeats_kv,
-        adapters_in_place=not training.compile,
+        adapters_in_place=auto.fast_lora(config),
         fused_norms=fused,
         fused_feed_forward=fused,
         fp16=uses_fp16(config, device),

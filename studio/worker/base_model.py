@@ -11,7 +11,7 @@ from peft import PeftModel, PeftType
 from peft.utils.transformers_weight_conversion import convert_peft_adapter_state_dict_for_transformers
 from transformers import set_seed
 
-from studio import data, new_tokens, token_rows
+from studio import auto, data, new_tokens, token_rows
 from studio.config import RunConfig
 from studio.errors import OrderError
 from studio.resolve import Resolved
@@ -130,6 +130,6 @@ def wrap_base(config: RunConfig, resolved: Resolved, base: Any) -> Any:
         _narrow_trained_table(tuned, getattr(torch, resolved.autocast))
     if resolved.weights == "bfloat16":
         adamw.cast_trained_to_bf16(tuned).defer_float32_cast = False
-    if not resolved.compile:  # which fuses by itself, and stops at functions of our own
+    if auto.fast_lora(config):
         fast_lora.speed_up_lora(tuned, resolved.autocast is not None)
     return reward_head.add(tuned) if config.stage.scores else tuned

@@ -42,8 +42,10 @@ def check_loss(trainer: Any, resolved: Resolved) -> Resolved:
     """
     with without_side_effects(trainer.model), torch.no_grad(), trainer.accelerator.autocast():
         rows = _short_rows(trainer.train_dataset)
-        _refuse_reading_ahead(trainer, rows)
-        resolved = _compare(trainer, resolved, rows)
+        with _attention_set_to(trainer.model.eval(), "eager"):
+            logits = [_logits(trainer, row["input_ids"]) for row in rows]
+            _refuse_reading_ahead(trainer, rows, logits)
+        resolved = _compare(trainer, resolved, rows, _reference_loss(rows, logits))
     if trainer.sharded:
         sharding.reshard(trainer.model)
     return resolved
@@ -61,8 +63,8 @@ def is_finite(model: Any, rows: list[Row], dtype: torch.dtype, device: torch.dev
     return True
 
 
-def _refuse_reading_ahead(trainer: Any, rows: list[Row]) -> None:
-    """Raise ModelError where what is predicted in a row's first half depends on its second.
+def _refuse_reading_ahead(trainer: Any, rows: list[Row], logits: list[torch.Tensor]) -> None:
+    """Raise ModelError where what is predicted in a row's first half depends on its second. logits: of each row alone.
 
     Encoders do so, and transformers' causal classes of some of them unless config.json says is_decoder.
     """
@@ -71,10 +73,9 @@ def _refuse_reading_ahead(trainer: Any, rows: list[Row]) -> None:
     other = ids[:half] + (2 * ids[half - 1 :: -1])[: len(ids) - half] if half > 1 else ids
     if other == ids:
         return
-    with _attention_set_to(trainer.model.eval(), "eager"):
-        logits, others = (_logits(trainer, row)[:half] for row in (ids, other))
+    before, after = logits[0][:half], _logits(trainer, other)[:half]
     is_exact = trainer.dtype == torch.float32 and trainer.method.quantized() is None
-    changed = float((logits - others).abs().mean() / logits.std())
+    changed = float((before - after).abs().mean() / before.std())
     if any(distributed.gather(changed > (CHANGED if is_exact else CHANGED_ROUNDED))):
         raise ModelError(
             f"This {unwrap(trainer.model).config.model_type} model reads ahead: what it predicts depends on the tokens "
@@ -84,8 +85,8 @@ def _refuse_reading_ahead(trainer: Any, rows: list[Row]) -> None:
         )
 
 
-def _compare(trainer: Any, resolved: Resolved, rows: list[Row]) -> Resolved:
-    reference, actual = _reference_loss(trainer, rows), _training_loss(trainer, rows)
+def _compare(trainer: Any, resolved: Resolved, rows: list[Row], reference: float) -> Resolved:
+    actual = _training_loss(trainer, rows)
     if not _differ(trainer, actual, reference):
         return resolved
     why = f"({actual:.4f} instead of {reference:.4f})" if isinstance(actual, float) else f"({actual})"
@@ -112,15 +113,13 @@ def _short_rows(dataset: Any) -> list[Row]:
     return [{"input_ids": ids, "labels": list(ids)} for ids in token_ids if ids]
 
 
-def _reference_loss(trainer: Any, rows: list[Row]) -> float:
+def _reference_loss(rows: list[Row], logits: list[torch.Tensor]) -> float:
     """The mean loss per token as transformers computes it, each row by itself."""
-    total = torch.zeros((), device=trainer.args.device)
-    model = trainer.model.eval()
-    with _attention_set_to(model, "eager"):
-        for row in rows:
-            targets = torch.tensor(row["input_ids"][1:], device=trainer.args.device)
-            total += cross_entropy(_logits(trainer, row["input_ids"])[:-1], targets, reduction="sum")
-    return total.item() / _count_targets(rows)
+    total = sum(
+        cross_entropy(predicted[:-1], torch.tensor(row["input_ids"][1:], device=predicted.device), reduction="sum")
+        for row, predicted in zip(rows, logits, strict=True)
+    )
+    return float(total) / _count_targets(rows)
 
 
 def _logits(trainer: Any, token_ids: list[int]) -> torch.Tensor:

@@ -10,7 +10,7 @@ import pytest
 from studio import config, model
 from studio.device import Device
 from studio.memory.architecture import read_architecture
-from studio.memory.overhead import ONEDNN, cpu
+from studio.memory.overhead import ONEDNN, UNPACKING, cpu
 from studio.memory.states import nf4_bytes
 from studio.memory.studio_loop import studio_loop
 from studio.talk import reference, room
@@ -78,7 +78,8 @@ def test_a_packed_base_keeps_its_file_only_in_16_bits(tmp_path: Path) -> None:
         loop = studio_loop(ordered, facts, processor, None, method.footprint(facts), False)
         around[precision] = cpu(loop, parts, method.footprint(facts)).fixed
         del loaded
-    assert around["bf16"] - around["fp32"] == 2 * numbers + ONEDNN
+    left = UNPACKING + numbers // 2
+    assert around["bf16"] - around["fp32"] == 2 * numbers + max(0, ONEDNN - left), "the kernels find their place there"
 
 
 def _mapped(folder: Path) -> int:

@@ -20,6 +20,7 @@ from studio.runs import launch
 from studio.training import Training
 from studio.worker import sharding, train
 from studio.worker.activation_checkpointing import FirstLayersOnly
+from studio.worker.fast_lora import LoraForward
 from studio.worker.layer_compile import CompileCallback
 from studio.worker.loss import unwrap
 from studio.worker.probe import MemoryProbe
@@ -78,6 +79,10 @@ TABLE: dict[str, dict[str, SettingCase]] = {
     },
     "compile": {},  # by itself below: half a minute of a C++ compiler
     "fused_kernels": {},  # tests/worker/test_fused_kernels.py, under Triton's interpreter
+    "fast_lora": {
+        "peft's own": SettingCase(("training.fast_lora=false",)),
+        "peft's own, in 16 bits": SettingCase(("training.fast_lora=false",), (*FIXED, "training.precision=bf16"), 0.01),
+    },
     "threads": {"two": SettingCase(("training.threads=2",))},
     "workers": {"two": SettingCase(("training.workers=2",))},
     "probe": {"on": SettingCase(("training.probe=true",))},
@@ -214,6 +219,12 @@ REACH: dict[
     "loss": ("full", lambda trainer, ordered: trainer.loss_kind == "full"),
     "attention": ("eager", lambda trainer, ordered: trainer.model.config._attn_implementation == "eager"),
     "fused_kernels": ("false", lambda trainer, ordered: "forward" not in vars(unwrap(trainer.model).model.norm)),
+    "fast_lora": (
+        "false",
+        lambda trainer, ordered: (
+            not any(isinstance(vars(module).get("forward"), LoraForward) for module in trainer.model.modules())
+        ),
+    ),
     "compile": (
         "true",
         lambda trainer, ordered: any(isinstance(one, CompileCallback) for one in trainer.callback_handler.callbacks),
