@@ -193,11 +193,11 @@ def kernels() -> str:
 
 
 def startup() -> str:
-    """What tests/bench/startup.py measured: seconds of processor time and by the clock."""
+    """What tests/bench/startup.py measured: seconds of processor time."""
     rows = _results("startup")
     return table(
-        ["part", "seconds before", "now", "processor seconds before", "now"],
-        [[row["part"], *(f"{row[key]:.1f}" for key in ("before", "now", "cpu_before", "cpu_now"))] for row in rows],
+        ["part", "processor seconds before", "now"],
+        [[row["part"], *(f"{row[key]:.1f}" for key in ("cpu_before", "cpu_now"))] for row in rows],
     )
 
 

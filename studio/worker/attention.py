@@ -51,10 +51,10 @@ def packed_attention(
     if not dropout and _has_flash(query):
         return _varlen(query, key, value, cu_seq_lens, kwargs["max_length_q"], scale), None
     starts = row_starts if row_starts is not None else cu_seq_lens.tolist()
-    rows = [
-        _row_attention(query[0, :, start:end], key[0, :, start:end], value[0, :, start:end], scale, dropout)
-        for start, end in zip(starts, starts[1:])
-    ]
+    lengths = [end - start for start, end in zip(starts, starts[1:])]
+    # split, not sliced: the gradients of slices are each as large as all rows, and are added up
+    parts = zip(*(tensor[0].split(lengths, 1) for tensor in (query, key, value)), strict=True)
+    rows = [_row_attention(*part, scale, dropout) for part in parts]
     return torch.cat(rows, 1).transpose(0, 1).unsqueeze(0).contiguous(), None
 
 

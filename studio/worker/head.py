@@ -9,6 +9,14 @@ import torch
 from studio.kernels import HEAD_GRAD_POSITIONS, logit_chunk_bytes
 
 
+def apart(hidden: torch.Tensor) -> torch.Tensor:
+    """A copy of the last position of each row, [rows, 1, width], laid out as if there had been no others.
+
+    Of a view of longer rows a CPU's 16-bit product with a frozen weight makes a transposed copy of the whole weight.
+    """
+    return hidden[:, -1:].detach().clone(memory_format=torch.contiguous_format)
+
+
 class LogitTransform(NamedTuple):
     """What is done to head(hidden) before the softmax: scale, then a soft cap (Gemma 2: cap · tanh(x / cap)), then
     division by the temperature that tokens are sampled at.

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from studio.kernels import IGNORE_INDEX
-from studio.worker.head import Head, HeadLoss, LogitTransform, head_losses
+from studio.worker.head import Head, HeadLoss, LogitTransform, apart, head_losses
 
 
 def loss(
@@ -111,7 +111,7 @@ def in_place_of_head(
         hidden = args[0][:, -width:]  # virtual tokens stand before the row's own
         with torch.autocast(hidden.device.type, enabled=False):
             results.append(compute(module, hidden))
-        return (args[0][:, -1:].detach(),)
+        return (apart(args[0]),)
 
     hook = unwrap(model).get_output_embeddings().register_forward_pre_hook(before_head)
     try:
