@@ -109,11 +109,6 @@ def _beside(expected: Estimate, rows: Mapping[str, int], shots: int) -> float:
     return min(start, 60.0) + passes * tokens / 3 / max(1.0, expected.tokens_per_second or 1.0)
 
 
-def start(config: RunConfig, rows: Mapping[str, int] | None = None) -> Run:
-    """Check and queue a look. rows: as for order. Raises StudioError before a run exists."""
-    return race.start(config, rows)
-
-
 def answer(run: Run) -> dict[str, Any] | None:
     """What a look has found: {sentence, verdict, few_shot_loss, curve, rows_needed, …}; None before its end."""
     return (last(run.events_file, ("end",)) or {}).get("plan")

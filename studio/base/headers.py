@@ -29,14 +29,9 @@ GGUF_NAMES = {"gemma3": "gemma3_text"} | {
 def from_config(config: dict[str, Any]) -> Headers:
     """From config.json alone: by arithmetic for plain families, else on the meta device in another process, once."""
     text = families.completed(families.text_config(config))
-    shapes = (None if "text_config" in config else families.tensors(text)) or _built(config)
+    shapes = (None if "text_config" in config else families.tensors(text)) or _of_worker("shapes", config)
     kind = KINDS.get(str(text.get("dtype") or text.get("torch_dtype") or "bfloat16"), "BF16")
     return config, {name: (kind, tuple(shape)) for name, shape in shapes.items()}
-
-
-def _built(config: dict[str, Any]) -> dict[str, list[int]]:
-    """The shapes that worker/shapes.py prints for a config, cached. Raises ModelError with its last line."""
-    return _of_worker("shapes", config)
 
 
 def completed(config: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from studio import model, plan, run
+from studio import model, plan, race, run
 from studio.base import source
 from studio.commands import Failed
 from studio.commands.estimate import statistics
@@ -36,7 +36,7 @@ def look(args: argparse.Namespace) -> dict[str, Any]:
     facts = model.facts(folder) if folder else None
     rows, _ = statistics(base)
     order = plan.order(base, args.minutes, facts, rows, args.shots)
-    answer = submit_and_follow(lambda: plan.start(order, rows), args.detach)
+    answer = submit_and_follow(lambda: race.start(order, rows), args.detach)
     if args.detach or "eval_loss" not in answer:
         return answer
     found = plan.answer(run.find(answer["run"]))

@@ -51,7 +51,7 @@ def start_plan(order: str, minutes: float = 10) -> dict[str, Any]:
         "max": rows.longest,
         "eval_rows": rows.eval_rows,
     }
-    return _answer(plan.start(plan.order(base, float(minutes), measure.facts_of(base), figures), figures))
+    return _answer(race.start(plan.order(base, float(minutes), measure.facts_of(base), figures), figures))
 
 
 @rights.job()
