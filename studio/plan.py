@@ -8,6 +8,7 @@ a bootstrap over the rows (Efron and Tibshirani 1993, chapter 6).
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -53,6 +54,9 @@ def order(
     """The order of a look of so many minutes. rows: statistics of the data, if known. Raises OrderError."""
     if not 0 < minutes <= 24 * 60:
         raise OrderError(f"A look of {minutes:g} minutes cannot be.", "Give from 1 to 1440 minutes.", "minutes")
+    if rows and rows["rows"] * SHARES[0] < 1:
+        least = math.ceil(1 / SHARES[0])
+        raise OrderError(f"{SHARES[0]:.0%} of {rows['rows']} rows is no row.", f"Give {least} rows or more.", "data")
     base = base.with_absolute_paths()
     plain = base.model_dump(mode="json", exclude_unset=True)
     evaluation = base.data.eval

@@ -87,6 +87,9 @@ def encode(job: EncodingJob) -> None:
         mixed.append(offset + sample_indices(count, source.weight, job.seed + n))
         offset += count
     indices = np.concatenate(mixed)
+    if not len(indices):
+        left = f"The weights of the data leave none of its {sum(counts)} rows."
+        raise DataError(left, "Give more rows, or a larger weight.", "data")
     np.save(job.folder / "order.npy", indices)
     write_record(job, counts, open_rows(job.folder / "train.arrow", indices), trained[indices], eval_rows)
 

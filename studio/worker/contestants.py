@@ -10,6 +10,7 @@ from typing import Any
 from studio import data, race
 from studio.config import RunConfig
 from studio.device import devices
+from studio.errors import DataError
 from studio.estimate import grown
 from studio.events import latest, seconds
 from studio.home import write_atomic
@@ -51,7 +52,10 @@ class Contestant:
 
 
 def prepare(race_run: Run, folder: Path, facts: ModelFacts) -> list[Contestant]:
-    """All settings of a race, as far as earlier attempts have come. folder, facts: of the base. Raises OrderError."""
+    """All settings of a race, as far as earlier attempts have come. folder, facts: of the base.
+
+    Raises OrderError, and DataError where nothing is held out to tell settings apart by.
+    """
     config, device = race_run.config, devices()[0]
     rows_by_number = {row["contestant"]: row for row in race.table(race_run)}
     prepared: dict[Any, tuple[Encoder, data.Prepared]] = {}
@@ -63,6 +67,8 @@ def prepare(race_run: Run, folder: Path, facts: ModelFacts) -> list[Contestant]:
             encoder = Encoder.from_order(order.data, folder, num_virtual_tokens=order.virtual_tokens)
             prepared[key] = encoder, data.prepare(order.data, encoder, order.training.seed)
         encoder, rows = prepared[key]
+        if not len(rows.eval):
+            raise DataError("No row is held out to measure on.", "Give more rows, or data.eval.", "data.eval")
         row = rows_by_number.get(number) or race.new_row(number, order, label)
         resolved = resolve(order, grown(facts, order), device, rows.statistics)
         row |= {"steps": resolved.steps, "estimated_memory": resolved.estimated, "parameters": facts.parameters}

@@ -65,8 +65,6 @@ class PlanRun(RaceRun):
             return
         full = self.contestants[-1]
         self.held_out = data.held_out(full.config.data, full.encoder, full.config.training.seed)
-        if not self.held_out:
-            raise StudioError("No row is held out to measure on.", "Give more rows, or data.eval.", "data.eval")
         self.swapped = swapped_answers(self.held_out)
         self.report.phase("evaluating", detail="the base")
         shots = self._examples(full)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from studio import config, data, template
+from studio.errors import DataError
 from studio.export import proof
 from studio.tokens import Encoder
 from tests.data.fixtures import as_lines
@@ -73,6 +74,13 @@ def test_an_own_file_is_capped_too(home: Path, tmp_path: Path, tiny_model: Path)
     order = data.DataOrder(train=str(tmp_path / "train.jsonl"), eval=str(tmp_path / "eval.jsonl"), eval_rows=6)
     made = data.prepare(order, Encoder(tiny_model, template.load("model", tiny_model), 128))
     assert (len(made.eval), made.record["eval"]["of"], len(made.train)) == (6, 30, 10)
+
+
+def test_a_weight_that_leaves_no_row_is_refused(home: Path, tmp_path: Path, tiny_model: Path) -> None:
+    (tmp_path / "few.jsonl").write_bytes(as_lines(numbered(3, "few")))
+    order = data.DataOrder(train=[{"source": str(tmp_path / "few.jsonl"), "weight": 0.1}])
+    with pytest.raises(DataError, match="The weights of the data leave none"):
+        data.prepare(order, Encoder(tiny_model, template.load("model", tiny_model), 128))
 
 
 def test_fifty_thousand_held_out_rows_are_divided_in_no_time() -> None:

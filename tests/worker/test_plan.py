@@ -71,6 +71,14 @@ def test_a_power_law_is_found_again() -> None:
     assert plan.rows_needed(straight) == (plan.MOST_ROWS * ROWS[-1], True)
 
 
+def test_a_share_of_the_rows_that_is_none_is_refused(tmp_path: Path) -> None:
+    """A look at one row ended with numpy's words on the maximum of nothing."""
+    order = config.build({"data": {"train": str(tmp_path / "one.jsonl")}})
+    with pytest.raises(OrderError, match="12% of 1 rows is no row") as refused:
+        plan.order(order, 10, rows={"rows": 1, "tokens": 40, "trained": 20, "max": 40, "eval_rows": 0})
+    assert refused.value.hint == "Give 9 rows or more."
+
+
 def test_the_minutes_are_kept(home: Path, tiny_model: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps by the forecast; too few minutes are refused with how many are needed."""
     order = config.build({"model": str(tiny_model), "data": {"train": str(tiny_data)}})

@@ -53,6 +53,14 @@ def weights(folder: Path) -> bytes:
     return file.read_bytes()
 
 
+def test_settings_that_nothing_tells_apart_are_refused(home: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """A race on one row trained to its end and named no winner, without a word."""
+    (tmp_path / "one.json").write_text(json.dumps([{"instruction": "Hello?", "output": "Hello."}]))
+    one = create(race.order(base(tiny_model, tmp_path / "one.json"), [("method.rank=2",), ("method.rank=4",)]))
+    assert racer.main(one) == 1
+    assert one.events()[-1]["cause"] == "No row is held out to measure on."
+
+
 @pytest.fixture
 def still(monkeypatch: pytest.MonkeyPatch) -> None:
     """The queue starts nothing."""
