@@ -128,6 +128,8 @@ def why_no_decoder(config: dict[str, Any]) -> str:
     if kind == "blt":
         return "a model of bytes in patches, which has no one stack of layers"
     if kind and causal_types() and kind not in causal_types():
+        if config.get("auto_map"):
+            return "it needs Python code of its own (auto_map), which is never run here"
         return (
             "transformers has no causal language model of this type: it reads images or sound, is no decoder, or is new"
         )

@@ -164,6 +164,7 @@ def _edit(folder: Path, **changes: Any) -> None:
         ({"model_type": "bert"}, "lora", "reads a text in both directions"),
         ({"is_encoder_decoder": True}, "lora", "an encoder with a decoder"),
         ({"model_type": "bark"}, "lora", "transformers has no causal language model of this type"),
+        ({"model_type": "chatglm", "auto_map": {"AutoModel": "m.M"}}, "lora", "Python code of its own"),
         ({"model_type": "gemma4_assistant"}, "lora", "a draft model"),
         ({"num_hidden_layers": 1}, "lora", "says 1 layers, and the weight files hold 2"),
         ({"num_hidden_layers": 3}, "lora", "says 3 layers, and the weight files hold 2"),
@@ -175,7 +176,7 @@ def _edit(folder: Path, **changes: Any) -> None:
         ({"quantization_config": {"quant_method": "gptq"}}, "full", "cannot be trained themselves"),
     ],
     ids=[
-        *("classifier", "encoder", "encoder-decoder", "sound", "draft", "fewer layers", "more layers"),
+        *("classifier", "encoder", "encoder-decoder", "sound", "code", "draft", "fewer layers", "more layers"),
         *("a table a layer", "shared keys", "fp8", "gptq", "plain weights", "full on a table"),
     ],
 )
