@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import xxhash
 
+from studio.data.agent_sessions import SESSION
 from studio.data.block import Block
 from studio.data.blocks import blocks
 from studio.data.column_names import columns_of
@@ -32,12 +33,12 @@ from studio.data.mapping import (
 )
 from studio.data.parallel import ParallelReaders
 from studio.data.problem import Problem, problem
-from studio.data.threads import MORE_KEYS, SESSION, ThreadColumns, detect_thread, group_turns
+from studio.data.threads import MORE_KEYS, ThreadColumns, detect_thread, group_turns
 from studio.data.tracked_row import TrackedRow, names_of
 from studio.data.unsure import doubts
 from studio.errors import DataError
 
-VERSION = 19  # of stored data sets; raise it when a check or a format changes
+VERSION = 20  # of stored data sets; raise it when a check or a format changes
 BINARY_ENDINGS = (".xlsx", ".parquet", ".arrow")
 SAMPLE_ROWS = 200  # rows by which columns are judged to be used or not
 
@@ -131,11 +132,15 @@ def preview(reader: SourceReader) -> Preview:
     chosen = format_of(mapping) if reader.format == "auto" else reader.format
     speakers = speakers_of(mapping)
     thread = detect_thread(rows, reader.name, speakers) if speakers or not chosen else None
+    if thread is None and not chosen and (plain := list(map(lowered, rows))) != rows:
+        thread = detect_thread(plain, reader.name)
+        thread = thread and replace(thread, is_lowered=True)
     if thread:
         rows = next(group_turns([first], thread)).rows
         used = {*vars(thread).values(), *MORE_KEYS, *(["message"] if thread.conversation == SESSION else [])}
         detection = Detection(chosen, "Chosen by hand.") if chosen else detect(rows, reader.name)
-        return Preview(detection, columns, [c for c in columns if c not in used], mapping, thread)
+        unused = [c for c in columns if used.isdisjoint((c, *lowered({c: ""})))]
+        return Preview(detection, columns, unused, mapping, thread)
     if chosen:
         return Preview(
             Detection(chosen, "Chosen by hand."), columns, unused_columns(rows, chosen, mapping), mapping, None

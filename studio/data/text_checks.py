@@ -54,6 +54,7 @@ LITERAL_BREAK = re.compile(r"\\r?\\n|\\n\\n|[.!?:,;。！？：，；]\\n(?![a-z
 LITERAL_ESCAPE = re.compile(
     r"(?i:[a-z]\\u00[c-f][0-9a-f]|\\u00[c-f][0-9a-f][a-z])|(?:\\u(?:0[3-9a-f]|[3-9a-d][0-9a-f])[0-9a-f]{2}){2}"
 )
+QUOTED = re.compile(r'"[^"\n]*"')
 THOUGHT = re.compile(r"<(/?)(think|thinking|thought|reasoning)>")
 INVISIBLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 SENTENCE = re.compile(r"[.!?][\s\"')]|[。！？]")
@@ -137,7 +138,7 @@ def _candidates(data: bytes, buffer: np.ndarray) -> Iterator[tuple[str, np.ndarr
         ("bom", (byte == 0xEF) & (after == 0xBB) & (third == 0xBF), lambda text: "U+FEFF" if "\ufeff" in text else ""),
         ("nul", one_of(byte, bytes(CONTROL_BYTES)), _code_point),
         ("literal_break", at("\\") & one_of(after, b"nr"), _literal_break),
-        ("literal_escape", at("\\") & (after == ord("u")), _outside_code(LITERAL_ESCAPE)),
+        ("literal_escape", at("\\") & (after == ord("u")), _literal_escape),
         ("crlf", byte == 13, lambda text: "CR LF" if "\r" in text else ""),
     )
     for kind, where, pattern in rules:
@@ -179,6 +180,11 @@ def _outside_code(pattern: re.Pattern[str]) -> Callable[[str], str]:
 def _literal_break(text: str) -> str:
     """The two signs of a line break that were never made one; none where the text has real ones, as code has."""
     return "" if "\n" in text else _outside_code(LITERAL_BREAK)(text)
+
+
+def _literal_escape(text: str) -> str:
+    """The first letter written as six signs; in quotation marks it may be code."""
+    return _outside_code(LITERAL_ESCAPE)(QUOTED.sub("", text))
 
 
 def _unpaired(text: str) -> str:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from studio.data.agent_sessions import SESSION, joined, unwrapped
 from studio.data.block import ROWS_PER_BLOCK, Block
 from studio.data.column_options import options
-from studio.data.formats import LIST_COLUMNS, as_row
+from studio.data.formats import LIST_COLUMNS
 from studio.data.formats.messages import role_of
+from studio.data.mapping import lowered
 from studio.data.roles import CONTENT_KEYS, ROLE_KEYS, SPELLINGS, USER_FLAGS
 from studio.errors import DataError
 
@@ -30,7 +32,6 @@ CHAT_COLUMNS = frozenset(("ts", "thread_ts", "channel", "conversation_id", "chat
 DIRECTIONS = frozenset(("incoming", "outgoing", "inbound", "outbound", "received", "sent"))  # of a message
 WORDS = (*CONTENT_KEYS, "body", "Text", "Message", "Content", "Body")
 SERVICE_TYPES = ("channel_join", "channel_leave", "channel_topic", "channel_purpose", "bot_add")  # Slack's
-SESSION = "sessionId"  # Claude Code's
 MORE_KEYS = ("name", "tool_calls", "tool_call_id", "weight", "reasoning_content")
 MESSAGE_ID_COLUMNS = ("message_id", "id", "uuid")
 PARENT_COLUMNS = ("parent_id", "parent", "parent_message_id", "parentId")
@@ -60,15 +61,7 @@ class ThreadColumns:
     position: str | None = None
     member: str | None = None
     parent: str | None = None
-
-
-def _unwrapped(row: Any) -> Any:
-    """A row as turn; of a session of Claude Code, whose turn stands in an object beside its id."""
-    row = as_row(row)
-    turn = row.get("message") if isinstance(row, dict) and SESSION in row else None
-    if not isinstance(turn, dict) or "role" not in turn or row.get("isSidechain") is True or row.get("isMeta") is True:
-        return row
-    return {SESSION: row[SESSION], "role": turn["role"], "content": turn.get("content")}
+    is_lowered: bool = False  # these are the columns' names in lower case
 
 
 def detect_thread(rows: list[Any], name: str, speakers: Collection[str] = ()) -> ThreadColumns | None:
@@ -77,7 +70,7 @@ def detect_thread(rows: list[Any], name: str, speakers: Collection[str] = ()) ->
     speakers: names of people that were given roles.
     Raises DataError where they are, and no column says which conversation a turn is of, or who of the speakers is who.
     """
-    rows = [row for row in map(_unwrapped, rows) if isinstance(row, dict)][:200]
+    rows = [row for row in map(unwrapped, rows) if isinstance(row, dict)][:200]
     if sum(SESSION in row for row in rows) * 2 > len(rows):  # beside its turns stand summaries and snapshots
         rows = [row for row in rows if "role" in row] or rows
     columns = list(dict.fromkeys(key for row in rows for key in row))
@@ -145,9 +138,8 @@ def group_turns(blocks: Iterable[Block], how: ThreadColumns) -> Iterator[Block]:
     for block in blocks:
         notes += block.notes
         lines = block.lines or [None] * len(block.rows)
-        turns += [
-            (row, line) for row, line in zip(map(_unwrapped, block.rows), lines, strict=True) if isinstance(row, dict)
-        ]
+        rows = map(lowered if how.is_lowered else unwrapped, block.rows)
+        turns += [(row, line) for row, line in zip(rows, lines, strict=True) if isinstance(row, dict)]
     threads = _branches(turns, how) if how.parent else _groups(turns, how)
     used = sum(map(len, threads))
     key = how.parent or how.conversation
@@ -158,26 +150,13 @@ def group_turns(blocks: Iterable[Block], how: ThreadColumns) -> Iterator[Block]:
     block = Block(notes=[*notes, note], lines=None if not turns or turns[0][1] is None else [])
     for thread in threads:
         messages = [{"role": _role(row[how.role]), "content": row.get(how.content)} | _more(row) for row, _ in thread]
-        block.rows.append({"messages": _joined(messages)})
+        block.rows.append({"messages": joined(messages)})
         if block.lines is not None:
             block.lines.append(thread[0][1])
         if len(block.rows) >= ROWS_PER_BLOCK:
             yield block
             block = Block(lines=None if block.lines is None else [])
     yield block
-
-
-def _joined(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The turns, those parts of one answer that stand in rows of their own put together."""
-    joined: list[dict[str, Any]] = []
-    for message in messages:
-        before = joined[-1] if joined else {}
-        lists = isinstance(before.get("content"), list) and isinstance(message["content"], list)
-        if lists and before["role"] == message["role"]:
-            joined[-1] = before | {"content": [*before["content"], *message["content"]]}
-        else:
-            joined.append(message)
-    return joined
 
 
 Turn = tuple[dict[str, Any], Any]

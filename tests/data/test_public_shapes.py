@@ -74,6 +74,12 @@ READ: dict[str, tuple[bytes, Said]] = {
     "NuminaMath": (as_lines([{"problem": Q, "solution": ANSWER, "answer": "42"}]), BOTH),
     "CoEdIT": (as_lines([{"_id": "1", "task": "gec", "src": Q, "tgt": ANSWER}]), BOTH),
     "ProsocialDialog": (as_lines([{"context": Q, "response": ANSWER, "source": "x"}]), BOTH),
+    "a turn a row, in capitals": (
+        f"Conversation ID,Role,Content\n1,user,{Q}\n1,assistant,{ANSWER}\n2,user,And?\n2,assistant,One.\n".encode(),
+        BOTH,
+    ),
+    "a source and its target": (as_lines([{"source": Q, "target": ANSWER, "context": "Law."}]),
+                                [(U, f"Law.\n\n{Q}"), BOTH[1]]),
     "CAMEL": (as_lines([{"role_1": "Tea", "message_1": Q, "message_2": ANSWER}]), BOTH),
     "ChatQA": (as_lines([{"document": "Of tea.", "messages": chat()[:1], "answers": [ANSWER]}]), BOTH),
     "synthetic text to SQL": (as_lines([{"sql_prompt": Q, "sql_context": "CREATE", "sql": "SELECT 1"}]),
@@ -225,6 +231,7 @@ def test_prompts_alone_name_the_stage_that_takes_them(rows: list[Any], home: Pat
         ("\\u4f60\\u597d", "你好"),
         ("gr\\u00fcn \\ud83d\\ude00 ok", "grün 😀 ok"),
         ("`'\\u00e9t\\u00e9'` is a string.", None),
+        ('print("caf\\u00e9")', None),
         ("A path C:\\users and \\u in LaTeX.", None),
     ],
 )

@@ -41,6 +41,7 @@ MORE_ANSWERS = (
     *("targets", "attempt", "deepseek_solution", "final_answer", "gold_answer", "canonical_solution", "summary"),
     *("highlights", "code", "sql", "translation", "tgt", "target_text", "output_text", "摘要", "译文"),
 )
+TARGETS = ("target", "targets", "tgt", "translation", "target_text", "译文")  # of a source
 END_CHARACTERS = 24  # that may follow an answer at the end of a text which holds question and answer
 
 
@@ -62,8 +63,8 @@ def pair_of(row: Row) -> tuple[str, str] | None:
         answer = "solution"
     if asked and answer:
         return asked, answer
-    question = asked or _text_column(row, MORE_PROMPTS)
     answer = answer or _text_column(row, MORE_ANSWERS)
+    question = asked or _text_column(row, (*["source"] * (answer in TARGETS), *MORE_PROMPTS))
     if asked and not answer and not _REASONING.isdisjoint(row):
         answer = _text_column(row, ("content",))  # as R1 writes it: reasoning_content and content
     if not question or not answer or (question == "text" and _ends_with(row, question, answer)):
