@@ -131,9 +131,8 @@ def limit_effects(lengths: np.ndarray, limit: int | None, too_long: str = "cut",
     if not limit:
         limit = int(lengths.max(initial=0))
     over = lengths > limit
-    lost = (
-        0 if too_long == "split" else int(lengths[over].sum() if too_long == "drop" else (lengths[over] - limit).sum())
-    )
+    kept = {"split": lengths[over], "drop": 0}.get(too_long, limit)
+    lost = int((lengths[over] - kept).sum())
     return {
         "over_limit": round(int(over.sum()) * factor),
         "tokens_lost": round(lost * factor),

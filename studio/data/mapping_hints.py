@@ -181,9 +181,7 @@ def _is_list_of_texts(value: Any) -> bool:
 def _class_hint(columns: list[str], texts: list[str], rows: list[Row]) -> str:
     """How to learn the class, or the mark, of one or two texts as an answer; "" where no column holds one."""
     label = next((name for name in columns if name.lower() in LABELS and name not in texts), None)
-    parts = (
-        {"prompt": texts[0]} if len(texts) == 1 else {"prompt": texts[0], "input": texts[1]} if len(texts) == 2 else {}
-    )
+    parts = dict(zip(("prompt", "input"), texts)) if len(texts) <= 2 else {}
     if not label or not parts or not works(mapping := {**parts, "answer": label}, rows):
         return ""
     hint = f"To learn {label} as the answer to {' and '.join(texts)}: "

@@ -240,3 +240,14 @@ def test_letters_that_stand_as_six_signs(text: str, meant: str | None, home: Pat
     assert read.counts.get("literal_escape", 0) == (meant is not None)
     if meant:
         assert apply_fix("literal_escape", {"completion": text}) == {"completion": meant}
+
+
+@pytest.mark.parametrize("asks", ["Human", "prompter", "用户"])
+def test_who_speaks_in_a_comparison_is_known_under_every_name(asks: str, home: Path, tmp_path: Path) -> None:
+    def side(answer: str) -> list[dict[str, str]]:
+        turns = [(asks, "Tea?"), ("assistant", "Which?"), (asks, Q), ("assistant", answer)]
+        return [{"role": role, "content": content} for role, content in turns]
+
+    pairs = [{"chosen": side(f"{ANSWER} {n}"), "rejected": side("No.")} for n in range(2)]
+    read = data.read(write(tmp_path, as_lines(pairs)))
+    assert said(read.conversations[0]) == [(U, "Tea?"), (A, "Which?"), (U, Q), (A, f"{ANSWER} 0")]

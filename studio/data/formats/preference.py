@@ -10,7 +10,7 @@ from typing import Any
 from studio.data.formats import ReportProblem, Row, named
 from studio.data.formats.context import repeats, with_context
 from studio.data.formats.fields import SYSTEM, system_of, text
-from studio.data.formats.messages import put_first, turns_of
+from studio.data.formats.messages import put_first, role_of, turns_of
 from studio.data.formats.open_prompt import asked_turns
 from studio.data.roles import MESSAGE_COLUMNS
 
@@ -114,12 +114,10 @@ def _answer(row: Row, name: str, report: ReportProblem) -> list[dict[str, Any]] 
             if not isinstance(content, str) or not content.strip():
                 report("wrong_type" if content else "empty_field", name, content)
                 return None
-            turns.append(
-                {
-                    "role": "user" if role in ("user", "human") else "system" if role == "system" else "assistant",
-                    "content": content,
-                }
-            )
+            if (known := role_of(role)) is None:
+                report("unknown_role", name, role)
+                return None
+            turns.append({"role": known, "content": content})
         return turns
     content = text(row, name, report)
     return None if content is None else [{"role": "assistant", "content": content}]

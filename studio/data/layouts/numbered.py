@@ -32,7 +32,8 @@ def turn_columns(columns: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     answers: dict[int, str] = {}
     for name in columns:
         if end := NUMBERED.fullmatch(name):
-            side = questions if end[1] in QUESTIONS else answers if end[1] in ANSWERS else {}
+            sides = ((QUESTIONS, questions), (ANSWERS, answers))
+            side = next((side for names, side in sides if end[1] in names), {})
             if int(end[2]) in side:
                 return ()
             side[int(end[2])] = name

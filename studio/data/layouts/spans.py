@@ -27,7 +27,8 @@ def match(row: Row) -> tuple[str, Any] | None:
             return name, value[0].get("text")
         if isinstance(value, dict) and not PLACES.isdisjoint(value):
             texts = next((value[key] for key in TEXTS_IN if key in value), None)
-            return name, texts[0] if isinstance(texts, list) and texts else texts if isinstance(texts, str) else None
+            text = texts[0] if isinstance(texts, list) and texts else texts
+            return name, text if isinstance(text, str) else None
     return None
 
 

@@ -66,8 +66,7 @@ def rewrite(row: Row, report: ReportProblem) -> Row | None:
     first, second, verdict = match(row)
     values = [row[name] for name in verdict]
     if len(values) == 2:
-        difference = number(values[0]) - number(values[1])
-        better = first if difference > 0 else second if difference < 0 else None
+        better = _by_sign(number(values[0]) - number(values[1]), first, second)
     else:
         better = _better(values[0], verdict[0], first, second)
     if better is None:
@@ -103,13 +102,20 @@ def _texts(value: Any) -> list[str]:
     return value if isinstance(value, list) and all(isinstance(text, str) for text in value) else []
 
 
+def _by_sign(difference: float, first: str, second: str) -> str | None:
+    """The first where the difference is above nought, the second where below; None at nought."""
+    if not difference:
+        return None
+    return first if difference > 0 else second
+
+
 def _better(value: Any, verdict: str, first: str, second: str) -> str | None:
     """The column that a verdict names, by its whole name or by its end, as in model_a; None where it is not sure."""
     if isinstance(value, bool):
         return None
     amount = number(value)
     if verdict in STRENGTHS and amount is not None:
-        return first if amount < 0 else second if amount > 0 else None
+        return _by_sign(-amount, first, second)
     word = str(value).strip() if amount is None else f"{amount:g}"
     if word[:1] == "-":
         return None
