@@ -11,11 +11,12 @@ from studio.errors import ExportError
 from studio.export.folders import ALLOWED, KINDS, PRECISIONS, export
 from studio.export.push import push
 from studio.export.report import report
-from studio.home import write_atomic
+from studio.home import PROJECT, write_atomic
 from studio.run import find
 from studio.talk import reference
-from studio.ui import words
-from studio.ui.translated_html import translated
+
+# the page's, without importing it
+LANGUAGES = ("en", *sorted(folder.parent.name for folder in (PROJECT / "studio/ui/strings").glob("*/page.json")))
 
 
 def add(parsers: Any, common: ArgumentParser) -> None:
@@ -58,7 +59,7 @@ def add(parsers: Any, common: ArgumentParser) -> None:
     page = parsers.add_parser("report", parents=[common], help="one HTML file about a run that needs no network")
     page.add_argument("model", metavar="RUN")
     page.add_argument("out", metavar="OUT", nargs="?", help="where to; left out: report.html in the run's folder")
-    page.add_argument("--lang", choices=words.LANGUAGES, default="en", help="the language of its words (en)")
+    page.add_argument("--lang", choices=LANGUAGES, default="en", help="the language of its words (en)")
     page.set_defaults(run=as_page)
     merge.set_defaults(run=lambda args: away(args, "merged"), imatrix=False)
     take.set_defaults(run=lambda args: away(args, args.to))
@@ -128,7 +129,11 @@ def as_page(args: Namespace) -> dict[str, Any]:
     """Write the report; without OUT, into the run's folder."""
     one = find(args.model)
     out = Path(args.out).expanduser().absolute() if args.out else one.folder / "report.html"
-    text = translated(report(one), args.lang)
+    text = report(one)
+    if args.lang != "en":
+        from studio.ui.translated_html import translated  # with it comes gradio, which takes seconds
+
+        text = translated(text, args.lang)
     try:
         write_atomic(out, text)
     except OSError as error:
