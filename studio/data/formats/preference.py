@@ -12,6 +12,7 @@ from studio.data.formats.context import repeats, with_context
 from studio.data.formats.fields import SYSTEM, system_of, text
 from studio.data.formats.messages import put_first, role_of, turns_of
 from studio.data.formats.open_prompt import asked_turns
+from studio.data.problem import KINDS
 from studio.data.roles import MESSAGE_COLUMNS
 
 TITLE = "Preference pairs"
@@ -115,7 +116,7 @@ def _answer(row: Row, name: str, report: ReportProblem) -> list[dict[str, Any]] 
                 report("wrong_type" if content else "empty_field", name, content)
                 return None
             if (known := role_of(role)) is None:
-                report("unknown_role", name, role)
+                report("wrong_type", name, role, KINDS["unknown_role"].reason)
                 return None
             turns.append({"role": known, "content": content})
         return turns
