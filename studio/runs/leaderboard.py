@@ -61,20 +61,17 @@ def beside(run: Run) -> list[dict[str, Any]]:
 
 
 def mark_front(rows: Sequence[dict[str, Any]]) -> None:
-    """Set `front` of each row: the Pareto front over the figures that all rows have. None without a gain."""
+    """Set `front` of each row: whether no other run beats it. None without a gain."""
     measured = [row for row in rows if row["gain"] is not None]
-    keys = [key for key in (*MORE, *LESS) if all(row.get(key) is not None for row in measured)]
-    # more is better
-    points = {id(row): tuple(row[key] if key in MORE else -row[key] for key in keys) for row in measured}
     for row in rows:
-        row["front"] = id(row) in points and not any(
-            _beats(other, points[id(row)]) for name, other in points.items() if name != id(row)
-        )
+        row["front"] = row["gain"] is not None and not any(_beats(other, row) for other in measured)
 
 
-def _beats(first: tuple[float, ...], second: tuple[float, ...]) -> bool:
-    """Whether a point is at least as good in all and better in one (more is better)."""
-    return all(a >= b for a, b in zip(first, second, strict=True)) and first != second
+def _beats(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    """Whether a run is at least as good as another in all figures that both have, and better in one."""
+    keys = [key for key in (*MORE, *LESS) if first.get(key) is not None and second.get(key) is not None]
+    pairs = [(first[key], second[key]) if key in MORE else (-first[key], -second[key]) for key in keys]
+    return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
 
 
 def _row(run: Run) -> dict[str, Any] | None:

@@ -102,9 +102,11 @@ def test_the_front_is_whoever_is_beaten_by_nobody() -> None:
     assert [one["run"] for one in rows if one["front"]] == ["best gain", "smallest", "twin a", "twin b"]
 
 
-def test_forgetting_counts_where_all_have_it() -> None:
+def test_forgetting_counts_where_both_have_it() -> None:
     gentle, rough = row("gentle", 1.0, 5, 5.0, forgetting=0.01), row("rough", 1.2, 5, 5.0, forgetting=0.9)
     mark_front([gentle, rough])
     assert gentle["front"], "it forgets less"
     mark_front(rows := [gentle | {"forgetting": None}, rough])
     assert [one["front"] for one in rows] == [False, True], "unknown forgetting cannot excuse a smaller gain"
+    mark_front([gentle, rough, row("short", 0.1, 5, 5.0)])
+    assert gentle["front"], "a third run without the figure does not take it from the others"
