@@ -39,7 +39,10 @@ Numbers are floors: a file imports only from its own floor or below, and there i
 __version__ = "0.1.0"
 
 FLOORS = {
-    0: "bounded_http early_exit errors json_text kernels knob quick_imports python_text registry request_body terminal",
+    0: (
+        "bounded_http early_exit errors json_text kernels knob memory_peak quick_imports python_text registry "
+        "request_body terminal"
+    ),
     1: "address crash home credentials events process driver device cards base template text model yaml_text",
     2: (
         "new_tokens token_rows rendering tokens template_check data general combination evaluation contest "

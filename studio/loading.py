@@ -12,7 +12,8 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 
-from studio import token_rows
+from studio import memory_peak, token_rows
+from studio.base.quantization import Quantization
 from studio.base.tensors import TABLES
 from studio.errors import ModelError
 
@@ -21,6 +22,13 @@ LOADING_ERRORS = (
     StrictDataclassError,  # of a config.json that contradicts itself
 )
 PLAIN_INITS = ("true", "false", "gaussian", "eva", "orthogonal", "mica")  # init_lora_weights that leave the base alone
+
+
+def load_packed(folder: Path, dtype: Any, quantization: Quantization, **options: Any) -> Any:
+    """As load_base, each weight quantized as it is read. dtype: of what is not, and of computing (torch.dtype)."""
+    with memory_peak.blocks_mapped():
+        model = load_base(folder, dtype, **quantization.options(dtype), **options)
+    return quantization.settle(model)
 
 
 def load_base(folder: Path, dtype: Any, **options: Any) -> Any:

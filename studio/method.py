@@ -119,9 +119,8 @@ class Method(BaseModel, ABC):
         """The base model from a folder, quantized where the method says so. dtype: a torch.dtype."""
         quantization = self.quantized()
         if quantization is not None:
-            options = {**quantization.options(dtype), **options}
-        model = loading.load_base(folder, dtype, **options)
-        return model if quantization is None else quantization.unpacked(model)
+            return loading.load_packed(folder, dtype, quantization, **options)
+        return loading.load_base(folder, dtype, **options)
 
     @property
     def shares_base(self) -> bool:

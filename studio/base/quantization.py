@@ -6,6 +6,7 @@ import logging
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
+from studio import memory_peak
 from studio.device import Device
 from studio.errors import OrderError
 
@@ -83,8 +84,26 @@ class Quantization(NamedTuple):
             )
         }
 
+    @classmethod
+    def settle(cls, model: Any) -> Any:
+        """A model that was loaded with `options`, made ready for training, and what only loading needed given back."""
+        if model.device.type == "cpu":
+            cls._give_back(model)
+        return cls._unpacked(model)
+
     @staticmethod
-    def unpacked(model: Any) -> Any:
+    def _give_back(model: Any) -> None:
+        """Copy what is not quantized out of the model's file, which would stay mapped whole, and trim the heap.
+
+        Nothing else reads the file once its weights are packed; packing them leaves the heap full of empty pages.
+        """
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.dtype.is_floating_point:
+                tensor.data = tensor.data.clone()
+        memory_peak.begin_anew()
+
+    @staticmethod
+    def _unpacked(model: Any) -> Any:
         """Keep bitsandbytes from repacking 4-bit weights for AVX512 CPUs at the first pass without gradient.
 
         The repacked kernel has no backward pass: after one evaluation no gradient would come through the base, and no

@@ -1,14 +1,13 @@
 """bench memory: the estimate against what the trainer really took, or against what others measured (--published).
 
-Each case is one real training process on the starter model, two optimizer steps long, whose highest resident memory the
-kernel counts. Rows are cut at the limit, so that every batch is as long as the order says.
+Each case is one real training process on the starter model, two optimizer steps long, whose highest resident memory it
+tells at its end (studio/memory_peak.py). Rows are cut at the limit, so that every batch is as long as the order says.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -174,11 +173,11 @@ def peak(order: config.RunConfig) -> int:
             | launch.environment(order, device.cpu())
             | {"STUDIO_HOME": str(home()), device.DEVICE_VARIABLE: "cpu"},
         )
-        _, status, usage = os.wait4(child.pid, 0)
-    if status != 0:
+    if child.wait() != 0:
         raise RuntimeError(output.read_text(errors="replace")[-2000:])
+    measured = run.summary(made)["peak_memory"]
     run.delete(made)
-    return usage.ru_maxrss * 1024
+    return int(measured)
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:

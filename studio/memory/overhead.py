@@ -31,8 +31,9 @@ HOLES_NARROW = 2.0
 ONEDNN = 108 * MIB  # its kernels for them
 # low, expected, high: many steps over rows of unlike lengths fragment the heap further
 GROWING = (0.5, 1.0, 4.0)
-# bitsandbytes with its buffers, on a CPU: 46 to 50 MiB beside the tensors of 7 and 21 million packed numbers
-UNPACKING = 46 * MIB
+# behind a packed base: 475 to 518 MiB on the starter (106 million numbers, four cases), 542 beside 484 million
+TRIMMED = 490 * MIB
+PACKED = 0.1  # bytes a packed number
 
 
 class Overhead(NamedTuple):
@@ -82,22 +83,19 @@ def card(device: Device, step: Step, loop: TrainingLoop, paged: int) -> Overhead
 
 
 def cpu(loop: TrainingLoop, architecture: Architecture, footprint: Footprint) -> Overhead:
-    """The interpreter with its libraries, the heap's holes, and what packing a base into 4 bits leaves.
+    """The interpreter with its libraries, and the heap's holes.
 
-    The file of a packed base stays mapped where the rest is held in its 16 bits; in float32 nothing reads it any more.
-    Packing fragments about as much of the heap as it packs, and oneDNN's kernels find their place there: before the
-    first step the heap held 86 MiB beside the tensors of QLoRA, and 79 of LoRA.
+    Behind a base that is packed as it is loaded the heap is trimmed (base/quantization.py): oneDNN's kernels fit into
+    what packing leaves, and the file is closed.
     """
     layers = architecture.layers
     tokens = loop.tokens + loop.batch * footprint.virtual
     widest = max(layer.intermediate_size for layer in layers)
     narrow = loop.compute_itemsize == 2
-    fixed, kernels = PROCESS, ONEDNN if narrow else 0
+    fixed = PROCESS + (ONEDNN if narrow else 0)
     holes = tokens * widest * loop.hidden_itemsize * len(layers) * (HOLES_NARROW if narrow else HOLES)
     if footprint.quantized:
         numel = sum(linear.in_features * linear.out_features for layer in layers for linear in layer.linears)
-        kernels = max(kernels, UNPACKING + numel // 2)
-        fixed += 2 * numel if loop.weight_itemsize == 2 else 0
-    fixed += kernels
+        fixed = TRIMMED + int(PACKED * numel)
     low, expected, high = (fixed + int(holes * share) for share in GROWING)
     return Overhead(low, expected, high, 0, fixed=fixed)

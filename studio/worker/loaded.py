@@ -144,11 +144,10 @@ class LoadedModels:
         return None if 1.2 * model.facts(reference.base).bytes < free else reference.quantization
 
     def _load_weights(self, folder: Path, quantization: Quantization | None) -> Any:
-        full = METHODS["full"]()
         if quantization is None:
-            base = full.load(folder, self.dtype).to(self.device)
+            base = METHODS["full"]().load(folder, self.dtype).to(self.device)
         else:
-            base = quantization.unpacked(full.load(folder, self.dtype, **quantization.options(self.dtype)))
+            base = loading.load_packed(folder, self.dtype, quantization)
         if self.device == "cpu" and (head := base.get_output_embeddings()) is not None:
             head.register_forward_pre_hook(_position_apart)
         return base

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import gc
-import resource
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import torch
 
+from studio import memory_peak
 from studio.worker import distributed
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
-STATUS = Path("/proc/self/status")
 OUT_OF_MEMORY = (
     "out of memory",
     "can't allocate memory",
@@ -74,7 +71,7 @@ def peak_counters() -> dict[str, int]:
     if torch.cuda.is_available():
         counters = {"reserved": torch.cuda.max_memory_reserved(), "allocated": torch.cuda.max_memory_allocated()}
     else:
-        counters = {"resident": _peak_resident()}
+        counters = {"resident": memory_peak.resident_peak()}
     for name, size in counters.items():
         _peaks[name] = max(size, _peaks.get(name, 0))
     return dict(_peaks)
@@ -83,14 +80,3 @@ def peak_counters() -> dict[str, int]:
 def peak_memory() -> int:
     """Bytes at the highest moment so far: reserved by the CUDA allocator, else of this process's RAM."""
     return next(iter(peak_counters().values()))
-
-
-def _peak_resident() -> int:
-    """Bytes, from the kernel's own mark: getrusage's begins with what the parent process held."""
-    try:
-        return next(
-            int(line.split()[1]) * 1024 for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:")
-        )
-    except (OSError, StopIteration):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
