@@ -31,18 +31,20 @@ def resident_peak() -> int:
 
 
 def begin_anew() -> None:
-    """Give the heap's empty pages back and let the peak begin anew, at the least at what is resident now.
+    """Let the peak begin anew, at the least at what is resident now.
 
     For when a mapped file has been read through and closed: its pages were the kernel's to drop, and no need.
     """
     gc.collect()
-    try:
+    with contextlib.suppress(OSError, StopIteration):  # no /proc: the peak stays
         _before[0] = max(_before[0], _status("VmRSS"))
-        if platform.libc_ver()[0] == "glibc":
-            ctypes.CDLL(None).malloc_trim(0)
         CLEAR.write_text(RESET_PEAK)
-    except (OSError, StopIteration):
-        return  # no /proc: the peak stays
+
+
+def trim() -> None:
+    """Give the heap's empty pages back."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextlib.contextmanager

@@ -101,6 +101,7 @@ class Quantization(NamedTuple):
             if tensor.dtype.is_floating_point:
                 tensor.data = tensor.data.clone()
         memory_peak.begin_anew()
+        memory_peak.trim()
 
     @staticmethod
     def _unpacked(model: Any) -> Any:

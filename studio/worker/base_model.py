@@ -11,7 +11,7 @@ from peft import PeftModel, PeftType
 from peft.utils.transformers_weight_conversion import convert_peft_adapter_state_dict_for_transformers
 from transformers import set_seed
 
-from studio import auto, data, new_tokens, token_rows
+from studio import auto, data, memory_peak, new_tokens, token_rows
 from studio.config import RunConfig
 from studio.errors import OrderError
 from studio.resolve import Resolved
@@ -76,6 +76,8 @@ def load_base(config: RunConfig, resolved: Resolved, folder: Path) -> Any:
     kernel, dtype = attention_kernel(config, resolved), getattr(torch, resolved.dtype)
     as_stored = sharding.may_shard(config) and config.method.quantized() is None and resolved.weights == "float32"
     base = config.method.load(folder, "auto" if as_stored else dtype, attn_implementation=kernel)
+    if resolved.device == "cpu":
+        memory_peak.begin_anew()  # weights of another type than the file's are no longer in it
     if resolved.fused_kernels:
         fused_kernels.fuse(base)
     base = token_rows.add_rows(base, new_tokens.assign_ids(folder, config.data.new_tokens))
