@@ -17,6 +17,7 @@ from studio.driver.kinds import KINDS, Kind
 os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # in all our processes a card's index is nvidia-smi's
 
 DEVICE_VARIABLE = "STUDIO_DEVICE"  # "cpu": no card is used
+CGROUP = Path("/sys/fs/cgroup")
 MIN_NOTICE_MEMORY = 4 * 2**30  # bytes of a card from which on a notice is shown
 
 
@@ -218,13 +219,22 @@ def _ram() -> tuple[int, int]:
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
     ):
         try:
-            limit = int(Path("/sys/fs/cgroup", limit_file).read_text())
-            used = int(Path("/sys/fs/cgroup", used_file).read_text())
+            limit = int((CGROUP / limit_file).read_text())
+            used = int((CGROUP / used_file).read_text()) - _reclaimable(CGROUP / used_file)
         except (OSError, ValueError):
             continue
         if limit < total:
             total, free = limit, min(free, limit - used)
     return total, free
+
+
+def _reclaimable(used_file: Path) -> int:
+    """Bytes of file cache that a cgroup counts as used and gives up at once: files read, such as a model's weights."""
+    try:
+        stat = dict(line.split() for line in used_file.with_name("memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return 0
+    return int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))
 
 
 def _cpu_flags() -> str:

@@ -149,7 +149,7 @@ def _worker_order(
 ) -> dict[str, Any]:
     found, config = reference.resolve(name), run.config
     encoder = Encoder(found.tokenizer, found.template)
-    longest = max((len(encoder.prompt_ids(entry["messages"])) for entry in asked), default=0)
+    lengths = (len(encoder.prompt_ids(entry["messages"], tools=entry["tools"])) for entry in asked)
     return {
         "base": f"base:{run.id}",
         "tuned": name,
@@ -158,7 +158,7 @@ def _worker_order(
         "encoding": {key: getattr(config.data, key) for key in ENCODING},
         "overlap": config.data.overlap,
         "measure_forgetting": not (summary(run)["forgetting"] or {}).get("final") and name == run.id,
-        "prompt_tokens": longest,
+        "prompt_tokens": max(lengths, default=0),
         "max_new_tokens": _longest_answer(asked, encoder) if order.max_new_tokens == AUTO else order.max_new_tokens,
     }
 

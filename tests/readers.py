@@ -66,7 +66,8 @@ def by_studio(name: str, questions: list[str], tokens: int) -> Answers:
     from studio.worker.prove import answers
 
     loaded_model = LoadedModels("cpu", torch.float32).load(resolve(name))
-    told = answers(loaded_model, [[{"role": "user", "content": question}] for question in questions], tokens)
+    asked = [{"messages": [{"role": "user", "content": question}]} for question in questions]
+    told = answers(loaded_model, asked, tokens)
     return [{key: one[key] for key in ("prompt", "ids", "text")} for one in told]
 
 

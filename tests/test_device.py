@@ -66,6 +66,26 @@ def test_cpu_tells_its_memory() -> None:
 
 
 @pytest.mark.parametrize(
+    ("limit", "used", "stat"),
+    [
+        ("memory.max", "memory.current", "anon 1\ninactive_file {}\n"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "inactive_file 7\ntotal_inactive_file {}\n"),
+    ],
+)
+def test_the_cache_of_files_read_is_free_in_a_container(
+    limit: str, used: str, stat: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container that has read a model's weights: a limit of 1.5 GB, 1.45 of it used, 1.2 of that file cache."""
+    files = {limit: str(1_500_000_000), used: str(1_450_000_000), str(Path(used).with_name("memory.stat")): stat}
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text.format(1_200_000_000))
+    monkeypatch.setattr(device, "CGROUP", tmp_path)
+    here = device.cpu()
+    assert (here.memory, here.free) == (1_500_000_000, 1_250_000_000)
+
+
+@pytest.mark.parametrize(
     ("visible", "names"),
     [
         (None, ["Tesla T4", "NVIDIA L4"]),

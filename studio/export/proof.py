@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from itertools import zip_longest
+from itertools import islice, takewhile, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ PROMPTS = 20
 ROWS = 32  # held-out conversations to take the loss of, at most
 MAX_TOKENS = 200  # a longer answer counts as one that did not stop
 Progress = Callable[[str, int, int], None]
-Question = list[dict[str, Any]]
+Question = dict[str, Any]  # {messages, tools where the row declares some}
 
 GENERAL = (  # for runs whose data gives fewer than twenty
     "What is the capital of France?",
@@ -46,7 +46,7 @@ GENERAL = (  # for runs whose data gives fewer than twenty
     "What should I cook tonight?",
     "How can I learn a language faster?",
     "What is the opposite of cold?",
-    "Progress me a short joke.",
+    "Tell me a short joke.",
     "Who wrote Romeo and Juliet?",
     "How do plants drink?",
 )
@@ -88,7 +88,7 @@ def compared(asked: list[Question], ours: dict[str, Any], theirs: dict[str, Any]
     """
     pairs = list(zip(asked, ours["answers"], theirs["answers"], strict=True))
     differ = [
-        {"question": question[-1]["content"], "trained": a["text"], "exported": b["text"]}
+        {"question": question["messages"][-1]["content"], "trained": a["text"], "exported": b["text"]}
         for question, a, b in pairs
         if not _same(a, b)
     ]
@@ -126,16 +126,27 @@ def _held_out(name: str) -> dict[str, Any]:
 
 
 def questions(name: str) -> list[Question]:
-    """Twenty prompts, the same for the same run: from its held-out rows, then its training rows, then general ones."""
+    """Twenty prompts, the same for the same run: from its held-out rows, then its training rows, then general ones.
+
+    Rows after whose prompt the model has no room for an answer are not asked.
+    """
     try:
         order = run.find(name.partition("@")[0]).config
         rows = held_out(order)
         rows += [row for section, seed in order.data_sections() for row in data.trained_on(section, seed, PROMPTS)]
-        prompts = [prompt for row in rows if (prompt := prompt_messages(row))]
+        section, folder = order.data_sections()[0][0], source.fetch(order.model)
+        encoder = Encoder.from_order(section, folder, num_virtual_tokens=order.virtual_tokens)
+        prompts = [prompt for row in rows if (prompt := _prompt(row))]
+        unique = {json.dumps(prompt, sort_keys=True): prompt for prompt in prompts}.values()
+        own = list(islice((prompt for prompt in unique if _has_room(encoder, prompt)), PROMPTS))
     except StudioError:
-        prompts = []  # the data has moved, or this is no run
-    unique = list({json.dumps(prompt, sort_keys=True): prompt for prompt in prompts}.values())
-    return (unique + [[{"role": "user", "content": text}] for text in GENERAL])[:PROMPTS]
+        own = []  # the data has moved, or this is no run
+    return (own + [{"messages": [{"role": "user", "content": text}]} for text in GENERAL])[:PROMPTS]
+
+
+def _has_room(encoder: Encoder, prompt: Question) -> bool:
+    limit = encoder.context_limit
+    return limit is None or len(encoder.prompt_ids(**prompt)) + MAX_TOKENS <= limit
 
 
 def held_out(order: Any) -> list[dict[str, Any]]:
@@ -149,14 +160,12 @@ def held_out(order: Any) -> list[dict[str, Any]]:
     return [row for row in interleaved if row is not None]
 
 
-def prompt_messages(row: dict[str, Any]) -> Question | None:
-    """The messages before a conversation's first answer; None for plain text or where no user asks."""
-    prompt: Question = []
-    for message in row.get("messages") or []:
-        if message["role"] == "assistant":
-            break
-        prompt.append(message)
-    return prompt if prompt and prompt[-1]["role"] == "user" else None
+def _prompt(row: dict[str, Any]) -> Question | None:
+    """What stands before a conversation's first answer; None for plain text or where no user asks."""
+    messages = list(takewhile(lambda message: message["role"] != "assistant", row.get("messages") or []))
+    if not messages or messages[-1]["role"] != "user":
+        return None
+    return {"messages": messages, **({"tools": row["tools"]} if row.get("tools") else {})}
 
 
 def answered(trained: run.Run) -> list[tuple[str, str]]:
@@ -164,7 +173,7 @@ def answered(trained: run.Run) -> list[tuple[str, str]]:
     asked = questions(trained.id)
     file = _cache_file(trained.id, trained.result, asked)
     texts = [answer["text"] for answer in json.loads(file.read_text())] if file.is_file() else []
-    return [(question[-1]["content"], text) for question, text in zip(asked, texts, strict=False)]
+    return [(question["messages"][-1]["content"], text) for question, text in zip(asked, texts, strict=False)]
 
 
 def _trained(reference: ModelReference, order: dict[str, Any], progress: Progress) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from studio.export.llama_cpp import MODULES, installed, quantizer_missing
 from studio.home import PROJECT
 
 Messages = list[dict[str, Any]]
+Tools = list[dict[str, Any]] | None
 
 
 class Reader:
@@ -54,13 +55,13 @@ class Reader:
         """Token ids of a text; special tokens in it are parsed, none are added."""
         return self._ask("ids", text)
 
-    def answer(self, messages: Messages, max_tokens: int) -> dict[str, Any]:
-        """Answer greedily through the file's template; returns {text, ids, prompt, finish}.
+    def answer(self, messages: Messages, max_tokens: int, tools: Tools = None) -> dict[str, Any]:
+        """Answer greedily through the file's template, as plain text; returns {text, ids, prompt, finish}.
 
         finish is "stop" at an end token, which ids leaves out. ids and prompt are None where a package does not return
         them. Raises ExportError where llama.cpp refuses the question, or has ended.
         """
-        return self._ask("answer", messages, max_tokens)
+        return self._ask("answer", messages, max_tokens, tools)
 
     def _ask(self, *words: Any) -> Any:
         assert self._child.stdin is not None

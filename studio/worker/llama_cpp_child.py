@@ -15,6 +15,7 @@ from typing import Any
 from studio import device, process
 
 Messages = list[dict[str, Any]]
+Tools = list[dict[str, Any]] | None
 
 
 class Refused(Exception):
@@ -51,7 +52,8 @@ class Server:
         with urllib.request.urlopen(request, timeout=60) as response:
             return json.loads(response.read())["tokens"]
 
-    def answer(self, messages: Messages, max_tokens: int) -> dict[str, Any]:
+    def answer(self, messages: Messages, max_tokens: int, tools: Tools) -> dict[str, Any]:
+        shown = {"tools": tools, "tool_choice": "none"} if tools else {}  # in the prompt; no grammar for the answer
         response = self.server.handle_chat_completions(
             {
                 "messages": messages,
@@ -62,6 +64,7 @@ class Server:
                 "return_tokens": True,
                 "verbose": True,
                 "reasoning_format": "none",
+                **shown,
             }
         )
         if "choices" not in response:
@@ -89,9 +92,9 @@ class Python:
     def ids(self, text: str) -> list[int]:
         return list(self.llama.tokenize(text.encode(), add_bos=False, special=True))
 
-    def answer(self, messages: Messages, max_tokens: int) -> dict[str, Any]:
+    def answer(self, messages: Messages, max_tokens: int, tools: Tools) -> dict[str, Any]:
         response = self.llama.create_chat_completion(
-            messages=messages, max_tokens=max_tokens, temperature=0.0, repeat_penalty=1.0
+            messages=messages, tools=tools, max_tokens=max_tokens, temperature=0.0, repeat_penalty=1.0
         )
         choice = response["choices"][0]
         text = choice["message"]["content"] or ""

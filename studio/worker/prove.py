@@ -101,7 +101,9 @@ def of_transformers(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
     loaded = loaded.to(torch_device).eval()
     prompts = []
     for question in order["questions"]:
-        text = tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False)
+        text = tokenizer.apply_chat_template(
+            question["messages"], tools=question.get("tools"), add_generation_prompt=True, tokenize=False
+        )
         prompts.append(tokenizer(text, add_special_tokens=False)["input_ids"])
     rope = getattr(loaded.config.get_text_config(), "rope_parameters", None) or {}
     batch_size = 1 if rope.get("rope_type") in LENGTH_DEPENDENT else BATCH_SIZE
@@ -172,7 +174,7 @@ def of_gguf(file: Path, order: dict[str, Any]) -> dict[str, Any]:
 def _of_llama_cpp(reader: llama_cpp.Reader, order: dict[str, Any]) -> dict[str, Any]:
     answers = []
     for question in order["questions"]:
-        answers.append(reader.answer(question, order["max_tokens"]))
+        answers.append(reader.answer(max_tokens=order["max_tokens"], **question))
         print(f"{len(answers)}/{len(order['questions'])}", flush=True)
     return {"answers": answers, "ids": [reader.ids(text) for text in order["texts"]], "by": reader.name}
 
@@ -192,14 +194,14 @@ def read_back(name: str, scratch: Path) -> ModelReference:
 
 
 def answers(
-    loaded_model: LoadedModel, questions: list[list[dict[str, Any]]], max_tokens: int, progress: Any = None
+    loaded_model: LoadedModel, questions: list[dict[str, Any]], max_tokens: int, progress: Any = None
 ) -> list[dict[str, Any]]:
-    """[{text, ids, prompt, finish}] of the questions, generated in one batch.
+    """[{text, ids, prompt, finish}] of the questions {messages, tools?}, generated in one batch.
 
     ids: without the end token. finish: "text" where only the studio's search for a stop text ended the answer.
     """
     sampling = Sampling(max_tokens=max_tokens, temperature=0)
-    running = [loaded_model.answer(messages, sampling) for messages in questions]
+    running = [loaded_model.answer(sampling=sampling, **question) for question in questions]
     texts = dict.fromkeys(map(id, running), "")
     for answer in running:
         while (text := loaded_model.batch.prefill(answer)) is None:

@@ -4,16 +4,18 @@ wanted.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from studio import config, data, template
+from studio import config, data, run, template
 from studio.errors import DataError
 from studio.export import proof
 from studio.tokens import Encoder
+from tests import tiny
 from tests.data.fixtures import as_lines
 
 
@@ -66,6 +68,28 @@ def test_eval_and_proof_measure_what_the_trainer_held_out(
     assert len(found) <= options.get("eval_rows", 2000)
     if case == "at most so many":
         assert (len(found), len(made.train), made.record["eval"]["of"]) == (8, 72, 40)
+
+
+def test_a_proof_asks_what_was_trained_before_the_answer(home: Path, tmp_path: Path) -> None:
+    """The declared tools too: a model trained to call is asked with them. Without the rows that leave no room for an
+    answer: one of them was the end of the whole proof.
+    """
+    folder = tiny.write(tmp_path / "model")
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**settings, "max_position_embeddings": 1024}))
+    rows = with_tools(24)
+    for row in rows[::6]:
+        row["messages"][0]["content"] += "!" * 450
+    (tmp_path / "tools.jsonl").write_bytes(as_lines(rows))
+    section = {"train": str(tmp_path / "tools.jsonl"), "eval": 0.25, "template": "chatml", "max_length": 1024}
+    order = config.build({"model": str(folder), "data": section})
+    encoder = Encoder.from_order(order.data, folder)
+    made = data.prepare(order.data, encoder, order.training.seed)
+    trained = [[*row["input_ids"]][: np.argmax(np.array(row["labels"]) >= 0)] for row in (*made.eval, *made.train)]
+    asked = [encoder.prompt_ids(**question) for question in proof.questions(run.create(order).id)]
+    assert sum(len(ids) + 200 > 1024 for ids in trained) == 4
+    assert len(asked) == 20
+    assert all(ids in trained and len(ids) + 200 <= 1024 for ids in asked)
 
 
 def test_an_own_file_is_capped_too(home: Path, tmp_path: Path, tiny_model: Path) -> None:

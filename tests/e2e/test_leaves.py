@@ -233,7 +233,8 @@ def test_the_starter(
     cut = queue.submit_on_hold(whole.config)
     elsewhere(None, cut, run.summary(whole)["steps"] // 2)
     assert weights(cut) == weights(whole)
-    questions = [question[-1]["content"] for question in proof.questions(whole.id) if len(question) == 1][:6]
+    asked = [question["messages"] for question in proof.questions(whole.id)]
+    questions = [messages[-1]["content"] for messages in asked if len(messages) == 1][:6]
     wanted = by_studio(whole.id, questions, 64)
     assert [one["text"] for one in wanted] == by_server(whole.id, questions, 64)
     found = exported(whole, tmp_path, proven=True)

@@ -14,13 +14,14 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from studio import device
+from studio import device, template
 from studio.errors import DeviceError, ExportError, ModelError
 from studio.export import folders, hf_files, proof
 from studio.methods import METHODS
 from studio.talk import base_record, stopping
 from studio.talk.reference import resolve
-from studio.worker import prove, settings
+from studio.tokens import Encoder
+from studio.worker import gguf_file, prove, settings
 from studio.worker.export import merged
 from studio.worker.loaded import LoadedModels
 from studio.worker.merge import merge
@@ -215,7 +216,7 @@ def test_both_sides_of_a_proof(home: Path, tiny_model: Path, tmp_path: Path) -> 
         for n in range(3)
     ]
     order = {
-        "questions": [[{"role": "user", "content": text}] for text in ("Hello?", "What is the sea?")],
+        "questions": [{"messages": [{"role": "user", "content": text}]} for text in ("Hello?", "What is the sea?")],
         "texts": list(proof.TEXTS),
         "max_tokens": 20,
         "conversations": rows,
@@ -231,6 +232,38 @@ def test_both_sides_of_a_proof(home: Path, tiny_model: Path, tmp_path: Path) -> 
     assert loss["rows"] == 3
     base = METHODS["full"]().load(tiny_model, torch.float32)
     assert abs(prove.mean_loss(base, ours["rows"]) - loss["trained"]) > 1e-3, "the adapter is in all three"
+
+
+def test_a_proof_shows_every_program_the_tools(home: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """The studio, transformers and llama.cpp are given the same prompts, with the tools of a row among them."""
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model, base)
+    text = hf_files.plain_template(template.load("chatml", tiny_model).text)
+    (base / "chat_template.jinja").write_text(text)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 2048}))
+    found = resolve(trained(base).id)
+    merged(found, tmp_path / "out", "f32")
+    gguf_file.write(found, tmp_path / "out.gguf", "f32", text)
+    place = {"type": "string", "description": "A <town>, “quoted”"}
+    function = {"name": "weather", "description": "How warm?", "parameters": {"type": "object", "properties": {}}}
+    function["parameters"]["properties"] = {"place": place}
+    asked = [{"role": "user", "content": "Warm in Rome?"}]
+    tools = [{"type": "function", "function": function}]
+    order = {
+        "questions": [{"messages": asked, "tools": tools}, {"messages": asked}],
+        "texts": list(proof.TEXTS),
+        "max_tokens": 12,
+        "conversations": [],
+        "encoding": {},
+    }
+    ours = prove.trained(found, order)
+    prompts = [answer["prompt"] for answer in ours["answers"]]
+    assert ["weather" in Encoder(base, found.template).tokenizer.decode(ids) for ids in prompts] == [True, False]
+    order |= {"rows": [], "prompts": prompts}
+    for theirs in (prove.of_transformers(tmp_path / "out", order), prove.of_gguf(tmp_path / "out.gguf", order)):
+        told = proof.compared(order["questions"], ours, theirs)
+        assert (told["agree"], told["same_prompts"]) == (2, True), told["by"]
 
 
 def test_a_base_with_other_weights_is_refused(home: Path, tiny_model: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,7 @@ def _edit(folder: Path, **changes: Any) -> None:
         ({"model_type": "bark"}, "lora", "transformers has no causal language model of this type"),
         ({"model_type": "chatglm", "auto_map": {"AutoModel": "m.M"}}, "lora", "Python code of its own"),
         ({"model_type": "gemma4_assistant"}, "lora", "a draft model"),
+        ({"model_type": "gemma3n"}, "lora", "A gemma3n model needs timm"),
         ({"num_hidden_layers": 1}, "lora", "says 1 layers, and the weight files hold 2"),
         ({"num_hidden_layers": 3}, "lora", "says 3 layers, and the weight files hold 2"),
         ({"hidden_size_per_layer_input": 8}, "prompt", "no tokens"),
@@ -176,13 +178,22 @@ def _edit(folder: Path, **changes: Any) -> None:
         ({"quantization_config": {"quant_method": "gptq"}}, "full", "cannot be trained themselves"),
     ],
     ids=[
-        *("classifier", "encoder", "encoder-decoder", "sound", "code", "draft", "fewer layers", "more layers"),
+        *("classifier", "encoder", "encoder-decoder", "sound", "code", "draft", "package"),
+        *("fewer layers", "more layers"),
         *("a table a layer", "shared keys", "fp8", "gptq", "plain weights", "full on a table"),
     ],
 )
 def test_a_base_that_cannot_be_trained_is_refused_at_once(
-    changes: dict, method: str, words: str, home: Path, tiny_model: Path, tiny_data: Path, tmp_path: Path
+    changes: dict,
+    method: str,
+    words: str,
+    home: Path,
+    tiny_model: Path,
+    tiny_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)  # not installed
     shutil.copytree(tiny_model, tmp_path / "base")
     _edit(tmp_path / "base", **changes)
     config = build({"model": str(tmp_path / "base"), "data": {"train": str(tiny_data)}, "method": {"name": method}})

@@ -290,7 +290,7 @@ def test_the_hint_leads_to_a_model_that_stops_everywhere(
     assert main(one) == 0
 
     found = resolve(one.id)
-    ours = answers(LoadedModels("cpu", torch.float32).load(found), [QUESTION], 40)[0]
+    ours = answers(LoadedModels("cpu", torch.float32).load(found), [{"messages": QUESTION}], 40)[0]
     if tied or method == "full":  # a frozen random head of its own learns too little
         assert (ours["text"], ours["finish"]) == ("Paris. <tool>", "stop")
     merged(found, tmp_path / "out", "f32")
