@@ -9,7 +9,8 @@ from typing import Any
 
 ROLE_KEYS = ("role", "from", "speaker", "author", "sender", "角色")
 MESSAGE_COLUMNS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns", "chat_messages")
-USER_FLAGS = ("is_user", "isUser", "isCreatedByUser", "is_human", "isHuman", "from_user")  # true: the user speaks
+# true: the user speaks
+USER_FLAGS = ("is_user", "isUser", "isCreatedByUser", "is_human", "isHuman", "from_user", "inbound")
 CONTENT_KEYS = ("content", "value", "text", "message", "parts", "utterance", "mes", "contentParts", "内容")
 SPELLINGS = {
     "system": "system developer 系统",

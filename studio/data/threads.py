@@ -33,22 +33,10 @@ DIRECTIONS = frozenset(("incoming", "outgoing", "inbound", "outbound", "received
 WORDS = (*CONTENT_KEYS, "body", "Text", "Message", "Content", "Body")
 SERVICE_TYPES = ("channel_join", "channel_leave", "channel_topic", "channel_purpose", "bot_add")  # Slack's
 MORE_KEYS = ("name", "tool_calls", "tool_call_id", "weight", "reasoning_content")
-MESSAGE_ID_COLUMNS = ("message_id", "id", "uuid")
-PARENT_COLUMNS = ("parent_id", "parent", "parent_message_id", "parentId")
-OTHER_LAYOUT_COLUMNS = frozenset(
-    (
-        "prompt",
-        "completion",
-        "instruction",
-        "output",
-        "response",
-        "answer",
-        "question",
-        "chosen",
-        "rejected",
-        *LIST_COLUMNS,
-    )
-) - {"dialogue", "dialog", "conversation"}
+MESSAGE_ID_COLUMNS = ("message_id", "id", "uuid", "tweet_id")
+PARENT_COLUMNS = ("parent_id", "parent", "parent_message_id", "parentId", "in_response_to_tweet_id")
+QUESTIONS_AND_ANSWERS = ("prompt", "completion", "instruction", "output", "response", "answer", "question")
+OTHER_LAYOUT_COLUMNS = frozenset((*QUESTIONS_AND_ANSWERS, *LIST_COLUMNS)) - {"dialogue", "dialog", "conversation"}
 
 
 @dataclass(frozen=True)
@@ -77,7 +65,11 @@ def detect_thread(rows: list[Any], name: str, speakers: Collection[str] = ()) ->
     content = next((k for k in WORDS if k in columns), None)
     if content is None or not OTHER_LAYOUT_COLUMNS.isdisjoint(columns):
         return None
-    if flag := next((k for k in USER_FLAGS if k in columns), None):  # a chat of SillyTavern
+    member, parent = (next((k for k in names if k in columns), None) for names in (MESSAGE_ID_COLUMNS, PARENT_COLUMNS))
+    flag = next((k for k in USER_FLAGS if k in columns), None)
+    if flag and member and parent:  # tweets of customers and their support
+        return ThreadColumns(flag, content, member=member, parent=parent)
+    if flag:  # a chat of SillyTavern
         return ThreadColumns(flag, content, next((k for k in columns if k in CONVERSATION_COLUMNS), None))
     role = next((k for k in (*ROLE_KEYS, *SPEAKER_KEYS) if k in columns), None) or _role_column(rows, columns)
     turns = [
@@ -91,7 +83,6 @@ def detect_thread(rows: list[Any], name: str, speakers: Collection[str] = ()) ->
         if directed or (role in SPEAKER_KEYS and not CHAT_COLUMNS.isdisjoint(columns)):
             raise _unknown_speakers(list(dict.fromkeys(row[role] for row in turns)), role, name)
         return None
-    member, parent = (next((k for k in names if k in columns), None) for names in (MESSAGE_ID_COLUMNS, PARENT_COLUMNS))
     if member and parent:
         return ThreadColumns(role, content, member=member, parent=parent)
     conversation = next((k for k in columns if k.lower() in CONVERSATION_COLUMNS or k in CONVERSATION_COLUMNS), None)
@@ -164,7 +155,7 @@ Turn = tuple[dict[str, Any], Any]
 
 def _role(value: Any) -> Any:
     """Who speaks; a flag says whether it is the user."""
-    return ("user" if value else "assistant") if isinstance(value, bool) else value
+    return {"true": "user", "false": "assistant"}.get(str(value).lower(), value)
 
 
 def _more(row: dict[str, Any]) -> dict[str, Any]:

@@ -12,12 +12,22 @@ from studio.data.mapping_hints import layout_hint
 from studio.data.rated import has_ratings
 from studio.errors import DataError
 
+IN_MESSAGES = (
+    "These are conversations, written in a way that is not read. Write each as a row of its own: "
+    '{"messages": [{"role", "content"}, …]}.'
+)
 TELLTALES: tuple[tuple[frozenset[str], str], ...] = (  # columns that say what a file is, what to do
     (
         frozenset(("custom_id", "response")),
         "A batch's output holds answers alone: put each beside the question that has its custom_id in the "
         "request file, as messages.",
     ),
+    (frozenset(("conv_id", "speaker_idx", "utterance")), IN_MESSAGES),  # EmpatheticDialogues
+    (frozenset(("personality", "utterances")), IN_MESSAGES),  # PersonaChat
+    (frozenset(("free_messages", "guided_messages")), IN_MESSAGES),  # Blended Skill Talk
+    (frozenset(("exportType", "state")), IN_MESSAGES),  # LobeChat
+    (frozenset(("conversations", "projects", "tasks")), IN_MESSAGES),  # Grok
+    (frozenset(("trajectory", "history", "info")), IN_MESSAGES),  # SWE-agent
     (frozenset(("input_ids",)), "These are numbers of tokens already. Choose the texts that they were made from."),
     (
         frozenset(("segments",)),

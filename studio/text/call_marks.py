@@ -43,11 +43,8 @@ DIALECTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|call|>"),
     ),
 }
-WORDS = (
-    "<function=",
-    *DIALECTS["gpt-oss"][0],
-    " to=functions.",
-)  # with which a call itself begins; the last: an answer
+# with which a call itself begins; the last: an answer
+WORDS = ("<function=", *DIALECTS["gpt-oss"][0], " to=functions.")
 BEGIN = (*(mark for begin, _ in DIALECTS.values() for mark in begin), "<function=")
 AROUND = tuple(mark for _, around in DIALECTS.values() for mark in around)
 ENDS = ("</s>", "<|eom_id|>", "<｜end▁of▁sentence｜>", "<|im_end|>", "<|eot_id|>", "<|call|>")

@@ -204,6 +204,7 @@ COMPARISONS: dict[str, Any] = {
     "which of two": lambda q, a: {"prompt": q, "response_0": "No.", "response_1": a, "better_response_id": 1},
     "by a letter": lambda q, a: {"prompt": q, "response_a": "No.", "response_b": a, "preference": "B"},
     "by a name": lambda q, a: {"prompt": q, "answer_1": a, "answer_2": "No.", "preferred": "answer_1"},
+    "AlpacaFarm": lambda q, a: {"instruction": q, "output_1": "No.", "output_2": a, "preference": 2},
     "SHP": lambda q, a: {"history": q, "human_ref_A": a, "human_ref_B": "No.", "labels": 1},
     "an arena": lambda q, a: {
         "model_a": "x", "model_b": "y", "winner": "model_b", "conversation_a": turns(q, "No."),

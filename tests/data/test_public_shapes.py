@@ -100,6 +100,22 @@ READ: dict[str, tuple[bytes, Said]] = {
     ),
     "ChatterBot": (json.dumps({"categories": ["Tea"], "conversations": [[Q, ANSWER], [ANSWER, Q]]}).encode(), BOTH),
     "DeepSeek's export": (json.dumps([{"id": "c", "mapping": DEEPSEEK}]).encode(), BOTH),
+    "SWE-agent's trajectories": (
+        as_lines([{"model_name": "x", "target": True, "eval_logs": "ok", "trajectory": [
+            {"role": "system", "text": None, "system_prompt": "Brief."}, {"role": U, "text": Q},
+            {"role": "ai", "text": ANSWER}]}] * 2),
+        [(S, "Brief."), *BOTH],
+    ),
+    "SODA, whose speakers do not take turns": (
+        as_lines([{"dialogue": ["Hi.", Q, ANSWER], "speakers": ["Ann", "Ann", "Bob"], "head": "x"}]),
+        [(U, "Hi."), *BOTH],
+    ),
+    "speakers that are roles": (as_lines([{"dialogue": ["Hi.", Q, ANSWER], "speakers": [A, U, A]}]),
+                                [(A, "Hi."), *BOTH]),
+    "customers' tweets": (
+        f"tweet_id,author_id,inbound,text,in_response_to_tweet_id\n2,x,False,{ANSWER},1\n1,7,True,{Q},\n".encode(),
+        BOTH,
+    ),
     "Claude Code": (as_lines(SESSION), [(U, Q), (A, "I look."), ("tool", "words"), (A, ANSWER)]),
 }  # fmt: skip
 
@@ -132,6 +148,31 @@ def test_the_answer_beside_a_solution_is_what_rewards_compare_with(home: Path, t
     assert asked is not None
     assert asked.reference == "42"
     assert mapping_in(read.unsure) == {"prompt": "problem", "answer": "answer"}
+
+
+def test_a_row_without_its_solution_is_refused(home: Path, tmp_path: Path) -> None:
+    """Its answer, the last line of a solution, was learnt in the solution's place."""
+    rows = [{"problem": f"{Q} {n}", "solution": solution, "answer": "42"} for n, solution in enumerate((ANSWER, None))]
+    read = data.read(write(tmp_path, as_lines(rows)))
+    assert [(problem.row, problem.field) for problem in read.problems if problem.kind == "empty_field"] == [
+        (2, "solution")
+    ]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"conv_id": "hit:0", "utterance_idx": 1, "prompt": "I remember tea.", "speaker_idx": 1, "utterance": Q},
+        {"personality": ["i like tea ."], "utterances": [{"candidates": ["No.", ANSWER], "history": [Q]}]},
+        {"exportType": "sessions", "state": {"messages": chat(), "sessions": []}, "version": 7},
+        {"environment": "x", "trajectory": [{"thought": Q}], "history": chat(), "info": {}},
+    ],
+)
+def test_conversations_that_are_not_read_are_called_so(row: dict[str, Any], home: Path, tmp_path: Path) -> None:
+    """A hint on their columns would train a situation as the question."""
+    with pytest.raises(DataError) as refused:
+        data.read(write(tmp_path, as_lines([row, row])))
+    assert str(refused.value.hint).startswith("These are conversations")
 
 
 def test_unused_columns_keep_the_names_of_the_file(home: Path, tmp_path: Path) -> None:

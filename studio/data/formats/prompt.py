@@ -59,7 +59,8 @@ def _columns(names: tuple[str, ...]) -> tuple[str | None, str | None, str | None
 def pair_of(row: Row) -> tuple[str, str] | None:
     """The columns of question and answer."""
     asked, answer, _ = _columns(tuple(row))
-    if answer == "answer" and isinstance(dict.get(row, "solution"), str):  # NuminaMath's: the answer is its last line
+    solved = dict.get(row, "solution", 0)
+    if answer == "answer" and (solved is None or isinstance(solved, str)):  # NuminaMath's: the answer is its last line
         answer = "solution"
     if asked and answer:
         return asked, answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from studio.data.formats import ReportProblem, Row
+from studio.data.formats.messages import role_of
 from studio.data.formats.prompt import COLUMNS
 from studio.data.roles import MESSAGE_COLUMNS
 from studio.data.tracked_row import without
@@ -31,6 +32,11 @@ def rewrite(row: Row, report: ReportProblem) -> Row | None:
     said = [*row[name], row[answer]] if answer else row[name]
     first = len(said) % 2 if answer else 0  # who answers last is the assistant
     turns = [{"role": ("user", "assistant")[(n + first) % 2], "content": content} for n, content in enumerate(said)]
+    names = dict.get(row, "speakers")
+    if isinstance(names, list) and len(names) == len(turns):  # SODA's: who asks speaks first
+        who = [*map(str, row["speakers"])]
+        roles = {} if all(map(role_of, who)) else dict(zip(dict.fromkeys(who), ("user", "assistant")))
+        turns = [turn | {"role": roles.get(name, name)} for turn, name in zip(turns, who, strict=True)]
     if all(speaker(turn["content"]) == turn["role"] for turn in turns):  # 问：…, 答：…, as HuatuoGPT writes them
         turns = [turn | {"content": unmarked(turn["content"])} for turn in turns]
     return without(row, name, answer) | {"messages": turns}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from studio.data.formats import ReportProblem, Row
 from studio.data.formats.messages import is_turn
 from studio.data.formats.prompt import COLUMNS
@@ -18,7 +20,7 @@ NOT = frozenset(
 
 def match(row: Row) -> str | None:
     """The column that holds the conversation."""
-    if not NOT.isdisjoint(row):
+    if any(not isinstance(row[name], bool) for name in NOT.intersection(row)):
         return None
     names = [
         name
@@ -30,4 +32,11 @@ def match(row: Row) -> str | None:
 
 def rewrite(row: Row, report: ReportProblem) -> Row | None:
     name = match(row)
-    return without(row, name) | {"messages": row[name]}
+    return without(row, name) | {"messages": [*map(_with_words, row[name])]}
+
+
+def _with_words(turn: dict[str, Any]) -> dict[str, Any]:
+    """SWE-agent's system turn, whose words stand beside its content, as others; any other turn as it is."""
+    if "role" in turn and turn.get("text") is None and isinstance(turn.get("system_prompt"), str):
+        return {"role": turn["role"], "content": turn["system_prompt"]}
+    return turn

@@ -22,13 +22,7 @@ VERDICTS = (
 )
 STRENGTHS = ("preference_strength", "overall_preference")  # HelpSteer's: below nought the first is better
 ENDS = (("0", "1"), ("1", "2"), ("a", "b"), ("A", "B"))
-SCORES = (
-    "score",
-    "rating",
-    "reward",
-    "overall_score",
-    "winner_model",
-)  # columns of a number for each answer: score_0, score_1
+SCORES = ("score", "rating", "reward", "overall_score", "winner_model")  # a number for each answer: score_0, score_1
 KEYS = frozenset((*VERDICTS, *(f"{stem}_{ends[0]}" for stem in SCORES for ends in ENDS)))
 ANSWER = re.compile(r"(.*(?:response|answer|completion|output|conversation|ref|summary|reply|text|chat|messages).*?)"
                     r"[ _-]?([012abAB])$")  # fmt: skip
@@ -120,6 +114,8 @@ def _better(value: Any, verdict: str, first: str, second: str) -> str | None:
     if word[:1] == "-":
         return None
     end = re.split(r"[ _-]", word)[-1].lower()
+    if (verdict, first) == ("preference", "output_1"):  # AlpacaFarm's
+        return {"1": first, "2": second}.get(word)
     if word.isdigit() and first[-1] != "0":  # whether it counts from 0 or from 1 is not known; but SHP's is
         return {"1": first, "0": second}.get(word) if verdict == "labels" and first[-1] in "aA" else None
     return {first[-1].lower(): first, second[-1].lower(): second}.get(end)
