@@ -99,7 +99,7 @@ def _evaluate(
     is_stopped = answers.carry_out(_worker_order(run, name, rows, asked, order))
     table = sorted(answers.table, key=lambda row: row["row"])
     if is_stopped and not table and "tuned" not in answers.losses:
-        raise RunError("The evaluation was stopped before it had measured anything.", "Start it again.", "run")
+        raise task.stopped()
     return {
         "run": run.id,
         "model": name,

@@ -29,6 +29,7 @@ from studio.runs import claim
 from studio.talk import chat
 
 STARTING = 30.0  # seconds that a process that was just begun has until it holds the lock
+STOPPED = "stopped"  # the reason of an error where the user asked for the end
 Progress = Callable[[dict[str, Any]], None]
 
 
@@ -56,14 +57,17 @@ class FolderJob:
             return False
 
     def status(self) -> dict[str, Any]:
-        """{state: none, going, done, stopped, failed or cut off; doing, done, of, error}."""
+        """{state: none, going, done, stopped, failed or cut off; doing, done, of, error}.
+
+        error: of a job that failed, or was stopped before it had anything to keep.
+        """
         progress, failure = (
             json_text.read_or_default(self.folder / f"{name}.json", {}) for name in ("progress", "failed")
         )
         if self.going():
             return {**progress, "state": "going"}
         if failure:
-            return {"state": "failed", "error": failure}
+            return {"state": "stopped" if failure.get("reason") == STOPPED else "failed", "error": failure}
         if progress:
             return {"state": "cut off"}
         results = self.results()
@@ -97,7 +101,8 @@ class FolderJob:
             self.tell("starting", at_once=True)
             yield
         except StudioError as error:
-            write_atomic(self.folder / "failed.json", json.dumps(error.as_dict(), ensure_ascii=False))
+            failure = error.as_dict() | {"reason": error.reason}
+            write_atomic(self.folder / "failed.json", json.dumps(failure, ensure_ascii=False))
             raise
         finally:
             for name in ("progress.json", "stop"):
@@ -178,7 +183,7 @@ class FolderJob:
         return ModelError(f"{self.name} failed: {last[0][:300]}", hint, self.folder.name)
 
     def stopped(self) -> StudioError:
-        return RunError(f"{self.name} was stopped as asked.", "Start it again when you like.", "run")
+        return RunError(f"{self.name} was stopped as asked.", "Start it again when you like.", "run", STOPPED)
 
     def _going_already(self) -> StudioError:
         return RunError(f"{self.name} is going on already.", "Wait until it is done, or stop it.", "run")

@@ -203,6 +203,7 @@ def test_a_stop_before_the_end_keeps_the_earlier_figures(tiny_model: Path, tmp_p
     with pytest.raises(StudioError, match="stopped as asked"):
         measure(run, TASKS / "opposites.yaml")
     assert [one["at"] for one in benchmark.results(run)] == [first["at"]]
+    assert benchmark.job(run).status()["state"] == "stopped", "no failure: it was asked for"
 
 
 def test_a_generation_with_virtual_tokens_is_asked_alone(tiny_model: Path, tmp_path: Path) -> None:

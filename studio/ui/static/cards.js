@@ -69,8 +69,9 @@
     };
     const problem = () => {
       if (card.seen?.state === "cut off" && part.cutOff) return make("p", { class: "bad" }, part.cutOff());
-      if (card.seen?.state !== "failed") return null;
-      const { message, hint } = card.seen.error;
+      if (!card.seen?.error) return null;
+      const { message, hint } = card.seen.error, failed = card.seen.state === "failed";
+      if (!failed) return make("p", { class: "quiet", role: "status" }, studio.told(message));
       return make("div", { class: "call bad", role: "alert" }, make("div", {}, make("b", {}, studio.told(message)),
         hint ? make("p", {}, studio.told(hint)) : null));
     };
@@ -84,7 +85,7 @@
       if (card.row?.id !== id) return;
       if (answer) {
         const isNew = answer.results && answer.results.at !== card.results?.at;
-        if (isNew || answer.state === "going" || answer.state === "failed") begun = 0;
+        if (isNew || answer.state === "going" || answer.error) begun = 0;
         if (isNew) card.results = answer.results;
         part.take?.(answer);
         card.seen = { ...answer, rows: null, results: null };
