@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from studio import data
-from studio.errors import DataError, RunError, StudioError
+from studio.errors import DataError, StudioError
 from studio.evaluation import results as measured
 from studio.evaluation.order import AUTO, EvaluationOrder
 from studio.evaluation.questions import question, spread

@@ -213,7 +213,7 @@ def without(run: Run, rows: list[dict[str, Any]]) -> RunConfig:
     count = sum(map(len, dropped.values()))
     plain = config.model_dump(mode="json", exclude_unset=True)
     plain["data"] = {**plain["data"], **changes}
-    plain["name"] = f"{config.name or run.id} without {count} rows"[:80]
+    plain["name"] = f"{config.name or run.id} without {count} {'row' if count == 1 else 'rows'}"[:80]
     return RunConfig.model_validate(plain)
 
 

@@ -128,6 +128,7 @@ def test_odd_replies_are_ties_and_texts_are_put_in_as_they_are(run: Run) -> None
     with endpoint(lambda prompt, _: (200, "A is fine, but B is too.")) as (url, _):
         found = asked(run, url)
     assert (found["ties"], found["unreadable"]) == (8, 8)
+    assert "No verdict could be read" in judge.describe(found), "not: it wins half of them"
     row = {"prompt": "{answer_b} {0}", "reference": "", "base": "{question}", "tuned": "two"}
     filled = judge._filled("{question}|{answer_a}|{answer_b}", row, "base", "tuned")
     assert filled == "{answer_b} {0}|{question}|two"

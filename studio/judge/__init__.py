@@ -160,6 +160,8 @@ def _summary(verdicts: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def describe(summary: dict[str, Any]) -> str:
+    if summary["unreadable"] == sum(summary[name] for name in ("wins", "ties", "losses")):
+        return "No verdict could be read: take a larger model as judge."
     return (
         f"The tuned model wins {summary['win_rate']:.0%} ({summary['low']:.0%} to {summary['high']:.0%}): "
         f"{summary['wins']} better, {summary['ties']} equal, {summary['losses']} worse of {summary['of']}."

@@ -84,14 +84,14 @@ class GroupObjective(Objective):
         self.trainer.report.num_tokens += made[0]["num_tokens"]  # the loader knew the prompts alone, and counted none
         return made
 
-    def write(self, model: Any, prompts: Sequence[Row], group: int, turn: str) -> list[Rollout]:
+    def write(self, model: Any, prompts: Sequence[Row], group: int, turn: str, first: int = 0) -> list[Rollout]:
         """`group` answers to each prompt with their rewards. See Writer.write."""
         model = self.trainer.accelerator.unwrap_model(model)
         was_training, dtype = model.training, self.trainer.dtype
         model.eval()
         try:
             with torch.autocast(self.trainer.args.device.type, dtype, enabled=dtype != torch.float32):
-                rollouts = self.writer.write(model, prompts, group, turn)
+                rollouts = self.writer.write(model, prompts, group, turn, first)
         finally:
             model.train(was_training)
         self.score(rollouts)
@@ -183,11 +183,15 @@ class GroupObjective(Objective):
         """The mean reward of an answer to each of at most EVAL_PROMPTS held-out prompts, sampled with the same random
         numbers every time; the loss is its negative. No metrics where the run is asked to stop.
         """
-        chosen = [rows[place] for place in sorted(spread(len(rows), EVAL_PROMPTS))]
+        chosen = sorted(spread(len(rows), EVAL_PROMPTS))
+
+        def write(places: Sequence[int]) -> list[Rollout]:
+            return self.write(model, [rows[chosen[place]] for place in places], 1, "held out", places[0])
+
         rollouts: list[Rollout] = []
         for start in range(0, len(chosen), self.writer.at_once):
-            turn, several = f"held out {start}", chosen[start : start + self.writer.at_once]
-            rollouts += sum(memory.in_halves(lambda some, turn=turn: self.write(model, some, 1, turn), several), [])
+            several = range(len(chosen))[start : start + self.writer.at_once]
+            rollouts += sum(memory.in_halves(write, several), [])
             if self.trainer.report.must_cut_evaluation_short():
                 return EvalLoopOutput(None, None, {}, len(rows))
         metrics = RolloutMetrics(self.stage)

@@ -87,14 +87,15 @@ class Writer:
         self.stage, self.encoder, self.ends = stage, encoder, ends
         self.at_once, self.seed = at_once, seed
 
-    def write(self, model: Any, prompts: Sequence[Row], group: int, turn: str) -> list[Rollout]:
+    def write(self, model: Any, prompts: Sequence[Row], group: int, turn: str, first: int = 0) -> list[Rollout]:
         """`group` answers to each prompt, those of a prompt one after the other. The model is in eval mode.
 
         turn: what the random numbers depend on beside the order's seed, such as the step: the same turn draws the same.
+        first: the place of the first of these prompts among those of the turn.
         """
         groups = [
             [self._answer(prompt, f"{turn}/{place}/{number}") for number in range(group)]
-            for place, prompt in enumerate(prompts)
+            for place, prompt in enumerate(prompts, first)
         ]
         batch, waiting = Batch(model), list(groups)
         while waiting or batch.answers:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from studio import config
+from studio import config, crash
 from studio.run import Run, create
 
 
@@ -68,16 +70,32 @@ def result(run: Run) -> dict[str, Any]:
     return load_file(run.result / name)
 
 
-def shorten(monkeypatch: pytest.MonkeyPatch, tokens: int, at_once: int = 1 << 30) -> list[int]:
+def shorten(
+    monkeypatch: pytest.MonkeyPatch, tokens: int, at_once: int = 1 << 30, where: Callable[[], bool] = lambda: True
+) -> list[int]:
     """Passes without a gradient have no room for more tokens, nor for more rows than at_once; returns the refused."""
     refused: list[int] = []
     forward = torch.nn.Embedding.forward
 
     def look_up(self: Any, ids: torch.Tensor) -> torch.Tensor:
-        if not torch.is_grad_enabled() and (ids.numel() > tokens or len(ids) > at_once):
+        if where() and not torch.is_grad_enabled() and (ids.numel() > tokens or len(ids) > at_once):
             refused.append(ids.numel())
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return forward(self, ids)
 
     monkeypatch.setattr(torch.nn.Embedding, "forward", look_up)
     return refused
+
+
+def killed_at_step(run: Run, step: int, main: Callable[[Run], int]) -> int:
+    """The exit code of a process of its own that trains until SIGKILL ends it in the middle of a step's event."""
+    child = os.fork()
+    if child == 0:
+        try:
+            torch.set_num_threads(1)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            crash._AT, crash._left[0] = "events.step", step
+            main(run)
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

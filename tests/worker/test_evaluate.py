@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -230,3 +233,37 @@ def test_after_training_where_the_order_says_so(tiny_model: Path, data: Path, mo
 def test_perplexity_is_the_exponential_of_the_loss(tuned: Run) -> None:
     told = runs.summary(tuned)
     assert told["eval_perplexity_before"] == pytest.approx(math.exp(told["eval_loss_before"]))
+
+
+def test_general_questions_without_room_are_left_out_and_said(
+    tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a run that did not measure them; its losses and answers are there as with them."""
+
+    def without_room(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    run = order(tiny_model, data, "data.eval=0.3", "training.forgetting=false")
+    carry(run)
+    with monkeypatch.context() as short:
+        short.setattr(worker.AfterTraining, "__call__", without_room)
+        found = measure(run, short)
+    assert any("Forgetting is not measured" in note for note in found["notes"])
+    assert not runs.summary(run)["forgetting"]
+    plenty = measure(run, monkeypatch)
+    assert runs.summary(run)["forgetting"]["final"]
+    assert (found["table"], found["tuned"]) == (plenty["table"], plenty["tuned"])
+
+
+def test_a_killed_evaluation_is_told_and_can_be_begun_again(tuned: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGKILL while the worker loads or answers: neither the device nor the folder stays taken."""
+    command = [sys.executable, "-m", "studio", "eval", tuned.id, "--json"]
+    job = evaluating.job(tuned)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while job.status().get("doing") in (None, "starting", "reading data"):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.kill()
+    assert job.status()["state"] == "cut off"
+    assert measure(tuned, monkeypatch)["state"] == "done"
+    assert job.status()["state"] == "done"

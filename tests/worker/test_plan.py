@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from studio.run import create
 from studio.tokens import Encoder
 from studio.ui import words
 from studio.worker import plan as planner
+from tests.worker.carrying import killed_at_step
 
 ROWS = (24, 50, 100, 200)
 
@@ -134,6 +136,26 @@ def test_a_look_from_order_to_runs(
         message["content"] for message in held_out[0]["messages"]
     ]
     assert len(long["messages"]) == 6
+
+
+def test_a_killed_look_begins_anew_and_finds_the_same(
+    home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "advance", lambda: None)
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(pair(f"What is {n}?", f"It is {n * n}.")) + "\n" for n in range(60)))
+    order = config.build(
+        {"model": str(tiny_model), "data": {"train": str(file)}, "training": {"max_steps": 8, "threads": 1}}
+    )
+    whole, cut = (create(plan.order(order, 10, None, None, shots=2)) for _ in range(2))
+    assert killed_at_step(cut, 20, planner.main) == -signal.SIGKILL
+    assert plan.answer(cut) is None
+    found, expected = (plan.answer(one) for one in (cut, whole) if planner.main(one) == 0)
+    assert found["verdict"] == expected["verdict"]
+    for point, other in zip(found["curve"], expected["curve"], strict=True):
+        assert point == pytest.approx(other, rel=1e-4)
+    assert [run.find(name).state() for name in found["runs"]] == ["finished"] * 4
+    assert not (cut.folder / "contestants").exists()
 
 
 def reference(bare: Any, encoder: Encoder, rows: list[dict[str, Any]]) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
-from studio import config, crash, kernels
+from studio import config, kernels
 from studio.errors import StudioError
 from studio.methods import METHODS
 from studio.run import Run, create, summary
@@ -25,6 +24,7 @@ from studio.worker import reward_head
 from studio.worker.head import Head, LogitTransform
 from studio.worker.log_probs import HeadLogProbs
 from studio.worker.preference import PreferenceRows
+from tests.worker.carrying import killed_at_step
 from tests.worker.comparing import LAYOUTS, PAIRS, QUICK, VERDICTS, encoded, loss_of, objective_of
 
 COMPARING = [name for name, stage in STAGES.items() if stage.examples in ("pairs", "verdicts")]
@@ -121,22 +121,6 @@ def weights(run: Run) -> bytes:
     return b"".join(file.read_bytes() for file in sorted(run.result.glob("*.safetensors")))
 
 
-def killed_at_step(run: Run, step: int) -> int:
-    """The exit code of a process of its own that trains until SIGKILL ends it in the middle of a step's event."""
-    from studio.worker.train import main
-
-    child = os.fork()
-    if child == 0:
-        try:
-            torch.set_num_threads(1)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            crash._AT, crash._left[0] = "events.step", step
-            main(run)
-        finally:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
 @pytest.mark.parametrize(
     ("stage", "method"),
     [
@@ -154,7 +138,7 @@ def test_a_run_learns_and_resumes_to_the_same_bits(
 
     whole, cut = (create(order(stage, method, tiny_model, tmp_path)) for _ in range(2))
     assert main(whole) == 0
-    assert killed_at_step(cut, 5) == -signal.SIGKILL
+    assert killed_at_step(cut, 5, main) == -signal.SIGKILL
     assert not cut.result.exists()
     assert main(cut) == 0
     assert [event["from_step"] for event in cut.events() if event.get("name") == "training" and "from_step" in event][

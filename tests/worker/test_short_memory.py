@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
-from studio import general
+from studio import general, template
 from studio.run import Run
-from studio.worker import loss_check
+from studio.tokens import Encoder
+from studio.worker import keep_general, loss_check
+from studio.worker.trainer import StudioTrainer
 from tests.worker.carrying import carry, evals, order, rows, shorten
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -66,3 +71,49 @@ def test_what_has_no_room_alone_is_left_out_and_said(
     assert not short["forgetting"]
     for words in ("Held-out rows", "Forgetting is not measured"):
         assert any(words in note for note in short["notes"]), words
+
+
+@pytest.mark.parametrize("stage", ["dpo", "grpo"])
+def test_held_out_figures_of_other_stages_are_the_same_with_fewer_rows_at_a_time(
+    stage: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training has room for what an evaluation has not: only there passes of several rows are refused."""
+    written = "stage.max_new_tokens=4", "stage.group=2", 'stage.rewards=[{"name": "length", "at_least": 8}]'
+    lines = [{"prompt": f"Say {n}", "chosen": f"It is {n}.", "rejected": "No."} for n in range(16)]
+    if stage == "grpo":
+        lines = [{"prompt": line["prompt"], "completion": line["chosen"]} for line in lines]
+    data = tmp_path / "rows.json"
+    data.write_text(json.dumps(lines))
+    settings = (*ALL[:2], "training.eval_every=3", f"stage.name={stage}", *(written if stage == "grpo" else ()))
+    plenty = told(order(tiny_model, data, *settings))
+    evaluate, evaluating = StudioTrainer.evaluation_loop, [False]
+
+    def evaluation_loop(*given: Any, **named: Any) -> Any:
+        evaluating[0] = True
+        try:
+            return evaluate(*given, **named)
+        finally:
+            evaluating[0] = False
+
+    monkeypatch.setattr(StudioTrainer, "evaluation_loop", evaluation_loop)
+    refused = shorten(monkeypatch, 64, at_once=1, where=lambda: evaluating[0])
+    short = told(order(tiny_model, data, *settings))
+    assert refused
+    assert short["evals"] == pytest.approx(plenty["evals"], rel=1e-3, abs=2e-4)
+    assert short["steps"] == pytest.approx(plenty["steps"])
+
+
+def test_replayed_answers_are_written_one_by_one_where_several_have_no_room(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
+    encoder, items = Encoder(tiny_model, template.load("model", tiny_model)), general.braked()[:12]
+
+    def answers() -> list[Any]:
+        return keep_general.own_answers(model, encoder, items, torch.device("cpu"))
+
+    plenty, refused = answers(), shorten(monkeypatch, 256, at_once=1)
+    short = answers()
+    assert refused
+    same = [one == other for one, other in zip(plenty, short, strict=True)]
+    assert sum(same) > len(same) / 2, "but for ties, which rounding decides beside a longer row"

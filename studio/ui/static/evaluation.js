@@ -97,11 +97,13 @@
       changed: ["Most changed first", (a, b) => b.change - a.change],
       row: ["As in the data", (a, b) => a.row - b.row]
     };
-    const answer = (text, reference, finish) => make("td", { class: "answer-cell" },
+    const answer = (text, reference, finish, taught = null) => make("td", { class: "answer-cell" },
       finish === "stop" || finish === "length" || !finish ? null : make("small", { class: "bad" }, studio.say(
         finish === "too long" ? "The question has no room in the model's context." : "Not answered.")),
       make("div", { class: "answer" }, text),
-      finish === "length" ? make("small", { class: "quiet" }, studio.say("cut at the longest answer")) : null);
+      finish === "length" ? make("small", { class: "quiet" }, studio.say("cut at the longest answer")) : null, taught);
+    const taught = (one) => (card.ready() && card.row.method !== "full" && one.tuned
+      ? studio.taughtButton(card.row.id, one.prompt, one.tuned) : null);
     const table = (rows, live = false) => {
       const sorted = live ? [...rows].reverse() : [...rows].sort(ORDERS[order][1]);
       const score = (one) => {
@@ -119,7 +121,7 @@
           make("td", { class: "num" }, studio.number(one.data_row || one.row)),
           make("td", { class: "answer-cell" }, make("div", { class: "answer" }, one.prompt)),
           make("td", { class: "answer-cell" }, make("div", { class: "answer" }, one.reference)),
-          answer(one.base, one.reference, one.finish?.base), answer(one.tuned, one.reference, one.finish?.tuned),
+          answer(one.base, one.reference, one.finish?.base), answer(one.tuned, one.reference, one.finish?.tuned, taught(one)),
           score(one))))));
     };
     const tools = () => {

@@ -26,6 +26,7 @@
         studio.tell({ message: studio.say("Ordered: the same run without these rows, measured on the same held-out "
           + "rows.") }, "good");
         studio.open("runs", { run: made.run, compare: null });
+        window.scrollTo(0, 0);
       } catch (problem) { studio.tell(problem); }
     };
 

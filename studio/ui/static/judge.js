@@ -43,7 +43,9 @@
     const percent = (value) => `${studio.number(100 * value)} %`;
     const outcome = (found) => [
       make("p", { class: `verdict ${found.low > 0.5 ? "good" : found.high < 0.5 ? "bad" : ""}` },
-        make("b", {}, studio.say("The tuned model wins {rate} ({low} to {high}).",
+        make("b", {}, found.unreadable === found.wins + found.ties + found.losses
+          ? studio.say("No verdict could be read: take a larger model as judge.")
+          : studio.say("The tuned model wins {rate} ({low} to {high}).",
           { rate: percent(found.win_rate), low: percent(found.low), high: percent(found.high) }))),
       make("p", {}, studio.say("{wins} better, {ties} equal, {losses} worse; judged by {model}.",
         { wins: studio.number(found.wins), ties: studio.number(found.ties), losses: studio.number(found.losses),
