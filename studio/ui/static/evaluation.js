@@ -121,7 +121,8 @@
           make("td", { class: "num" }, studio.number(one.data_row || one.row)),
           make("td", { class: "answer-cell" }, make("div", { class: "answer" }, one.prompt)),
           make("td", { class: "answer-cell" }, make("div", { class: "answer" }, one.reference)),
-          answer(one.base, one.reference, one.finish?.base), answer(one.tuned, one.reference, one.finish?.tuned, taught(one)),
+          answer(one.base, one.reference, one.finish?.base),
+          answer(one.tuned, one.reference, one.finish?.tuned, taught(one)),
           score(one))))));
     };
     const tools = () => {

@@ -51,7 +51,6 @@
       const answer = await studio.ask("studio-bar", "leaders", wanted ? { kind: wanted } : {}).catch(() => null);
       if (answer) { seen = answer; draw(); }
     };
-    window.addEventListener("studio:offered", () => { if (seen) draw(); }); // the methods' names
     return {
       node,
       // Asked again only where a run has ended or gone since.

@@ -27,6 +27,11 @@
       if (!compared.node.hidden) compared.heard(what);
     });
     window.addEventListener("studio:tab", route);
+    window.addEventListener("studio:offered", () => { // the methods have their names now
+      table.ids = table.drawn = null;
+      table.leaders.speak();
+      studio.redrawRuns();
+    });
     window.addEventListener("studio:language", () => { table.speak(); route(); page.speak(); });
     route();
   };
@@ -208,7 +213,8 @@
         cell("state", [studio.state(row.state), progress, studio.steps(row)].filter(Boolean)),
         cell("method", row.race
           ? studio.say(row.race.plan ? "plan" : "race of {n}", { n: row.race.settings })
-          : row.combined ? `${row.method}, ${studio.say("combined")}` : row.method || "–"),
+          : row.combined ? `${studio.methodLabel(row.method)}, ${studio.say("combined")}`
+          : row.method ? studio.methodLabel(row.method) : "–"),
         cell("loss", studio.figure(row.loss ?? NaN), "num"),
         cell("time", row.seconds ? studio.duration(row.seconds) : "–", "num"),
         cell("size", row.bytes == null ? "–" : studio.bytes(row.bytes), "num"), cell("menu", studio.menu(row)));
