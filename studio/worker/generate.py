@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from studio.worker.head import last_position
 from studio.worker.sampling import IncrementalText, Sampling, choose, logprobs_of
 
 PREFILL_CHUNK = 512  # prompt tokens in one forward pass, so that a long prompt does not delay other answers
@@ -131,11 +132,13 @@ class Batch:
     def _forward(self, answer: Answer, model: Any, input_ids: torch.Tensor, **options: Any) -> Any:
         """The model's output for further tokens of one answer, whose cache takes them in."""
         if not self.has_cache:
-            return model(input_ids=input_ids, use_cache=False, **options)
+            with last_position(self.base_model):
+                return model(input_ids=input_ids, use_cache=False, **options)
         cache = self._new_cache() if answer.cache is None else answer.cache
         if self.takes_positions and (seen := _num_seen(cache)):  # Bamba would begin anew with every call
             options["position_ids"] = torch.arange(seen, seen + input_ids.shape[1], device=self.device)[None]
-        out = model(input_ids=input_ids, past_key_values=cache, use_cache=True, **options)
+        with last_position(self.base_model):
+            out = model(input_ids=input_ids, past_key_values=cache, use_cache=True, **options)
         answer.cache = out.past_key_values
         return out
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +17,20 @@ def apart(hidden: torch.Tensor) -> torch.Tensor:
     Of a view of longer rows a CPU's 16-bit product with a frozen weight makes a transposed copy of the whole weight.
     """
     return hidden[:, -1:].detach().clone(memory_format=torch.contiguous_format)
+
+
+@contextlib.contextmanager
+def last_position(model: Any) -> Iterator[None]:
+    """While the block lasts a model on a CPU makes logits of the last position alone, apart from the others."""
+    head = model.get_output_embeddings()
+    if head is None or next(model.parameters()).device.type != "cpu":
+        yield
+        return
+    hook = head.register_forward_pre_hook(lambda _, args: (apart(args[0]),))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 class LogitTransform(NamedTuple):

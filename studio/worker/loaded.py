@@ -27,7 +27,6 @@ from studio.text.channels import Channels
 from studio.tokens import Encoder
 from studio.worker import memory, torch_devices
 from studio.worker.generate import Answer, Batch
-from studio.worker.head import apart
 from studio.worker.sampling import IncrementalText, Sampling
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -145,12 +144,8 @@ class LoadedModels:
 
     def _load_weights(self, folder: Path, quantization: Quantization | None) -> Any:
         if quantization is None:
-            base = METHODS["full"]().load(folder, self.dtype).to(self.device)
-        else:
-            base = loading.load_packed(folder, self.dtype, quantization)
-        if self.device == "cpu" and (head := base.get_output_embeddings()) is not None:
-            head.register_forward_pre_hook(_position_apart)
-        return base
+            return METHODS["full"]().load(folder, self.dtype).to(self.device)
+        return loading.load_packed(folder, self.dtype, quantization)
 
 
 def default_device() -> str:
@@ -173,11 +168,6 @@ def warm_up(loaded_model: LoadedModel) -> None:
     while answer.finish_reason is None:
         if loaded_model.batch.prefill(answer) is not None:
             loaded_model.batch.step()
-
-
-def _position_apart(module: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
-    """Before the head: the one position that a prompt's logits are asked for, apart from the others."""
-    return (apart(args[0]),) if args[0].shape[1] == 1 else None
 
 
 def _for_inference(loaded: Any, dtype: torch.dtype, method: Method | None) -> Any:

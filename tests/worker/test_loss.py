@@ -13,12 +13,12 @@ from transformers import AutoModelForCausalLM
 from studio import kernels
 from studio.methods import METHODS
 from studio.methods.lora import LoRA
-from studio.talk.reference import of_base
 from studio.worker import head as heads
+from studio.worker.generate import Answer, Batch
 from studio.worker.head import Head, HeadLoss, LogitTransform
-from studio.worker.loaded import LoadedModels
 from studio.worker.loss import loss, unwrap
 from studio.worker.packing import collate
+from studio.worker.sampling import IncrementalText, Sampling
 from tests.methods import architectures
 
 
@@ -100,15 +100,13 @@ def test_every_method_loses_the_same_either_way(name: str, tiny_model: Path) -> 
 
 
 def test_a_frozen_head_is_not_copied(tiny_model: Path) -> None:
-    """In training and at the end of a prompt; in 16 bits a CPU that computes in them would."""
+    """In training and at the end of a prompt, there and in the chat; in 16 bits a CPU that computes in them would."""
     model = LoRA().wrap(LoRA().load(tiny_model, torch.bfloat16))
     micro_batch = collate(rows(), packed=True)
-    ids = micro_batch["input_ids"]
-    with torch.profiler.profile(record_shapes=True) as seen:
-        with torch.autocast("cpu", torch.bfloat16):
-            loss(model, micro_batch, "chunked", torch.bfloat16)
-        with torch.inference_mode():
-            LoadedModels("cpu", torch.bfloat16).load(of_base(tiny_model)).model(ids, logits_to_keep=1)
+    answer = Answer(rows()[1]["input_ids"], Sampling(2), IncrementalText(lambda _: ""), frozenset(), 64)
+    with torch.profiler.profile(record_shapes=True) as seen, torch.autocast("cpu", torch.bfloat16):
+        loss(model, micro_batch, "chunked", torch.bfloat16)
+        Batch(model.eval()).prefill(answer)
     copied = [event.input_shapes[0] for event in seen.events() if event.name == "aten::clone" and event.input_shapes]
     assert max(torch.Size(shape).numel() for shape in copied) < unwrap(model).get_output_embeddings().weight.numel()
 
