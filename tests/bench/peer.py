@@ -32,11 +32,11 @@ from studio.worker.packing import collate, count_target_tokens
 class Watch(TrainerCallback):
     """The moment and the tokens so far at the end of each step, and each step's loss."""
 
-    def __init__(self, lengths: list[int], effective: int):
-        self.lengths, self.effective, self.points, self.losses = lengths, effective, [], []
+    def __init__(self) -> None:
+        self.points, self.losses = [], []
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.points.append((time.monotonic(), sum(self.lengths[: state.global_step * self.effective])))
+        self.points.append((time.monotonic(), int(state.num_input_tokens_seen)))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if logs and "loss" in logs:
@@ -101,6 +101,7 @@ def trainer(side: str, config: RunConfig, folder: Path, train: list[dict[str, An
         max_length=config.data.max_length,
         use_cpu=not torch.cuda.is_available(),
         disable_tqdm=True,
+        include_num_input_tokens_seen="non_padding",  # rows of like length are met in another order
         **plain,
     )
     quantized = config.method.quantized() if hasattr(config.method, "quantized") else None
@@ -171,7 +172,7 @@ def main(side: str, folder: Path, told: Path) -> None:
     effective = config.training.batch_size * config.training.accumulation
     base = source.fetch(config.model)
     train, held = rows(config, base, config.training.max_steps, effective)
-    watch = Watch([len(row["input_ids"]) for row in train], effective)
+    watch = Watch()
     theirs = trainer(side, config, base, train, watch)
     theirs.train()
     cuda = torch.cuda.is_available()

@@ -308,6 +308,7 @@ def about(args: argparse.Namespace) -> dict[str, Any]:
         "steps": args.steps,
         "effective_batch": args.batch * args.accumulation,
         "max_length": args.max_length,
+        "settings": args.settings,
         "versions": {name: version(name) for name in ("torch", "transformers", "peft", "trl") if find_spec(name)},
     }
 
