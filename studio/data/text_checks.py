@@ -194,7 +194,9 @@ def _unpaired(text: str) -> str:
         if bool(mark[1]) != bool(opened) or (opened and opened[2] != mark[2]):
             return (opened or mark)[0]
         opened = None if mark[1] else mark
-    return opened[0] if opened else "</think>" if text.rstrip().endswith("</think>") else ""
+    if opened:
+        return opened[0]
+    return "</think>" if text.rstrip().endswith("</think>") else ""
 
 
 def _masked(text: str) -> str:

@@ -114,10 +114,8 @@ def keys_of(turns: list[Any]) -> tuple[str, str]:
 
 def path_text(path: Path) -> str:
     """A path in words: messages[2].content."""
-    text = ""
-    for key in path:
-        text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else key
-    return text or "the row"
+    text = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)
+    return text.removeprefix(".") or "the row"
 
 
 def check_path(row: Any, path: Path, number: int) -> None:

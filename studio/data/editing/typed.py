@@ -79,11 +79,8 @@ def blank_row(value: Any, columns: list[str]) -> dict[str, Any]:
         return {"conversations" if who == "from" else "messages": _blank_turns(value)}
     if not isinstance(value, dict) or not value:
         return dict.fromkeys(columns or ["instruction", "output"], "")
-    turns = {path[0]: items for path, items in turn_lists(value)}
-    return {
-        key: _blank_turns(turns[key]) if key in turns else "" if isinstance(item, str) else item
-        for key, item in value.items()
-    }
+    texts = {key: "" for key, item in value.items() if isinstance(item, str)}
+    return value | texts | {path[0]: _blank_turns(items) for path, items in turn_lists(value)}
 
 
 def _blank_turns(turns: list[Any]) -> list[Any]:

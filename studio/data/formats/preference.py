@@ -29,10 +29,8 @@ COLUMNS = {
 CALLS = "The answer calls tools, and what is compared are two answers in words. Write the call out."
 LEAKED_CHARACTERS = 20  # of a question that an answer begins with: shorter ones may well be repeated
 SCORES = (
-    ("score_chosen", "score_rejected"),
-    ("chosen_score", "rejected_score"),
-    ("chosen_rating", "rejected_rating"),
-    ("chosen-rating", "rejected-rating"),
+    *(("score_chosen", "score_rejected"), ("chosen_score", "rejected_score")),
+    *(("chosen_rating", "rejected_rating"), ("chosen-rating", "rejected-rating")),
 )
 
 

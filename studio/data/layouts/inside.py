@@ -17,8 +17,6 @@ KEYS = frozenset(
 )
 ANSWERS = frozenset(("response", "output", "chosen", "rejected", "preferred_output"))
 ORDER = 60
-
-
 MAX_DEPTH = 4  # objects around a conversation
 
 
