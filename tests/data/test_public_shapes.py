@@ -159,6 +159,12 @@ def test_a_row_without_its_solution_is_refused(home: Path, tmp_path: Path) -> No
     ]
 
 
+def test_a_third_speaker_is_refused_under_the_name_of_the_file(home: Path, tmp_path: Path) -> None:
+    row = {"dialogue": ["Hi.", Q, ANSWER], "speakers": ["Ann", "Bob", "Cy"]}
+    with pytest.raises(DataError, match="row 1, speakers: More than two people speak"):
+        data.read(write(tmp_path, as_lines([row, row])))
+
+
 @pytest.mark.parametrize(
     "row",
     [

@@ -36,6 +36,10 @@ def rewrite(row: Row, report: ReportProblem) -> Row | None:
     if isinstance(names, list) and len(names) == len(turns):  # SODA's: who asks speaks first
         who = [*map(str, row["speakers"])]
         roles = {} if all(map(role_of, who)) else dict(zip(dict.fromkeys(who), ("user", "assistant")))
+        if roles and len({*who}) > 2:
+            reason = "More than two people speak: a conversation is of one who asks and one who answers."
+            report("wrong_type", "speakers", names, reason)
+            return None
         turns = [turn | {"role": roles.get(name, name)} for turn, name in zip(turns, who, strict=True)]
     if all(speaker(turn["content"]) == turn["role"] for turn in turns):  # 问：…, 答：…, as HuatuoGPT writes them
         turns = [turn | {"content": unmarked(turn["content"])} for turn in turns]
