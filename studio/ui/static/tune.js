@@ -41,6 +41,7 @@
     }
     studio.offer = offer;
     studio.order.begin(structuredClone(offer.first));
+    window.dispatchEvent(new CustomEvent("studio:offered"));
     window.dispatchEvent(new CustomEvent("studio:order", { detail: { from: "begin" } })); // the Data tab can read on
     const method = () => offer.form.methods.find((one) => one.name === studio.order.method()) || offer.form.methods[0];
     const summary = studio.summary(at(".summary"), server, method);
