@@ -24,6 +24,9 @@ from studio.talk.reference import ModelReference, resolve
 from studio.talk.stopping import never_stops
 
 KINDS = ("adapter", "merged", "gguf", "ollama")
+NO_TOOLS = (
+    "Ollama's TEMPLATE shows no tools: for a model that calls them, serve the GGUF file with llama.cpp (--jinja)."
+)
 GGUF = ("f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "f32")
 PRECISIONS = GGUF
 ALLOWED = {"merged": ("f16", "f32"), "gguf": GGUF, "ollama": GGUF}
@@ -122,7 +125,8 @@ def refuse(reference: ModelReference, kind: str) -> str:
     if kind in ("gguf", "ollama"):
         facts, note = model.facts(reference.base), _merge_note(reference)
         gguf_families.refuse(facts, reference.tokenizer)
-        return " ".join(filter(None, (note, gguf_families.caution(facts, reference.tokenizer))))
+        tools = NO_TOOLS if kind == "ollama" and reference.template.shows_tools else ""
+        return " ".join(filter(None, (note, gguf_families.caution(facts, reference.tokenizer), tools)))
     return _merge_note(reference)
 
 
