@@ -221,6 +221,9 @@ def suggest_mapping(rows: list[Any], kind: str, field: str, format: str) -> str:
         return hint if mapping_in(hint) else ""
     if kind != "empty_field" or format not in ("prompt", "alpaca") or not answer or field == answer:
         return ""
+    asked = next((name for name in formats()["prompt"].COLUMNS["prompt"] if any(name in row for row in rows)), None)
+    if field == "solution" and asked and works({"prompt": asked, "answer": answer}, rows):  # the answer beside it
+        return f"Say where they stand: {options({'prompt': asked, 'answer': answer})}."
     if works({"text": answer}, rows):
         return f"Fill it; or, to learn {answer} as plain text: {options({'text': answer})}."
     return ""

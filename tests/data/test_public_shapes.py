@@ -157,6 +157,9 @@ def test_a_row_without_its_solution_is_refused(home: Path, tmp_path: Path) -> No
     assert [(problem.row, problem.field) for problem in read.problems if problem.kind == "empty_field"] == [
         (2, "solution")
     ]
+    with pytest.raises(DataError) as refused:
+        data.read(write(tmp_path, as_lines(rows[1:] * 2), "none"))
+    assert mapping_in(str(refused.value.hint)) == {"prompt": "problem", "answer": "answer"}
 
 
 def test_a_third_speaker_is_refused_under_the_name_of_the_file(home: Path, tmp_path: Path) -> None:
