@@ -120,7 +120,6 @@ class Batch:
         """The logits [vocabulary] behind the prompt, on the CPU; None while prompt tokens are left."""
         end = len(answer.prompt_ids) if self.rope_kind or not self.has_cache else answer.num_prefilled + PREFILL_CHUNK
         input_ids = torch.tensor([answer.prompt_ids[answer.num_prefilled : end]], device=self.device)
-        self._reset_dynamic_rope()
         # peft's model puts the method's virtual tokens, if any, before the first chunk
         model = self.model if answer.num_prefilled == 0 else self.base_model
         out = self._forward(answer, model, input_ids, logits_to_keep=1)
@@ -166,21 +165,11 @@ class Batch:
         if self.longrope_switch and answer.cache.get_seq_length() <= self.longrope_switch < length:
             # computed anew with the long factors, as transformers' Phi-3 does
             answer.cache, ids = self._new_cache(), answer.prompt_ids + answer.output_ids
-        self._reset_dynamic_rope()
         if not self.has_cache:
             ids = answer.prompt_ids + answer.output_ids
         model = self.base_model if self.has_cache else self.model
         out = self._forward(answer, model, torch.tensor([ids], device=self.device))
         return answer.take(out.logits[0, -1].float().cpu())
-
-    def _reset_dynamic_rope(self) -> None:
-        """Reset dynamic NTK, which keeps the frequencies of the longest sequence so far, to the original ones."""
-        if self.rope_kind != "dynamic":
-            return
-        for module in self.base_model.modules():
-            if hasattr(module, "max_seq_len_cached") and hasattr(module, "original_inv_freq"):
-                module.register_buffer("inv_freq", module.original_inv_freq.to(self.device), persistent=False)
-                module.max_seq_len_cached = module.original_max_seq_len
 
     def _step_batch(self) -> list[tuple[Answer, str]]:
         inputs = {

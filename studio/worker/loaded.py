@@ -25,7 +25,7 @@ from studio.template import THINKING
 from studio.text.call_marks import SPECIAL
 from studio.text.channels import Channels
 from studio.tokens import Encoder
-from studio.worker import memory, torch_devices
+from studio.worker import dynamic_rope, memory, torch_devices
 from studio.worker.generate import Answer, Batch
 from studio.worker.sampling import IncrementalText, Sampling
 
@@ -144,8 +144,10 @@ class LoadedModels:
 
     def _load_weights(self, folder: Path, quantization: Quantization | None) -> Any:
         if quantization is None:
-            return METHODS["full"]().load(folder, self.dtype).to(self.device)
-        return loading.load_packed(folder, self.dtype, quantization)
+            base = METHODS["full"]().load(folder, self.dtype).to(self.device)
+        else:
+            base = loading.load_packed(folder, self.dtype, quantization)
+        return dynamic_rope.begin_anew_each_forward(base)
 
 
 def default_device() -> str:

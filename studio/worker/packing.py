@@ -20,16 +20,18 @@ MicroBatch = dict[str, Any]
 class Layout(NamedTuple):
     """packed: several rows in one, positions beginning anew with each; else one row below the other, padded.
 
-    max_tokens: of a packed micro-batch; max_rows: of a padded one.
+    max_tokens: of a packed micro-batch; max_rows: of a padded one. rope_switch: tokens of a row beyond which it would
+    change the rotary frequencies of those beside it (ModelFacts.rope_switch); None for never.
     """
 
     packed: bool
     max_tokens: int
     max_rows: int
+    rope_switch: int | None = None
 
     @classmethod
     def of(cls, resolved: Resolved) -> Layout:
-        return cls(resolved.packed, resolved.micro_batch_tokens, resolved.batch_size)
+        return cls(resolved.packed, resolved.micro_batch_tokens, resolved.batch_size, resolved.rope_switch)
 
 
 def count_target_tokens(row: Row) -> int:
@@ -75,7 +77,15 @@ def answers_of(rows: Sequence[Row], sequences: Sequence[Row]) -> MicroBatch:
 
 
 def group_rows(rows: list[Row], layout: Layout) -> list[list[Row]]:
-    """The rows of each micro-batch: best-fit decreasing where packed, else the cheapest cut of the rows by length."""
+    """The rows of each micro-batch: best-fit decreasing where packed, else the cheapest cut of the rows by length.
+
+    Rows beyond rope_switch are computed alone.
+    """
+    switch = layout.rope_switch
+    if switch is not None:
+        beyond = [row for row in rows if row_width(row) > switch]
+        within = [row for row in rows if row_width(row) <= switch]
+        return [[row] for row in beyond] + (group_rows(within, layout._replace(rope_switch=None)) if within else [])
     if layout.packed:
         return _best_fit(sorted(rows, key=lambda row: -len(row["input_ids"])), layout.max_tokens)
     return _cheapest_cut(sorted(rows, key=lambda row: -row_width(row)), layout.max_rows)
@@ -154,7 +164,7 @@ def _pack(rows: list[Row]) -> MicroBatch:
 
     cu_seq_lens (int32, on the device) say where rows begin and end, under the names of transformers' attention
     functions; row_starts are the same as Python ints, for attention that goes row by row (worker/attention.py). The
-    padding is a row of its own.
+    padding is a row of its own, all at position 0: rotary frequencies may follow the furthest position.
     """
     padding = padded_width(sum(len(row["input_ids"]) for row in rows)) - sum(len(row["input_ids"]) for row in rows)
     padding_row = [{"input_ids": [0] * padding, "labels": [IGNORE_INDEX] * padding}] if padding else []
@@ -167,6 +177,7 @@ def _pack(rows: list[Row]) -> MicroBatch:
         labels += [IGNORE_INDEX, *row["labels"][1:]]
         position_ids += range(len(row["input_ids"]))
         row_starts.append(len(input_ids))
+    position_ids[len(position_ids) - padding :] = [0] * padding
     cu_seq_lens = torch.tensor(row_starts, dtype=torch.int32)
     longest = max(end - start for start, end in zip(row_starts, row_starts[1:]))
     return {

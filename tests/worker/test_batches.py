@@ -89,7 +89,7 @@ def test_micro_batches_of_all_processes_hold_every_label_once(lengths: list[int]
 def test_packed_positions_begin_anew_and_no_row_predicts_the_next() -> None:
     micro_batch = MicroBatchCollator(Layout(True, 64, 4))([row(10, 1), row(20, 2)])[0]
     assert micro_batch["cu_seq_lens_q"].tolist() == [0, 20, 30, 64]
-    assert micro_batch["position_ids"][0].tolist() == [*range(20), *range(10), *range(34)]
+    assert micro_batch["position_ids"][0].tolist() == [*range(20), *range(10), *[0] * 34]
     assert all(micro_batch["labels"][0, start] == -100 for start in (0, 20, 30))
     assert micro_batch["max_length_q"] == 34
 
