@@ -51,14 +51,6 @@ class CheckpointedTrainer(Trainer):
         else:
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """Their states, with the order's rates and weight decay: a resume may have changed them since."""
-        groups = [(group.get("initial_lr"), group.get("weight_decay")) for group in self.optimizer.param_groups]
-        super()._load_optimizer_and_scheduler(checkpoint)
-        for group, (rate, decay) in zip(self.optimizer.param_groups, groups, strict=True):
-            group["initial_lr"], group["weight_decay"] = rate, decay
-        self.lr_scheduler.base_lrs = [rate for rate, _ in groups]
-
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write under a temporary name, verify, rename; only then delete older ones. A full disk is noted."""
         self.report.phase("saving")

@@ -109,6 +109,7 @@ class Report(TrainerCallback):
     # -- called by the Trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **_: Any) -> None:
+        schedule.restore_groups(lr_scheduler, self.trainer.ordered_groups)
         schedule.sync_learning_rates(lr_scheduler)
         if distributed.world_size() > 1:
             sharding.report_shard_sizes(self.trainer.model_wrapped, self)

@@ -35,6 +35,19 @@ def _warm_up_above_zero(factor: Any, warmup: int) -> Any:
     return lambda step: (step + 1) / warmup if step < warmup else factor(step)
 
 
+def ordered_groups(scheduler: torch.optim.lr_scheduler.LambdaLR) -> list[dict[str, Any]]:
+    """What the order says of each of the optimizer's groups: its full rate, and its weight decay."""
+    names = ("initial_lr", "weight_decay")
+    return [{name: group[name] for name in names if name in group} for group in scheduler.optimizer.param_groups]
+
+
+def restore_groups(scheduler: torch.optim.lr_scheduler.LambdaLR, ordered: list[dict[str, Any]]) -> None:
+    """Put back what `ordered_groups` gave: a checkpoint's are those of the order before a resume changed it."""
+    for group, values in zip(scheduler.optimizer.param_groups, ordered, strict=True):
+        group.update(values)
+    scheduler.base_lrs = [values["initial_lr"] for values in ordered]
+
+
 def sync_learning_rates(scheduler: torch.optim.lr_scheduler.LambdaLR) -> None:
     """Set the optimizer's rates to those of the coming step; a resume has loaded its old schedule's last ones."""
     factors = [factor(scheduler.last_epoch) for factor in scheduler.lr_lambdas]

@@ -247,6 +247,7 @@ class StudioTrainer(CheckpointedTrainer):
             self.lr_scheduler = schedule.create_scheduler(
                 self.args.lr_scheduler_type, optimizer or self.optimizer, warmup, num_training_steps
             )
+            self.ordered_groups = schedule.ordered_groups(self.lr_scheduler)
         return self.lr_scheduler
 
 

@@ -443,7 +443,7 @@ def test_tables_trained_whole_need_no_rows_beside(knob: list[str], home: Path, t
         ({"data": {"new_tokens": [""]}}, "more than blanks"),
         ({"data": {"new_tokens": ["<a>", "<a>"]}}, "stands there twice"),
         ({"data": {"new_tokens": ["x" * 101]}}, "at most 100 characters"),
-        ({"data": {"new_tokens": "<a>"}}, "valid tuple"),
+        ({"data": {"new_tokens": "<a>"}}, "should be a list"),
         *(({"method": {"name": name}}, "never be learnt") for name in METHODS if name not in TRAINING),
         ({"method": {"name": "full", "freeze_embeddings": True}}, "never be learnt"),
         ({"method": {"name": "full", "last_layers": 1}}, "never be learnt"),
