@@ -126,6 +126,7 @@ def exported(one: Run, folder: Path, proven: bool) -> dict[str, Path]:
         )
         found[f"{kind}-{precision}"] = Path(told["path"])
         if proven:
+            assert "failed" not in told["proof"], told["proof"]
             assert told["proof"]["agree"] == told["proof"]["prompts"], told["proof"]
             assert told["proof"]["same_prompts"]
             assert told["proof"]["tokenizer"]["same"] == len(TEXTS)
