@@ -10,13 +10,14 @@ from studio.data.formats import Row, formats
 from studio.data.mapping import PARTS
 
 QUESTION_NAMES = re.compile(
-    r"input|quest|prompt|query|instruct|(?<!t)ask|user|human|patient|customer|client|problem|message|review|faq|frage|anweis|pregunta|pergunta|"
-    r"domanda|instru[cç]|вопрос|질문|问|問|指令|指示|提示|用户|用戶|输入|入力",
+    r"input|quest|prompt|query|instruct|(?<!t)ask|user|human|patient|customer|client|problem|message|review|faq|"
+    r"frage|anweis|pregunta|pergunta|domanda|instru[cç]|вопрос|질문|问|問|指令|指示|提示|用户|用戶|输入|入力",
     re.IGNORECASE,
 )
 ANSWER_NAMES = re.compile(
-    r"output|answer|respon|reply|target|complet|assistant|solution|summary|translation|(?<![a-z])(?:doctor|therapist)(?![a-z])|patch|attempt|(?<![a-z])ans(?![a-z])|antwort|ausgabe|r[ée]ponse|"
-    r"respuesta|salida|resposta|risposta|ответ|답|答|回复|回覆|输出|出力|助手|応答",
+    r"output|answer|respon|reply|target|complet|assistant|solution|summary|translation|"
+    r"(?<![a-z])(?:doctor|therapist)(?![a-z])|patch|attempt|(?<![a-z])ans(?![a-z])|"
+    r"antwort|ausgabe|r[ée]ponse|respuesta|salida|resposta|risposta|ответ|답|答|回复|回覆|输出|出力|助手|応答",
     re.IGNORECASE,
 )
 PATH_ANSWERS = re.compile(rf"{ANSWER_NAMES.pattern}|annotation|result|choices|label", re.IGNORECASE)

@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from studio import config, data, model, plan, queue, run
+from studio.config import RunConfig
 from studio.errors import OrderError
 from studio.run import create
 from studio.tokens import Encoder
@@ -101,17 +102,20 @@ def test_the_minutes_are_kept(home: Path, tiny_model: Path, tiny_data: Path, mon
     assert plan.order(order, needed, facts, rows).training.max_steps >= plan.LEAST_STEPS
 
 
-def test_a_look_from_order_to_runs(
-    home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Four runs on nested shares, measured on the same rows; the base's losses are transformers' own."""
+@pytest.fixture
+def short_order(home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
+    """Eight steps on sixty rows; what is queued waits."""
     monkeypatch.setattr(queue, "advance", lambda: None)
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(pair(f"What is {n}?", f"It is {n * n}.")) + "\n" for n in range(60)))
-    order = config.build(
+    return config.build(
         {"model": str(tiny_model), "data": {"train": str(file)}, "training": {"max_steps": 8, "threads": 1}}
     )
-    one = create(plan.order(order, 10, None, None, shots=2))
+
+
+def test_a_look_from_order_to_runs(short_order: RunConfig, tiny_model: Path) -> None:
+    """Four runs on nested shares, measured on the same rows; the base's losses are transformers' own."""
+    one = create(plan.order(short_order, 10, None, None, shots=2))
     assert planner.main(one) == 0, one.events()[-1]
     found = plan.answer(one)
     assert found["verdict"] in plan.VERDICTS
@@ -138,16 +142,8 @@ def test_a_look_from_order_to_runs(
     assert len(long["messages"]) == 6
 
 
-def test_a_killed_look_begins_anew_and_finds_the_same(
-    home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(queue, "advance", lambda: None)
-    file = tmp_path / "rows.jsonl"
-    file.write_text("".join(json.dumps(pair(f"What is {n}?", f"It is {n * n}.")) + "\n" for n in range(60)))
-    order = config.build(
-        {"model": str(tiny_model), "data": {"train": str(file)}, "training": {"max_steps": 8, "threads": 1}}
-    )
-    whole, cut = (create(plan.order(order, 10, None, None, shots=2)) for _ in range(2))
+def test_a_killed_look_begins_anew_and_finds_the_same(short_order: RunConfig) -> None:
+    whole, cut = (create(plan.order(short_order, 10, None, None, shots=2)) for _ in range(2))
     assert killed_at_step(cut, 20, planner.main) == -signal.SIGKILL
     assert plan.answer(cut) is None
     found, expected = (plan.answer(one) for one in (cut, whole) if planner.main(one) == 0)
