@@ -75,7 +75,7 @@ def text_columns(rows: list[Row]) -> list[str]:
 
 def is_label(column: str, rows: list[Row]) -> bool:
     """Whether a text column holds ids or categories: by its name, or because no text has two words."""
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column)  # questionID
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])|[ .-]+", "_", column)  # questionID, Prompt ID
     if re.fullmatch(
         r"(.*_)?(id|uuid|key|hash|url|link|sender|speaker|author|role|lang|language|split|date|time|created|timestamp|"
         r"model|category|type|status|"

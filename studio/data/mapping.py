@@ -11,7 +11,7 @@ from studio import json_text
 from studio.data.dataset_info import ENTRY_KEYS, MEDIA_COLUMNS, is_entry
 from studio.data.formats import Row, as_row, kto
 from studio.data.formats.fields import REASONING
-from studio.data.layouts import multiple_choice
+from studio.data.layouts import multiple_choice, two_answers
 from studio.data.roles import CONTENT_KEYS, MESSAGE_COLUMNS, ROLE_KEYS, ROLES
 from studio.data.tracked_row import without
 from studio.errors import DataError
@@ -201,7 +201,9 @@ def with_first_choice(mapping: dict[str, Any] | None, rows: list[Any]) -> tuple[
     """
     if mapping and multiple_choice.FIRST in mapping:
         return mapping, ""
-    first, unsure = multiple_choice.counting([row for row in rows if isinstance(row, dict)])
+    rows = [row for row in rows if isinstance(row, dict)]
+    first, unsure = multiple_choice.counting(rows)
+    first = two_answers.counting(rows) if first is None else first
     return (mapping, "") if first is None else ({**(mapping or {}), multiple_choice.FIRST: first}, unsure)
 
 

@@ -57,7 +57,7 @@ LITERAL_ESCAPE = re.compile(
 QUOTED = re.compile(r'"[^"\n]*"')
 THOUGHT = re.compile(r"<(/?)(think|thinking|thought|reasoning)>")
 INVISIBLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-SENTENCE = re.compile(r"[.!?][\s\"')]|[。！？]")
+SENTENCE = re.compile(r"(?<!^\w)[.!?][\s\"')]|[。！？]", re.MULTILINE)  # but not the mark of a choice: A. Venus
 LIST_LINE = re.compile(r"\s*(?:[-*•#|>+]|\d+[.)]|https?://)")
 
 

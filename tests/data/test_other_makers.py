@@ -228,6 +228,21 @@ def test_a_verdict_that_is_not_sure_is_refused(verdict: Any, home: Path, tmp_pat
         data.read(write(tmp_path, as_lines(lines)))
 
 
+@pytest.mark.parametrize("columns", [("response_1", "response_2"), ("answer_a", "answer_b")])
+def test_numbers_that_name_the_better_answer(columns: tuple[str, str], home: Path, tmp_path: Path) -> None:
+    """A 2 tells that they count from 1; where there is none, the hint of the refusal names an option that works."""
+    first, second = columns
+    both = [{"prompt": q, first: a, second: "No.", "label": 1} for q, a in TEA]
+    turned = {"prompt": "Tea or milk?", first: "No.", second: "Tea.", "label": "2"}
+    read = data.read(write(tmp_path, as_lines([*both, turned])))
+    assert [c["rejected"] for c in read.conversations] == ["No."] * (len(TEA) + 1)
+    with pytest.raises(DataError, match="Whether numbers count from 0 or from 1 is not known") as refusal:
+        data.read(path := write(tmp_path, as_lines(both)))
+    option, _ = refusal.value.hint.rpartition("--column ")[2].split("=")
+    rejected = {number: data.read(path, mapping={option: number}).conversations[0]["rejected"] for number in "10"}
+    assert rejected == {"1": "No.", "0": TEA[0][1]}
+
+
 # -- what is learnt of a turn
 
 WRONG, RIGHT = {"role": A, "content": "wrong one"}, {"role": A, "content": "right one"}

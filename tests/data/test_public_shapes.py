@@ -221,6 +221,10 @@ HINTED: dict[str, tuple[list[dict[str, Any]], dict[str, str]]] = {
         * 2,
         {"prompt": "questionTitle", "input": "questionText", "answer": "answerText"},
     ),
+    "an id named in two words": (
+        [{"Prompt ID": f"PE {n}", "Prompt Task": Q, "Level": "Easy", "Ideal Output": ANSWER} for n in (1, 2)],
+        {"prompt": "Prompt Task", "answer": "Ideal Output"},
+    ),
     "reasoning under another name": (
         [{"question_en": Q, "my_solution": ANSWER, "my_reasoning": WORDS}] * 2,
         {"prompt": "question_en", "answer": "my_solution", "reasoning": "my_reasoning"},

@@ -97,6 +97,12 @@ def test_several_right_choices_and_none(home: Path, tmp_path: Path) -> None:
     assert "None of the choices A to C is named" in next(p for p in read.problems if p.row == 4).reason
 
 
+def test_a_choice_without_a_full_stop_is_no_broken_answer(home: Path, tmp_path: Path) -> None:
+    read = data.read(write(tmp_path, row(options=["A day of Venus that lasts a year", "The red one"], answer="A")))
+    assert said(read.conversations[0])[1][1] == "A. A day of Venus that lasts a year"
+    assert [p.kind for p in read.problems] == ["duplicate"]
+
+
 def test_an_explained_choice_is_learnt_as_it_stands(home: Path, tmp_path: Path) -> None:
     read = data.read(write(tmp_path, row(options=LISTED, answer="It is Mars, as rust is red.")))
     assert said(read.conversations[0]) == [(U, ASKED), (A, "It is Mars, as rust is red.")]

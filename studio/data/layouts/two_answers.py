@@ -10,6 +10,7 @@ from studio import json_text
 from studio.data.formats import ReportProblem, Row
 from studio.data.formats.passages import plain_text
 from studio.data.formats.preference import COLUMNS as PREFERENCE
+from studio.data.layouts.multiple_choice import FIRST
 from studio.data.rated import number
 from studio.data.tracked_row import without
 
@@ -62,12 +63,14 @@ def rewrite(row: Row, report: ReportProblem) -> Row | None:
     if len(values) == 2:
         better = _by_sign(number(values[0]) - number(values[1]), first, second)
     else:
-        better = _better(values[0], verdict[0], first, second)
+        better = _better(values[0], verdict[0], first, second, dict.get(row, FIRST))
     if better is None:
-        reason = f"It must name the better answer: {first} or {second}. A tie teaches nothing: drop the row."
-        report("wrong_type", verdict[0], values[0], reason)
+        unsure = len(values) == 1 and _is_count(row, verdict[0], first)
+        why = "Whether numbers count from 0 or from 1 is not known" if unsure else "A tie teaches nothing: drop the row"
+        reason = f"It must name the better answer: {first} or {second}. {why}."
+        report("no_choice" if unsure else "wrong_type", verdict[0], values[0], reason)
         return None
-    rest = without(row, first, second, *verdict)
+    rest = without(row, first, second, FIRST, *verdict)
     asked = next((name for name in PREFERENCE["prompt"] if isinstance(row.get(name), dict)), None)
     if asked and (words := plain_text(row[asked])):  # WebGPT's
         rest = rest | {asked: words}
@@ -103,8 +106,24 @@ def _by_sign(difference: float, first: str, second: str) -> str | None:
     return first if difference > 0 else second
 
 
-def _better(value: Any, verdict: str, first: str, second: str) -> str | None:
-    """The column that a verdict names, by its whole name or by its end, as in model_a; None where it is not sure."""
+def _is_count(row: Row, verdict: str, first: str) -> bool:
+    """Whether a verdict is a number of which the columns do not tell whether it counts from 0 or from 1."""
+    is_number = not isinstance(row[verdict], bool) and str(row[verdict]).strip() in ("0", "1", "2")
+    return is_number and verdict not in STRENGTHS and first[-1] != "0" and FIRST not in row
+
+
+def counting(rows: list[Row]) -> int | None:
+    """1 where some row of two answers calls the second one 2; None where no number tells from where they count."""
+    found = ((row, match(row)) for row in rows)
+    verdicts = [str(row[m[2][0]]).strip() for row, m in found if m and len(m[2]) == 1 and _is_count(row, m[2][0], m[0])]
+    return 1 if "2" in verdicts else None
+
+
+def _better(value: Any, verdict: str, first: str, second: str, counted_from: Any) -> str | None:
+    """The column that a verdict names, by its whole name or by its end, as in model_a; None where it is not sure.
+
+    counted_from: the number that names the first answer; None where it is not known.
+    """
     if isinstance(value, bool):
         return None
     amount = number(value)
@@ -116,6 +135,8 @@ def _better(value: Any, verdict: str, first: str, second: str) -> str | None:
     end = re.split(r"[ _-]", word)[-1].lower()
     if (verdict, first) == ("preference", "output_1"):  # AlpacaFarm's
         return {"1": first, "2": second}.get(word)
+    if word.isdigit() and first[-1] != "0" and counted_from is not None:
+        return {int(counted_from): first, int(counted_from) + 1: second}.get(int(word))
     if word.isdigit() and first[-1] != "0":  # whether it counts from 0 or from 1 is not known; but SHP's is
         return {"1": first, "0": second}.get(word) if verdict == "labels" and first[-1] in "aA" else None
     return {first[-1].lower(): first, second[-1].lower(): second}.get(end)
