@@ -7,14 +7,12 @@ run's folder (runs/evaluations.py), so that a page shows them and a stop keeps t
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from studio import data
-from studio.errors import DataError, StudioError
+from studio import data, json_text
+from studio.errors import DataError, as_studio_error, internal_error
 from studio.evaluation import results as measured
 from studio.evaluation.order import AUTO, EvaluationOrder
 from studio.evaluation.questions import question, spread
@@ -75,16 +73,8 @@ def status(run: Run, rows_from: int = 0) -> dict[str, Any]:
     """The side job's status; while it goes on also rows: the table so far, from `rows_from` on."""
     answer = job(run).status()
     if answer["state"] == "going":
-        answer["rows"] = _read_rows(evaluations.folder(run) / ROWS)[rows_from:]
+        answer["rows"] = json_text.read_lines(evaluations.folder(run) / ROWS)[rows_from:]
     return answer
-
-
-def _read_rows(file: Path) -> list[dict[str, Any]]:
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-    except OSError:
-        return []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def _evaluate(
@@ -215,8 +205,7 @@ class _Job:
             return
         row = measured.table_row(event["row"], self.asked[event["row"]], sides, self.kind, self.order)
         self.table.append(row)
-        with open(self.task.folder / ROWS, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        json_text.append_line(self.task.folder / ROWS, row)
 
     def _tell(self, at_once: bool) -> None:
         self.task.tell(self.doing, self.answered, len(measured.SIDES) * len(self.asked), at_once)
@@ -238,8 +227,9 @@ def after_training(run: Run) -> None:
         return
     try:
         evaluate(run, claimed=True)
-    except StudioError as error:
-        run.append("note", level="warning", text=f"The run was not evaluated: {error.message}", hint=error.hint)
+    except Exception as error:  # noqa: BLE001 - the run is told, and the queue advanced
+        told = as_studio_error(error) or internal_error(error)
+        run.append("note", level="warning", text=f"The run was not evaluated: {told.message}", hint=told.hint)
 
 
 def start(run: Run, order: EvaluationOrder) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,34 @@ def read_or_default(file: Path, fallback: Any) -> Any:
     except (OSError, ValueError):
         return fallback
     return value if isinstance(value, type(fallback)) else fallback
+
+
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """The objects in a file of ours that has one a line; none where it is missing. A line that a crash cut is left out.
+
+    Lines end with a newline alone: the text in them may hold U+2028 and U+0085, at which str.splitlines divides too.
+    """
+    try:
+        lines = file.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return [value for value in found if isinstance(value, dict)]
+
+
+def append_line(file: Path, value: dict[str, Any]) -> None:
+    """Add an object as a whole line; one that a crash or a full disk cut is ended first. Raises OSError."""
+    line = (json.dumps(value, ensure_ascii=False) + "\n").encode()
+    with open(file, "ab+", buffering=0) as lines:
+        size = lines.seek(0, os.SEEK_END)
+        lines.seek(max(0, size - 1))
+        whole = line if lines.read(1) in (b"", b"\n") else b"\n" + line
+        if lines.write(whole) < len(whole):
+            lines.truncate(size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
 
 
 def check_depth(value: Any, where: str = "The request") -> Any:

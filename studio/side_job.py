@@ -19,7 +19,7 @@ from typing import Any
 
 from studio import credentials, events, json_text
 from studio.device import devices
-from studio.errors import DeviceError, ModelError, RunError, StudioError, reason_of
+from studio.errors import DeviceError, ModelError, RunError, StudioError, as_studio_error, internal_error, reason_of
 from studio.evaluation.endpoint import KEY
 from studio.events import Lock
 from studio.home import PROJECT, subfolder, write_atomic
@@ -86,7 +86,8 @@ class FolderJob:
     def working(self, device: bool = True, claimed: bool = False) -> Iterator[None]:
         """Hold the job's lock and, with `device`, that of the device; a failure is written down for the page.
 
-        claimed: the caller holds the device. Raises RunError or DeviceError where a lock is held by another.
+        claimed: the caller holds the device. Raises RunError or DeviceError where a lock is held by another. What ends
+        without a reason that could be written (the process is ended, the disk is full) is left as one cut off.
         """
         lock, device_lock = Lock(self.folder / "lock"), claim.device_lock(devices()[0])
         if not lock.acquire():
@@ -100,13 +101,15 @@ class FolderJob:
                 chat.end_if_idle(devices()[:1])
             self.tell("starting", at_once=True)
             yield
-        except StudioError as error:
-            failure = error.as_dict() | {"reason": error.reason}
+            (self.folder / "progress.json").unlink(missing_ok=True)
+        except Exception as error:
+            explained = as_studio_error(error) or internal_error(error)
+            failure = explained.as_dict() | {"reason": explained.reason}
             write_atomic(self.folder / "failed.json", json.dumps(failure, ensure_ascii=False))
+            (self.folder / "progress.json").unlink(missing_ok=True)
             raise
         finally:
-            for name in ("progress.json", "stop"):
-                (self.folder / name).unlink(missing_ok=True)
+            (self.folder / "stop").unlink(missing_ok=True)
             device_lock.release()
             lock.release()
 

@@ -123,7 +123,18 @@ def test_a_stop_keeps_what_is_written_and_it_can_go_on(document: Path) -> None:
         order = making.order_of({"url": url, "model": "m", "per_minute": 6000, "per_passage": 1})
         answer = making.write(task, order, lambda row: task.request_stop())
         assert (answer["state"], answer["rows"]) == ("stopped", 1)
-        assert making.write(task, order)["rows"] == 3
+        with task.rows_file.open("a") as torn:
+            torn.write('{"question": "cut off by a full')
+        assert making.write(task, order)["rows"] == len(task.rows()) == 3
+
+
+def test_a_row_may_hold_every_kind_of_line_end(document: Path) -> None:
+    """U+2028 and U+0085 stand in a JSON line as they are, and end no line."""
+    task = making.begin(document)
+    pair = json.dumps([{"question": "What\u2028is\x85said?", "answer": "Bees\u2029cluster"}], ensure_ascii=False)
+    with endpoint(lambda prompt, _: (200, pair)) as (url, _):
+        making.write(task, making.order_of({"url": url, "model": "m", "per_minute": 6000, "per_passage": 1}))
+        assert {row.answer for row in task.rows()} == {"Bees\u2029cluster"}
 
 
 def test_an_endpoint_that_refuses_is_told_once(document: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import threading
 import time
@@ -14,6 +13,7 @@ from typing import Any
 
 import httpx2
 
+from studio import json_text
 from studio.errors import ModelError, RunError
 from studio.evaluation.endpoint import KEY, EndpointOrder
 
@@ -41,16 +41,9 @@ class Endpoint:
         )
 
     def _cached(self) -> dict[str, str]:
-        try:
-            lines = self.cache.read_text(encoding="utf-8").splitlines()
-        except OSError:
-            return {}
-        known = {}
-        for line in lines:
-            try:
-                known |= json.loads(line)
-            except ValueError:  # cut off
-                continue
+        known: dict[str, str] = {}
+        for line in json_text.read_lines(self.cache):
+            known |= line
         return known
 
     def ask(self, prompt: str) -> str:
@@ -59,9 +52,9 @@ class Endpoint:
         if digest in self._known:
             return self._known[digest]
         reply = self._asked(prompt)
-        with self._lock, open(self.cache, "a", encoding="utf-8") as file:
+        with self._lock:
             self._known[digest] = reply
-            file.write(json.dumps({digest: reply}, ensure_ascii=False) + "\n")
+            json_text.append_line(self.cache, {digest: reply})
         return reply
 
     def _asked(self, prompt: str) -> str:

@@ -41,21 +41,12 @@ class Making(FolderJob):
 
     def rows(self) -> list[Row]:
         return [
-            Row(row["question"], row["answer"], row["passage"], tuple(row["marks"])) for row in _lines(self.rows_file)
+            Row(row["question"], row["answer"], row["passage"], tuple(row["marks"]))
+            for row in json_text.read_lines(self.rows_file)
         ]
 
     def passages(self) -> list[Passage]:
         return [Passage(*entry) for entry in json_text.read_or_default(self.folder / "passages.json", [])]
-
-
-def _lines(path: Path) -> Iterable[dict[str, Any]]:
-    if not path.is_file():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:  # cut off
-            continue
 
 
 def folder(name: str) -> Path:
@@ -95,7 +86,7 @@ def write(task: Making, order: MakeOrder, each: Callable[[Row], None] = lambda r
     parts, until = task.passages()[: order.passages], time.monotonic() + 60 * order.minutes
     done = unread = failures = 0
     why, state = "", "done"
-    with task.working(device=False), open(task.rows_file, "a", encoding="utf-8") as file:
+    with task.working(device=False):
         writer = Writer(order, task.folder / "cache.jsonl", task.stop_requested)
         rows = task.rows()
         known = {row.passage for row in rows}  # of an earlier, stopped writing
@@ -122,8 +113,7 @@ def write(task: Making, order: MakeOrder, each: Callable[[Row], None] = lambda r
             for question, answer in pairs[: order.per_passage]:
                 row = marked(question, answer, number, passage.text, rows)
                 rows.append(row)
-                file.write(json.dumps(row._asdict(), ensure_ascii=False) + "\n")
-                file.flush()
+                json_text.append_line(task.rows_file, row._asdict())
                 each(row)
         if not rows:
             if state == "stopped":

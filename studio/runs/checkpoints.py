@@ -181,17 +181,17 @@ def _manifest(checkpoint: Path) -> dict[str, Any]:
 def faults(checkpoint: Path) -> list[str]:
     """What is wrong with a checkpoint, in words; [] for a complete one."""
     try:
-        files = dict(_manifest(checkpoint)["files"])
-    except (OSError, ValueError, KeyError, TypeError):
+        files = {name: (entry["bytes"], entry.get("sha256")) for name, entry in _manifest(checkpoint)["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ["it has no manifest: it was never completed"]
     problems = []
-    for name, entry in files.items():
+    for name, (size, digest) in files.items():
         file = checkpoint / name
         if not file.is_file():
             problems.append(f"{name} is missing")
-        elif file.stat().st_size != entry["bytes"]:
-            problems.append(f"{name} has {file.stat().st_size} bytes instead of {entry['bytes']}")
-        elif "sha256" in entry and hashlib.sha256(file.read_bytes()).hexdigest() != entry["sha256"]:
+        elif file.stat().st_size != size:
+            problems.append(f"{name} has {file.stat().st_size} bytes instead of {size}")
+        elif digest and hashlib.sha256(file.read_bytes()).hexdigest() != digest:
             problems.append(f"{name} was changed")
     return problems
 

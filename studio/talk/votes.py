@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-from studio import run
+from studio import json_text, run
 from studio.errors import DataError, RunError
 from studio.evaluation.statistics import wilson
 from studio.home import changing, slug, subfolder
@@ -49,20 +49,21 @@ def vote(
         "messages": messages,
     }
     path = file(about)
-    with changing(path), open(path, "ab") as lines:
-        lines.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
+    with changing(path):
+        json_text.append_line(path, line)
     return line
 
 
 def votes(about: str) -> list[dict[str, Any]]:
     """All votes about a run, in order."""
-    return _read(file(about))
+    return json_text.read_lines(file(about))
 
 
 def pairs() -> tuple[list[dict[str, Any]], dict[str, int]]:
     """({prompt, chosen, rejected} of all votes, the later of two on the same answers; {why left out: count})."""
     files = [*subfolder("runs").glob("*/votes.jsonl"), *subfolder("chats").glob("*.votes")]
-    cast = sorted((vote for path in files for vote in _read(path)), key=lambda vote: vote.get("at", 0))[::-1]
+    found = [vote for path in files for vote in json_text.read_lines(path)]
+    cast = sorted(found, key=lambda vote: vote.get("at", 0))[::-1]
     rows: dict[str, dict[str, Any]] = {}
     left_out = {"ties": 0, "votes whose sides had other conversations": 0, "votes on equal answers": 0}
     for vote in cast:
@@ -82,20 +83,6 @@ def pairs() -> tuple[list[dict[str, Any]], dict[str, int]]:
             "There are no votes to make pairs of.", "Compare two models blind in Chat, and vote for the better answer."
         )
     return list(rows.values())[::-1], {why: count for why, count in left_out.items() if count}
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    parsed = []
-    for line in lines:
-        try:
-            parsed.append(json.loads(line))
-        except ValueError:
-            continue  # torn by a crash
-    return parsed
 
 
 def tally(about: str, other: str | None = None) -> dict[str, Any]:

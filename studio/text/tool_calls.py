@@ -38,7 +38,7 @@ def _from_text(text: str) -> list[Message] | None:
     except ValueError:
         pass
     try:
-        if "\n" in text and (calls := calls_of([json_text.read(line) for line in text.splitlines() if line.strip()])):
+        if "\n" in text and (calls := calls_of([json_text.read(line) for line in text.split("\n") if line.strip()])):
             return calls
     except ValueError:
         pass

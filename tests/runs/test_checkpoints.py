@@ -72,7 +72,7 @@ def test_damage_is_seen_and_moved_aside(tmp_path: Path, name: str, how: str) -> 
     assert checkpoints.tidy(tmp_path) == []
 
 
-@pytest.mark.parametrize("manifest", [None, "", "{", "[]", '{"files": 3}', "{}"])
+@pytest.mark.parametrize("manifest", [None, "", "{", "[]", '{"files": 3}', "{}", '{"files": {"optimizer.pt": null}}'])
 def test_without_a_sound_manifest_it_is_none(tmp_path: Path, manifest: str | None) -> None:
     file = save(tmp_path, 5) / "manifest.json"
     file.unlink()

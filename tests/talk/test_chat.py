@@ -80,9 +80,14 @@ def test_conversations_become_training_rows(home: Path) -> None:
 def test_votes_are_counted_for_the_right_side(home: Path) -> None:
     for choice in ("left", "left", "right", "tie"):
         votes.vote({"model": "tuned", "answer": "a"}, {"model": "base", "answer": "b"}, choice, "Hello?", "tuned")
+    with votes.file("tuned").open("a") as torn:
+        torn.write('{"at": 1, "left": {"mod')
+    votes.vote(
+        {"model": "tuned", "answer": "a\u2028b\x85c"}, {"model": "base", "answer": "b"}, "tie", "Hello?", "tuned"
+    )
     found = votes.tally("tuned")
-    assert (found["votes"], found["wins"], found["losses"], found["ties"], found["rate"]) == (4, 2, 1, 1, 0.625)
-    assert found["low"] < 0.625 < found["high"]
+    assert (found["votes"], found["wins"], found["losses"], found["ties"], found["rate"]) == (5, 2, 1, 2, 0.6)
+    assert found["low"] < 0.6 < found["high"]
     assert votes.tally("nobody") == {
         "votes": 0,
         "wins": 0,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 from typing import Any
 
 import orjson
 import pytest
 
-from studio import evaluating, side_job
+from studio import evaluating, json_text, side_job
 from studio import run as runs
 from studio.errors import StudioError
 from studio.events import Lock
@@ -64,6 +65,62 @@ def test_rows_stream_while_it_goes_on() -> None:
     assert evaluating.job(run).stop_requested()
     lock.release()
     assert orjson.loads(evaluation.evaluation({"id": OTHER}).body)["state"] == "cut off"
+
+
+def test_rows_of_answers_with_every_kind_of_line_end_stream() -> None:
+    run = Run(subfolder("runs") / OTHER)
+    rows, lock = evaluations.folder(run) / "rows.jsonl", Lock(evaluations.folder(run) / "lock")
+    rows.parent.mkdir()
+    for number in (1, 2):
+        json_text.append_line(rows, {"row": number, "tuned": "a\u2028b\x85c"})
+    assert lock.acquire()
+    assert [row["row"] for row in asked(id=OTHER)["rows"]] == [1, 2]
+    lock.release()
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "rows.jsonl"), "The disk is full"),
+        (MemoryError(), "not enough memory"),
+        (KeyError("loss"), "The studio made a mistake: KeyError"),
+    ],
+)
+def test_whatever_ends_a_job_beside_a_run_is_told(error: Exception, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the page, and of an evaluation that the order asks for in the run, whose supervisor goes on to the queue."""
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    run = Run(subfolder("runs") / RUN)
+    monkeypatch.setattr(evaluating, "_evaluate", fail)
+    with pytest.raises(type(error)):
+        evaluating.evaluate(run)
+    seen = asked()
+    assert seen["state"] == "failed"
+    assert told in seen["error"]["message"]
+    evaluating.after_training(run)
+    assert told in run.events()[-1]["text"]
+
+
+@pytest.mark.parametrize("ended", [SystemExit(143), OSError(errno.ENOSPC, "No space left on device")])
+def test_a_job_that_cannot_write_why_it_ended_was_cut_off(
+    ended: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked to end from outside, or not even the reason has room: the old results are not told as its own."""
+
+    def end(*given: Any) -> None:
+        given[-1].tell("answers of base", at_once=True)
+        monkeypatch.setattr(side_job, "write_atomic", fail)
+        fail()
+
+    def fail(*_: Any) -> None:
+        raise ended
+
+    monkeypatch.setattr(evaluating, "_evaluate", end)
+    with pytest.raises(type(ended)):
+        evaluating.evaluate(Run(subfolder("runs") / RUN))
+    assert asked()["state"] == "cut off"
 
 
 def test_a_stopped_run_can_be_evaluated_and_none_is_deleted_meanwhile() -> None:

@@ -63,6 +63,7 @@
     const card = studio.jobCard({
       name: "judge", read: "judgement", stop: "stop_judging",
       stopLabel: () => studio.say("Stop and keep what is judged"), waits: false, head,
+      cutOff: () => studio.say("The last judging was cut off. What was answered is kept; let it go on."),
       body: () => [...(card.results ? outcome(card.results) : []), about(), card.seen.answers ? form() : null],
       count: (done, all) => studio.say("{n} of {all} questions", { n: studio.number(done), all: studio.number(all) }),
       take(answer) {

@@ -136,7 +136,7 @@
               onclick: () => call("stop_making", kept.id) },
               studio.say("Stop and keep what is written"))]
           : [el("span", { class: "quiet" }, studio.say("{n} rows", { n: studio.number(rows.length) })),
-            seen.results?.passages < seen.results?.of
+            (["cut off", "failed"].includes(seen.state) || seen.results?.passages < seen.results?.of)
               && el("button", { type: "button", job: "make_rows", class: "plain",
               onclick: () => { rows.pending = true; draw(); } }, studio.say("Go on…")),
             el("button", { type: "button", class: "plain", onclick: () => { open(null); draw(); } },
@@ -158,7 +158,8 @@
       if (!dialog.open) return;
       const list = dialog.querySelector(".making-body"), top = list?.scrollTop || 0, focus = document.activeElement?.id;
       const error = seen.error && seen.state === "failed"
-        ? `${studio.told(seen.error.message)} ${studio.told(seen.error.hint || "")}` : "";
+        ? `${studio.told(seen.error.message)} ${studio.told(seen.error.hint || "")}`
+        : seen.state === "cut off" ? studio.say("The writing was cut off. What is written is kept; go on.") : "";
       const body = el("div", { class: "making-body chooser-list", tabindex: "-1" }, ...[
         (fault || error) && el("p", { class: "fault", role: "alert" }, fault || error),
         ...(!kept.id ? [choice()] : rows.length ? review() : seen.state === "going" ? review() : [form()])
