@@ -38,6 +38,7 @@ _HOME = {
     "check_references": "prompt_source",
     "read_for": "prompt_source",
     "asked_of": "prompts",
+    "leak_note": "leaks",
 }
 __all__ = sorted(_HOME)
 

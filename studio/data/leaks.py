@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from studio.data.chunk import normalized_hash
@@ -46,3 +48,14 @@ def without_leaks(
         )
     record.add("leak" if decision == "drop" else "leak_kept", dataset.source, rows)
     return part.without(set(rows.tolist())) if decision == "drop" else part
+
+
+def leak_note(evaluation: dict[str, Any]) -> str | None:
+    """What is said where rows held out were not measured on because they are trained on; evaluation: a record's."""
+    count = evaluation.get("dropped", {}).get("leak", {}).get("count")
+    if not count:
+        return None
+    return (
+        f"Rows held out that say the same as rows trained on: {count}. They are not measured on; "
+        f"{evaluation['rows']} are left."
+    )

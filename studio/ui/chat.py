@@ -13,7 +13,7 @@ from studio.errors import RunError, StudioError
 from studio.home import subfolder
 from studio.runs import checkpoints
 from studio.talk import chat, chats, votes
-from studio.ui import assets, live, rights, who
+from studio.ui import assets, live, rights, who, words
 from studio.ui.who import VISITOR, WATCHER
 
 MAX_PROMPT_CHARS = 200_000  # characters of a prompt
@@ -62,7 +62,8 @@ def models(ask: dict[str, Any]) -> Response:
             known.append({**named, "kind": "checkpoint", **same})
     same = {"base": None, "under": "starter", "method": None, "created": 0}
     known.append({"name": "base", "label": "starter", "kind": "base", **same})
-    return live.json_response({"models": known, "server": _server(), "prompts": prompts(str(ask.get("name") or ""))})
+    begin = prompts(str(ask.get("name") or ""), str(ask.get("lang") or ""))
+    return live.json_response({"models": known, "server": _server(), "prompts": begin})
 
 
 def _server() -> dict[str, Any]:
@@ -75,13 +76,14 @@ def _server() -> dict[str, Any]:
         return {"ready": False}
 
 
-def prompts(name: str) -> list[str]:
+def prompts(name: str, lang: str = "en") -> list[str]:
     """Prompts to begin with: the run's own sample prompts, its sample data's, its held-out questions, else PROMPTS."""
+    known = [words.say(prompt, lang) for prompt in PROMPTS]
     try:
         run = live.get_run(name.removeprefix("base:").partition("@")[0])
         config = run.config
     except StudioError:
-        return list(PROMPTS)
+        return known
     if config.training.sample_prompts:
         return list(config.training.sample_prompts)
     train = config.data.train if isinstance(config.data.train, str) else config.data.train[0].source
@@ -90,7 +92,7 @@ def prompts(name: str) -> list[str]:
             return list(entry["prompts"])
     first, _ = events.read(run.events_file, limit=FIRST_BYTES)
     asked = dict.fromkeys(event["prompt"] for event in first if event["kind"] == "sample")
-    return [prompt for prompt in asked if prompt] or list(PROMPTS)
+    return [prompt for prompt in asked if prompt] or known
 
 
 @rights.read(WATCHER, VISITOR)

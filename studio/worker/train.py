@@ -190,6 +190,8 @@ def _note_data(rows: data.Prepared, encoder: Encoder, config: RunConfig, report:
             "warning",
         )
     evaluated = rows.record["eval"]
+    if note := data.leak_note(evaluated):
+        report.note(note, "info" if evaluated["rows"] else "warning")
     if evaluated.get("of", 0) > config.data.eval_rows:
         others = "not used" if isinstance(config.data.eval, str) else "trained on"
         report.note(

@@ -16,6 +16,7 @@ from studio.data.dataset import Conversations
 from studio.data.merging import _near
 from studio.data.repeats import normalized
 from studio.tokens import Encoder
+from studio.ui import words
 
 SAME = [
     ("What is the capital of France?", "what is the  capital of france"),
@@ -84,6 +85,11 @@ def test_a_held_out_row_that_is_trained_on_in_other_letters_is_a_leak(
     )
     made = data.prepare(order, Encoder(tiny_model, template.load("model", tiny_model), 128))
     assert (len(made.eval), made.record["eval"]["dropped"]["leak"]["rows"]) == (1, "1")
+    note = data.leak_note(made.record["eval"])
+    assert "trained on: 1." in note
+    assert "1 are left" in note
+    assert words.translate(note, "zh") != note
+    assert data.leak_note({"rows": 2, "of": 2}) is None
 
 
 def test_another_rejected_answer_or_verdict_makes_another_row(home: Path, tmp_path: Path) -> None:

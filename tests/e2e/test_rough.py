@@ -49,6 +49,16 @@ def test_a_double_click_starts_one_run(app: App, tab: Any) -> None:
     assert len(known_runs() - known) == 1
 
 
+def test_start_is_in_the_window_of_a_small_laptop(app: App, tab: Any) -> None:
+    tab.set_viewport_size({"width": 1366, "height": 650})
+    opened(tab, f"{app.address}/?tab=tune")
+    for _ in range(3):
+        button = tab.locator(".summary .primary").bounding_box()
+        assert button["y"] + button["height"] <= 650
+        tab.mouse.wheel(0, 60)
+        tab.wait_for_timeout(300)
+
+
 def test_five_tabs_press_start_at_once(app: App, chromium: Any) -> None:
     known = known_runs()
     context = chromium.new_context(locale="en-GB")

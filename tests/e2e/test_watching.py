@@ -139,6 +139,17 @@ def test_nothing_is_wider_than_a_phone(query: str, place: tuple[App, FakeRun], c
     context.close()
 
 
+def test_no_view_of_a_run_shows_what_only_a_program_calls_something(place: tuple[App, FakeRun], tab: Any) -> None:
+    app, _ = place
+    tab.goto(f"{app.address}/?run={DONE}")
+    drawn(tab, 60, 60)
+    for view in ("results", "samples", "log", "order", "checkpoints", "away"):
+        tab.locator(f"#run-view-{view}").click()
+        tab.wait_for_function(f"document.querySelector('#run-panel-{view}').innerText.trim().length > 20")
+        lines = {line.strip() for line in tab.locator(".run-page").inner_text().split("\n")}
+        assert not lines & {"null", "undefined", "NaN", "[object Object]"}, view
+
+
 def test_a_run_is_reached_and_read_by_keyboard(place: tuple[App, FakeRun], tab: Any) -> None:
     app, _ = place
     tab.goto(f"{app.address}/?tab=runs")

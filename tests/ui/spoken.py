@@ -131,6 +131,21 @@ def auto_strings() -> set[str]:
     return found
 
 
+def progress_strings() -> set[str]:
+    """What a worker or the model server says it is doing, values as {0} {1} …"""
+    found: set[str] = set()
+    for file in (PROJECT / "studio" / "worker").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.keyword)
+                and node.arg == "doing"
+                or isinstance(node, ast.Assign)
+                and any(isinstance(target, ast.Attribute) and target.attr == "doing" for target in node.targets)
+            ):
+                found.update(map(numbered, texts(node.value)))
+    return {text for text in found if re.search("[a-z]", text)}
+
+
 def _reasons(function: ast.AST) -> set[str]:
     """Texts in a function that begin small and have several words, values as {0} {1} …"""
     inner = {id(part) for node in ast.walk(function) if isinstance(node, ast.JoinedStr) for part in node.values}

@@ -168,6 +168,7 @@ def test_voices_begin_with_the_newest_finished_run(finished: FakeRun) -> None:
 def test_what_is_asked_first_is_a_held_out_question_of_ones_own_data(home: Path, tiny_data: Path) -> None:
     made = FakeRun(RUN, steps=20, data=str(tiny_data))
     assert chat.prompts(RUN) == list(chat.PROMPTS)
+    assert not set(chat.prompts(RUN, "zh")) & set(chat.PROMPTS)
     made.start(alive=False)
     assert chat.prompts(f"base:{RUN}") == list(PROMPTS)
 

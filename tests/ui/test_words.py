@@ -101,6 +101,15 @@ def test_what_memory_is_for_is_explained_in_the_language(method: str, training: 
         assert words.translate(text, "zh").count("{") == 0
 
 
+def test_what_a_worker_is_doing_is_told_in_the_language() -> None:
+    """With one of the names that stand in it."""
+    said = {
+        text: [text.replace("{0}", name) for name in ("base", "training rows")] for text in spoken.progress_strings()
+    }
+    assert len(said) > 8
+    assert not [text for text, forms in said.items() if all(words.translate(form, "zh") == form for form in forms)]
+
+
 def test_the_browsers_wish() -> None:
     assert words.language("zh-CN") == "zh"
     assert words.language("zh_TW") == "zh"

@@ -3,6 +3,7 @@
 (() => {
   const studio = window.studio, make = studio.element, live = studio.live;
   const QUICK = 140, SLOW = 4000; // milliseconds between two looks, while an answer is written and else
+  const PRECISE = matchMedia("(pointer: fine)"); // elsewhere a keyboard comes up with the focus and covers the page
   // what decides who can be talked to
   const runsMark = () => JSON.stringify(live.rows.map((row) => [row.id, row.name, row.state, row.saved]));
   studio.parts.chat = (element) => new Chat(element);
@@ -40,7 +41,7 @@
       element.replaceChildren(make("div", { class: "chat-page" }, this.aside, this.sheet));
       this.speak();
       window.addEventListener("studio:tab", () => this.route());
-      window.addEventListener("studio:language", () => { this.speak(); this.drawAll(); });
+      window.addEventListener("studio:language", () => { this.speak(); this.drawAll(); this.meet(true); });
       document.addEventListener("visibilitychange", () => { if (!document.hidden) this.look(); });
       live.listen(() => { if (studio.tab() === "chat" && this.runs !== (this.runs = runsMark())) this.meet(); });
       this.route();
@@ -78,14 +79,17 @@
       if (studio.tab() !== "chat") { clearTimeout(this.timer); return; }
       const query = new URLSearchParams(location.search), model = query.get("model"), id = query.get("talk");
       await this.meet();
-      if (model && model !== this.met) { this.met = model; this.choose(model); this.fresh(false); this.warm(); }
+      if (model && model !== this.met) {
+        this.met = model;
+        this.choose(model); this.fresh(PRECISE.matches); this.warm();
+      }
       if (id && id !== this.id) await this.open(id);
       this.drawAll();
       this.look();
     }
     async meet(force = false) {
       const name = this.chosen[1] || this.chosen[0] || new URLSearchParams(location.search).get("model") || "";
-      const answer = await studio.ask("studio-chat", "models", { name }).catch(() => null);
+      const answer = await studio.ask("studio-chat", "models", { name, lang: studio.language }).catch(() => null);
       if (!answer) return;
       Object.assign(this, { models: answer.models, prompts: answer.prompts });
       this.note(answer.server);

@@ -33,11 +33,10 @@
           ? null
           : make("button", { type: "button", class: "button", onclick: () => studio.reuse(id) },
             studio.say("Use as a new order"))),
-        this.dashboard(answer), text);
+        ...(answer.dashboard ? [this.dashboard(answer)] : []), text);
       this.draw();
     }
     dashboard(answer) {
-      if (!answer.dashboard) return null;
       return make("div", { class: "order-tools" },
         make("p", { class: "quiet" },
           studio.say("The curves are in {trackers} as well. In a terminal of this computer:",

@@ -213,7 +213,14 @@
           ...(found?.notices || []).filter((one) => one.text !== fault?.message)
             .map((one) => el("p", { class: "note" }, el("b", {}, one.text), one.hint ? " " + one.hint : ""))),
       ].filter(Boolean));
+      fit();
     };
+    // What stands above the card until the page is scrolled is taken off its height: its button stays in the window.
+    const fit = () => {
+      const above = box.getBoundingClientRect().top - parseFloat(getComputedStyle(box).top);
+      box.style.setProperty("--above", `${Math.max(0, above)}px`);
+    };
+    for (const moved of ["scroll", "resize", "studio:tab"]) window.addEventListener(moved, fit, { passive: true });
 
     async function start() {
       if (starting) return; // a second click before the button is greyed
