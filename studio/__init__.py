@@ -53,8 +53,7 @@ FLOORS = {
     4: "memory estimate forecast run runs queue",
     5: (
         "combining evaluating origin race race_settings plan side_job job_process influence judge making benchmark "
-        "choice scoring reward_trial preflight auto_values resolve doctor supervise relay bundle follow talk export "
-        "bench"
+        "choice scoring reward_trial preflight auto_values resolve doctor supervise relay bundle follow talk export"
     ),
     6: "worker ui",
     7: "commands __main__ page",

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from studio import auto, cards, config, estimate, model
-from studio.bench import memory
 from studio.config import RunConfig
 from studio.device import Device
 from studio.errors import DeviceError
@@ -20,7 +19,7 @@ from studio.memory.states import nf4_bytes, optimizer_bytes
 from studio.memory.studio_loop import RowStatistics
 from studio.methods import METHODS
 from studio.model import ModelFacts
-from tests.bench import published
+from tests.bench import memory, published
 
 A10G = cards.device("NVIDIA A10G")
 

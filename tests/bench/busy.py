@@ -22,11 +22,11 @@ from typing import Any
 from studio import queue, run
 from studio.base import source
 from studio.base.source import ModelOrder
-from studio.bench.isolated_home import isolated_home
 from studio.errors import StudioError
 from studio.home import PROJECT
 from studio.run import Run
 from tests.bench import idle, watched
+from tests.bench.isolated_home import isolated_home
 from tests.bench.served import Served
 
 LIMIT = 300.0  # milliseconds

@@ -17,10 +17,10 @@ from pathlib import Path
 import psutil
 
 from studio import config, run
-from studio.bench.isolated_home import isolated_home
 from studio.device import default_environment
 from studio.home import PROJECT, home
 from studio.runs import launch
+from tests.bench.isolated_home import isolated_home
 
 SETTINGS = {"max_steps": 1, "batch_size": 8, "accumulation": 1, "save_every": 1_000_000}
 PARTS = {  # the event that ends a part

@@ -15,11 +15,11 @@ import pytest
 
 from studio import queue, run
 from studio.__main__ import main
-from studio.bench import COMPARISONS, comparison
-from studio.bench.isolated_home import isolated_home
+from studio.commands.bench import BENCHES, load
 from studio.config import build
 from studio.home import PROJECT, subfolder
 from tests.bench import train as bench
+from tests.bench.isolated_home import isolated_home
 
 ORDER = build({"data": {"train": "sample"}})
 
@@ -37,7 +37,7 @@ def test_what_a_bench_orders_is_in_no_other_home(home: Path) -> None:
 
 def test_a_killed_bench_leaves_nothing_in_the_queue(home: Path) -> None:
     code = (
-        "import time; from studio import run; from studio.bench.isolated_home import isolated_home; from "
+        "import time; from studio import run; from tests.bench.isolated_home import isolated_home; from "
         "studio.config import build\n"
         "with isolated_home():\n  run.create(build({'data': {'train': 'sample'}})); print('ordered', flush=True); "
         "time.sleep(60)"
@@ -65,18 +65,18 @@ def test_bench_train_orders_apart(home: Path, monkeypatch: pytest.MonkeyPatch) -
     assert run.runs() == []
 
 
-def test_without_a_checkout_the_comparisons_say_where_they_are(
+def test_without_a_checkout_the_benches_say_where_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As installed from a wheel: no tests/ beside the package."""
-    monkeypatch.setattr("studio.bench.PROJECT", tmp_path)
-    for name in COMPARISONS:
+    monkeypatch.setattr("studio.commands.bench.PROJECT", tmp_path)
+    for name in BENCHES:
         assert main(["bench", name, "--json"]) == 2
         told = json.loads(capsys.readouterr().out)["error"]
         assert f"bench {name}" in told["message"]
         assert "git clone" in told["hint"]
 
 
-def test_the_comparisons_are_told_of_as_their_modules_say() -> None:
-    for name, about in COMPARISONS.items():
-        assert (comparison(name).__doc__ or "").splitlines()[0] == f"bench {name}: {about}"
+def test_the_benches_are_told_of_as_their_modules_say() -> None:
+    for name, about in BENCHES.items():
+        assert (load(name).__doc__ or "").splitlines()[0] == f"bench {name}: {about}"

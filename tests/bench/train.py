@@ -27,7 +27,6 @@ import psutil
 
 from studio import config, data, model, preflight, run
 from studio.base import source
-from studio.bench.isolated_home import isolated_home
 from studio.config import RunConfig
 from studio.device import Device, default_environment, devices, environment
 from studio.errors import DeviceError, OrderError, StudioError
@@ -36,6 +35,7 @@ from studio.home import PROJECT, home
 from studio.runs import launch
 from studio.tokens import Encoder
 from tests.bench import factory
+from tests.bench.isolated_home import isolated_home
 
 SIDES = {
     "studio": "ours, every setting on auto",

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from studio import cards, config, credentials, device, estimate, model, run
-from studio.bench import comparison
-from studio.bench.isolated_home import isolated_home
 from studio.home import PROJECT, home
 from studio.memory import tables
 from studio.memory.studio_loop import RowStatistics
 from studio.runs import launch
+from tests.bench import published
+from tests.bench.isolated_home import isolated_home
 
 MIB = 2**20
 CASES: tuple[tuple[dict[str, Any], int, int, dict[str, Any]], ...] = (  # method, length, batch, training settings
@@ -61,7 +61,7 @@ STAGE_CASES: tuple[tuple[str, dict[str, Any], int, int, dict[str, Any]], ...] = 
     ("reward", {"name": "lora"}, 256, 2, {}),
     ("reward", {"name": "full"}, 384, 2, {}),
 )
-BLIND = (21, 22, 23, 24)  # measured after the constants of a CPU's heap had been read off the others
+# Cases 21 to 24 were measured after the constants of a CPU's heap had been read off the others.
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +78,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """The table as a list of rows; sizes in GiB, errors as shares (0.02: estimated 2 % too high)."""
     if args.published is not None:
-        published = comparison("published")
         return published.rows(Path(args.published) if args.published else published.TABLE)
     if args.speed:
         return [
@@ -202,14 +201,3 @@ def show(rows: list[dict[str, Any]]) -> None:
         print("| " + " | ".join(str(cells.get(key, "")) for key in keys) + " |")
     if summary(rows):
         print(json.dumps(summary(rows)))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add(parser)
-    args = parser.parse_args()
-    show(args.run(args))
-
-
-if __name__ == "__main__":
-    main()

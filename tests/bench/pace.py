@@ -18,12 +18,12 @@ from typing import Any
 
 from studio import config, credentials, data, model, run
 from studio.base import source
-from studio.bench.isolated_home import isolated_home
 from studio.device import devices
 from studio.estimate import estimate
 from studio.forecast import calibration, duration, record
 from studio.home import PROJECT
 from studio.tokens import Encoder
+from tests.bench.isolated_home import isolated_home
 
 CASES: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (  # method, training settings
     ({"name": "lora"}, {"batch_size": 4, "accumulation": 1, "max_steps": 40}),
