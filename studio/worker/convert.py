@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
+def dequantized(gguf: Path, dtype: torch.dtype) -> Any:
+    """The model in a GGUF file, as transformers reads it."""
+    return AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=dtype)
+
+
 def convert(gguf: Path, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
     """Write config, weights and tokenizer into a folder, dequantized by transformers, without traces of that."""
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=dtype)
+    model = dequantized(gguf, dtype)
     model.config.__dict__.pop("quantization_config", None)
     model.hf_quantizer = None
     model.is_quantized = False

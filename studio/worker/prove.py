@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import gguf
 import torch
 
 from studio import device, model, token_rows
@@ -20,6 +21,7 @@ from studio.kernels import IGNORE_INDEX
 from studio.talk import room
 from studio.talk.reference import ModelReference, of_folder, resolve
 from studio.worker import llama_cpp
+from studio.worker.convert import convert, dequantized
 from studio.worker.lines import answer_order
 from studio.worker.loaded import LoadedModel, LoadedModels
 from studio.worker.merge import base_dtype, rounded, still_tied, untied, weights
@@ -152,23 +154,33 @@ def of_gguf(file: Path, order: dict[str, Any]) -> dict[str, Any]:
     """A GGUF file through every installed llama.cpp, else through transformers, which always takes the loss."""
     longest = max((len(ids) for ids in order["prompts"]), default=0) + order["max_tokens"] + 64
     sides = [_of_llama_cpp(reader, order) for reader in llama_cpp.readers(file, longest)]
-    try:
-        with tempfile.TemporaryDirectory(dir=file.parent) as scratch:
-            folder = read_back(str(file), Path(scratch)).base
-            by_transformers = of_transformers(folder, {**order, "questions": []} if sides else order)
-        by_transformers["by"] = by_transformers["by"].split(",")[0] + ", read from the GGUF"
-    except (StudioError, ValueError, RuntimeError, KeyError, NotImplementedError, OSError) as error:
-        if not sides:
+    if sides:
+        return {**sides[0], "loss": _loss_of_gguf(file, order["rows"]), "others": sides[1:]}
+    with tempfile.TemporaryDirectory(dir=file.parent) as scratch:
+        try:
+            by_transformers = of_transformers(read_back(str(file), Path(scratch)).base, order)
+        except Exception as error:
             raise DeviceError(
                 f"transformers does not read this GGUF file ({reason_of(error)}), and no llama.cpp is installed to "
                 "ask.",
                 "pip install xllamacpp",
                 "gguf",
             ) from error
-        by_transformers = {"loss": None}
-    if not sides:
-        return by_transformers
-    return {**sides[0], "loss": by_transformers["loss"], "others": sides[1:]}
+    by_transformers["by"] = by_transformers["by"].split(",")[0] + ", read from the GGUF"
+    return by_transformers
+
+
+def _loss_of_gguf(file: Path, rows: Rows) -> float | None:
+    """None without rows, and for a family that transformers does not read from a GGUF file."""
+    if not rows:
+        return None
+    try:
+        parameters = sum(int(tensor.n_elements) for tensor in gguf.GGUFReader(file).tensors)
+        torch_device, dtype = placement(parameters, _read_dtype(file))
+        return mean_loss(dequantized(file, dtype).to(torch_device).eval(), rows)
+    except (StudioError, ValueError, RuntimeError, KeyError, NotImplementedError, OSError) as error:
+        print(f"the GGUF file's loss could not be taken: {error}", file=sys.stderr)
+        return None
 
 
 def _of_llama_cpp(reader: llama_cpp.Reader, order: dict[str, Any]) -> dict[str, Any]:
@@ -183,11 +195,12 @@ def read_back(name: str, scratch: Path) -> ModelReference:
     """Resolve a name; a .gguf file is converted by transformers, with the template and end token it carries."""
     if not name.endswith(".gguf"):
         return resolve(name)
-    from studio.worker.convert import convert
-
-    fits_float32 = 8 * Path(name).stat().st_size < device.cpu().free
-    convert(Path(name), scratch / "model", torch.float32 if fits_float32 else torch.float16)
+    convert(Path(name), scratch / "model", _read_dtype(Path(name)))
     return of_folder(scratch / "model", name)
+
+
+def _read_dtype(file: Path) -> torch.dtype:
+    return torch.float32 if 8 * file.stat().st_size < device.cpu().free else torch.float16
 
 
 # -- what both sides compute

@@ -14,11 +14,12 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import AutoModelForCausalLM
 
 from studio import model
+from studio.errors import DeviceError
 from studio.export import gguf_families
 from studio.export.llama_cpp import installed
 from studio.talk.reference import of_base
 from studio.tokens import Encoder
-from studio.worker import gguf_file, gguf_types
+from studio.worker import gguf_file, gguf_types, prove
 from studio.worker.llama_cpp import readers
 from tests import families, tiny
 from tests.methods import architectures
@@ -180,3 +181,20 @@ def test_k_quants_run_and_stay_near(kind: str, home: Path, tmp_path: Path) -> No
     asked = [{"role": "user", "content": QUESTIONS[0]}]
     answers = [reader.answer(asked, 8) for reader in readers(tmp_path / "out.gguf", 256)]
     assert all(len(one["ids"]) == 8 or one["finish"] == "stop" for one in answers)
+
+
+def test_a_proof_needs_no_tokenizer_of_transformers(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers builds none from a GGUF file of a sentencepiece vocabulary without an unknown token."""
+    base = made(tmp_path / "model", "gemma3_text", query_pre_attn_scalar=256)  # transformers reads no other from a GGUF
+    file = tmp_path / "out.gguf"
+    gguf_file.write(of_base(base), file, "f32", tiny.CHATML)
+    row = {"ids": list(range(5, 25)), "labels": list(range(5, 25))}
+    order = {"questions": [], "prompts": [], "texts": ["1 café"], "max_tokens": 4, "rows": [row]}
+    told = prove.of_gguf(file, order)
+    whole = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    assert told["loss"] == pytest.approx(prove.mean_loss(whole, order["rows"]), rel=1e-5)
+    monkeypatch.setattr(prove.llama_cpp, "readers", lambda *_: [])
+    with pytest.raises(DeviceError, match="transformers does not read this GGUF file .Unk token"):
+        prove.of_gguf(file, order)
