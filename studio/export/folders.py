@@ -25,7 +25,8 @@ from studio.talk.stopping import never_stops
 
 KINDS = ("adapter", "merged", "gguf", "ollama")
 NO_TOOLS = (
-    "Ollama's TEMPLATE shows no tools: for a model that calls them, serve the GGUF file with llama.cpp (--jinja)."
+    "Ollama shows this model its tools from version 0.30 on, which takes the chat template inside the GGUF file; for "
+    "earlier versions its tools cannot be written."
 )
 GGUF = ("f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "f32")
 PRECISIONS = GGUF
@@ -125,8 +126,11 @@ def refuse(reference: ModelReference, kind: str) -> str:
     if kind in ("gguf", "ollama"):
         facts, note = model.facts(reference.base), _merge_note(reference)
         gguf_families.refuse(facts, reference.tokenizer)
-        tools = NO_TOOLS if kind == "ollama" and reference.template.shows_tools else ""
-        return " ".join(filter(None, (note, gguf_families.caution(facts, reference.tokenizer), tools)))
+        template = reference.template
+        hidden = kind == "ollama" and template.shows_tools and not modelfile.shows_tools(template)
+        return " ".join(
+            filter(None, (note, gguf_families.caution(facts, reference.tokenizer), NO_TOOLS if hidden else ""))
+        )
     return _merge_note(reference)
 
 

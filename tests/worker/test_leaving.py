@@ -243,7 +243,7 @@ def test_a_proof_shows_every_program_the_tools(home: Path, tiny_model: Path, tmp
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 2048}))
     found = resolve(trained(base).id)
-    assert [folders.refuse(found, kind) for kind in ("gguf", "ollama")] == ["", folders.NO_TOOLS]
+    assert [folders.refuse(found, kind) for kind in ("gguf", "ollama")] == ["", ""]
     merged(found, tmp_path / "out", "f32")
     gguf_file.write(found, tmp_path / "out.gguf", "f32", text)
     place = {"type": "string", "description": "A <town>, “quoted”"}
