@@ -102,24 +102,6 @@ class ModelFacts(BaseModel):
             int(factor * (rope.get("original_max_position_embeddings") or self.max_position_embeddings)),
         )
 
-    @property
-    def rope_switch(self) -> int | None:
-        """Tokens beyond which the rotary frequencies of all rows follow the longest one read (LongRoPE, dynamic NTK;
-        transformers' dynamic_rope_update); None where they never do.
-        """
-        text = self.text_config
-        rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-        by_layer_type = [part for part in rope.values() if isinstance(part, dict)]
-        switches = [self._switch(part) for part in (rope, *by_layer_type)]
-        return min((switch for switch in switches if switch), default=None)
-
-    def _switch(self, rope: dict[str, Any]) -> int | None:
-        kind = str(rope.get("rope_type") or rope.get("type"))
-        if kind in ("longrope", "su"):
-            said = rope.get("original_max_position_embeddings")
-            return said or self.text_config.get("original_max_position_embeddings") or self.max_position_embeddings
-        return self.max_position_embeddings if "dynamic" in kind else None
-
     def tables(self) -> list[str]:
         """The tensors with a row for each token: embedding, and the head where it is a table of its own."""
         found = [name for name, tensor in self.tensors.items() if TABLES.search(name) and len(tensor.shape) == 2]

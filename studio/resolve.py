@@ -18,7 +18,7 @@ class Resolved(NamedTuple):
     trained, autocast None: off. attention: as transformers names it, or packed (worker/attention.py).
 
     micro_batch_tokens: of a packed micro-batch; masked: whether padded rows need the mask that transformers makes;
-    rope_switch: as ModelFacts has it; expected: the estimate's figures, for the record; why: a reason for each choice.
+    expected: the estimate's figures, for the record; why: a reason for each choice.
     """
 
     device: str
@@ -46,7 +46,6 @@ class Resolved(NamedTuple):
     expected: dict[str, Any]
     why: dict[str, str]
     masked: bool = True
-    rope_switch: int | None = None
 
     def as_event(self) -> dict[str, Any]:
         """For the diary."""
@@ -108,5 +107,4 @@ def resolve(
             "precision": why_precision(config, device),
         },
         masked=auto.masked(config, facts, longest),
-        rope_switch=facts.rope_switch,
     )

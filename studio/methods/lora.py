@@ -235,14 +235,9 @@ class LoRA(Method):
             return
         from peft import initialize_lora_eva_weights
 
-        from studio.worker.loss import without_labels
+        from studio.worker.loss import forward
 
-        initialize_lora_eva_weights(
-            model,
-            list(batches()),
-            forward_fn=lambda model, inputs: model(**without_labels(inputs)),
-            show_progress_bar=False,
-        )
+        initialize_lora_eva_weights(model, list(batches()), forward_fn=forward, show_progress_bar=False)
 
     def parameter_groups(self, model: Any, learning_rate: float) -> list[dict[str, Any]] | None:
         """LoRA+ (arXiv 2402.12354): B learns plus_ratio times faster."""

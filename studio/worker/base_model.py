@@ -77,7 +77,7 @@ def load_base(config: RunConfig, resolved: Resolved, folder: Path) -> Any:
     kernel, dtype = attention_kernel(config, resolved), getattr(torch, resolved.dtype)
     as_stored = sharding.may_shard(config) and config.method.quantized() is None and resolved.weights == "float32"
     base = config.method.load(folder, "auto" if as_stored else dtype, attn_implementation=kernel)
-    dynamic_rope.begin_anew_each_forward(base)
+    dynamic_rope.each_as_alone(base)
     if resolved.device == "cpu":
         memory_peak.begin_anew()  # weights of another type than the file's are no longer in it
     if resolved.fused_kernels:

@@ -25,7 +25,7 @@ from studio.general.verdict import advice, judge
 from studio.kernels import IGNORE_INDEX, LOGIT_CHUNK_BYTES
 from studio.tokens import Encoder
 from studio.worker import distributed, sharding
-from studio.worker.loss import target_indices, unwrap
+from studio.worker.loss import forward, target_indices, unwrap
 from studio.worker.memory import in_halves, unless_short
 from studio.worker.packing import Row, collate
 
@@ -84,18 +84,22 @@ def batches(rows: Sequence[Row], vocabulary: int, device: str) -> Iterator[list[
 
 
 class TargetBatch(NamedTuple):
-    """Padded rows. input_ids: [rows, width]; positions: of the targets among labels[:, 1:].flatten()."""
+    """Padded rows. input_ids: [rows, width]; positions: of the targets among labels[:, 1:].flatten(); padding: tokens
+    of each row.
+    """
 
     input_ids: torch.Tensor
     positions: torch.Tensor
     targets: torch.Tensor
+    padding: list[int]
 
 
 def target_batch(rows: Sequence[Row], device: torch.device) -> TargetBatch:
     micro_batch = collate(list(rows), False)
     positions = target_indices(micro_batch["labels"])
     targets = micro_batch["labels"][:, 1:].flatten()[positions]
-    return TargetBatch(*(part.to(device) for part in (micro_batch["input_ids"], positions, targets)))
+    tensors = (part.to(device) for part in (micro_batch["input_ids"], positions, targets))
+    return TargetBatch(*tensors, micro_batch["padding"])
 
 
 def target_log_probs(model: Any, batch: TargetBatch) -> torch.Tensor:
@@ -104,7 +108,7 @@ def target_log_probs(model: Any, batch: TargetBatch) -> torch.Tensor:
     The head is applied at the targets only: a hook leaves it their hidden states, and what the model does to the
     logits afterwards (scale, soft cap) is its own.
     """
-    input_ids, positions, _ = batch
+    input_ids, positions, _, padding = batch
     width, hooked = input_ids.shape[1], []
 
     def keep_targets(_: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -115,7 +119,7 @@ def target_log_probs(model: Any, batch: TargetBatch) -> torch.Tensor:
     head = unwrap(model).get_output_embeddings()
     hook = head.register_forward_pre_hook(keep_targets) if isinstance(head, torch.nn.Module) else None
     try:
-        logits = model(input_ids=input_ids).logits
+        logits = forward(model, {"input_ids": input_ids, "padding": padding}).logits
     finally:
         if hook is not None:
             hook.remove()

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from studio.worker import dynamic_rope
 from studio.worker.head import last_position
 from studio.worker.sampling import IncrementalText, Sampling, choose, logprobs_of
 
@@ -87,7 +88,11 @@ class Batch:
         self.mask: torch.Tensor | None = None  # [answers, longest], 1 at real tokens
         self.has_cache = _has_cache(self.base_model)
         self.takes_positions = "position_ids" in inspect.signature(self.base_model.forward).parameters
-        self.rope_kind, self.longrope_switch = _length_dependent_rope(self.base_model.config.get_text_config())
+        switch = dynamic_rope.switch(self.base_model.config.get_text_config())
+        self.follows_length = switch is not None
+        # Phi-3's own generate reads all tokens anew with the long factors; other families go on with both kinds
+        begins_anew = "prepare_inputs_for_generation" in vars(type(self.base_model))
+        self.longrope_switch = switch[1] if switch and switch[0] == "longrope" and begins_anew else None
 
     @torch.inference_mode()
     def prefill(self, answer: Answer) -> str | None:
@@ -118,7 +123,11 @@ class Batch:
 
     def _prefill_chunk(self, answer: Answer) -> torch.Tensor | None:
         """The logits [vocabulary] behind the prompt, on the CPU; None while prompt tokens are left."""
-        end = len(answer.prompt_ids) if self.rope_kind or not self.has_cache else answer.num_prefilled + PREFILL_CHUNK
+        end = (
+            len(answer.prompt_ids)
+            if self.follows_length or not self.has_cache
+            else answer.num_prefilled + PREFILL_CHUNK
+        )
         input_ids = torch.tensor([answer.prompt_ids[answer.num_prefilled : end]], device=self.device)
         # peft's model puts the method's virtual tokens, if any, before the first chunk
         model = self.model if answer.num_prefilled == 0 else self.base_model
@@ -184,7 +193,7 @@ class Batch:
 
     def _join(self, answer: Answer) -> None:
         if (
-            self.rope_kind
+            self.follows_length
             or not self.has_cache
             or any(type(layer).__name__ != "DynamicLayer" for layer in answer.cache.layers)
         ):
@@ -241,17 +250,6 @@ def _num_seen(cache: Any) -> int:
         return cache.get_seq_length()
     except ValueError:
         return 0
-
-
-def _length_dependent_rope(config: Any) -> tuple[str, int | None]:
-    """Return ("longrope", length at which it switches), ("dynamic", None) or ("", None) for a text model's config."""
-    rope = getattr(config, "rope_parameters", None) or {}
-    by_layer_type = [parameters for parameters in rope.values() if isinstance(parameters, dict)]
-    rope_types = {str(parameters.get("rope_type")) for parameters in (rope, *by_layer_type)}
-    if "longrope" in rope_types:
-        switch = getattr(config, "original_max_position_embeddings", None)
-        return "longrope", rope.get("original_max_position_embeddings") or switch
-    return ("dynamic" if any("dynamic" in rope_type for rope_type in rope_types) else ""), None
 
 
 def _pad_left(states: torch.Tensor, longest: int) -> torch.Tensor:

@@ -147,7 +147,7 @@ class LoadedModels:
             base = METHODS["full"]().load(folder, self.dtype).to(self.device)
         else:
             base = loading.load_packed(folder, self.dtype, quantization)
-        return dynamic_rope.begin_anew_each_forward(base)
+        return dynamic_rope.each_as_alone(base)
 
 
 def default_device() -> str:

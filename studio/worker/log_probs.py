@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from studio.worker.head import Head, head_gradients, head_losses
-from studio.worker.loss import at_head, target_indices, without_labels
+from studio.worker.loss import at_head, forward, target_indices
 
 
 def log_probs(
@@ -35,7 +35,7 @@ def log_probs(
 
         return at_head(model, inputs, dtype, target_positions, compute)[0]
     positions = target_indices(labels) if target_positions is None else target_positions
-    logits = model(**without_labels(inputs)).logits[:, -labels.shape[1] :]  # virtual tokens stand before the row's own
+    logits = forward(model, inputs).logits[:, -labels.shape[1] :]  # virtual tokens stand before the row's own
     with torch.autocast(logits.device.type, enabled=False):
         values = logits[:, :-1].flatten(0, 1)[positions].float().div(temperature).log_softmax(-1)
         return values.gather(-1, labels[:, 1:].flatten()[positions, None]).flatten()

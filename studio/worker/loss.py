@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional
 
 from studio.kernels import IGNORE_INDEX
+from studio.worker import dynamic_rope
 from studio.worker.head import Head, HeadLoss, LogitTransform, apart, head_losses
 
 
@@ -42,7 +43,7 @@ def loss(
 
         value, output = at_head(model, inputs, dtype, target_positions, compute)
         return value + router_loss(model, output, labels)
-    output = model(**without_labels(inputs))
+    output = forward(model, inputs)
     logits = output.logits[:, -labels.shape[1] :]  # virtual tokens stand before the row's own
     if correct is not None:
         correct.append((logits[:, :-1].argmax(-1) == labels[:, 1:]).sum())
@@ -68,8 +69,10 @@ def router_loss(model: Any, output: Any, labels: torch.Tensor) -> torch.Tensor |
     return value * getattr(unwrap(model), "router_aux_loss_coef", 0.0) * (labels[:, 1:] != IGNORE_INDEX).sum()
 
 
-def without_labels(inputs: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in inputs.items() if key != "labels"}
+def forward(model: Any, inputs: dict[str, Any]) -> Any:
+    """The model's output for the inputs of a micro-batch."""
+    with dynamic_rope.padded(inputs.get("padding")):
+        return model(**{key: value for key, value in inputs.items() if key not in ("labels", "padding")})
 
 
 def target_indices(labels: torch.Tensor) -> torch.Tensor:
@@ -115,7 +118,7 @@ def in_place_of_head(
 
     hook = unwrap(model).get_output_embeddings().register_forward_pre_hook(before_head)
     try:
-        output = model(**without_labels(inputs))
+        output = forward(model, inputs)
     finally:
         hook.remove()
     return results[0], output

@@ -20,18 +20,16 @@ MicroBatch = dict[str, Any]
 class Layout(NamedTuple):
     """packed: several rows in one, positions beginning anew with each; else one row below the other, padded.
 
-    max_tokens: of a packed micro-batch; max_rows: of a padded one. rope_switch: tokens of a row beyond which it would
-    change the rotary frequencies of those beside it (ModelFacts.rope_switch); None for never.
+    max_tokens: of a packed micro-batch; max_rows: of a padded one.
     """
 
     packed: bool
     max_tokens: int
     max_rows: int
-    rope_switch: int | None = None
 
     @classmethod
     def of(cls, resolved: Resolved) -> Layout:
-        return cls(resolved.packed, resolved.micro_batch_tokens, resolved.batch_size, resolved.rope_switch)
+        return cls(resolved.packed, resolved.micro_batch_tokens, resolved.batch_size)
 
 
 def count_target_tokens(row: Row) -> int:
@@ -77,15 +75,7 @@ def answers_of(rows: Sequence[Row], sequences: Sequence[Row]) -> MicroBatch:
 
 
 def group_rows(rows: list[Row], layout: Layout) -> list[list[Row]]:
-    """The rows of each micro-batch: best-fit decreasing where packed, else the cheapest cut of the rows by length.
-
-    Rows beyond rope_switch are computed alone.
-    """
-    switch = layout.rope_switch
-    if switch is not None:
-        beyond = [row for row in rows if row_width(row) > switch]
-        within = [row for row in rows if row_width(row) <= switch]
-        return [[row] for row in beyond] + (group_rows(within, layout._replace(rope_switch=None)) if within else [])
+    """The rows of each micro-batch: best-fit decreasing where packed, else the cheapest cut of the rows by length."""
     if layout.packed:
         return _best_fit(sorted(rows, key=lambda row: -len(row["input_ids"])), layout.max_tokens)
     return _cheapest_cut(sorted(rows, key=lambda row: -row_width(row)), layout.max_rows)
@@ -149,14 +139,14 @@ def left_padded(prompts: Sequence[list[int]], device: Any) -> dict[str, torch.Te
 
 
 def _pad(rows: list[Row]) -> MicroBatch:
-    """int64 [rows, width], padded on the right: attention is causal, so no mask is needed."""
+    """int64 [rows, width], padded on the right, each by `padding` tokens: attention is causal, so no mask is needed."""
     width = padded_width(max(len(row["input_ids"]) for row in rows))
     input_ids = torch.zeros((len(rows), width), dtype=torch.int64)
     labels = torch.full((len(rows), width), IGNORE_INDEX)
     for index, row in enumerate(rows):
         input_ids[index, : len(row["input_ids"])] = torch.as_tensor(row["input_ids"])
         labels[index, : len(row["labels"])] = torch.as_tensor(row["labels"])
-    return {"input_ids": input_ids, "labels": labels}
+    return {"input_ids": input_ids, "labels": labels, "padding": [width - len(row["input_ids"]) for row in rows]}
 
 
 def _pack(rows: list[Row]) -> MicroBatch:

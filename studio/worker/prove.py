@@ -20,7 +20,7 @@ from studio.errors import DeviceError, StudioError, reason_of
 from studio.kernels import IGNORE_INDEX
 from studio.talk import room
 from studio.talk.reference import ModelReference, of_folder, resolve
-from studio.worker import llama_cpp
+from studio.worker import dynamic_rope, llama_cpp
 from studio.worker.convert import convert, dequantized
 from studio.worker.lines import answer_order
 from studio.worker.loaded import LoadedModel, LoadedModels
@@ -29,8 +29,6 @@ from studio.worker.packing import left_padded
 from studio.worker.sampling import Sampling
 
 BATCH_SIZE = 20  # answers that transformers generates in one batch
-# rope types for which the longest row changes the others: one answer at a time
-LENGTH_DEPENDENT = "longrope", "dynamic"
 Rows = list[dict[str, list[int]]]
 
 
@@ -100,15 +98,14 @@ def of_transformers(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
     torch_device, dtype = placement(facts.parameters, getattr(torch, facts.dtype))
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     loaded = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
-    loaded = loaded.to(torch_device).eval()
+    loaded = dynamic_rope.each_as_alone(loaded).to(torch_device).eval()
     prompts = []
     for question in order["questions"]:
         text = tokenizer.apply_chat_template(
             question["messages"], tools=question.get("tools"), add_generation_prompt=True, tokenize=False
         )
         prompts.append(tokenizer(text, add_special_tokens=False)["input_ids"])
-    rope = getattr(loaded.config.get_text_config(), "rope_parameters", None) or {}
-    batch_size = 1 if rope.get("rope_type") in LENGTH_DEPENDENT else BATCH_SIZE
+    batch_size = 1 if dynamic_rope.switch(loaded.config.get_text_config()) else BATCH_SIZE
     answers = []
     for start in range(0, len(prompts), batch_size):
         answers += _generate(loaded, tokenizer, prompts[start : start + batch_size], order["max_tokens"])

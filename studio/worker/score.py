@@ -57,7 +57,9 @@ class RewardScorer:
             inputs = collate([{"input_ids": one.ids, "labels": one.labels, "good": True} for _, one in batch], False)
             with torch.no_grad():
                 ids, last = (inputs[key].to(self.device) for key in ("input_ids", "last_positions"))
-                values = reward_head.scores(self.model, {"input_ids": ids, "use_cache": False}, last)
+                values = reward_head.scores(
+                    self.model, {"input_ids": ids, "padding": inputs["padding"], "use_cache": False}, last
+                )
             for (index, _), value in zip(batch, values.tolist(), strict=True):
                 found[index] = round(value, 6)
             progress(min(start + BATCH, len(rows)), len(rows))

@@ -15,14 +15,16 @@ from studio.worker.loaded import LoadedModels
 from tests.worker.test_generate import write
 from tests.worker.test_gguf_llama_cpp import made
 
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0, 1.1, 1.3, 2.0],
+    "long_factor": [1.0, 2.0, 3.0, 5.0],
+    "original_max_position_embeddings": 40,
+}
 ROPES: dict[str, dict[str, Any]] = {
-    "phi3": {
-        "rope_type": "longrope",
-        "rope_theta": 10000.0,
-        "short_factor": [1.0, 1.1, 1.3, 2.0],
-        "long_factor": [1.0, 2.0, 3.0, 5.0],
-        "original_max_position_embeddings": 40,
-    },
+    "phi3": LONGROPE,  # reads all anew at the switch
+    "mistral": LONGROPE,  # goes on with both kinds of keys
     "llama": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0},
 }
 QUESTIONS = [
@@ -38,7 +40,7 @@ def test_as_transformers_generates(kind: str, tmp_path: Path) -> None:
         tmp_path / "model",
         kind,
         rope_parameters=ROPES[kind],
-        max_position_embeddings=256 if kind == "phi3" else 40,
+        max_position_embeddings=256 if ROPES[kind] is LONGROPE else 40,
         **({"original_max_position_embeddings": 40} if kind == "phi3" else {}),
     )
     loaded_model = LoadedModels("cpu", torch.float32).load(of_base(folder))
