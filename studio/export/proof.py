@@ -76,6 +76,7 @@ def prove(trained: ModelReference, exported: str, progress: Progress = lambda *_
     }
     ours = _trained(trained, order, progress)
     order |= {"rows": ours["rows"], "prompts": [answer["prompt"] for answer in ours["answers"]]}
+    progress("loading the export", 0, 0)
     theirs = _run_side("exported", exported, order, lambda done, total: progress("asking the export", done, total))
     return compared(order["questions"], ours, theirs)
 
@@ -182,6 +183,7 @@ def _trained(reference: ModelReference, order: dict[str, Any], progress: Progres
     file = _cache_file(reference.name, weights, order)
     if file.is_file():
         return json.loads(file.read_text())
+    progress("loading the trained model", 0, 0)
     side = _run_side(
         "trained", reference.name, order, lambda done, total: progress("asking the trained model", done, total)
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from studio import benchmark
 from studio.combination import TYPES
+from studio.data.problem import KINDS, shorten
 from studio.events import latest, perplexity
 from studio.export import evaluation, forgetting, proof, races
 from studio.export.card import cells, portable, preferred, short, versions
@@ -109,13 +110,12 @@ def _data(plan: dict[str, Any], run: Run) -> str:
     record = plan.get("data") or {}
     rows = [("rows trained on", plan.get("rows", "?")), ("rows held out", plan.get("eval_rows", "?"))]
     rows += [(short(edit["source"]), edit["text"]) for edit in run.edited()]
-    for change in ("dropped", "cut"):
-        for kind, numbers in (record.get(change) or {}).items():
-            value = numbers
-            if isinstance(numbers, list):
-                more = "…" if len(numbers) > 20 else ""
-                value = f"{len(numbers)} ({', '.join(map(str, numbers[:20]))}{more})"
-            rows.append((f"{change}, {kind}", value))
+    changes = {name: record.get(name) for name in ("dropped", "cut")}
+    changes["held out, not measured on"] = (record.get("eval") or {}).get("dropped")
+    for change, kinds in changes.items():
+        for kind, found in (kinds or {}).items():
+            why = KINDS[kind].reason if kind in KINDS else kind
+            rows.append((why, f"{change}: {found['count']} ({shorten(found['rows'])})"))
     if plan.get("new_tokens"):
         rows.append(("new tokens", ", ".join(plan["new_tokens"])))
     return f"<h2>Data</h2>{table((), rows)}"

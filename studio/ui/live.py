@@ -142,9 +142,12 @@ def _percent(row: dict[str, Any]) -> float | None:
 
 
 def _left(row: dict[str, Any], tail: Tail) -> float | None:
-    """Seconds to the last step: from the estimate at first, then from the run's pace and the pauses still to come."""
+    """Seconds to the last step: from the estimate at first, then from the run's pace and the pauses still to come.
+
+    None where it will not come to the last step, or nothing is known of it.
+    """
     plan = latest(tail.others, "plan")
-    if row["state"] not in ALIVE or not plan:
+    if row["state"] not in ALIVE or row["state"] == "stopping" or not plan:
         return None
     seconds = duration.remaining(
         tail.columns["step"], tail.columns["time"], duration.pauses(tail.others), plan, tail.columns["tokens"]

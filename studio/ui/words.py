@@ -64,7 +64,7 @@ def translate(message: str, lang: str = "en") -> str:
         match = pattern.fullmatch(message)
         if match:
             return SLOT.sub(
-                lambda slot, match=match: _value(match.group(int(slot[1]) + 1), lang) if slot[1].isdigit() else slot[0],
+                lambda slot, match=match: _value(match[f"slot{slot[1]}"], lang) if slot[1].isdigit() else slot[0],
                 translation,
             )
     return message
@@ -79,10 +79,13 @@ def _patterns(lang: str) -> list[tuple[re.Pattern[str], str]]:
     """The table's sentences with numbered slots, as patterns; those with the most words of their own first."""
     slotted = [key for key in table(lang) if re.search(r"\{\d+\}", key)]
     slotted.sort(key=lambda key: len(SLOT.sub("", key)), reverse=True)
-    return [
-        (re.compile("(.*?)".join(map(re.escape, re.split(r"\{\d+\}", key))), re.DOTALL), table(lang)[key])
-        for key in slotted
-    ]
+    return [(re.compile(_pattern(key), re.DOTALL), table(lang)[key]) for key in slotted]
+
+
+def _pattern(key: str) -> str:
+    """A sentence's pattern: its slots stand in any order, {1} as the group slot1."""
+    parts = re.split(r"\{(\d+)\}", key)
+    return "".join(f"(?P<slot{part}>.*?)" if place % 2 else re.escape(part) for place, part in enumerate(parts))
 
 
 def explain(error: StudioError, lang: str = "en") -> dict[str, str | None]:

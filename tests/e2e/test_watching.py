@@ -105,6 +105,9 @@ def test_language_and_shade_without_a_reload(place: tuple[App, FakeRun], tab: An
     assert tab.evaluate("document.documentElement.lang") == "zh-CN"
     advice = "Gradient checkpointing on, and batch size 1 with accumulation 16."  # "{0}, {1}" is a sentence too
     assert tab.evaluate("advice => studio.told(advice)", advice) == words.translate(advice, "zh") != advice
+    advice = "too few rows (4) to say: 67 % ± 12 exact, was 12 %"
+    assert tab.evaluate("advice => studio.told(advice)", advice) == words.translate(advice, "zh") != advice
+    assert [tab.evaluate("s => studio.duration(s)", s) for s in (3599, 7199)] == ["60 分钟", "2 小时 0 分"]
     assert tab.evaluate("['/a/b.csv', 'Qwen/Qwen3-8B', 'starter'].map(studio.brief)") == [
         "b.csv",
         "Qwen/Qwen3-8B",

@@ -93,7 +93,9 @@ class FakeRun:
             effective_batch=16,
             stage=self.stage,
             data={
-                "sources": [{"source": self.data, "fingerprint": f"of {self.data}", "rows": 128, "format": "alpaca"}]
+                "sources": [{"source": self.data, "fingerprint": f"of {self.data}", "rows": 128, "format": "alpaca"}],
+                "dropped": {"empty_field": {"count": 2, "rows": "3, 17"}},
+                "eval": {"rows": 8, "of": 9, "dropped": {"leak": {"count": 1, "rows": "40"}}},
             },
         )
         if not from_step:

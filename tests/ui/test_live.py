@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import psutil
 import pytest
 
 from studio import events, run
 from studio.home import subfolder
-from studio.ui import live, log_window, run_details, who
+from studio.ui import device, live, log_window, run_details, who
 from studio.ui.tail import COLUMNS, Tail
 from tests.ui.fakes import FakeRun
 
@@ -175,6 +176,13 @@ def test_every_point_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     fake.free()
 
 
+def test_the_first_load_of_the_processor_is_a_measured_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an interval psutil's first answer is 0."""
+    monkeypatch.setattr(device, "_seen", {"at": float("-inf")})
+    monkeypatch.setattr(psutil, "cpu_percent", lambda interval: 37.0 if interval else 0.0)
+    assert device.panel(None)["load"] == 37.0
+
+
 def test_states_percent_and_time_left() -> None:
     fake = FakeRun(NAME, steps=100, age=60)
     fake.start()
@@ -182,6 +190,10 @@ def test_states_percent_and_time_left() -> None:
     row = asked(run={"id": NAME})["run"]["status"]
     assert (row["state"], row["step"], row["steps"], row["percent"]) == ("running", 50, 100, 50.0)
     assert row["left"] == pytest.approx(50 * 0.6, rel=0.2)
+    (fake.folder / "stop").touch()
+    row = asked(run={"id": NAME})["run"]["status"]
+    assert (row["state"], row["left"]) == ("stopping", None)
+    (fake.folder / "stop").unlink()
     assert asked()["now"][0]["id"] == NAME
     fake.free()
     assert asked(run={"id": NAME})["run"]["status"]["state"] == "lost"

@@ -68,6 +68,12 @@ def reports(home: Path, order_yaml: str) -> list[str]:
     return [report(finished()), report(finished(stage="dpo")), report(race)]
 
 
+def test_rows_that_were_left_out_are_told_with_their_reason(reports: list[str]) -> None:
+    for page in reports[:2]:
+        assert "<td>A field this format needs is empty.</td><td>dropped: 2 (3, 17)</td>" in page
+        assert "held out, not measured on: 1 (40)" in page
+
+
 @pytest.mark.parametrize("lang", OTHERS)
 def test_every_text_of_a_report_has_a_translation(reports: list[str], lang: str) -> None:
     left = {text for page in reports for text in Texts(translated(page, lang)).texts}

@@ -88,6 +88,8 @@ def test_a_message_of_the_core_is_told_in_the_language(monkeypatch: pytest.Monke
     assert "'a.json'" in told
     assert told != "There is no file 'a.json'."
     assert words.translate("Something nobody ever said.", "zh") == "Something nobody ever said."
+    few = "too few rows (4) to say: 67 % ± 12 ROUGE-L, was 12 %"  # its third value stands first
+    assert words.translate(few, "zh") == "行数太少（4），说不准：ROUGE-L 67 % ± 12，原来是 12 %"
     assert "instruction" in words.translate("To learn label as the answer to instruction: x.", "zh"), "a column's name"
 
 

@@ -75,7 +75,7 @@
         acts.push(make("button", { type: "button", job: "take_away", class: "button", onclick: () => begin(kind) },
           studio.say("Write it")));
       const said = one.state === "going"
-        ? [[studio.told(one.said)]]
+        ? [[studio.told(one.said || "starting")]]
         : one.state === "failed"
         ? [[`${studio.told(one.error.message)} ${studio.told(one.error.hint || "")}`, "bad"]]
         : one.state === "done" && one.answer.there

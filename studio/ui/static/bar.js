@@ -10,15 +10,15 @@
   const own = (key) => key.replace(/\{\w*\}/g, "").length;
   const patternsOf = (table) => Object.entries(table).filter(([key]) => /\{\d+\}/.test(key))
     .sort(([a], [b]) => own(b) - own(a))
-    .map(([key, said]) => [new RegExp(`^${key.split(/\{\d+\}/)
-      .map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"))
-      .join("([\\s\\S]*?)")}$`), said]);
+    .map(([key, said]) => [new RegExp(`^${key.split(/\{(\d+)\}/)
+      .map((part, place) => (place % 2 ? `(?<slot${part}>[\\s\\S]*?)` : part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")))
+      .join("")}$`), said]);
   studio.told = studio.told || ((message) => {
     const table = (window.studioWords || {})[studio.language] || {};
     if (!message || Object.hasOwn(table, message) || studio.language === "en") return studio.say(message || "");
     for (const [pattern, said] of patterns[studio.language] ||= patternsOf(table)) {
       const found = message.match(pattern);
-      if (found) return said.replace(/\{(\d+)\}/g, (slot, n) => studio.told(found[+n + 1] ?? slot));
+      if (found) return said.replace(/\{(\d+)\}/g, (slot, n) => studio.told(found.groups[`slot${n}`] ?? slot));
     }
     return message;
   });

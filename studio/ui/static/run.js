@@ -219,7 +219,8 @@
       },
         make("option", { value: "" }, studio.say("Lay another run over this one…")),
         others.slice(0, 200).map((row) =>
-          make("option", { value: row.id }, `${row.name} (${studio.state(row.state).textContent})`)));
+          make("option", { value: row.id },
+            `${row.name} (${studio.state(row.state).textContent}, ${studio.date(row.created)})`)));
       return [this.over.length < 7 ? pick : null,
         this.over.length
           ? make("button", { type: "button", class: "chip", onclick: () => this.lay([]) }, studio.say("Only this run"))

@@ -207,8 +207,8 @@
       return make("tr", { class: alive ? "alive" : "" }, cell("box", box), cell("star", star),
         cell("name",
           [make("a", { href, onclick: go, "data-key": `run ${row.id}` }, row.name),
-            make("span", { class: "quiet" },
-              `${studio.date(row.created)} · ${[row.model, row.data].filter(Boolean).join(" · ")}`),
+            make("span", { class: "quiet", title: [row.model, row.data].filter(Boolean).join("\n") },
+              [studio.date(row.created), ...[row.model, row.data].filter(Boolean).map(studio.brief)].join(" · ")),
             row.note ? make("span", { class: "row-note" }, row.note) : null]),
         cell("state", [studio.state(row.state), progress, studio.steps(row)].filter(Boolean)),
         cell("method", row.race

@@ -48,7 +48,8 @@
     if (s < 3600)
       return studio.say("{m} min",
         { m: s < 600 && s % 60 ? `${Math.floor(s / 60)}:${String(s % 60).padStart(2, "0")}` : Math.round(s / 60) });
-    return studio.say("{h} h {m} min", { h: Math.floor(s / 3600), m: Math.round((s % 3600) / 60) });
+    const minutes = Math.round(s / 60);
+    return studio.say("{h} h {m} min", { h: Math.floor(minutes / 60), m: minutes % 60 });
   };
 
   // Static text in HTML: <b data-say="Data"></b>, and data-say-label, -title, -placeholder for the attributes.
