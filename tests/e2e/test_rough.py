@@ -59,6 +59,13 @@ def test_start_is_in_the_window_of_a_small_laptop(app: App, tab: Any) -> None:
         tab.wait_for_timeout(300)
 
 
+def test_models_are_judged_on_the_card_that_is_looked_at(app: App, tab: Any) -> None:
+    opened(tab, f"{app.address}/?tab=tune")
+    tab.locator("#summary-device").select_option("NVIDIA GeForce RTX 4060")
+    tab.locator(".open-chooser").click()
+    tab.wait_for_function("document.querySelector('.chooser-where').textContent.includes('RTX 4060')", timeout=60_000)
+
+
 def test_five_tabs_press_start_at_once(app: App, chromium: Any) -> None:
     known = known_runs()
     context = chromium.new_context(locale="en-GB")

@@ -13,7 +13,7 @@
     : `${studio.number(count / 1e9, count < 1e10 ? 2 : 0)}B`);
 
   // host: where in the page it lies. take(model, method or null, settings): what choosing does to the order.
-  studio.chooser = (host, take) => {
+  studio.chooser = (host, take, lookedAt) => {
     let rows = [], answers = {}, on = null, trained = null, hub = { rows: [], service: null }, asked = 0, later = 0;
     let card = "";
     const filters = { fits: "", size: "", language: "", licence: "" };
@@ -184,6 +184,7 @@
       if (!found) return;
       rows = found.rows;
       const kept = search.value;
+      card = [lookedAt(), card].find((name) => found.devices.includes(name)) || "";
       frame(found.devices); search.value = kept; search.focus(); list();
       ask();
     };

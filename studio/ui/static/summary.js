@@ -279,6 +279,7 @@
     draw();
     return {
       get last() { return last; },
+      get lookedAt() { return other; },
       refresh(now) { clearTimeout(later); later = setTimeout(ask, now ? 0 : 150); draw(); },
       refuse(error) { refused = error; draw(); },
     };

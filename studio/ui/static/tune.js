@@ -53,7 +53,7 @@
       for (const [path, value] of Object.entries(settings)) studio.order.set(path, value, undefined, "form");
       draw();
       form.querySelector("#source-model-list")?.focus();
-    });
+    }, () => summary.lookedAt);
 
     at(".start-over").addEventListener("click", () => studio.order.replace(structuredClone(offer.first), "reset"));
     at(".recipes-open").addEventListener("click", studio.recipes(element, (recipe) => {
