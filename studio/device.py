@@ -96,7 +96,11 @@ def scan_devices() -> DeviceScan:
 
 
 def environment(chosen: list[Device]) -> dict[str, str]:
-    """Variables that make a process see only these cards, in this order; {} for other kinds."""
+    """Variables that make a process see only these cards, in this order; for the CPU none: torch would count the
+    memory of a card that is there.
+    """
+    if chosen and chosen[0].kind == "cpu":
+        return dict.fromkeys(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"), "")
     variable = chosen[0].traits.visible if chosen else None
     if variable is None:
         return {}

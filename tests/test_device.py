@@ -362,9 +362,8 @@ def test_every_kind_settles_every_method(home: Path, tiny_model: Path, kind: str
         assert found.seconds > 0
     assert duration.speed(one, 2).rate > 0
     assert claim.device_key(one) == (kind if kind in ("cpu", "mps") else "GPU-x")
-    assert set(device.environment([one])) == ({KINDS[kind].visible} - {None}) | (
-        {"CUDA_VISIBLE_DEVICES"} if kind == "rocm" else set()
-    )
+    both = {"CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"}
+    assert set(device.environment([one])) == (both if kind in ("rocm", "cpu") else {KINDS[kind].visible} - {None})
     assert launch.processes(order.with_changes(training={"devices": 3}), [one]) == (1 if KINDS[kind].cards else 3)
 
 

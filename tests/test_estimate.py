@@ -12,9 +12,10 @@ from studio import auto, cards, config, estimate, model
 from studio.config import RunConfig
 from studio.device import Device
 from studio.errors import DeviceError
+from studio.footprint import Footprint
 from studio.forecast import duration, remedies
 from studio.kernels import padded_width
-from studio.memory import peak, tables
+from studio.memory import peak, studio_loop, tables
 from studio.memory.states import nf4_bytes, optimizer_bytes
 from studio.memory.studio_loop import RowStatistics
 from studio.methods import METHODS
@@ -327,6 +328,18 @@ def test_a_piece_holds_no_more_than_a_step_has(processor: Device) -> None:
     )
     assert few.total == pytest.approx(1_464_156_160 if processor.bf16 else 1_757_462_528, rel=0.1)
     assert few.by_cause["activations"] < 0.6 * many.by_cause["activations"]
+
+
+def test_rows_that_fill_a_micro_batch_make_one(processor: Device) -> None:
+    """Not a second one of nothing, beside whose gradients the first would have to fit."""
+    facts = tables.facts_of("HuggingFaceTB/SmolLM2-135M")
+    full = order(
+        data={"train": "rows.json", "max_length": 512, "eval": 0},
+        method="full",
+        training={"batch_size": 2, "accumulation": 1},
+    )
+    exact = studio_loop.studio_loop(full, facts, processor, RowStatistics(4, 2048, 2000, 512), Footprint(), 30)
+    assert (exact.length, exact.accumulates, exact.last_length) == (1024, False, 0)
 
 
 def test_the_starter_is_tuned_in_full_on_a_laptop_of_8_gb() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from studio import config, device, preflight
 from studio.driver import build, fit, nvidia, sysfs
@@ -187,6 +188,20 @@ def test_torch_says_what_it_sees() -> None:
 
 
 @pytest.mark.skipif(build.build().kinds != (), reason="this torch could use the card")
+def test_a_card_that_does_not_tell_its_free_memory_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As some of Intel's do not; here a CPU stands in for one."""
+
+    def refuse(index: int) -> None:
+        raise RuntimeError("The device (Intel(R) Arc(TM)) doesn't support querying the available free memory.")
+
+    monkeypatch.setattr(torch.cpu, "mem_get_info", refuse, raising=False)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cpu"))
+    seen = torch_devices.inspect()
+    assert (seen["available"], seen["error"], len(seen["devices"])) == (True, None, 1)
+
+
 @pytest.mark.parametrize("card", [T4, {**BLACKWELL, "capability": (8, 9)}], ids=["fp16", "bf16"])
 def test_a_run_says_it_too(
     monkeypatch: pytest.MonkeyPatch, tiny_model: Path, tmp_path: Path, card: dict[str, Any]

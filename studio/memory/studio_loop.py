@@ -88,7 +88,8 @@ def studio_loop(
     share = 0.0 if config.stage.scores else share  # a reward model's head is one number a sequence
     narrow = training.weights == "bf16"
     tables = not narrow and any(EMBEDDING.search(name) for name in footprint.weights)
-    mean_tokens = effective * (int(rows.mean) + 1 if rows else row) // ranks  # of a step
+    step_mean = effective * (int(rows.mean) + 1 if rows else row) // ranks
+    mean_tokens = min(step_mean, step_tokens(config, rows))  # of a step
     micro_batches = -(-mean_tokens // (shape.rows * shape.length))
     rest = padded_width(mean_tokens - shape.length) if shape.packed and micro_batches == 2 else 0
     evaluates = rows.eval_rows > 0 if rows else bool(config.data.eval)

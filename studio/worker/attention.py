@@ -15,7 +15,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from torch.backends.cuda import SDPAParams, can_use_flash_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
@@ -45,17 +46,20 @@ def packed_attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
         )
-    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    head_dim = query.shape[-1]
+    scale = scaling if scaling is not None else head_dim**-0.5
+    if head_dim % 8 and query.device.type != "cpu":  # a card's kernels take no other heads; zeros change no score
+        query, key, value = (pad(tensor, (0, -head_dim % 8)) for tensor in (query, key, value))
     if cu_seq_lens is None:
-        return _causal(query, key, value, scale, dropout).transpose(1, 2).contiguous(), None
-    if not dropout and _has_flash(query):
-        return _varlen(query, key, value, cu_seq_lens, kwargs["max_length_q"], scale), None
+        return _causal(query, key, value, scale, dropout)[..., :head_dim].transpose(1, 2).contiguous(), None
+    if not dropout and _has_flash(query, key, value):
+        return _varlen(query, key, value, cu_seq_lens, kwargs["max_length_q"], scale)[..., :head_dim], None
     starts = row_starts if row_starts is not None else cu_seq_lens.tolist()
     lengths = [end - start for start, end in zip(starts, starts[1:])]
     # split, not sliced: the gradients of slices are each as large as all rows, and are added up
     parts = zip(*(tensor[0].split(lengths, 1) for tensor in (query, key, value)), strict=True)
     rows = [_row_attention(*part, scale, dropout) for part in parts]
-    return torch.cat(rows, 1).transpose(0, 1).unsqueeze(0).contiguous(), None
+    return torch.cat(rows, 1)[..., :head_dim].transpose(0, 1).unsqueeze(0).contiguous(), None
 
 
 def _autocast(tensor: torch.Tensor) -> torch.Tensor:
@@ -92,7 +96,7 @@ def _causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: 
     to the math kernel, which forms heads · t² scores a layer.
     """
     groups = query.shape[1] // key.shape[1]
-    enable_gqa = groups > 1 and (query.device.type == "cpu" or _has_flash(query))
+    enable_gqa = groups > 1 and (query.device.type == "cpu" or _has_flash(query, key, value))
     if groups > 1 and not enable_gqa:
         key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     return scaled_dot_product_attention(
@@ -100,14 +104,10 @@ def _causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: 
     )
 
 
-def _has_flash(query: torch.Tensor) -> bool:
-    """Whether torch's flash attention takes the query: CUDA, 16 bits, heads of at most 256, Ampere or newer."""
-    return (
-        query.is_cuda
-        and query.dtype in (torch.bfloat16, torch.float16)
-        and query.shape[-1] <= 256
-        and torch.cuda.get_device_capability(query.device) >= (8, 0)
-    )
+def _has_flash(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
+    """Whether torch's flash attention takes them on this card, as torch itself says."""
+    shares_keys = query.shape[1] != key.shape[1]
+    return query.is_cuda and can_use_flash_attention(SDPAParams(query, key, value, None, 0.0, True, shares_keys))
 
 
 def _varlen(

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as distributed
+from accelerate.utils import check_cuda_p2p_ib_support
 
 
 def rank() -> int:
@@ -29,8 +30,13 @@ def local_rank() -> int:
 
 
 def set_current_device() -> None:
-    """Make this process's device torch's current one, on which bitsandbytes and from_pretrained put things."""
+    """Make this process's device torch's current one, on which bitsandbytes and from_pretrained put things.
+
+    RTX 40 cards under an old driver reach each other by neither way that NCCL tries first; accelerate refuses them.
+    """
     if torch.cuda.is_available():
+        if not check_cuda_p2p_ib_support():
+            os.environ.update(NCCL_P2P_DISABLE="1", NCCL_IB_DISABLE="1")
         torch.cuda.set_device(local_rank() % torch.cuda.device_count())
     elif torch.accelerator.is_available() and torch.accelerator.device_count() > 1:
         torch.accelerator.set_device_index(local_rank() % torch.accelerator.device_count())

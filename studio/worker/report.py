@@ -24,6 +24,7 @@ from studio.stage import METRICS
 from studio.worker import distributed, schedule, sharding
 from studio.worker.memory import peak_counters, peak_memory
 
+OVERFLOWS = 24  # logs in a row: the loss scale of fp16 begins at 2^16, and is halved by each
 STOP_WAIT = 5.0  # seconds for which an evaluation goes on when a stop is asked for
 
 
@@ -53,6 +54,7 @@ class Report(TrainerCallback):
         self._phase = ""
         self._started = time.monotonic()
         self._restart_clock()
+        self._overflows = 0  # logs in a row whose gradient was no number
         self._stop_noticed: float | None = None  # when an evaluation first saw that the run is asked to stop
 
     def emit(self, kind: str, **fields: Any) -> None:
@@ -141,6 +143,9 @@ class Report(TrainerCallback):
         progress = f"step {state.global_step}/{state.max_steps}"
         self._print(f"{progress}  {self._gain(logs)}  {tokens_per_second:.0f} tokens/s")
         self.check_finite(logs["loss"], state.global_step, "loss")
+        self._overflows = 0 if math.isfinite(logs.get("grad_norm") or 0.0) else self._overflows + 1
+        if self._overflows >= OVERFLOWS:
+            self.check_finite(math.inf, state.global_step, "gradient")
         if self.samples is not None:
             self.samples.after_step()
             self._restart_clock()

@@ -61,14 +61,15 @@ class ShardedTrainingArguments(TrainingArguments):
         return False
 
 
-def distributed_arguments(model: Any) -> dict[str, Any]:
-    """TrainingArguments of several processes; none where there is one.
+def distributed_arguments(model: Any, device: str) -> dict[str, Any]:
+    """TrainingArguments of several processes; none where there is one. device: torch's kind of theirs.
 
     Gradients of an adapter are few: they go in one all-reduce, where DDP's buckets of 25 MiB would be several.
     """
     if distributed.world_size() == 1:
         return {}
-    arguments = {"ddp_find_unused_parameters": False, "ddp_backend": "nccl" if torch.cuda.is_available() else "gloo"}
+    backend = torch.distributed.get_default_backend_for_device(device)
+    arguments = {"ddp_find_unused_parameters": False, "ddp_backend": backend}
     sizes = [weight.numel() * 4 for weight in trained_weights(model).values()]
     if sum(sizes) <= ONE_BUCKET:
         arguments["ddp_bucket_cap_mb"] = sum(sizes) // 2**20 + 1

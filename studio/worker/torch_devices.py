@@ -1,7 +1,7 @@
 """python -m studio.worker.torch_devices [FILE]: the devices that torch sees and what it was built for.
 
 One JSON object, printed or written into FILE: {version, cuda, hip, xpu, architectures, available, error, devices:
-[{name, memory, free, capability}]}. Sizes in bytes.
+[{name, memory, capability}]}. Sizes in bytes.
 """
 
 from __future__ import annotations
@@ -64,7 +64,6 @@ def usable_devices(every: bool) -> list[dict[str, Any]]:
             {
                 "name": getattr(properties, "name", kind),
                 "memory": getattr(properties, "total_memory", None),
-                "free": module.mem_get_info(index)[0] if hasattr(module, "mem_get_info") else None,
                 "capability": list(module.get_device_capability(index)) if kind == "cuda" else None,
             }
         )

@@ -232,7 +232,7 @@ def make_trainer(
         optim="adamw_torch" if rounds else optimizer,
         eval_strategy="steps" if evaluates else "no",
         eval_on_start=evaluates and not resumes,
-        **sharding.distributed_arguments(tuned),
+        **sharding.distributed_arguments(tuned, resolved.device),
     )
     if sharded:
         sharding.shard_model(tuned, arguments.device, dtype)

@@ -59,7 +59,7 @@ class Watch(Report):
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step == 0 and self.watched:
             parts = [weight.grad if weight.grad is not None else torch.zeros_like(weight) for weight in self._trained()]
-            self.trial.gradient = torch.cat([part.detach().double().cpu().flatten() for part in parts])
+            self.trial.gradient = torch.cat([part.detach().cpu().double().flatten() for part in parts])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> Any:
         if self.stop_at is not None and state.global_step == self.stop_at:

@@ -45,6 +45,13 @@ def test_random_bits_are_uniform() -> None:
     assert drawn.max() > 32000
 
 
+def test_a_card_is_not_asked_for_64_bits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apple's GPU refuses them: "random_mps_ currently does not handle the lowest() -> max() range"."""
+    monkeypatch.setattr(torch.Tensor, "random_", None, raising=False)
+    drawn = random_int16(9, torch.device("meta"))
+    assert (drawn.shape, drawn.dtype) == ((9,), torch.int16)
+
+
 def walk(dtype: torch.dtype, optimizer: type, steps: int = 400, **options: float) -> torch.Tensor:
     """Weights of 1, constant gradient: AdamW moves each by lr a step, a hundredth of bf16's resolution there."""
     weight = torch.nn.Parameter(torch.ones(5000, dtype=dtype))

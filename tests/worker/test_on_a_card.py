@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.utils import environment
 
 from studio import cards, config, model
-from studio.errors import OrderError
+from studio.errors import OrderError, StudioError
 from studio.estimate import estimate
 from studio.memory import studio_loop
 from studio.resolve import resolve
@@ -40,11 +42,16 @@ def test_a_rank_takes_its_card_before_anything_is_loaded(monkeypatch: pytest.Mon
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda number: done.append(number))
+    monkeypatch.setattr(environment, "get_gpu_info", lambda: (["NVIDIA GeForce RTX 4090"] * 2, 2))
+    monkeypatch.setattr(environment, "get_driver_version", lambda: "535.183.01")
+    for name in ("NCCL_P2P_DISABLE", "NCCL_IB_DISABLE"):
+        monkeypatch.setenv(name, "0")
     monkeypatch.setattr(train.process, "die_with_parent", lambda pid: None)
     monkeypatch.setattr(train, "Report", lambda *given: SimpleNamespace(run_to_exit_code=lambda work: work()))
     monkeypatch.setattr(train, "train", lambda *given: done.append("train"))
     train.main(SimpleNamespace(config=order()))
     assert done == [1, "train"]
+    assert os.environ["NCCL_P2P_DISABLE"] == os.environ["NCCL_IB_DISABLE"] == "1"
 
 
 # -- attention
@@ -200,6 +207,17 @@ def test_what_is_no_number_is_told_with_what_this_device_can_do(
     with pytest.raises(Exception, match="not a number") as caught:
         report.check_finite(float("nan"), 3, "loss")
     assert said in caught.value.hint
+
+
+def test_a_gradient_that_overflows_at_every_step_ends_the_run(tmp_path: Path) -> None:
+    """fp16's scaler leaves such steps out: the loss stays a number, and nothing is learnt."""
+    report = Report(SimpleNamespace(append=lambda *given, **more: None), 1)
+    report.precision, report.trainer = "float16", SimpleNamespace(objective=None)
+    state = SimpleNamespace(global_step=1, epoch=0.0, max_steps=99)
+    for norm in [*[float("inf")] * 16, 1.0, *[float("nan")] * 23]:
+        report.on_log(None, state, None, {"loss": 2.0, "grad_norm": norm})
+    with pytest.raises(StudioError, match="gradient became not a number"):
+        report.on_log(None, state, None, {"loss": 2.0, "grad_norm": float("inf")})
 
 
 # -- bench train on a GPU

@@ -290,7 +290,9 @@ def test_gradients_of_an_adapter_are_summed_at_once(tiny_model: Path, monkeypatc
     """DDP's own buckets hold 25 MiB, the first one less: here 1 KiB, so that a tiny adapter shows it."""
     tuned = METHODS["lora"](rank=64).wrap(METHODS["lora"]().load(tiny_model, torch.float32))
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
-    capacity = sharding.distributed_arguments(tuned)["ddp_bucket_cap_mb"]
+    backends = {kind: sharding.distributed_arguments(tuned, kind)["ddp_backend"] for kind in ("cpu", "cuda", "xpu")}
+    assert backends == {"cpu": "gloo", "cuda": "nccl", "xpu": "xccl"}
+    capacity = sharding.distributed_arguments(tuned, "cpu")["ddp_bucket_cap_mb"]
     monkeypatch.setattr(dist, "_DEFAULT_FIRST_BUCKET_BYTES", 1024)
     ids = torch.arange(8)[None]
 
