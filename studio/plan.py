@@ -96,9 +96,9 @@ def _affordable(config: RunConfig, minutes: float, facts: ModelFacts, rows: Mapp
     if steps < LEAST_STEPS:
         needed = (LEAST_STEPS * len(SHARES) * step + 60 * minutes * USED - left) / USED / 60
         raise OrderError(
-            f"In {minutes:g} minutes this computer trains {max(0, steps)} steps of each of {len(SHARES)} runs; "
-            f"{LEAST_STEPS} are the least that tell anything.",
-            f"Give {needed + 1:.0f} minutes, or a smaller model or data.max_length.",
+            f"In {minutes:g} {'minute' if minutes == 1 else 'minutes'} each of {len(SHARES)} runs makes "
+            f"{max(0, steps)} of the {LEAST_STEPS} steps that are the least to tell anything.",
+            f"Give {max(2, round(needed + 1))} minutes, or a smaller model or data.max_length.",
             "minutes",
         )
     return steps

@@ -54,3 +54,10 @@ def test_the_studios_own_colours_stay() -> None:
     assert screen.getvalue() == own
     piped = io.StringIO()
     assert terminal.shown(piped) is piped
+
+
+def test_one_row_is_no_rows(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "one.json"
+    file.write_text(json.dumps([{"instruction": "Say hi", "output": "Hello there."}]))
+    assert main(["inspect", str(file)]) == 0
+    assert "json: 1 row, 0 refused" in capsys.readouterr().out

@@ -86,6 +86,11 @@ def write_new(out: Path, text: str, where: str, hint: str = "Give another path."
         raise DataError(f"{out} cannot be written: {error.strerror}.", hint, where) from error
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and its noun: 1 row, 1,200 rows."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def size(count: float) -> str:
     """Bytes for people: 6.30 GiB."""
     for unit, name in UNITS:

@@ -7,6 +7,7 @@ from typing import Any
 
 from studio import combining, run
 from studio.combination import DENSITY, TYPES
+from studio.commands import counted
 from studio.commands.runs import SUMMARY_KEYS, submit_and_follow
 from studio.runs.combined import losses
 
@@ -58,7 +59,7 @@ def show(answer: dict[str, Any]) -> None:
             print(f"{key}: {answer[key]}")
     for row in answer.get("losses", ()):
         print(
-            f"held-out loss on {row['rows']} rows of {row['run']}: base {row['base']:.4f}, "
+            f"held-out loss on {counted(row['rows'], 'row')} of {row['run']}: base {row['base']:.4f}, "
             + "".join(f"{name} {value:.4f}, " for name, value in row["parents"].items())
             + f"combined {row['combined']:.4f}"
         )

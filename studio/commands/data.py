@@ -8,7 +8,7 @@ from typing import Any
 
 from studio import data, new_tokens, template
 from studio.base import source
-from studio.commands import add_reading_options, mapping_of
+from studio.commands import add_reading_options, counted, mapping_of
 from studio.data import pairs
 from studio.data.roles import display_text
 from studio.errors import DataError, ModelError
@@ -179,8 +179,8 @@ def _compared(conversation: dict[str, Any], encoder: Encoder, limit: int) -> dic
 def _show_look(answer: dict[str, Any]) -> None:
     tokens = answer["tokens"]
     print(
-        f"{answer['format']} in {answer['container']}: {answer['rows']:,} rows, {answer['refused']:,} refused. "
-        f"{answer['reason']}"
+        f"{answer['format']} in {answer['container']}: {counted(answer['rows'], 'row')}, "
+        f"{answer['refused']:,} refused. {answer['reason']}"
     )
     if answer["unsure"]:
         print(f"unsure: {answer['unsure']}")
@@ -212,7 +212,7 @@ def _show_look(answer: dict[str, Any]) -> None:
     )
     print(
         f"{tokens['total']:,} tokens in all, {tokens['trained_share']:.0%} trained; "
-        f"{tokens['over_limit']:,} rows over the limit, {tokens['tokens_lost']:,} tokens lost; "
+        f"{counted(tokens['over_limit'], 'row')} over the limit, {counted(tokens['tokens_lost'], 'token')} lost; "
         f"suggested max_length {tokens['suggested_max_length']}"
     )
     most = max((count for _, count in tokens["histogram"]), default=1)
@@ -224,10 +224,11 @@ def _show_look(answer: dict[str, Any]) -> None:
 def _show_kind(kind: str, count: int, problems: list[dict[str, Any]]) -> None:
     """What is wrong, in which rows, and the first place in full."""
     about = data.KINDS[kind]
-    rows = ", ".join(dict.fromkeys(str(p["row"]) for p in problems))
+    numbers = list(dict.fromkeys(str(p["row"]) for p in problems))
+    rows = ", ".join(numbers)
     print(
         f"{count:>8,}  {kind} ({about.severity}): {about.reason} {about.hint}\n"
-        f"          rows {rows[:100]}{' …' if len(rows) > 100 else ''}"
+        f"          {'row' if len(numbers) == 1 else 'rows'} {rows[:100]}{' …' if len(rows) > 100 else ''}"
     )
     if problems and problems[0]["field"]:
         first = problems[0]

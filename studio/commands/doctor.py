@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from studio import doctor, queue
-from studio.commands import Failed
+from studio.commands import Failed, counted
 
 SIGNS = {"ok": "works", "failed": "FAILED", "skipped": "left out"}
 
@@ -60,7 +60,7 @@ def show(answer: dict[str, Any]) -> None:
     counts = {state: sum(part["state"] == state for part in answer["parts"]) for state in SIGNS}
     print(
         ", ".join(f"{count} {SIGNS[state]}" for state, count in counts.items() if count)
-        + f", in {answer['seconds']:.0f} seconds."
+        + f", in {counted(round(answer['seconds']), 'second')}."
     )
     if not answer["usable"]:
         print("The device cannot be used for training as it is.")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from studio import data
-from studio.commands import add_reading_options, mapping_of
+from studio.commands import add_reading_options, counted, mapping_of
 from studio.data.editing.operations import operation
 from studio.data.editing.record import describe_counts
 from studio.data.editing.rows import rows_of
@@ -84,7 +84,7 @@ def _operations(name: str) -> list[dict[str, Any]]:
 
 def _show(answer: dict[str, Any]) -> None:
     done = describe_counts(answer["counts"])
-    print(f"{answer['file']}: {answer['rows']:,} rows, edited from {answer['from']['source']}: {done}.")
+    print(f"{answer['file']}: {counted(answer['rows'], 'row')}, edited from {answer['from']['source']}: {done}.")
     print(f"sha256 {answer['sha256']}")
     if left := answer["left_out"]:
-        print(f"{len(left)} rows that could not be read are not in it: {', '.join(map(str, left[:20]))}")
+        print(f"{counted(len(left), 'row')} that could not be read, left out: {', '.join(map(str, left[:20]))}")

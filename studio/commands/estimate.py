@@ -11,7 +11,7 @@ from typing import Any
 from studio import auto_values, cards, config, data, estimate, model, places
 from studio.base import shards, source
 from studio.base.quantization import refuse_stored
-from studio.commands import add_settings, size
+from studio.commands import add_settings, counted, size
 from studio.data.record import changes
 from studio.device import Device, devices, scan_devices
 from studio.driver import fit
@@ -133,7 +133,7 @@ def show(answer: dict[str, Any]) -> None:
     print(f"trains {answer['trainable']:,} of {answer['parameters']:,} parameters; {size(answer['disk'])} on disk")
     if answer["seconds"]:
         print(
-            f"about {answer['seconds'] / 60:.1f} minutes: {answer['steps']} steps "
+            f"about {answer['seconds'] / 60:.1f} minutes: {counted(answer['steps'], 'step')} "
             f"of {answer['seconds_per_step']:.2f} s (from {answer['speed_from']})"
         )
     if answer.get("cost") is not None:

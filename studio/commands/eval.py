@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from studio import benchmark, evaluating, judge, queue
-from studio.commands import tell
+from studio.commands import counted, tell
 from studio.errors import OrderError, reason_of, wrong_setting
 from studio.evaluation import harness
 from studio.evaluation.order import ROWS, EvaluationOrder
@@ -132,7 +132,8 @@ def show(answer: dict[str, Any]) -> None:
         print(line)
     if "judge" in answer:
         print(judge.describe(answer["judge"]))
-    print(f"{tuned['rows']} rows, {tuned['answered']} answered, in {answer['seconds']:.0f} seconds.")
+    seconds = counted(round(answer["seconds"]), "second")
+    print(f"{counted(tuned['rows'], 'row')}, {tuned['answered']} answered, in {seconds}.")
     for note in answer["notes"]:
         print(f"- {note}")
 
@@ -142,7 +143,7 @@ def _show_benchmark(answer: dict[str, Any]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print(f"lm-eval {answer['lm_eval']}, {answer['seconds']:.0f} seconds; ± is its standard error.")
+    print(f"lm-eval {answer['lm_eval']}, {counted(round(answer['seconds']), 'second')}; ± is its standard error.")
     for note in answer["notes"]:
         print(f"- {note}")
 

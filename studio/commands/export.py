@@ -7,6 +7,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
+from studio.commands import counted
 from studio.errors import ExportError
 from studio.export.folders import ALLOWED, KINDS, PRECISIONS, export
 from studio.export.push import push
@@ -108,7 +109,7 @@ def proven(proof: dict[str, Any]) -> list[str]:
     loss = proof.get("loss")
     if loss:
         losses = [f"{name} {loss[name]:.4f}" for name in ("trained", "merged", "exported") if loss[name] is not None]
-        lines.append(f"Held-out loss: {', '.join(losses)} ({loss['rows']} rows).")
+        lines.append(f"Held-out loss: {', '.join(losses)} ({counted(loss['rows'], 'row')}).")
     for one in proof["differences"]:
         lines.append(
             f"  asked    {one['question'][:100]!r}\n  trained  {one['trained'][:200]!r}\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from studio import making
-from studio.commands import given, tell
+from studio.commands import counted, given, tell
 from studio.errors import DataError, OrderError
 from studio.home import write_atomic
 from studio.making.document import documents
@@ -104,8 +104,8 @@ def show(answer: dict[str, Any]) -> None:
     if "path" not in answer:
         print(answer.get("prompt", ""))
         return
-    print(f"{answer['path']}: {answer['rows']} of {answer['written']} rows; {answer['marked']} were marked")
+    print(f"{answer['path']}: {answer['rows']} of {counted(answer['written'], 'row')}; {answer['marked']} marked")
     if answer["unread"]:
-        print(f"{answer['unread']} replies held no rows.")
+        print(f"{counted(answer['unread'], 'answer')} without rows.")
     if answer["why"]:
         print(answer["why"])

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from studio.commands import write_new
+from studio.commands import counted, write_new
 from studio.data.ratings import pairs_of
 from studio.talk import votes
 
@@ -34,6 +34,6 @@ def make(args: Namespace) -> dict[str, Any]:
 
 
 def show(answer: dict[str, Any]) -> None:
-    print(f"{answer['path']}: {answer['pairs']} pairs")
+    print(f"{answer['path']}: {counted(answer['pairs'], 'pair')}")
     for why, count in answer["left_out"].items():
         print(f"left out: {count} {why}")

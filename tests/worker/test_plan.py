@@ -100,6 +100,8 @@ def test_the_minutes_are_kept(home: Path, tiny_model: Path, tiny_data: Path, mon
         plan.order(order, 2, facts, rows)
     needed = float(refused.value.hint.split()[1])
     assert plan.order(order, needed, facts, rows).training.max_steps >= plan.LEAST_STEPS
+    with pytest.raises(OrderError, match="In 1 minute each"):
+        plan.order(order, 1, facts, rows)
 
 
 @pytest.fixture
