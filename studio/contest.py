@@ -50,7 +50,10 @@ class Contest(BaseModel):
         """
         if not self.halving:
             return 1.0
-        count, before, total, racing = len(self.settings), 0.0, 0.0, len(self.settings)
+        count = len(self.settings)
+        before = 0.0
+        total = 0.0
+        racing = len(self.settings)
         for level, rung in enumerate(self.rungs()):
             share = math.ceil(steps * rung) / steps if steps else rung
             total += racing * (share - before)

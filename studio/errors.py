@@ -23,7 +23,10 @@ class StudioError(Exception):
 
     def __init__(self, message: str, hint: str = "", where: str | None = None, reason: str | None = None):
         super().__init__(message)
-        self.message, self.hint, self.where, self.reason = message, hint, where, reason or self.reason
+        self.message = message
+        self.hint = hint
+        self.where = where
+        self.reason = reason or self.reason
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()

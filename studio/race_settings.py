@@ -46,7 +46,10 @@ def variants(settings: Sequence[str]) -> tuple[list[str], list[tuple[str, ...]]]
 
 def _values(text: str) -> list[str]:
     """The values of a list a,b,c; commas inside brackets and quotes belong to a value."""
-    values, depth, quote, start = [], 0, "", 0
+    values: list[str] = []
+    depth = 0
+    quote = ""
+    start = 0
     for place, char in enumerate(text):
         if quote:
             quote = "" if char == quote else quote

@@ -37,7 +37,10 @@ class FolderJob:
     """A job in a folder of its own. id: what its command is given; name: of the job in sentences, as "The search"."""
 
     def __init__(self, folder: Path, id: str, name: str, progress: Progress = lambda _: None):
-        self.folder, self.id, self.name, self.progress = folder, id, name, progress
+        self.folder = folder
+        self.id = id
+        self.name = name
+        self.progress = progress
         self._told = 0.0
 
     # -- how it stands

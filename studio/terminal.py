@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-TRAINED, CUT, DIM, END = "\x1b[30;42m", "\x1b[31;9m", "\x1b[2m", "\x1b[0m"  # what the studio itself writes
+# what the studio itself writes
+TRAINED = "\x1b[30;42m"
+CUT = "\x1b[31;9m"
+DIM = "\x1b[2m"
+END = "\x1b[0m"
 # control characters but for line ends, tabs and the above, and marks that turn the direction of what follows
 COMMANDS = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]|\x1b(?!\[(?:30;42|31;9|2|0)m)"

@@ -28,7 +28,10 @@ class Endpoint:
     name: in sentences. section: of an order's keys. key: the environment variable that holds the key.
     """
 
-    name, section, key, reply_tokens = "The judge", "judge", KEY, 512
+    name = "The judge"
+    section = "judge"
+    key = KEY
+    reply_tokens = 512
 
     def __init__(self, order: EndpointOrder, cache: Path, is_stopped: Callable[[], bool]):
         self.order, self.cache, self.is_stopped = order, cache, is_stopped

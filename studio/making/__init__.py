@@ -26,7 +26,10 @@ FAILURES = 3  # passages in a row that got no reply: the rest is not asked
 class Writer(Endpoint):
     """The endpoint that writes rows."""
 
-    name, section, key, reply_tokens = "The model that writes rows", "make", KEY, 4096
+    name = "The model that writes rows"
+    section = "make"
+    key = KEY
+    reply_tokens = 4096
 
 
 class Making(FolderJob):

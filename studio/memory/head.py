@@ -14,7 +14,10 @@ def head_loss(ops: Operations, final: FakeTensor) -> FakeTensor:
 
 def chunked(ops: Operations, final: FakeTensor) -> FakeTensor:
     """worker/head.py: hidden states of labelled positions, some logits at a time, gradient formed in forward."""
-    tape, loop, vocab_size, trained = ops.tape, ops.loop, ops.architecture.vocab_size, ops.trains_head
+    tape = ops.tape
+    loop = ops.loop
+    vocab_size = ops.architecture.vocab_size
+    trained = ops.trains_head
     hidden_size, head_numel = ops.architecture.hidden_size, ops.architecture.embedding_numel
     labels = loop.tokens if loop.labels is None else loop.labels
     itemsize, head_itemsize = loop.compute_itemsize, ops.footprint.trained_itemsize if trained else loop.weight_itemsize

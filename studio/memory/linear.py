@@ -54,7 +54,10 @@ def base_linear(ops: Operations, x: FakeTensor, module: Linear) -> FakeTensor:
 
 def low_rank(ops: Operations, x: FakeTensor, result: FakeTensor, module: Linear, rank: int) -> FakeTensor:
     """result + B(A(dropout(x))) · scaling, as peft's lora.Linear writes it. Deletes result."""
-    tape, loop, footprint, itemsize = ops.tape, ops.loop, ops.footprint, ops.footprint.trained_itemsize
+    tape = ops.tape
+    loop = ops.loop
+    footprint = ops.footprint
+    itemsize = ops.footprint.trained_itemsize
     if footprint.quantized:  # peft clones what bitsandbytes gives
         result = ops.copy(result, [result])
     # peft asks for CUDA's autocast only
@@ -80,7 +83,10 @@ def low_rank_linear(ops: Operations, x: FakeTensor, module: Linear, rank: int) -
 
     The base's product is part of it, but for a packed weight, whose result it then adds to.
     """
-    tape, loop, footprint, itemsize = ops.tape, ops.loop, ops.footprint, ops.footprint.trained_itemsize
+    tape = ops.tape
+    loop = ops.loop
+    footprint = ops.footprint
+    itemsize = ops.footprint.trained_itemsize
     compute, tokens = loop.autocast_itemsize or itemsize, x.numel // module.in_features
     weights = rank * (module.in_features + module.out_features) * itemsize
     base = base_linear(ops, x, module) if footprint.quantized else None

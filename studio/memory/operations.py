@@ -16,7 +16,10 @@ class Operations:
     """A tape with the model and loop walked on it. Methods delete their arguments' names only where they say so."""
 
     def __init__(self, tape: Tape, loop: TrainingLoop, architecture: Architecture, footprint: Footprint):
-        self.tape, self.loop, self.architecture, self.footprint = tape, loop, architecture, footprint
+        self.tape = tape
+        self.loop = loop
+        self.architecture = architecture
+        self.footprint = footprint
         self.copies: list[Storage] = []  # of trained weights, which autocast keeps until it ends
         self.copied_bytes = 0
         self.kept_output: FakeTensor | None = None  # the model's output, which the caller may keep until after backward

@@ -107,7 +107,10 @@ class Walk:
 
     def __call__(self, checkpointed: int, tokens: int | None = None, optimizer: str | None = None) -> Peak:
         """The peak with so many checkpointed layers, and tokens of a micro-batch and optimizer (None: the usual)."""
-        facts, config, device, rows = self.facts, self.config, self.device, self.rows
+        facts = self.facts
+        config = self.config
+        device = self.device
+        rows = self.rows
         footprint, shapes, numbers = trained(ByIdentity((facts,)), config.method)
         footprint = studio_loop.trained_footprint(config, footprint)
         loop = studio_loop.studio_loop(config, facts, device, rows, footprint, checkpointed, tokens)

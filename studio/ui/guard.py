@@ -71,8 +71,14 @@ class Guard:
         login_page: LoginPage | None = None,
         ending: Callable[[dict[str, Any]], None] | None = None,
     ):
-        self.app, self.names, self.role, self.visitors, self.login_page = app, names, role, visitors, login_page
-        self.guarded, self.ending, self.concurrency = login_page is not None or visitors, ending, ConcurrencyLimit()
+        self.app = app
+        self.names = names
+        self.role = role
+        self.visitors = visitors
+        self.login_page = login_page
+        self.guarded = login_page is not None or visitors
+        self.ending = ending
+        self.concurrency = ConcurrencyLimit()
         self.policy = POLICY + ("'self' https://huggingface.co" if of_space() else "'self'")
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:

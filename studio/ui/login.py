@@ -38,7 +38,10 @@ class Gate:
     ):
         self.owner = owner
         self._passwords = {OWNER: owner, WATCHER: watcher or ""}
-        self._clock, self._lock, self._strong, self._proxied = clock, threading.Lock(), strong, proxied
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._strong = strong
+        self._proxied = proxied
         self._wrong: OrderedDict[str, list[float]] = OrderedDict()  # by address, when; the longest unheard of first
         self._everybody: list[float] = []
         self._until: dict[str, float] = {}

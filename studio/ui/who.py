@@ -13,7 +13,10 @@ from typing import Any, NamedTuple
 
 # watch: logged in to look. visit: anybody on a public Space, who may also chat. NOBODY: not logged in where a login
 # is asked for.
-OWNER, WATCHER, VISITOR, NOBODY = "owner", "watch", "visit", ""
+OWNER = "owner"
+WATCHER = "watch"
+VISITOR = "visit"
+NOBODY = ""
 KEY = "studio.requester"  # in the scope of a request
 REFUSAL = "studio.refusal"  # there too: {"status": …} of a job that was refused, which gradio answers with 500
 

@@ -116,7 +116,10 @@ class EvalBatches:
     """The held-out rows of one process, grouped once, collated when iterated. num_items: of all processes."""
 
     def __init__(self, rows: Sequence[Row], layout: Layout, rank: int = 0, world_size: int = 1):
-        self.rows, self.layout, self.rank, self.world_size = rows, layout, rank, world_size
+        self.rows = rows
+        self.layout = layout
+        self.rank = rank
+        self.world_size = world_size
         self.num_items = 0
         lengths = []  # rows reduced to what grouping needs
         for number, row in enumerate(rows):

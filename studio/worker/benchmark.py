@@ -133,7 +133,10 @@ class HarnessModel(HFLM):
     """A loaded model as lm-eval asks it: in batches as large as memory allows, halved where it runs short."""
 
     def __init__(self, loaded: LoadedModel, side: str, chat: bool):
-        self.loaded, self.side, self.chat, self.is_ready = loaded, side, chat, False
+        self.loaded = loaded
+        self.side = side
+        self.chat = chat
+        self.is_ready = False
         tokenizer = AutoTokenizer.from_pretrained(loaded.reference.tokenizer)
         tokenizer.chat_template = loaded.reference.template.text
         super().__init__(

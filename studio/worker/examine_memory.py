@@ -24,12 +24,10 @@ from studio.talk import chat as server
 from studio.worker import matmul_flops, random_model, trial
 from studio.worker.isolation import START, PartFailed, PartSkipped, run_isolated
 
-LLAMA, QWEN, SMOL, LESS = (
-    "meta-llama/Llama-3.2-1B",
-    "Qwen/Qwen2.5-0.5B-Instruct",
-    "HuggingFaceTB/SmolLM2-360M",
-    "HuggingFaceTB/SmolLM2-135M",
-)
+LLAMA = "meta-llama/Llama-3.2-1B"
+QWEN = "Qwen/Qwen2.5-0.5B-Instruct"
+SMOL = "HuggingFaceTB/SmolLM2-360M"
+LESS = "HuggingFaceTB/SmolLM2-135M"
 ON_CARDS = ((LLAMA, {}), (QWEN, {}), (SMOL, {}), (LESS, {}))  # the largest first
 ON_CPU = ((LESS, {"num_hidden_layers": 6}), (LESS, {"num_hidden_layers": 2}))
 SHORT = ((LESS, {"num_hidden_layers": 1, "vocab_size": 4096}),)
