@@ -143,7 +143,8 @@ def row_scores(ops: Operations, query: FakeTensor, key: FakeTensor, value: FakeT
     scaled = tape.op(query.numel, query.itemsize, [query])
     size = ops.architecture.num_heads * loop.longest_row * loop.tokens
     scratch = ops.architecture.num_heads * loop.longest_row**2 * query.itemsize
-    raw = tape.op(size, query.itemsize, [scaled, key], [scaled, key], scratch=scratch)
+    raw = tape.op(size, query.itemsize, [scaled, key], [scaled, key])
+    tape.allocate_briefly(scratch, "workspace")
     softmax = tape.op(size, query.itemsize, [raw], back=Back(saves_result=True))
     softmax = ops.dropped(softmax, ops.architecture.traits.attention_dropout)
     tape.delete(raw)

@@ -165,14 +165,13 @@ class Tape:
         saves: Sequence[FakeTensor] = (),
         *,
         cause: str = "activations",
-        scratch: int = 0,
         deletes: Sequence[FakeTensor | None] = (),
         back: Back = PLAIN,
     ) -> FakeTensor:
         """An operation's result, a new tensor.
 
-        saves: tensors that its backward reads. scratch: bytes needed meanwhile. deletes: names that are deleted
-        afterwards. back: what else its backward does.
+        saves: tensors that its backward reads. deletes: names that are deleted afterwards. back: what else its
+        backward does.
         """
         edges = []
         for parent in parents:
@@ -184,8 +183,6 @@ class Tape:
         if saving and not back.saves_result:
             self._count_read()
         result = self.allocate(numel * itemsize, cause)
-        if scratch:
-            self.allocate_briefly(scratch, "workspace")
         if recorded and back.saves_result:
             self._count_read()
         saved = [*(tensor.storage for tensor in saves), *([result] if back.saves_result else [])]

@@ -44,9 +44,9 @@ def base_linear(ops: Operations, x: FakeTensor, module: Linear) -> FakeTensor:
     unpacked = module.in_features * module.out_features * 2 if footprint.quantized else 0
     numel = x.numel // module.in_features * module.out_features
     x_cast = ops.cast(x, itemsize)
-    result = tape.op(
-        numel, itemsize, [x_cast], scratch=unpacked, deletes=[x_cast], back=Back(scratch=unpacked, reads=not unpacked)
-    )
+    result = tape.op(numel, itemsize, [x_cast], back=Back(scratch=unpacked, reads=not unpacked))
+    tape.allocate_briefly(unpacked, "workspace")
+    tape.delete(x_cast)
     if footprint.quantized and not loop.autocast_itemsize:  # bitsandbytes gives back the type it was given
         return ops.convert(result, x.itemsize)
     return result
@@ -150,9 +150,10 @@ def base_again(ops: Operations, masked: FakeTensor, module: Linear, itemsize: in
     weight = FakeTensor(tape.allocate(square * itemsize if copied else 0, "activations"), square, itemsize, None)
     narrow = ops.cast(masked, itemsize)
     numel = masked.numel // module.in_features * module.out_features
-    return tape.op(
-        numel, itemsize, [narrow], [weight], scratch=square * masked.itemsize if copied else 0, deletes=[weight, narrow]
-    )
+    result = tape.op(numel, itemsize, [narrow], [weight])
+    tape.allocate_briefly(square * masked.itemsize if copied else 0, "workspace")
+    tape.delete(weight, narrow)
+    return result
 
 
 def scaled(ops: Operations, x: FakeTensor, width: int) -> FakeTensor:

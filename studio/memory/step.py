@@ -159,9 +159,9 @@ def _embedded(ops: Operations) -> FakeTensor:
         loop.tokens * architecture.hidden_size,
         loop.hidden_itemsize,
         [],
-        scratch=copy,
         back=Back(weights=trained_numel * footprint.trained_itemsize, scratch=2 * copy),
     )
+    tape.allocate_briefly(copy, "workspace")
     if stream.grad_fn is not None or not (footprint.virtual or loop.input_grads):
         return stream
     row = None  # enable_input_require_grads beside learnt tokens: the row's own vectors are a leaf, and stay

@@ -16,6 +16,7 @@ from studio.base.tensors import TABLES
 from studio.errors import OrderError
 from studio.knob import OPTIMISATION
 from studio.method import Method, Shapes, in_float32, trained_weights
+from studio.methods import lora_start
 from studio.model import ModelFacts
 
 HEAD_BIAS = re.compile(r"(^|\.)(lm_head|embed_out)\.bias$")
@@ -88,7 +89,7 @@ class LoRA(Method):
     @property
     def shares_base(self) -> bool:
         """pissa and olora take their start out of the base's weights."""
-        return self.init not in ("pissa", "olora")
+        return self.init not in lora_start.FROM_WEIGHTS
 
     @property
     def effective_alpha(self) -> float:
@@ -120,7 +121,8 @@ class LoRA(Method):
         """A is rank × in, B is out × rank: rank · (in + out) a layer (paper, section 4.1); DoRA adds a length a row."""
         shapes: Shapes = {}
         for name, (inputs, outputs) in self.targets(facts).items():
-            self._check_rank(name, inputs, outputs)
+            if self.init in lora_start.LIMITED:
+                lora_start.check_rank(self.init, self.rank, name, min(inputs, outputs))
             shapes[f"{name}.lora_A"] = (self.rank, inputs)
             shapes[f"{name}.lora_B"] = (outputs, self.rank)
             if self.dora:
@@ -165,17 +167,8 @@ class LoRA(Method):
                 "data.new_tokens",
             )
 
-    def _check_rank(self, name: str, inputs: int, outputs: int) -> None:
-        if self.init in ("pissa", "olora", "eva") and self.rank > min(inputs, outputs):
-            raise OrderError(
-                f"Start {self.init} finds at most {min(inputs, outputs)} directions in {name}, but the rank is "
-                f"{self.rank}.",
-                f"Set method.rank to {min(inputs, outputs)} or less, or method.init to kaiming.",
-                "method.rank",
-            )
-
     def refuse(self, facts: ModelFacts | None, training: Any, device: Any) -> None:
-        if self.dora and self.init in ("pissa", "olora"):
+        if self.dora and self.init in lora_start.FROM_WEIGHTS:
             raise OrderError(
                 f"DoRA does not go with start {self.init}: both take the weight apart.",
                 "Set method.init to kaiming.",
@@ -222,22 +215,14 @@ class LoRA(Method):
             trainable_token_indices=token_rows.trainable_indices(model, whole),
         )
         wrapped = in_float32(get_peft_model(model, config, autocast_adapter_dtype=True))
-        if self.init in ("pissa", "olora"):
-            # these inits subtract B·A from W: save_result needs the first A and B to say how the original W changed
-            wrapped.initial_lora = {
-                name: weight.detach().clone() for name, weight in wrapped.named_parameters() if ".lora_" in name
-            }
+        if self.init in lora_start.FROM_WEIGHTS:
+            lora_start.remember(wrapped)
         return wrapped
 
     def initialize(self, model: Any, batches: Callable[[], Iterable[dict[str, Any]]]) -> None:
-        """EVA (arXiv 2410.07170): A starts as the main directions of each layer's inputs; ranks stay equal."""
-        if self.init != "eva":
-            return
-        from peft import initialize_lora_eva_weights
-
-        from studio.worker.loss import forward
-
-        initialize_lora_eva_weights(model, list(batches()), forward_fn=forward, show_progress_bar=False)
+        """EVA, which needs rows of the data."""
+        if self.init == "eva":
+            lora_start.from_data(model, batches())
 
     def parameter_groups(self, model: Any, learning_rate: float) -> list[dict[str, Any]] | None:
         """LoRA+ (arXiv 2402.12354): B learns plus_ratio times faster."""
@@ -257,7 +242,7 @@ class LoRA(Method):
         config = copy.copy(model.peft_config[model.active_adapter])
         config.init_lora_weights, config.eva_config, config.inference_mode = True, None, True
         if hasattr(model, "initial_lora"):
-            state = _as_weight_change(state, model.initial_lora)
+            state = lora_start.as_weight_change(state, model.initial_lora)
             config.r, config.lora_alpha = 2 * self.rank, self.effective_alpha * (2**0.5 if self.rslora else 2)
         folder.mkdir(parents=True, exist_ok=True)
         save_file(
@@ -283,19 +268,3 @@ def _fully_trained(word: str, facts: ModelFacts) -> Shapes:
             f"No part of this model is called {word!r}.", f"It has: {', '.join(known)}.", "method.modules_to_save"
         )
     return shapes
-
-
-def _as_weight_change(state: dict[str, Any], initial: dict[str, Any]) -> dict[str, Any]:
-    """(W - s·B₀A₀) + s·BA = W + s·[B, -B₀]·[A; A₀]: the last step of PiSSA, arXiv 2404.02948, appendix C."""
-    import torch
-
-    changed = {}
-    for name, weight in state.items():
-        start = initial.get(re.sub(r"(\.lora_[AB])\.weight$", r"\1.default.weight", name))
-        if start is None:
-            changed[name] = weight
-        elif ".lora_A." in name:
-            changed[name] = torch.cat([weight, start], dim=0)
-        else:
-            changed[name] = torch.cat([weight, -start], dim=1)
-    return changed

@@ -1,6 +1,6 @@
 """The brake on forgetting: in every step a few general prompts on which the model is to stay what the base was.
 
-kl: strength · KL(base ‖ model), the base's distribution taken before the first step (worker/forgetting.py), as
+kl: strength · KL(base ‖ model), the base's distribution taken before the first step (worker/base_answers.py), as
 knowledge distillation does (Hinton et al. 2015, arXiv 1503.02531; against forgetting: Li and Hoiem 2016, arXiv
 1606.09282). replay: strength · cross entropy of the base's own greedy answers (self-distillation). Both per token.
 
@@ -22,7 +22,7 @@ from studio.errors import OrderError
 from studio.kernels import IGNORE_INDEX
 from studio.talk.stopping import end_token_ids
 from studio.tokens import Encoder
-from studio.worker.forgetting import (
+from studio.worker.base_answers import (
     Target,
     as_base,
     ask_base,

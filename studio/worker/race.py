@@ -20,21 +20,19 @@ from studio.base import source
 from studio.device import devices
 from studio.errors import StudioError
 from studio.home import write_atomic
-from studio.method import trained_weights
 from studio.run import Run
-from studio.runs import checkpoints
 from studio.talk import base_record
 from studio.talk.trust import check_base
-from studio.worker import base_model, contestants, keep_general, loss_check, memory, probe, torch_devices, train
-from studio.worker.contestants import Contestant, step_of, training_seconds
-from studio.worker.loaded import share_weights
+from studio.worker import base_model, contestants, keep_general, loss_check, memory, torch_devices, train
+from studio.worker.contestants import Contestant, training_seconds
 from studio.worker.memory import peak_memory
 from studio.worker.report import Report
-from studio.worker.turn import TurnReport, forward_restored
+from studio.worker.turn import TurnReport, train_turn
 
 TURNS = 2  # turns between two rungs, so that all curves grow at once
 TURNS_OF_A_LONG_LEG = 4  # where nobody is stopped on the way
-NEVER = 10**9  # steps: a turn evaluates and saves at its end
+KEPT = "Stopped as asked; what each setting has learnt so far is kept."
+DISCARDED = "Stopped and discarded as asked."
 
 
 def main(run: Run) -> int:
@@ -183,17 +181,6 @@ class RaceRun:
             base = base_model.load_base(first.config, first.resolved, self.folder)
         return base
 
-    def _wrap(self, one: Contestant, base: Any, shared: bool) -> Any:
-        """The setting's model: modules of its own around the group's weights, with its own attention."""
-        if shared:
-            base = share_weights(base)
-            kernel = base_model.attention_kernel(one.config, one.resolved) or "sdpa"
-            if base.config._attn_implementation not in (kernel, "eager") and base._can_set_attn_implementation():
-                base.set_attn_implementation(kernel)
-        if base.config._attn_implementation == "eager":
-            one.resolved = one.resolved._replace(attention="eager")
-        return base_model.wrap_base(one.config, one.resolved, base)
-
     def turn(self, one: Contestant, upto: int, base: Any, shared: bool) -> None:
         """Train a setting up to a step, from its checkpoint. What fails ends this setting, not the race."""
         trained = one.row["step"] >= one.resolved.steps
@@ -204,7 +191,7 @@ class RaceRun:
         report = TurnReport(self, one, upto)
         report.emit("phase", name="starting")
         try:
-            trainer = self._train(one, report, base, shared)
+            trainer = train_turn(self, one, report, base, shared)
         except StudioError as error:
             one.row |= {"state": "failed", "cause": error.message, "train_seconds": training_seconds(one.run.events())}
             report.emit("end", state="failed", cause=error.message, action=error.hint, reason=error.reason)
@@ -219,37 +206,6 @@ class RaceRun:
                 train.save_result(one.run, one.config, trainer, one.encoder, self.folder, report)
         memory.empty_cache()
         self.tell()
-
-    def _train(self, one: Contestant, report: TurnReport, base: Any, shared: bool) -> Any:
-        """One turn: as train.train, from the wrapped model on."""
-        config, checkpoint = one.config, checkpoints.newest(one.run.checkpoints)
-        first = one.tuned is None
-        if first:
-            one.tuned = self._wrap(one, base, shared)
-        resolved = one.resolved._replace(eval_every=NEVER, save_every=NEVER) if shared else one.resolved
-        rows = self.rows_of(one)
-        trainer = train.make_trainer(one.run, config, resolved, one.tuned, rows, report, resumes=bool(checkpoint))
-        if first:
-            checked = loss_check.check_loss(trainer, one.resolved)
-            one.resolved = checked
-            one.row["trainable"] = sum(weight.numel() for weight in trained_weights(one.tuned).values())
-            one.row["share"] = round(100 * one.row["trainable"] / one.row["parameters"], 4)
-            report.emit(
-                "plan",
-                parameters=one.row["parameters"],
-                **base_record.of(self.folder),
-                **train.plan_fields(config, self.folder, one.resolved, one.tuned, one.rows),
-            )
-            if not checkpoint:
-                config.method.initialize(one.tuned, trainer.first_inputs)
-            if one.resolved.probe:
-                trainer.add_callback(probe.MemoryProbe(trainer))
-        brake = config.training.keep_general, config.training.keep_general_by
-        trainer.brake = keep_general.start(trainer, one.encoder, *brake, self.braked)
-        report.phase("training", from_step=step_of(checkpoint))
-        with forward_restored(one.tuned):
-            trainer.train_from(checkpoint, one.resolved.steps)
-        return trainer
 
     def judge(self, group: list[Contestant], level: int, entrants: int) -> None:
         """At a rung: the better half of all that have come so far goes on."""
@@ -310,20 +266,15 @@ class RaceRun:
         if self.stopping is None and self.contest.keep:
             kept = race.keep_part(self.run, rows)
             self.report.note(f"The winner goes on as the run {kept.id}.", run=kept.id)
+        cause = DISCARDED if self.stopping == "discard" else KEPT
         self.report.emit(
             "end",
             state="finished" if self.stopping is None else "stopped",
-            cause=None if self.stopping is None else STOPPED[self.stopping == "discard"],
+            cause=None if self.stopping is None else cause,
             peak_memory=peak_memory(),
             step=sum(self.done.values()),
             **fields,
         )
-
-
-STOPPED = {
-    False: "Stopped as asked; what each setting has learnt so far is kept.",
-    True: "Stopped and discarded as asked.",
-}
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from studio.evaluation.questions import Question
 from studio.stages import STAGES
 from studio.worker import keep_general
-from studio.worker.forgetting import Target
+from studio.worker.base_answers import Target
 from studio.worker.rollouts import Rollout
 from tests import pretended
 from tests.worker.pretended_cases import ROWS, _honest, folder, steps  # noqa: F401 - fixtures

@@ -12,7 +12,7 @@ import torch
 from studio import config, general
 from studio.methods import METHODS
 from studio.run import Run, create, summary
-from studio.worker import forgetting, keep_general
+from studio.worker import base_answers, keep_general
 from tests.methods.variants import title
 
 METHODS_TRIED: list[dict[str, Any]] = [*({"name": name} for name in METHODS), {"name": "lora", "init": "pissa"}]
@@ -97,10 +97,10 @@ def test_the_figures_are_those_of_plain_forward_passes(
 
     from studio.tokens import Encoder
 
-    monkeypatch.setattr(forgetting, "TOP", 10_000)
+    monkeypatch.setattr(base_answers, "TOP", 10_000)
     ordered = order(tiny_model, tiny_data, {"name": "full"}, forgetting=True, packing=packing)
     run = trained(ordered)
-    rows = forgetting.encode(Encoder.from_order(ordered.data, tiny_model), general.measured())
+    rows = base_answers.encode(Encoder.from_order(ordered.data, tiny_model), general.measured())
     base, tuned = (
         AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
         for folder in (tiny_model, run.result)
@@ -112,7 +112,7 @@ def test_the_figures_are_those_of_plain_forward_passes(
                 model(input_ids=torch.tensor([row["input_ids"]])).logits[0, :-1].log_softmax(-1)
                 for model in (base, tuned)
             )
-            places = forgetting.targets_of(row)
+            places = base_answers.targets_of(row)
             targets = [row["labels"][place + 1] for place in places]
             rises.append((before[places, targets] - after[places, targets]).mean())
             divergences.append((before.exp() * (before - after)).sum(-1)[places].mean())
@@ -127,11 +127,11 @@ def test_the_kl_over_the_kept_tokens_is_a_close_lower_bound() -> None:
     base = (4 * torch.randn(50, 5000, generator=random)).log_softmax(-1)
     model = (base + 0.5 * torch.randn(50, 5000, generator=random)).log_softmax(-1)
     whole = (base.exp() * (base - model)).sum(-1)
-    top, ids = base.topk(forgetting.TOP, -1)
-    bound = forgetting.divergence(model, forgetting.Target(ids.int(), top, top[:, 0]))
+    top, ids = base.topk(base_answers.TOP, -1)
+    bound = base_answers.divergence(model, base_answers.Target(ids.int(), top, top[:, 0]))
     assert (bound <= whole + 1e-4).all()
     assert bound.mean() > 0.6 * whole.mean()
-    itself = forgetting.divergence(base, forgetting.Target(ids.int(), top, top[:, 0]))
+    itself = base_answers.divergence(base, base_answers.Target(ids.int(), top, top[:, 0]))
     assert itself.abs().max() < 1e-5
 
 
@@ -211,7 +211,7 @@ def test_the_batches_of_the_brake_are_small(tiny_model: Path) -> None:
     from studio.tokens import Encoder
 
     encoder = Encoder.from_order(DataOrder(train="sample"), tiny_model)
-    rows = [row for _, row in forgetting.encode(encoder, general.braked(), general.BRAKE_TOKENS)]
+    rows = [row for _, row in base_answers.encode(encoder, general.braked(), general.BRAKE_TOKENS)]
     batches = keep_general.group(rows)
     assert sorted(number for batch in batches for number in batch) == list(range(len(rows)))
     for batch in batches:
