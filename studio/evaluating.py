@@ -116,21 +116,23 @@ def _rows(run: Run, file: str | None, most: int | None) -> list[dict[str, Any]]:
 def _questions(rows: list[dict[str, Any]], order: EvaluationOrder, last: bool) -> list[dict[str, Any]]:
     """[{row, data_row, prompt, messages, tools, reference}], in an order of which any first part is a fair sample.
 
-    row: the place among the rows, from 1; data_row: the number of the row in its file.
+    row: the position among the rows, from 1; data_row: the number of the row in its file.
     """
     known = [
-        (place, row.get("row"), asked) for place, row in enumerate(rows, start=1) if (asked := question(row, last))
+        (position, row.get("row"), asked)
+        for position, row in enumerate(rows, start=1)
+        if (asked := question(row, last))
     ]
     return [
         {
-            "row": place,
+            "row": position,
             "data_row": data_row,
             "prompt": asked.text,
             "messages": asked.messages,
             "tools": asked.tools,
             "reference": asked.reference,
         }
-        for place, data_row, asked in (known[index] for index in spread(len(known), order.rows))
+        for position, data_row, asked in (known[index] for index in spread(len(known), order.rows))
     ]
 
 
@@ -217,8 +219,8 @@ class _Job:
         sides = [self.losses.get(side, {}) for side in measured.SIDES]
         if any(len(losses) < rows for losses in sides):
             return {}
-        places = [place for place in range(rows) if not any(losses[place]["left_out"] for losses in sides)]
-        return {side: [losses[place] for place in places] for side, losses in zip(measured.SIDES, sides, strict=True)}
+        rows_of_both = [row for row in range(rows) if not any(losses[row]["left_out"] for losses in sides)]
+        return {side: [losses[row] for row in rows_of_both] for side, losses in zip(measured.SIDES, sides, strict=True)}
 
 
 def after_training(run: Run) -> None:

@@ -131,8 +131,8 @@ def _collect(config: RunConfig, printed: list[dict[str, Any]]) -> dict[str, Any]
     ranked = {
         name: sorted(
             (
-                {"row": row, "score": score, "source": sources[place]}
-                for (place, row), score in zip(event["rows"], event["scores"], strict=True)
+                {"row": row, "score": score, "source": sources[source]}
+                for (source, row), score in zip(event["rows"], event["scores"], strict=True)
             ),
             key=lambda entry: -entry["score"],
         )

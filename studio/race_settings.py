@@ -50,7 +50,7 @@ def _values(text: str) -> list[str]:
     depth = 0
     quote = ""
     start = 0
-    for place, char in enumerate(text):
+    for index, char in enumerate(text):
         if quote:
             quote = "" if char == quote else quote
         elif char in "\"'":
@@ -60,8 +60,8 @@ def _values(text: str) -> list[str]:
         elif char in "]}":
             depth -= 1
         elif char == "," and not depth:
-            values.append(text[start:place].strip())
-            start = place + 1
+            values.append(text[start:index].strip())
+            start = index + 1
     return [value for value in (*values, text[start:].strip()) if value]
 
 

@@ -64,7 +64,7 @@ def questions(config: RunConfig, rows: int) -> dict[int, Question]:
     dataset = data.read_for(config.data, config.data.sources()[0].source)
     conversations = dataset.decide(config.data.problems).conversations
     count = len(conversations)
-    chosen = conversations.take(sorted({place * count // rows for place in range(rows)})) if count else []
+    chosen = conversations.take(sorted({index * count // rows for index in range(rows)})) if count else []
     found = {row["row"]: question for row in chosen if (question := data.asked_of(row)) is not None}
     if not found:
         raise OrderError(f"{dataset.source} holds no prompts.", "Take data with a question a row.", "data.train")

@@ -182,11 +182,11 @@ def show(args: Namespace) -> dict[str, Any]:
 
 
 def show_log(args: Namespace) -> dict[str, Any]:
-    chosen, place = run.find(args.name), (0, 0)
+    chosen, position = run.find(args.name), (0, 0)
     out = sys.stderr if args.json else sys.stdout
     while True:
         ended = queue.over(chosen) or not args.follow
-        data, place = log.follow(chosen.log, place)
+        data, position = log.follow(chosen.log, position)
         print(data.decode("utf-8", "replace"), end="", file=out, flush=True)
         if ended:
             return {"run": chosen.id, "state": chosen.state()}

@@ -25,19 +25,19 @@ class Question(NamedTuple):
 def question(row: dict[str, Any], last: bool = False) -> Question | None:
     """What stands before a conversation's first answer with text (last: its last one); None for plain text."""
     messages = row.get("messages") or []
-    places = [
-        place
-        for place, message in enumerate(messages)
-        if message["role"] == "assistant" and place and isinstance(message.get("content"), str) and message["content"]
+    indices = [
+        index
+        for index, message in enumerate(messages)
+        if message["role"] == "assistant" and index and isinstance(message.get("content"), str) and message["content"]
     ]
-    places = [place for place in places if messages[place - 1]["role"] != "assistant"]
-    if not places:
+    indices = [index for index in indices if messages[index - 1]["role"] != "assistant"]
+    if not indices:
         return None
-    place = places[-1] if last else places[0]
-    asked = messages[:place]
+    index = indices[-1] if last else indices[0]
+    asked = messages[:index]
     text = next((message.get("content") for message in reversed(asked) if message["role"] == "user"), None)
     shown = text if isinstance(text, str) else str(asked[-1].get("content") or "")
-    return Question(shown, asked, messages[place]["content"], row.get("tools") or None)
+    return Question(shown, asked, messages[index]["content"], row.get("tools") or None)
 
 
 def distinct(rows: Iterable[dict[str, Any]], count: int, last: bool = False) -> list[Question]:

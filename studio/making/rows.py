@@ -127,7 +127,7 @@ def words(text: str) -> frozenset[str]:
     found: set[str] = set()
     for word in WORD.findall(text):
         if CJK.search(word):
-            found |= {word[place : place + 2] for place in range(max(1, len(word) - 1))}
+            found |= {word[index : index + 2] for index in range(max(1, len(word) - 1))}
         else:
             found.add(word)
     return frozenset(found)

@@ -22,6 +22,6 @@ def labels(rewards: tuple[Reward, ...]) -> list[str]:
     """A name for each reward of a sum: its own, with a number where there are several of a kind."""
     names = [reward.name for reward in rewards]
     return [
-        name if names.count(name) == 1 else f"{name} {names[: place + 1].count(name)}"
-        for place, name in enumerate(names)
+        name if names.count(name) == 1 else f"{name} {names[: index + 1].count(name)}"
+        for index, name in enumerate(names)
     ]

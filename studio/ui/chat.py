@@ -87,8 +87,8 @@ def prompts(name: str, lang: str = "en") -> list[str]:
     if config.training.sample_prompts:
         return list(config.training.sample_prompts)
     train = config.data.train if isinstance(config.data.train, str) else config.data.train[0].source
-    for place, entry in enumerate(data.samples()):
-        if train in (f"sample:{entry['name']}", "sample" if place == 0 else entry["name"]):
+    for index, entry in enumerate(data.samples()):
+        if train in (f"sample:{entry['name']}", "sample" if index == 0 else entry["name"]):
             return list(entry["prompts"])
     first, _ = events.read(run.events_file, limit=FIRST_BYTES)
     asked = dict.fromkeys(event["prompt"] for event in first if event["kind"] == "sample")

@@ -73,7 +73,7 @@ def _short(conversation: dict[str, Any], faults: dict[int, list[str]]) -> dict[s
 def preview_of(run_config: RunConfig, dataset: data.Dataset, row: int, lang: str) -> dict[str, Any]:
     """A row by its number, and its neighbours' numbers. A refused row comes with its problems alone."""
     numbers = dataset.conversations.row_numbers
-    place = int(np.searchsorted(numbers, row))
+    index = int(np.searchsorted(numbers, row))
     problems = [
         {
             "kind": problem.kind,
@@ -85,16 +85,16 @@ def preview_of(run_config: RunConfig, dataset: data.Dataset, row: int, lang: str
         for problem in dataset.problems
         if problem.row == row
     ]
-    answer = {"row": row, "problems": problems, "before": int(numbers[place - 1]) if place else None, "after": None}
-    here = place < len(numbers) and numbers[place] == row
-    following = place + 1 if here else place
+    answer = {"row": row, "problems": problems, "before": int(numbers[index - 1]) if index else None, "after": None}
+    here = index < len(numbers) and numbers[index] == row
+    following = index + 1 if here else index
     answer["after"] = int(numbers[following]) if following < len(numbers) else None
     if not here:
         return answer | {
             "refused": True,
             "line": next((problem.line for problem in dataset.problems if problem.row == row), None),
         }
-    conversation = dataset.conversations[place]
+    conversation = dataset.conversations[index]
     answer |= {"line": conversation.get("line"), **conversation_of(conversation)}
     try:
         return answer | tokens_of(run_config, conversation, dataset.examples)

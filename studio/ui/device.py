@@ -28,7 +28,7 @@ def panel(running: dict[str, Any] | None) -> dict[str, Any]:
         if time.monotonic() - _seen["at"] > FRESH:
             _seen.update(at=time.monotonic(), answer=_read())
         answer = _seen["answer"]
-    return {**answer, "devices": [_shared(entry, running, place) for place, entry in enumerate(answer["devices"])]}
+    return {**answer, "devices": [_shared(entry, running, index) for index, entry in enumerate(answer["devices"])]}
 
 
 def _read() -> dict[str, Any]:
@@ -53,8 +53,8 @@ def _context(entry: Device) -> int:
     return card.context if card else CONTEXT
 
 
-def _shared(entry: dict[str, Any], running: dict[str, Any] | None, place: int) -> dict[str, Any]:
+def _shared(entry: dict[str, Any], running: dict[str, Any] | None, index: int) -> dict[str, Any]:
     used = entry["memory"] - entry["free"]
     reported = (running or {}).get("memory_now") or 0
-    mine = min(used, reported + entry["context"]) if place == 0 and reported else 0
+    mine = min(used, reported + entry["context"]) if index == 0 and reported else 0
     return {**entry, "used": used, "mine": mine, "others": used - mine}
