@@ -36,12 +36,12 @@ def stop_benchmark(name: str) -> dict[str, Any]:
 
 
 @rights.read(WATCHER, VISITOR)
-def benchmarks(ask: dict[str, Any]) -> Response:
+def benchmarks(question: dict[str, Any]) -> Response:
     """{id, mark} -> {state, doing, done, of, error, install, mark, results: {at, results}}.
 
     install: the command that installs lm-eval, where it is missing. results: only where the mark differs.
     """
-    task = benchmark.job(live.get_run(str(ask.get("id", ""))))
+    task = benchmark.job(live.get_run(str(question.get("id", ""))))
     found = task.results()
     status = task.status() | {"install": None if harness.installed() else harness.INSTALL}
 
@@ -49,4 +49,4 @@ def benchmarks(ask: dict[str, Any]) -> Response:
         measured = [{key: value for key, value in row.items() if key not in HIDDEN} for row in found["results"]]
         return {"at": found["at"], "results": measured}
 
-    return live.side_job_response(ask, status, found, shown)
+    return live.side_job_response(question, status, found, shown)

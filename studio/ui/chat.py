@@ -47,7 +47,7 @@ def build(page: gr.Blocks) -> None:
 
 
 @rights.read(WATCHER, VISITOR)
-def models(ask: dict[str, Any]) -> Response:
+def models(question: dict[str, Any]) -> Response:
     """The models that can be asked, the newest finished run first, and the model server's state.
 
     Returns {models: [{name, label, base, under, kind, method, created}], server: {ready, models, …}, prompts}.
@@ -62,7 +62,7 @@ def models(ask: dict[str, Any]) -> Response:
             known.append({**named, "kind": "checkpoint", **same})
     same = {"base": None, "under": "starter", "method": None, "created": 0}
     known.append({"name": "base", "label": "starter", "kind": "base", **same})
-    begin = prompts(str(ask.get("name") or ""), str(ask.get("lang") or ""))
+    begin = prompts(str(question.get("name") or ""), str(question.get("lang") or ""))
     return live.json_response({"models": known, "server": _server(), "prompts": begin})
 
 
@@ -96,17 +96,17 @@ def prompts(name: str, lang: str = "en") -> list[str]:
 
 
 @rights.read(WATCHER, VISITOR)
-def talks(ask: dict[str, Any]) -> Response:
+def talks(question: dict[str, Any]) -> Response:
     """The conversations that there are, the newest first."""
     # a visitor knows its own by their ids
     return live.json_response({"talks": [] if who.role.get() == VISITOR else chats.listing()})
 
 
 @rights.read(WATCHER, VISITOR)
-def said(ask: dict[str, Any]) -> Response:
+def said(question: dict[str, Any]) -> Response:
     """A conversation: {id, going, count, turns}; with `last` only the last turn, where their count is the same."""
     try:
-        talk = _talk(str(ask.get("id", "")))
+        talk = _talk(str(question.get("id", "")))
     except StudioError as error:
         return live.json_response({"gone": error.message})
     with talk.lock:
@@ -115,7 +115,7 @@ def said(ask: dict[str, Any]) -> Response:
             "going": talk.in_progress(),
             "count": len(turns),
         }
-        if ask.get("last") and len(turns) == ask.get("turns"):
+        if question.get("last") and len(turns) == question.get("turns"):
             shown["last"] = turns[-1]
         else:
             shown["turns"] = turns
@@ -145,9 +145,9 @@ def _pair(sides: list[str]) -> tuple[str, str]:
 
 
 @rights.read(WATCHER)
-def cast_votes(ask: dict[str, Any]) -> Response:
+def cast_votes(question: dict[str, Any]) -> Response:
     """All votes about a model as JSON lines."""
-    cast = votes.votes(_side(str(ask.get("name") or "base")))
+    cast = votes.votes(_side(str(question.get("name") or "base")))
     return Response(
         "".join(json.dumps(vote, ensure_ascii=False) + "\n" for vote in cast), media_type="text/plain; charset=utf-8"
     )

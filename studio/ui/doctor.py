@@ -40,9 +40,9 @@ def examine(short: bool = False) -> dict[str, Any]:
 
 
 @rights.read(WATCHER, VISITOR)
-def examined(ask: dict[str, Any]) -> Response:
+def examined(question: dict[str, Any]) -> Response:
     """{lang} -> {state: none, going, done or cut off, answer, notices}; the figures are left to the report."""
-    lang, found = words.language(str(ask.get("lang") or "")), doctor.latest()
+    lang, found = words.language(str(question.get("lang") or "")), doctor.latest()
     answer = found["answer"]
     if answer:
         parts = [
@@ -70,7 +70,7 @@ def notices(lang: str) -> list[dict[str, str]]:
 
 
 @rights.read(WATCHER)
-def doctors_report(ask: dict[str, Any]) -> Response:
+def doctors_report(question: dict[str, Any]) -> Response:
     """The newest report as a file, to send along with a question."""
     answer = doctor.latest()["answer"] or {}
     file = _file(answer)

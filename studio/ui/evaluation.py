@@ -38,26 +38,26 @@ def stop_evaluation(name: str) -> dict[str, Any]:
 
 
 @rights.read(WATCHER, VISITOR)
-def evaluation(ask: dict[str, Any]) -> Response:
+def evaluation(question: dict[str, Any]) -> Response:
     """{id, rows, mark} -> how a run's evaluation stands: {state, doing, done, of, rows, error, held_out, results}.
 
     rows: of the table from that place on, while it goes on. results: of the last one, unless the page has those of this
     mark; at most MOST_ROWS of its table.
     """
-    chosen = live.get_run(str(ask.get("id", "")))
-    rows = ask.get("rows")
+    chosen = live.get_run(str(question.get("id", "")))
+    rows = question.get("rows")
     status = evaluating.status(chosen, rows if isinstance(rows, int) and rows > 0 else 0)
     status["metrics"] = evaluations.metrics(chosen)
     found = evaluations.results(chosen)
     return live.side_job_response(
-        ask, status, found, lambda: {**found, "table": found["table"][:MOST_ROWS], "of": len(found["table"])}
+        question, status, found, lambda: {**found, "table": found["table"][:MOST_ROWS], "of": len(found["table"])}
     )
 
 
 @rights.read(WATCHER, VISITOR)
-def evaluation_file(ask: dict[str, Any]) -> Response:
+def evaluation_file(question: dict[str, Any]) -> Response:
     """A run's evaluation as a file. kind: csv (the table) or json (everything)."""
-    found, kind = evaluations.results(live.get_run(str(ask.get("id", "")))), ask.get("kind")
+    found, kind = evaluations.results(live.get_run(str(question.get("id", "")))), question.get("kind")
     if not found or kind not in ("csv", "json"):
         raise RunError("There is no such file.", "Evaluate the run first; then take csv or json.", "kind")
     text = table.as_csv(found["table"]) if kind == "csv" else table.as_json(found)
@@ -65,9 +65,9 @@ def evaluation_file(ask: dict[str, Any]) -> Response:
 
 
 @rights.read(WATCHER, VISITOR, waits=True)
-def leaders(ask: dict[str, Any]) -> Response:
+def leaders(question: dict[str, Any]) -> Response:
     """{kind: a data set} -> {groups: [{data, name, runs}], data, rows}: of one, by default the newest."""
     groups = leaderboard.groups()
-    source = ask.get("kind") or (groups[0]["data"] if groups else None)
+    source = question.get("kind") or (groups[0]["data"] if groups else None)
     rows = leaderboard.leaderboard(str(source)) if source in [group["data"] for group in groups] else []
     return live.json_response({"groups": groups, "data": source, "rows": rows})

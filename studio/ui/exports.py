@@ -88,10 +88,10 @@ def take_away(name: str, kind: str) -> dict[str, Any]:
 
 
 @rights.read(WATCHER, VISITOR)
-def taken(ask: dict[str, Any]) -> Response:
+def taken(question: dict[str, Any]) -> Response:
     """The state of each export of a run: {exports: {kind: {state, said, answer}}, quantizer (of K-quants)}."""
     try:
-        run_ = live.get_run(str(ask.get("id", "")))
+        run_ = live.get_run(str(question.get("id", "")))
     except StudioError as error:
         return Response(orjson.dumps({"exports": {}, "error": str(error)}), media_type="application/json")
     answer = {
@@ -129,13 +129,13 @@ def _state(folder: Path, kind: str) -> dict[str, Any]:
 
 
 @rights.read(WATCHER, waits=True)
-def download(ask: dict[str, Any]) -> Response:
+def download(question: dict[str, Any]) -> Response:
     """The file of a finished export, or with kind `report` the run's report as one HTML file."""
     try:
-        run_, kind = live.get_run(str(ask.get("id", ""))), str(ask.get("kind"))
+        run_, kind = live.get_run(str(question.get("id", ""))), str(question.get("kind"))
         if kind == "report":
             return Response(
-                translated(page_report.report(run_), words.language(ask.get("lang"))),
+                translated(page_report.report(run_), words.language(question.get("lang"))),
                 media_type="text/plain; charset=utf-8",
                 headers={"X-Content-Type-Options": "nosniff"},
             )

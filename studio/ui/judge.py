@@ -34,17 +34,17 @@ def stop_judging(name: str) -> dict[str, Any]:
 
 
 @rights.read(WATCHER, VISITOR)
-def judgement(ask: dict[str, Any]) -> Response:
+def judgement(question: dict[str, Any]) -> Response:
     """{id, mark} -> {state, doing, done, of, error, prompt, answers, key, mark, results}.
 
     prompt: the default one. answers: whether there are any to judge. key, url: only the owner is told. results: only
     where the mark differs.
     """
-    run = live.get_run(str(ask.get("id", "")))
+    run = live.get_run(str(question.get("id", "")))
     status, found = judge.job(run).status(), judge.job(run).results()
     status |= {"prompt": judge.PROMPT, "answers": bool(judge.evaluations.results(run).get("table"))}
     if who.role.get() == OWNER:
         status |= {"key": bool(os.environ.get(judge.KEY)), "url": found.get("url", "")}
     return live.side_job_response(
-        ask, status, found, lambda: {key: value for key, value in found.items() if key not in HIDDEN}
+        question, status, found, lambda: {key: value for key, value in found.items() if key not in HIDDEN}
     )

@@ -159,21 +159,21 @@ def _left(row: dict[str, Any], tail: Tail) -> float | None:
 
 
 @rights.read(WATCHER, VISITOR)
-def poll(ask: dict[str, Any]) -> Response:
+def poll(question: dict[str, Any]) -> Response:
     """{list?, run?, also?, device?} -> what is new for each. Unknown or deleted runs answer with `gone`."""
     answer: dict[str, Any] = {"at": time.time()}
     seen = listing.snapshot()
     answer["now"] = [row for row in seen.rows if row["state"] in ALIVE]
     answer["waiting"] = sum(row["state"] == "queued" for row in seen.rows)
     answer["count"] = len(seen.rows)
-    if "list" in ask:
+    if "list" in question:
         unread = [error if who.owns() else {**error, "hint": ""} for error in seen.unread]  # a hint names the path
         news = {"mark": seen.mark, "rows": seen.rows, "unread": unread}
-        answer["list"] = None if ask["list"] == seen.mark else news
-    if ask.get("run"):
-        answer["run"] = _part(ask["run"], seen)
-    answer["also"] = [_part(item, seen) for item in (ask.get("also") or [])[:8]]
-    if ask.get("device"):
+        answer["list"] = None if question["list"] == seen.mark else news
+    if question.get("run"):
+        answer["run"] = _part(question["run"], seen)
+    answer["also"] = [_part(item, seen) for item in (question.get("also") or [])[:8]]
+    if question.get("device"):
         answer["device"] = device.panel(answer["now"][0] if answer["now"] else None)
     return json_response(answer)
 
@@ -184,20 +184,20 @@ def _mark_of(rows: list[dict[str, Any]]) -> str:
     return hashlib.sha1(orjson.dumps(still), usedforsecurity=False).hexdigest()[:12]
 
 
-def _part(ask: dict[str, Any], seen: RunsSnapshot) -> dict[str, Any]:
+def _part(question: dict[str, Any], seen: RunsSnapshot) -> dict[str, Any]:
     """One run's news. ask: {id, generation, points, others, log}; log: {file, at} or null for none."""
-    name = str(ask.get("id", ""))
+    name = str(question.get("id", ""))
     try:
         run_, row = seen.runs.get(name) or (get_run(name), None)
     except StudioError as error:
         return {"id": name, "gone": error.message}
     tail = tails.of(run_)
-    same = ask.get("generation") == tail.generation
-    start = _index(ask.get("points")) if same else 0
-    other = _index(ask.get("others")) if same else 0
+    same = question.get("generation") == tail.generation
+    start = _index(question.get("points")) if same else 0
+    other = _index(question.get("others")) if same else 0
     if start > tail.points:
         start, other, same = 0, 0, False
-    stride = max(1, -(-tail.points // MAX_POINTS)) if start == 0 else max(1, _index(ask.get("stride")) or 1)
+    stride = max(1, -(-tail.points // MAX_POINTS)) if start == 0 else max(1, _index(question.get("stride")) or 1)
     stop = min(tail.points, start + POINTS_PER_ANSWER * stride)
     part: dict[str, Any] = {
         "id": name,
@@ -214,8 +214,8 @@ def _part(ask: dict[str, Any], seen: RunsSnapshot) -> dict[str, Any]:
         "checkpoints": checkpoints.steps(run_.checkpoints),
     }
     part["more"] = stop < tail.points or part["next"] < len(tail.others)
-    if ask.get("log") is not None:
-        part["log"] = log_window.since(run_, ask["log"])
+    if question.get("log") is not None:
+        part["log"] = log_window.since(run_, question["log"])
     return part
 
 
@@ -238,11 +238,11 @@ def stop_side_job(task: FolderJob) -> dict[str, Any]:
 
 
 def side_job_response(
-    ask: dict[str, Any], status: dict[str, Any], results: dict[str, Any], shown: Callable[[], dict[str, Any]]
+    question: dict[str, Any], status: dict[str, Any], results: dict[str, Any], shown: Callable[[], dict[str, Any]]
 ) -> Response:
     """How a job beside a run stands: {**status, mark, results}; results: shown(), unless the page has that mark's."""
     mark = str(results.get("at", ""))
-    news = {"results": shown()} if results and ask.get("mark") != mark else {}
+    news = {"results": shown()} if results and question.get("mark") != mark else {}
     return json_response({**status, "mark": mark, **news})
 
 

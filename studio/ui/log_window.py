@@ -11,7 +11,7 @@ LOG_BYTES = 64_000  # bytes of log in an answer
 MAX_BEHIND = 4 * LOG_BYTES  # a page further behind than this goes on at the log's end
 
 
-def since(run_: Run, ask: dict[str, Any]) -> dict[str, Any]:
+def since(run_: Run, question: dict[str, Any]) -> dict[str, Any]:
     """Bytes of log.txt from an offset, as text of whole lines. {file, at} -> {file, at, text, skipped, more}.
 
     `file` changes when the log was cut or replaced; then, and at first, the answer begins LOG bytes before the end.
@@ -19,8 +19,8 @@ def since(run_: Run, ask: dict[str, Any]) -> dict[str, Any]:
     try:
         with open(run_.log, "rb") as file:
             found = os.fstat(file.fileno())
-            at = ask["at"] if isinstance(ask.get("at"), int) and ask["at"] >= 0 else 0
-            same = ask.get("file") == found.st_ino and at <= found.st_size and found.st_size - at <= MAX_BEHIND
+            at = question["at"] if isinstance(question.get("at"), int) and question["at"] >= 0 else 0
+            same = question.get("file") == found.st_ino and at <= found.st_size and found.st_size - at <= MAX_BEHIND
             if not same:
                 at = max(0, found.st_size - LOG_BYTES)
             file.seek(at)

@@ -54,21 +54,21 @@ def take_rows(id: str, rows: list[int]) -> dict[str, Any]:
 
 
 @rights.read()
-def made(ask: dict[str, Any]) -> Response:
+def made(question: dict[str, Any]) -> Response:
     """{id, start, model, lang} -> {prompt, key, note, passages, state, doing, done, of, error, results, rows}.
 
     rows: from `start` on, each with its passage (heading, text, document). Without an id the first three alone.
     note: of a model too small by its name.
     """
-    lang = words.language(ask.get("lang"))
+    lang = words.language(question.get("lang"))
     answer: dict[str, Any] = {
         "prompt": PROMPT,
         "key": bool(os.environ.get(making.KEY)),
-        "note": words.translate(small_note(str(ask.get("model") or "")[:200]), lang),
+        "note": words.translate(small_note(str(question.get("model") or "")[:200]), lang),
     }
-    if ask.get("id"):
-        task = making.Making(making.folder(str(ask["id"])))
-        start = ask["start"] if isinstance(ask.get("start"), int) and ask["start"] >= 0 else 0
+    if question.get("id"):
+        task = making.Making(making.folder(str(question["id"])))
+        start = question["start"] if isinstance(question.get("start"), int) and question["start"] >= 0 else 0
         parts = task.passages()
         answer |= task.status() | {"results": task.results(), "passages": len(parts)}
         answer["rows"] = [row._asdict() | parts[row.passage]._asdict() for row in task.rows()[start:]]

@@ -82,10 +82,10 @@ def _answer(run: Run) -> dict[str, Any]:
 
 
 @rights.read(WATCHER, VISITOR, waits=True)
-def standing(ask: dict[str, Any]) -> Response:
+def standing(question: dict[str, Any]) -> Response:
     """A race's table with each setting's order and curves: {rows: [{…, order, curves}], plan}, or {error}."""
     try:
-        run = live.get_run(str(ask.get("id", "")))
+        run = live.get_run(str(question.get("id", "")))
         orders, rows = race.orders(run.config), race.table(run)
     except StudioError as error:
         return live.json_response({"rows": [], "plan": None, "error": error.message})

@@ -18,20 +18,20 @@ from studio.ui.who import VISITOR, WATCHER
 
 
 @rights.read(WATCHER, VISITOR, waits=True)
-def whole_log(ask: dict[str, Any]) -> Response:
+def whole_log(question: dict[str, Any]) -> Response:
     """All of log.txt as plain text."""
     try:
-        text = live.get_run(str(ask.get("id", ""))).log.read_bytes()
+        text = live.get_run(str(question.get("id", ""))).log.read_bytes()
     except (StudioError, FileNotFoundError):
         text = b""
     return Response(text, media_type="text/plain; charset=utf-8", headers={"X-Content-Type-Options": "nosniff"})
 
 
 @rights.read(WATCHER, VISITOR)
-def order(ask: dict[str, Any]) -> Response:
+def order(question: dict[str, Any]) -> Response:
     """A run's order and the checkpoints it has: {order: YAML, plain, checkpoints, dashboard: a command}."""
     try:
-        run_ = live.get_run(str(ask.get("id", "")))
+        run_ = live.get_run(str(question.get("id", "")))
         config = run_.config
     except StudioError as error:
         return live.json_response({"order": "", "error": str(error)})
@@ -47,10 +47,10 @@ def order(ask: dict[str, Any]) -> Response:
 
 
 @rights.read(WATCHER, VISITOR)
-def differences(ask: dict[str, Any]) -> Response:
+def differences(question: dict[str, Any]) -> Response:
     """Runs side by side: {settings: [{key, values}], answers: [{prompt, answers}]}, values in the order of the runs."""
     found = []
-    for name in [str(item) for item in (ask.get("ids") or [])[:8]]:
+    for name in [str(item) for item in (question.get("ids") or [])[:8]]:
         try:
             found.append(live.get_run(name))
         except StudioError:
@@ -60,10 +60,10 @@ def differences(ask: dict[str, Any]) -> Response:
 
 
 @rights.read(WATCHER, VISITOR, waits=True)
-def repairs(ask: dict[str, Any]) -> Response:
+def repairs(question: dict[str, Any]) -> Response:
     """After an out-of-memory: what would help, with the predicted saving of each (studio/forecast/remedies.py)."""
     try:
-        return live.json_response({"repairs": remedies.repairs(live.get_run(str(ask.get("id", ""))))[:6]})
+        return live.json_response({"repairs": remedies.repairs(live.get_run(str(question.get("id", ""))))[:6]})
     except StudioError as error:
         return live.json_response({"repairs": [], "error": str(error)})
 

@@ -59,9 +59,9 @@ def end_shares(name: str) -> dict[str, Any]:
 
 
 @rights.read()
-def shares(ask: dict[str, Any]) -> dict[str, Any]:
+def shares(question: dict[str, Any]) -> dict[str, Any]:
     """{links: [until, …]}: when the links to a run expire."""
-    return {"links": sorted(link["until"] for link in _living().values() if link["run"] == str(ask.get("id")))}
+    return {"links": sorted(link["until"] for link in _living().values() if link["run"] == str(question.get("id")))}
 
 
 def route() -> Route:
