@@ -33,11 +33,9 @@ def from_data(model: Any, batches: Iterable[dict[str, Any]]) -> None:
     """EVA (arXiv 2410.07170): A starts as the main directions of each layer's inputs; ranks stay equal."""
     from peft import initialize_lora_eva_weights
 
-    from studio.worker.loss import without_labels
+    from studio.worker.loss import forward
 
-    initialize_lora_eva_weights(
-        model, list(batches), forward_fn=lambda model, inputs: model(**without_labels(inputs)), show_progress_bar=False
-    )
+    initialize_lora_eva_weights(model, list(batches), forward_fn=forward, show_progress_bar=False)
 
 
 def as_weight_change(state: dict[str, Any], initial: dict[str, Any]) -> dict[str, Any]:
