@@ -144,16 +144,17 @@ def _inspect(run_config: RunConfig, lang: str) -> Question:
 
 
 def _kind(kind: str, count: int, rows: Any, run_config: RunConfig) -> Question:
-    """A kind of problem: how many rows have it, the first of them, and what is decided."""
-    about = data.KINDS[kind]
+    """A kind of problem: how many rows have it, the first of them, and what is decided; fixed: nothing to decide."""
+    about, is_of_file = data.KINDS[kind], kind in scan.FILE_KINDS
     return {
         "kind": kind,
         "count": count,
         "severity": about.severity,
         "reason": about.reason,
         "hint": about.hint,
-        "rows": [int(row) for row in rows],
-        "delete": kind not in scan.FILE_KINDS,
+        "rows": [] if is_of_file else [int(row) for row in rows],
+        "delete": not is_of_file,
+        "fixed": is_of_file,
         "default": {"refused": "drop"}.get(about.severity, "keep"),
         "decision": run_config.data.problems.get(kind),
     }
@@ -204,7 +205,7 @@ def _beyond(found: measure.Lengths, run_config: RunConfig) -> list[Question]:
 
 
 def _told(noted: data.TemplateProblems, run_config: RunConfig, lang: str) -> list[Question]:
-    """What template and model make of the rows: of each kind how many, which, and why. fixed: nothing to decide."""
+    """What template and model make of the rows: of each kind how many, which, and why."""
     found = []
     for kind, count in noted.counts.items():
         if kind == "unrenderable":

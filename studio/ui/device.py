@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from studio import cards
@@ -40,9 +41,26 @@ def _read() -> dict[str, Any]:
         "devices": seen,
         "ram": {"total": memory.total, "used": memory.total - memory.available},
         "disk": {"total": disk.total, "used": disk.total - disk.free, "free": disk.free},
-        # the time since the last answer; before there is one, since psutil was imported, which is none
-        "load": psutil.cpu_percent(interval=None if "answer" in _seen else 0.1),
+        "load": _load(psutil.cpu_times),
     }
+
+
+def _load(cpu_times: Callable[[], Any]) -> float:
+    """Percent of the processors' time since the last look, at first in a tenth of a second.
+
+    psutil.cpu_percent counts since the last look of the same thread, and of one that has not looked tells 0.
+    """
+
+    def seconds() -> tuple[float, float]:
+        now = cpu_times()._asdict()
+        return sum(now.values()), now["idle"] + now.get("iowait", 0.0)
+
+    if "times" not in _seen:
+        _seen["times"] = seconds()
+        time.sleep(0.1)
+    (before, idle_before), (now, idle_now) = _seen["times"], seconds()
+    _seen["times"] = (now, idle_now)
+    return round(100 * (1 - (idle_now - idle_before) / (now - before)), 1) if now > before else 0.0
 
 
 def _context(entry: Device) -> int:

@@ -31,6 +31,17 @@ def test_a_file_is_explained(mixed: dict) -> None:
     assert kinds["duplicate"]["default"] == "keep"
 
 
+def test_of_a_whole_file_s_problem_no_row_can_be_dropped(mixed: dict, tmp_path: Path) -> None:
+    file = tmp_path / "legacy.csv"
+    file.write_bytes(
+        "问题,回答\n订单什么时候发货？,三天之内发货，请放心。\n可以退货吗？,七天之内可以退货。\n".encode("gb18030")
+    )
+    mixed["order"]["data"]["train"] = str(file)
+    kinds = {one["kind"]: one for one in data.inspect(mixed)["problems"]}
+    assert kinds["legacy_encoding"]["fixed"]
+    assert kinds["legacy_encoding"]["rows"] == []
+
+
 def test_decisions_count(mixed: dict) -> None:
     mixed["order"]["data"]["problems"] = {"duplicate": "drop"}
     assert data.inspect(mixed)["kept"] == 28

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -176,11 +177,17 @@ def test_every_point_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     fake.free()
 
 
-def test_the_first_load_of_the_processor_is_a_measured_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without an interval psutil's first answer is 0."""
+def test_the_processors_load_is_measured_whichever_thread_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    times, looks = type(psutil.cpu_times()), iter(range(10))
+    nothing = dict.fromkeys(times._fields, 0.0)
+    monkeypatch.setattr(
+        psutil, "cpu_times", lambda: times(**nothing | {"user": 30.0 * (n := next(looks)), "idle": 70.0 * n})
+    )
     monkeypatch.setattr(device, "_seen", {"at": float("-inf")})
-    monkeypatch.setattr(psutil, "cpu_percent", lambda interval: 37.0 if interval else 0.0)
-    assert device.panel(None)["load"] == 37.0
+    monkeypatch.setattr(device, "FRESH", -1.0)
+    for _ in range(3):
+        with ThreadPoolExecutor(1) as thread:
+            assert thread.submit(device.panel, None).result()["load"] == 30.0
 
 
 def test_states_percent_and_time_left() -> None:
