@@ -45,6 +45,8 @@ def wrong_setting(error: Any, section: str, hint: str = "Correct it.") -> OrderE
     """What a person is told of a pydantic ValidationError: its first fault, under the section's name."""
     first = error.errors()[0]
     where = ".".join(map(str, (section, *first["loc"])))
+    if first["type"] == "string_too_short" and not first["input"]:
+        return OrderError(f"{where} is empty.", "Fill it in.", where)
     return OrderError(f"{where}: {first['msg'].removeprefix('Value error, ')}.", hint, where)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -152,6 +153,16 @@ def test_odd_replies_are_ties_and_texts_are_put_in_as_they_are(run: Run) -> None
 def test_what_may_not_be_asked_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(OrderError):
         judge.order_of({"model": "m", **settings})
+
+
+def test_what_is_missing_or_away_is_told_in_words(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Endpoint, "_sleep", lambda *_: None)
+    with pytest.raises(OrderError, match=r"judge.url is empty. Fill it in."):
+        judge.order_of({"url": "", "model": "m"})
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+    with pytest.raises(ModelError, match=f"nothing can be reached at {url}"):
+        asked(run, url)
 
 
 def test_a_key_does_not_travel_unencrypted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ def refuse_other_examples(dataset: Dataset, examples: str) -> None:
     """Raise DataError where a data set's rows are not what the order's stage learns from, naming a stage that does."""
     if dataset.examples == examples or examples == "prompts" and dataset.format != "text":
         return  # whatever has a question is a prompt
-    stages, takes = " or ".join(learning_from(dataset.examples)), " or ".join(learning_from(examples))
+    stages, takes = " / ".join(learning_from(dataset.examples)), " / ".join(learning_from(examples))
     hint = f"Set stage to {stages}, or take other data."
     if examples == "answers" and dataset.examples == "pairs":
         hint = (

@@ -73,6 +73,8 @@ class Endpoint:
             pause = 2.0**attempt
             try:
                 answer = self._posted(body)
+            except httpx2.ConnectError:
+                why = f"nothing can be reached at {self.order.url}"
             except httpx2.HTTPError as error:
                 why = f"{type(error).__name__}: {error}"
             else:

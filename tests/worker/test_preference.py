@@ -256,7 +256,7 @@ def test_data_of_another_stage_is_refused_and_the_right_one_named(home: Path, ti
     from studio import preflight
 
     pairs = order("dpo", "lora", tiny_model, tmp_path)
-    for stage, named in (("sft", "dpo or orpo"), ("kto", "dpo or orpo")):
+    for stage, named in (("sft", "dpo / orpo"), ("kto", "dpo / orpo")):
         with pytest.raises(StudioError, match="pairs of answers") as caught:
             preflight.check(pairs.with_changes(stage={"name": stage}))
         assert named in caught.value.hint

@@ -6,7 +6,8 @@
     let opened = false, settings = {};
     const reset = () => { settings = { url: "", model: "", prompt: "", rows: 100 }; };
     reset();
-    const begin = () => {
+    const begin = (event) => {
+      if (!studio.filled(event.target.closest(".job-form"))) return;
       const wanted = { url: settings.url.trim(), model: settings.model.trim(), rows: Number(settings.rows) || 100 };
       if (settings.prompt && settings.prompt !== card.seen.prompt) wanted.prompt = settings.prompt;
       card.begin("judge_answers", wanted);
@@ -25,8 +26,8 @@
       });
       prompt.value = settings.prompt || card.seen.prompt;
       return make("div", { class: "job-form" },
-        line("Address", field("url", { placeholder: "http://127.0.0.1:8000/v1" })),
-        line("Model there", field("model", { placeholder: "base" })),
+        line("Address", field("url", { placeholder: "http://127.0.0.1:8000/v1", required: true })),
+        line("Model there", field("model", { placeholder: "base", required: true })),
         line("Questions at most", field("rows", { type: "number", min: "1", max: "1000" })),
         make("details", { class: "judge-prompt", open: opened || null,
           ontoggle: (event) => { opened = event.target.open; } },

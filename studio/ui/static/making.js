@@ -59,6 +59,7 @@
       busy = ""; fault = faults.join(" "); draw(); look();
     };
     const begin = async () => {
+      if (!studio.filled(dialog)) return;
       const wanted = { url: settings.url.trim(), model: settings.model.trim(),
         per_passage: Number(settings.per_passage) || 3 };
       if (settings.prompt && settings.prompt !== seen.prompt) wanted.prompt = settings.prompt;
@@ -92,8 +93,8 @@
           el("button", { type: "button", class: "plain", onclick: () => { open(null); draw(); } },
             studio.say("Other documents"))),
         el("div", { class: "making-fields" },
-          field("url", "Address", { placeholder: "http://127.0.0.1:8000/v1" }),
-          field("model", "Model there", { placeholder: "base" }),
+          field("url", "Address", { placeholder: "http://127.0.0.1:8000/v1", required: true }),
+          field("model", "Model there", { placeholder: "base", required: true }),
           field("per_passage", "Rows of a passage", { inputmode: "numeric", maxlength: "2" })),
         el("details", {}, el("summary", {}, studio.say("The prompt")), prompt),
         seen.note && el("p", { class: "note" }, seen.note),

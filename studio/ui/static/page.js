@@ -107,6 +107,9 @@
     return made;
   };
 
+  // Whether every field that must be filled in is: the first that is not takes the focus, and its browser says so.
+  studio.filled = (node) => [...node.querySelectorAll("input:required")].every((box) => box.reportValidity());
+
   // Sets a text only where it is another: the same text again would be laid out and painted again.
   studio.write = (node, text) => { if (node.textContent !== text) node.textContent = text; };
 
