@@ -9,19 +9,40 @@ if __name__ == "__main__":
 
 # isort: split
 import argparse
+import difflib
 import importlib
 import json
 import os
 import pkgutil
+import re
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
 from studio import commands, credentials, home, terminal
 from studio.errors import StudioError, as_studio_error, reason_of
 from studio.process import ended_in_order
+
+
+class _Misread(Exception):
+    """A command line that no command takes. args: the parser, and what it says."""
+
+    def said(self, as_json: bool) -> int:
+        """Say it as any other refusal; the exit status."""
+        parser, message = self.args
+        hint = " ".join(parser.format_usage().split())
+        if unknown := re.fullmatch(r"argument COMMAND: invalid choice: '(.*)' \(choose from (.*)\)", message):
+            near = difflib.get_close_matches(unknown[1], re.findall(r"[\w-]+", unknown[2]), n=1)
+            message = f"There is no command {unknown[1]!r}."
+            hint = f"Did you mean {near[0]}?" if near else f"{parser.prog} --help lists them."
+        return _refused(StudioError(message[0].upper() + message[1:], hint), argparse.Namespace(json=as_json))
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise _Misread(self, message)
 
 
 def parser(command: str = "") -> argparse.ArgumentParser:
@@ -33,7 +54,7 @@ def parser(command: str = "") -> argparse.ArgumentParser:
     common.add_argument(
         "--home", metavar="DIR", help="where runs, models and data live (else STUDIO_HOME, else ~/.fine-tuning-studio)"
     )
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="python -m studio", description="Fine-Tuning Studio: your own language model, from the terminal."
     )
     parsers = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -48,7 +69,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 the job failed, 2 the input or the order was refused."""
     credentials.receive()
     given = sys.argv[1:] if arguments is None else arguments
-    args = parser(given[0] if given else "").parse_args(given)
+    try:
+        args = parser(given[0] if given else "").parse_args(given)
+    except _Misread as misread:
+        return misread.said("--json" in given)
     early_exit.end()
     if args.home:
         os.environ["STUDIO_HOME"] = args.home

@@ -47,6 +47,30 @@ def test_a_program_gets_the_text_as_it_is(evil_run: run.Run, capsys: pytest.Capt
     assert json.loads(capsys.readouterr().out)[0]["note"] == EVIL
 
 
+@pytest.mark.parametrize(
+    ("line", "message", "hint"),
+    [
+        (["show"], "The following arguments are required: RUN", "usage: python -m studio show"),
+        (["extend", "last", "abc"], "Argument epochs: invalid float value: 'abc'", "usage: python -m studio extend"),
+        (["trian", "sample"], "There is no command 'trian'.", "Did you mean train?"),
+    ],
+)
+def test_a_command_line_that_no_command_takes_is_refused_as_an_order_is(
+    line: list[str], message: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*line, "--json"]) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["message"] == message
+    assert error["hint"].startswith(hint)
+    assert main(line) == 2
+    assert capsys.readouterr().err.startswith(f"{message}\n{hint}")
+
+
+def test_an_empty_queue_is_no_home_without_runs(evil_run: run.Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["queue"]) == 0
+    assert capsys.readouterr().out == "Nothing waits.\n"
+
+
 def test_the_studios_own_colours_stay() -> None:
     screen = Screen()
     own = "".join(f"{colour}text{terminal.END}\t中\r\n" for colour in (terminal.TRAINED, terminal.CUT, terminal.DIM))

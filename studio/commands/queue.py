@@ -15,7 +15,7 @@ from studio.runs import goal, remote
 
 def add(parsers: Any, common: ArgumentParser) -> None:
     parsers.add_parser("queue", parents=[common], help="what waits, in order; moves on what can").set_defaults(
-        run=waiting, show=_show_list
+        run=waiting, show=_show_waiting
     )
     stopped = _about(parsers, common, "stop", stop, "stop a run and keep what it learnt")
     stopped.add_argument("--discard", action="store_true", help="keep nothing")
@@ -59,6 +59,13 @@ def _about(parsers: Any, common: ArgumentParser, name: str, function: Any, text:
 
 def _told(chosen: Run, **more: Any) -> dict[str, Any]:
     return {"run": chosen.id, "state": chosen.state(), **more}
+
+
+def _show_waiting(rows: list[dict[str, Any]]) -> None:
+    if rows:
+        _show_list(rows)
+    else:
+        print("Nothing waits.")
 
 
 def waiting(args: Namespace) -> list[dict[str, Any]]:
