@@ -123,7 +123,8 @@
     };
 
     // What a refusal of the setting at this path asks for, in a few words.
-    const lacking = (where) => (where === "stage.rewards" && !studio.order.get(where)?.length
+    const unrewarded = (where) => where === "stage.rewards" && !studio.order.get(where)?.length;
+    const lacking = (where) => (unrewarded(where)
       ? "Add a reward"
       : {
         model: "Choose another model", data: "The data needs a look", place: "Name the computer",
@@ -197,8 +198,9 @@
           el("button", { type: "button", job: "start", class: "primary", disabled: !ready, onclick: start },
             label(found)),
           fault
-            && el("p", { class: "fault", role: "alert" }, el("b", {}, fault.message),
-              fault.hint ? " " + fault.hint : "",
+            // a choice that is still to be made is no mistake, and its hint is how to write it down
+            && el("p", { class: unrewarded(fault.where) ? "note" : "fault", role: "alert" }, el("b", {}, fault.message),
+              fault.hint && !unrewarded(fault.where) ? " " + fault.hint : " ",
               (fault.where || "").startsWith("data")
                 ? el("button", { type: "button", class: "plain", onclick: () => studio.open("data") },
                   studio.say("Look at the data"))
