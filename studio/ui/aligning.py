@@ -23,9 +23,7 @@ LARGEST = 200_000_000  # bytes of an upload that is looked into
 def align(name: str, file: str) -> dict[str, Any]:
     """Queue a run that teaches a finished one a file of preferences, by the stage's defaults. Returns {run, state}."""
     order = _order(name, file)
-    reason = space.blocked_reason(space.space())
-    if reason:
-        raise OrderError("Nothing can be trained here.", reason, "device")
+    space.refuse_training()
     preflight.check(order)
     run = queue.submit(order)
     live.listing.invalidate()
@@ -54,7 +52,7 @@ def score_answers(name: str, question: str, answers: list[str]) -> dict[str, Any
 @rights.read(WATCHER, VISITOR, waits=True)
 def preferences(question: dict[str, Any]) -> dict[str, Any]:
     """{id, lang} -> {sources: [{source, name, stage, label}], fault}: preference data among the uploads."""
-    run, lang = live.get_run(str(question.get("id", ""))), words.language(question.get("lang"))
+    run, lang = live.run_of(question), words.language(question.get("lang"))
     found: list[dict[str, Any]] = []
     small = (path for path in files.uploads() if path.stat().st_size <= LARGEST)
     for path in islice(small, LOOKED_AT):

@@ -41,7 +41,7 @@ def benchmarks(question: dict[str, Any]) -> Response:
 
     install: the command that installs lm-eval, where it is missing. results: only where the mark differs.
     """
-    task = benchmark.job(live.get_run(str(question.get("id", ""))))
+    task = benchmark.job(live.run_of(question))
     found = task.results()
     status = task.status() | {"install": None if harness.installed() else harness.INSTALL}
 

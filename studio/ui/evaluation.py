@@ -44,7 +44,7 @@ def evaluation(question: dict[str, Any]) -> Response:
     rows: of the table from that place on, while it goes on. results: of the last one, unless the page has those of this
     mark; at most MOST_ROWS of its table.
     """
-    chosen = live.get_run(str(question.get("id", "")))
+    chosen = live.run_of(question)
     rows = question.get("rows")
     status = evaluating.status(chosen, rows if isinstance(rows, int) and rows > 0 else 0)
     status["metrics"] = evaluations.metrics(chosen)
@@ -57,7 +57,7 @@ def evaluation(question: dict[str, Any]) -> Response:
 @rights.read(WATCHER, VISITOR)
 def evaluation_file(question: dict[str, Any]) -> Response:
     """A run's evaluation as a file. kind: csv (the table) or json (everything)."""
-    found, kind = evaluations.results(live.get_run(str(question.get("id", "")))), question.get("kind")
+    found, kind = evaluations.results(live.run_of(question)), question.get("kind")
     if not found or kind not in ("csv", "json"):
         raise RunError("There is no such file.", "Evaluate the run first; then take csv or json.", "kind")
     text = table.as_csv(found["table"]) if kind == "csv" else table.as_json(found)

@@ -91,7 +91,7 @@ def take_away(name: str, kind: str) -> dict[str, Any]:
 def taken(question: dict[str, Any]) -> Response:
     """The state of each export of a run: {exports: {kind: {state, said, answer}}, quantizer (of K-quants)}."""
     try:
-        run_ = live.get_run(str(question.get("id", "")))
+        run_ = live.run_of(question)
     except StudioError as error:
         return Response(orjson.dumps({"exports": {}, "error": str(error)}), media_type="application/json")
     answer = {
@@ -132,7 +132,7 @@ def _state(folder: Path, kind: str) -> dict[str, Any]:
 def download(question: dict[str, Any]) -> Response:
     """The file of a finished export, or with kind `report` the run's report as one HTML file."""
     try:
-        run_, kind = live.get_run(str(question.get("id", ""))), str(question.get("kind"))
+        run_, kind = live.run_of(question), str(question.get("kind"))
         if kind == "report":
             return Response(
                 translated(page_report.report(run_), words.language(question.get("lang"))),

@@ -68,7 +68,7 @@ def train_without(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
 @rights.read(WATCHER, VISITOR)
 def influences(question: dict[str, Any]) -> Response:
     """{id, mark} -> {state, doing, done, of, error, mark, results}: results only where the mark differs."""
-    task = influence.job(live.get_run(str(question.get("id", ""))))
+    task = influence.job(live.run_of(question))
     found = task.results()
     return live.side_job_response(
         question, task.status(), found, lambda: {**found, **{name: found[name][: influence.LISTED] for name in LISTS}}

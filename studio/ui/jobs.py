@@ -43,7 +43,7 @@ def import_file(file: Any, name: str = "") -> dict[str, Any]:
     file: what gradio_client's handle_file gives. The name is made safe; a second file of a name gets a number.
     Raises DataError when it is no upload or no data.
     """
-    path = uploads.uploaded(file.get("path") if isinstance(file, dict) else file)
+    path = uploads.uploaded(file)
     try:
         _readable(path)  # refused before it is kept
         target = uploads.keep(path, name or (file.get("orig_name") if isinstance(file, dict) else None) or path.name)
@@ -82,9 +82,9 @@ def estimate(order: str) -> dict[str, Any]:
 @rights.job()
 def start(order: str) -> dict[str, Any]:
     """Queue a run from an order in YAML; returns {run, state}."""
-    run_config, reason = _parsed(order), space.blocked_reason(space.space())
-    if reason and not run_config.place.remote:
-        raise OrderError("Nothing can be trained here.", reason, "device")
+    run_config = _parsed(order)
+    if not run_config.place.remote:
+        space.refuse_training()
     preflight.check(run_config)
     new = queue.submit(run_config)
     return {"run": new.id, "state": new.state()}

@@ -40,7 +40,7 @@ def judgement(question: dict[str, Any]) -> Response:
     prompt: the default one. answers: whether there are any to judge. key, url: only the owner is told. results: only
     where the mark differs.
     """
-    run = live.get_run(str(question.get("id", "")))
+    run = live.run_of(question)
     status, found = judge.job(run).status(), judge.job(run).results()
     status |= {"prompt": judge.PROMPT, "answers": bool(judge.evaluations.results(run).get("table"))}
     if who.role.get() == OWNER:

@@ -231,6 +231,11 @@ def get_run(name: str) -> Run:
     return run_
 
 
+def run_of(question: dict[str, Any]) -> Run:
+    """The run whose id a question names. Raises as get_run."""
+    return get_run(str(question.get("id", "")))
+
+
 def stop_side_job(task: FolderJob) -> dict[str, Any]:
     """Ask a job beside a run to end. Returns {run, state}."""
     task.request_stop()

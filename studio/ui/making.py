@@ -16,7 +16,7 @@ from studio.ui import live, rights, uploads, words
 @rights.job(waits=True)
 def read_document(file: Any, name: str = "", id: str = "") -> dict[str, Any]:
     """Cut an uploaded document into passages, behind those of `id`; nothing is sent. Returns {id, passages}."""
-    path = uploads.uploaded(file.get("path") if isinstance(file, dict) else file)
+    path = uploads.uploaded(file)
     try:
         if id:
             task = making.Making(making.folder(id))

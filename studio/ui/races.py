@@ -70,8 +70,7 @@ def _ordered(order: Any) -> RunConfig:
     files.allow(run_config)
     if run_config.race or run_config.combine:
         raise OrderError("This order is a race or a combination already.", "Give the order of one run.", "race")
-    if reason := space.blocked_reason(space.space()):
-        raise OrderError("Nothing can be trained here.", reason, "device")
+    space.refuse_training()
     return run_config
 
 
@@ -85,7 +84,7 @@ def _answer(run: Run) -> dict[str, Any]:
 def standing(question: dict[str, Any]) -> Response:
     """A race's table with each setting's order and curves: {rows: [{…, order, curves}], plan}, or {error}."""
     try:
-        run = live.get_run(str(question.get("id", "")))
+        run = live.run_of(question)
         orders, rows = race.orders(run.config), race.table(run)
     except StudioError as error:
         return live.json_response({"rows": [], "plan": None, "error": error.message})

@@ -21,7 +21,7 @@ from studio.ui.who import VISITOR, WATCHER
 def whole_log(question: dict[str, Any]) -> Response:
     """All of log.txt as plain text."""
     try:
-        text = live.get_run(str(question.get("id", ""))).log.read_bytes()
+        text = live.run_of(question).log.read_bytes()
     except (StudioError, FileNotFoundError):
         text = b""
     return Response(text, media_type="text/plain; charset=utf-8", headers={"X-Content-Type-Options": "nosniff"})
@@ -31,7 +31,7 @@ def whole_log(question: dict[str, Any]) -> Response:
 def order(question: dict[str, Any]) -> Response:
     """A run's order and the checkpoints it has: {order: YAML, plain, checkpoints, dashboard: a command}."""
     try:
-        run_ = live.get_run(str(question.get("id", "")))
+        run_ = live.run_of(question)
         config = run_.config
     except StudioError as error:
         return live.json_response({"order": "", "error": str(error)})
@@ -63,7 +63,7 @@ def differences(question: dict[str, Any]) -> Response:
 def repairs(question: dict[str, Any]) -> Response:
     """After an out-of-memory: what would help, with the predicted saving of each (studio/forecast/remedies.py)."""
     try:
-        return live.json_response({"repairs": remedies.repairs(live.get_run(str(question.get("id", ""))))[:6]})
+        return live.json_response({"repairs": remedies.repairs(live.run_of(question))[:6]})
     except StudioError as error:
         return live.json_response({"repairs": [], "error": str(error)})
 

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from studio.errors import OrderError
 from studio.runs import backup
 from studio.ui.who import OWNER, WATCHER
 
@@ -69,6 +70,12 @@ def blocked_reason(hosting: Space | None) -> str | None:
             "In a private Space the variable STUDIO_OPEN=1 lets everybody who sees it train."
         )
     return None
+
+
+def refuse_training() -> None:
+    """Raise OrderError where nothing can be trained here."""
+    if reason := blocked_reason(space()):
+        raise OrderError("Nothing can be trained here.", reason, "device")
 
 
 def note(hosting: Space | None) -> str | None:

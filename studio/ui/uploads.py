@@ -20,9 +20,9 @@ LEFT = 24 * 3600.0  # seconds
 
 
 def uploaded(given: object) -> Path:
-    """The file that an upload's path names, all links followed. Raises DataError where it is none."""
+    """The file of an upload, as gradio's FileData or as a path; all links followed. Raises DataError for any other."""
     try:
-        path = Path(str(given or "")).resolve(strict=True)
+        path = Path(str((given.get("path") if isinstance(given, dict) else given) or "")).resolve(strict=True)
     except (OSError, ValueError, RuntimeError):
         path = Path()
     if not path.is_file() or not path.is_relative_to(Path(get_upload_folder()).resolve()):
@@ -77,11 +77,11 @@ def drop(path: Path) -> None:
 def sweep() -> None:
     """Remove uploads that nobody came back for, or that broke off."""
     try:
-        for one in Path(get_upload_folder()).iterdir():
-            if time.time() - one.stat().st_mtime > LEFT:
-                if OWN.fullmatch(one.name):
-                    shutil.rmtree(one, ignore_errors=True)
-                elif BROKEN.fullmatch(one.name):
-                    one.unlink(missing_ok=True)
+        for path in Path(get_upload_folder()).iterdir():
+            if time.time() - path.stat().st_mtime > LEFT:
+                if OWN.fullmatch(path.name):
+                    shutil.rmtree(path, ignore_errors=True)
+                elif BROKEN.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
     except OSError:
         return
