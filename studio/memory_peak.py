@@ -18,7 +18,7 @@ M_MMAP_THRESHOLD = -3  # malloc.h
 MAPPED = 1 << 23  # bytes of a block that gets a mapping of its own while weights are packed
 USUAL = 1 << 25  # what glibc raises it to by itself, and the most that some of its releases take
 INT_MAX = 2**31 - 1  # of mallopt
-_before = [0]
+_before = [0]  # bytes: the highest peak before begin_anew
 
 
 def resident_peak() -> int:
@@ -62,7 +62,8 @@ def blocks_mapped() -> Iterator[None]:
         yield
     finally:
         ordered = min(int(os.environ.get("MALLOC_MMAP_THRESHOLD_", USUAL)), INT_MAX)
-        libc.mallopt(M_MMAP_THRESHOLD, ordered) or libc.mallopt(M_MMAP_THRESHOLD, USUAL)
+        if not libc.mallopt(M_MMAP_THRESHOLD, ordered):  # 0: refused as too large
+            libc.mallopt(M_MMAP_THRESHOLD, USUAL)
 
 
 def _status(name: str) -> int:

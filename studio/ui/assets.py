@@ -24,7 +24,7 @@ def read(name: str) -> str:
 
 
 def head() -> str:
-    """Everything for <head>: the tables of words, then the scripts, those of FIRST before the others."""
+    """Everything for <head>: the tables of words, then the scripts, those of LOAD_FIRST before the others."""
     others = sorted(path.name for path in STATIC.glob("*.js") if path.name not in LOAD_FIRST)
     libraries = "".join(f'<script src="{URL_PREFIX[1:]}{name}"></script>' for name in LIBRARIES)
     tables = words.script(), f"window.studioGlossary = {read('glossary.json')};"

@@ -119,7 +119,7 @@ class _Key:
 def _lengths(key: _Key) -> Lengths:
     _, decisions, folder, name, train_on, reasoning, added, examples = key.rest
     conversations = key.dataset.decide(dict(decisions)).conversations
-    encoder_ = Encoder(
+    row_encoder = Encoder(
         folder, template.load(name, new_tokens.tokenizer_folder(folder, added)), None, "cut", train_on, reasoning, added
     )
     tokens, trained, noted = [], [], data.TemplateProblems()
@@ -128,8 +128,8 @@ def _lengths(key: _Key) -> Lengths:
             raise TemplateError(
                 "The template takes too long for these rows.", "Choose another template.", "data.template"
             )
-        for row, found in zip(batch, encode_examples(batch, encoder_, examples), strict=True):
-            noted.check(row, found, encoder_)
+        for row, found in zip(batch, encode_examples(batch, row_encoder, examples), strict=True):
+            noted.check(row, found, row_encoder)
             if not isinstance(found, TemplateError):
                 tokens.append(len(found.ids))
                 trained.append(found.n_trained)
@@ -138,13 +138,13 @@ def _lengths(key: _Key) -> Lengths:
         np.array(trained, np.int64),
         len(conversations),
         noted,
-        encoder_.context_length,
+        row_encoder.context_length,
         key.dataset.format == "text",
     )
 
 
 def _spread(conversations: Conversations, batch: int = 250) -> Any:
-    """At most COUNTED conversations, evenly over the file, a batch at a time."""
+    """At most SAMPLE_ROWS conversations, evenly over the file, a batch at a time."""
     count = len(conversations)
     indices = list(range(count)) if count <= SAMPLE_ROWS else [n * count // SAMPLE_ROWS for n in range(SAMPLE_ROWS)]
     for start in range(0, len(indices), batch):
