@@ -1,16 +1,17 @@
 // The settings behind the Advanced switch, in groups that are folded, and a search over all settings. Both show the
 // fields of several sections, each under the name of its section.
 (() => {
-  const studio = window.studio, el = studio.element;
+  const studio = window.studio, make = studio.element;
   const OPEN = "studio-groups"; // which groups are unfolded, kept in this browser
 
   // Fields under the names of their sections. sections: [{key, title, knobs}]; plain: of this one no name is shown.
   const blocks = (sections, plain) => sections.filter(({ knobs }) => knobs.length)
-    .map(({ key, title, knobs }) => el("div", { class: "knob-block" },
-      key !== plain && el("h4", { class: "knob-section" }, studio.say(title)),
-      el("div", { class: "fields" }, knobs.map((knob) => studio.field(knob, `${key}.${knob.key}`)))));
+    .map(({ key, title, knobs }) => make("div", { class: "knob-block" },
+      key !== plain && make("h4", { class: "knob-section" }, studio.say(title)),
+      make("div", { class: "fields" }, knobs.map((knob) => studio.field(knob, `${key}.${knob.key}`)))));
   const changed = (sections) => sections.reduce((sum, { key, knobs }) => sum + studio.changed(knobs, key), 0);
-  const badge = (count) => el("span", { class: "count", hidden: !count, title: studio.say("{n} advanced values changed",
+  const badge = (count) => make("span", { class: "count", hidden: !count,
+    title: studio.say("{n} advanced values changed",
     { n: count }) }, String(count));
 
   // The groups as a list of <details>. sections(): every section with all its knobs.
@@ -21,13 +22,13 @@
       open = open.filter((one) => one !== name).concat(isOpen ? [name] : []);
       studio.store(OPEN, JSON.stringify(open));
     };
-    return el("div", { class: "groups" }, groups.map(({ name, title }) => {
+    return make("div", { class: "groups" }, groups.map(({ name, title }) => {
       const inside = sections().map((one) => ({ ...one, knobs: one.knobs.filter((knob) => knob.group === name) }));
       const count = badge(changed(inside));
       const names = inside.flatMap(({ knobs }) => knobs.map(studio.knobTitle));
-      const box = el("details", { class: "group", open: open.includes(name) },
-        el("summary", {}, el("b", {}, studio.say(title)), count,
-          el("span", { class: "quiet small group-names" }, names.join(studio.say(", ")))),
+      const box = make("details", { class: "group", open: open.includes(name) },
+        make("summary", {}, make("b", {}, studio.say(title)), count,
+          make("span", { class: "quiet small group-names" }, names.join(studio.say(", ")))),
         blocks(inside, "training"));
       box.addEventListener("toggle", () => keep(name, box.open));
       box.tell = () => { const now = changed(inside); count.hidden = !now; count.textContent = String(now); };
@@ -46,6 +47,6 @@
     const found = sections.map((one) => ({ ...one, knobs: one.knobs.filter((knob) => has(knob, one.key)) }));
     return found.some(({ knobs }) => knobs.length)
       ? blocks(found)
-      : [el("p", { class: "quiet" }, studio.say("No setting is like that."))];
+      : [make("p", { class: "quiet" }, studio.say("No setting is like that."))];
   };
 })();

@@ -94,8 +94,7 @@
         const acts = { each: [
           make("button", {
             type: "button", class: "icon",
-            onclick: () => navigator.clipboard?.writeText(answer.text)
-              .then(() => studio.tell({ message: studio.say("Copied.") }, "good"))
+            onclick: () => studio.copy(answer.text)
           }, studio.say("Copy")),
           make("button", {
             type: "button", job: "chat_keep", class: "icon",

@@ -68,8 +68,7 @@
         else
           acts.push(make("button", {
             type: "button", class: "button",
-            onclick: () => navigator.clipboard?.writeText(one.answer.path)
-              .then(() => studio.tell({ message: studio.say("Copied.") }, "good"))
+            onclick: () => studio.copy(one.answer.path)
           }, studio.say("Copy the path")));
       } else
         acts.push(make("button", { type: "button", job: "take_away", class: "button", onclick: () => begin(kind) },

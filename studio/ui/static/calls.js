@@ -1,7 +1,6 @@
 // What a run's page says above the curves: what went wrong and what would help, what comes next, warnings.
 (() => {
   const studio = window.studio, make = studio.element;
-  const ALIVE = ["starting", "running", "stopping"];
   const ANEW = ["order", "data", "template", "model"]; // what a resume would meet again
 
   // After an out-of-memory, or a loss that blew up: what would help, ranked, each one click away.
@@ -95,7 +94,7 @@
         ...[studio.steps(row)].filter(Boolean));
     for (const sign of row.signs || [])
       call(sign.level === "error" ? "bad" : "warn", studio.told(sign.text),
-        studio.told(ALIVE.includes(row.state) ? sign.action : sign.rule));
+        studio.told(studio.isAlive(row.state) ? sign.action : sign.rule));
     for (const note of studio.runNotes(track))
       call(note.level === "error" ? "bad" : "warn", studio.told(note.text), studio.told(note.hint || ""));
     if (row.state === "finished" && row.race && !row.race.plan)

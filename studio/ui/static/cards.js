@@ -15,7 +15,7 @@
       node: make("section", { class: `card evaluation ${part.name || ""}` }),
       row: null, seen: null, results: null,
       going: () => card.seen?.state === "going" || Date.now() - begun < BEGINS,
-      ready: () => card.row?.saved && !["starting", "running", "stopping", "queued"].includes(card.row.state),
+      ready: () => card.row?.saved && !studio.isAlive(card.row.state) && card.row.state !== "queued",
       async begin(job, ...given) {
         begun = Date.now();
         part.begun?.();

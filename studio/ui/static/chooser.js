@@ -2,7 +2,7 @@
 // the device can do with it for the data of the order. The catalogue needs no network, and answers fill places kept
 // free.
 (() => {
-  const studio = window.studio, el = studio.element;
+  const studio = window.studio, make = studio.element;
   const METHODS = [["full", "Full"], ["lora", "LoRA"], ["qlora", "QLoRA"]];
   const OPEN = ["apache-2.0", "mit"];
   const SIZES = { small: [0, 1e9], medium: [1e9, 4.5e9], large: [4.5e9, 1.05e10], huge: [1.05e10, Infinity] };
@@ -17,26 +17,26 @@
     let rows = [], answers = {}, on = null, trained = null, hub = { rows: [], service: null }, asked = 0, later = 0;
     let card = "";
     const filters = { fits: "", size: "", language: "", licence: "" };
-    const dialog = el("dialog", { class: "chooser" });
+    const dialog = make("dialog", { class: "chooser" });
     host.append(dialog);
     dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
 
-    const search = el("input", { type: "search", class: "chooser-search", autocomplete: "off", spellcheck: "false",
+    const search = make("input", { type: "search", class: "chooser-search", autocomplete: "off", spellcheck: "false",
       oninput: () => { list(); clearTimeout(later); later = setTimeout(searchHub, 400); },
       onkeydown: (event) => {
         if (event.key === "ArrowDown") { event.preventDefault(); box.querySelector("button")?.focus(); }
       } });
-    const where = el("p", { class: "quiet small chooser-where", role: "status" });
-    const box = el("div", { class: "chooser-list", onkeydown: (event) => move(event) });
-    const bar = el("div", { class: "chooser-filters" });
+    const where = make("p", { class: "quiet small chooser-where", role: "status" });
+    const box = make("div", { class: "chooser-list", onkeydown: (event) => move(event) });
+    const bar = make("div", { class: "chooser-filters" });
 
-    const select = (key, label, options) => el("label", {}, el("span", {}, studio.say(label)),
-      el("select", { onchange: (event) => { filters[key] = event.target.value; list(); } },
-        options.map(([value, text]) => el("option", { value, selected: filters[key] === value }, studio.say(text)))));
-    const devices = (names) => el("label", {}, el("span", {}, studio.say("Device")),
-      el("select", { onchange: (event) => { card = event.target.value; ask(); } },
-        el("option", { value: "" }, studio.say("This one")),
-        names.map((name) => el("option", { value: name, selected: name === card }, name))));
+    const select = (key, label, options) => make("label", {}, make("span", {}, studio.say(label)),
+      make("select", { onchange: (event) => { filters[key] = event.target.value; list(); } },
+        options.map(([value, text]) => make("option", { value, selected: filters[key] === value }, studio.say(text)))));
+    const devices = (names) => make("label", {}, make("span", {}, studio.say("Device")),
+      make("select", { onchange: (event) => { card = event.target.value; ask(); } },
+        make("option", { value: "" }, studio.say("This one")),
+        names.map((name) => make("option", { value: name, selected: name === card }, name))));
     const frame = (names) => {
       search.placeholder = studio.say("Search models");
       search.setAttribute("aria-label", studio.say("Search models"));
@@ -49,8 +49,8 @@
         devices(names));
       dialog.setAttribute("aria-label", studio.say("Choose a model"));
       dialog.replaceChildren(
-        el("div", { class: "chooser-head" }, el("h2", {}, studio.say("Choose a model")),
-          el("button", { type: "button", class: "plain", "aria-label": studio.say("Close"),
+        make("div", { class: "chooser-head" }, make("h2", {}, studio.say("Choose a model")),
+          make("button", { type: "button", class: "plain", "aria-label": studio.say("Close"),
             onclick: () => dialog.close() },
             "✕")),
         search, bar, where, box);
@@ -87,11 +87,11 @@
       .filter(Boolean).join(" · ");
     const pill = (row, key, label) => {
       const fit = answers[row.model]?.fits[key];
-      return el("button", { type: "button", class: `fit ${fit ? (fit.fits ? "fit-yes" : "fit-no") : ""}`,
+      return make("button", { type: "button", class: `fit ${fit ? (fit.fits ? "fit-yes" : "fit-no") : ""}`,
         disabled: !fit?.fits,
         title: fit && !fit.fits ? studio.told(fit.why) : "", onclick: () => done(row, key, fit.settings) },
-        el("b", {}, studio.say(label)),
-        el("span", { class: "num" }, fit ? (fit.total ? studio.bytes(fit.total) : "–") : "…"));
+        make("b", {}, studio.say(label)),
+        make("span", { class: "num" }, fit ? (fit.total ? studio.bytes(fit.total) : "–") : "…"));
     };
     const verdict = (row) => {
       const found = answers[row.model];
@@ -111,23 +111,23 @@
         Object.keys(fit.settings).length > 0 && studio.say("with the settings that save most memory")]
         .filter(Boolean).join(" · ");
     };
-    const choice = (row) => el("article", { class: "choice", "data-model": row.model },
-      el("button", { type: "button", class: "choice-name",
+    const choice = (row) => make("article", { class: "choice", "data-model": row.model },
+      make("button", { type: "button", class: "choice-name",
         "aria-current": row.model === studio.order.model() ? "true" : null,
         onclick: () => done(row, null, {}) },
-        el("b", {}, row.model.split("/").pop()),
-        el("span", { class: "quiet" }, studio.say(row.family) || row.model.split("/")[0])),
-      el("p", { class: "quiet small" }, facts(row)),
-      el("div", { class: "fits" }, METHODS.map(([key, label]) => pill(row, key, label))),
-      el("p", { class: "small choice-verdict" }, verdict(row)),
-      row.access && el("p", { class: "small choice-access" }, studio.say("Gated."), " ", row.access));
+        make("b", {}, row.model.split("/").pop()),
+        make("span", { class: "quiet" }, studio.say(row.family) || row.model.split("/")[0])),
+      make("p", { class: "quiet small" }, facts(row)),
+      make("div", { class: "fits" }, METHODS.map(([key, label]) => pill(row, key, label))),
+      make("p", { class: "small choice-verdict" }, verdict(row)),
+      row.access && make("p", { class: "small choice-access" }, studio.say("Gated."), " ", row.access));
 
     const list = () => {
       const found = [...rows, ...hub.rows].filter(shown);
       box.replaceChildren(...(found.length
         ? found.map(choice)
-        : [el("p", { class: "quiet" }, studio.say("No model is like that."))]),
-        ...(hub.service ? [el("p", { class: "quiet small" }, hub.service)] : []));
+        : [make("p", { class: "quiet" }, studio.say("No model is like that."))]),
+        ...(hub.service ? [make("p", { class: "quiet small" }, hub.service)] : []));
     };
     // Answers change the texts of the cards that stand there; only a filter by them changes which do.
     const fill = () => {

@@ -58,14 +58,7 @@
   studio.combined = (row, track) => {
     const { how, runs, weights, density } = row.combined;
     const name = (id) => live.rows.find((one) => one.id === id)?.name || id.replace(/^\d{4}-\d\d-\d\d-\d{4}-/, "");
-    const link = (id) => make("a", {
-      href: `?tab=runs&run=${encodeURIComponent(id)}`,
-      onclick: (event) => {
-        if (event.metaKey || event.ctrlKey) return;
-        event.preventDefault();
-        studio.open("runs", { run: id });
-      }
-    }, name(id));
+    const link = (id) => studio.runLink(id, name(id));
     const table = (track?.others || []).findLast((event) => event.kind === "eval" && event.table)?.table;
     const doing = (track?.others || []).findLast((event) => event.kind === "phase" && event.detail)?.detail;
     const cells = (one) => [["base", one.base], ...runs.map((id) => [id, one.parents[id]]), ["combined", one.combined]];

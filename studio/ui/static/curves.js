@@ -60,7 +60,6 @@
     { key: "lengths", title: "Length of answers", columns: sides("length_"), about: "length_chosen", hidden: true },
   ].map((spec) => ({ smooth: true, evals: true, format: figure, empty: "Shown from the first step on.",
     compared: true, ...spec }));
-  const ALIVE = ["starting", "running", "stopping"];
   const AXES = [["step", "Step"], ["tokens", "Tokens"], ["time", "Time"]];
   const FIRST = {
     smoothing: 0.8, log: false, clip: false, axis: "step",
@@ -157,7 +156,7 @@
         }
       }
       if (!(high >= low)) return null;
-      if (this.entries.some(({ track }) => ALIVE.includes(track.status?.state))) high = studio.axis.ahead(low, high);
+      if (this.entries.some(({ track }) => studio.isAlive(track.status?.state))) high = studio.axis.ahead(low, high);
       return [low, high === low ? low + 1 : high];
     }
     range() { return this.view || this.span; }

@@ -1,6 +1,6 @@
 // The Data tab: choose or bring data, see what it is, decide on problems, look at any row, move the cut line.
 (() => {
-  const studio = window.studio, el = studio.element;
+  const studio = window.studio, make = studio.element;
   const DECISIONS = [["drop", "Drop"], ["keep", "Keep"], ["stop", "Stop"]];
   const PARTS = [["prompt", "Question"], ["answer", "Answer"], ["input", "More input"], ["system", "System text"],
     ["reasoning", "Reasoning"], ["messages", "List of turns"]];
@@ -23,9 +23,9 @@
     const at = (selector) => element.querySelector(selector);
     const main = at(".data-main"), sources = at(".sources");
     let asked = 0, found = null, sending = null, trouble = null, drawn = "", told = null, source = "";
-    const about = el("section", { class: "card about" });
-    const problems = el("section", { class: "card problems", hidden: true });
-    const edit = el("button",
+    const about = make("section", { class: "card about" });
+    const problems = make("section", { class: "card problems", hidden: true });
+    const edit = make("button",
       { type: "button", job: "data_edit", class: "button edit-open", onclick: () => editing(() => editor.open()) });
     const measured = studio.histogram(server, () => drawProblems()), rows = studio.rows(server, edit);
     const editor = studio.editor(server,
@@ -114,19 +114,19 @@
 
     function drawSources() {
       const offer = studio.offer || { samples: [], uploads: [] }, chosen = studio.order.train();
-      const pick = (source, name, note) => el("button", {
+      const pick = (source, name, note) => make("button", {
         type: "button", class: "source", "aria-pressed": String(source === chosen),
         onclick: () => studio.order.use(source)
       },
-        el("b", {}, name), el("span", { class: "quiet" }, note));
-      const file = el("input", {
+        make("b", {}, name), make("span", { class: "quiet" }, note));
+      const file = make("input", {
         type: "file", job: "import", class: "hidden-but-read", id: "bring",
         accept: ".json,.jsonl,.ndjson,.csv,.tsv,.xlsx,.parquet,.arrow,.txt,.zip,.gz,.bz2,.xz,.zst",
         onchange: (event) => { if (event.target.files[0]) bring(event.target.files[0]); }
       });
-      const drop = el("label", { class: `drop ${studio.may("import") ? "" : "off"}`, for: "bring" },
-        el("b", {}, sending ? studio.say("Sending {name}…", { name: sending }) : studio.say("Bring your own file")),
-        el("span", { class: "quiet" },
+      const drop = make("label", { class: `drop ${studio.may("import") ? "" : "off"}`, for: "bring" },
+        make("b", {}, sending ? studio.say("Sending {name}…", { name: sending }) : studio.say("Bring your own file")),
+        make("span", { class: "quiet" },
           studio.say("Drop it here or press. JSON, JSON Lines, CSV, TSV, Excel, Parquet, Arrow or text, packed or "
             + "not.")));
       for (const name of ["dragover", "dragleave", "drop"]) {
@@ -138,75 +138,78 @@
         });
       }
       const known = [...offer.samples.map((one) => `sample:${one.name}`), ...offer.uploads.map((one) => one.source)];
-      const other = el("input", {
+      const other = make("input", {
         id: "other-source", type: "text", value: known.includes(chosen) ? "" : chosen,
         placeholder: studio.say("owner/data-set or a path"), spellcheck: "false", autocomplete: "off"
       });
       other.addEventListener("change", () => other.value.trim() && studio.order.use(other.value.trim()));
-      const more = el("p", { class: "bring-more" },
-        el("button", { type: "button", job: "paste_rows", class: "plain", onclick: paste }, studio.say("Paste rows…")),
-        el("button", { type: "button", job: "make_rows", class: "plain", onclick: openMaking },
+      const more = make("p", { class: "bring-more" },
+        make("button", { type: "button", job: "paste_rows", class: "plain", onclick: paste },
+          studio.say("Paste rows…")),
+        make("button", { type: "button", job: "make_rows", class: "plain", onclick: openMaking },
           studio.say("From documents…")));
-      sources.replaceChildren(...[el("div", { class: "bring" }, file, drop), more,
-        trouble && el("p", { class: "fault", role: "alert" }, el("b", {}, trouble.message), " ", trouble.hint || ""),
-        offer.uploads.length > 0 && el("h3", { "aria-level": "2" }, studio.say("Yours")),
+      sources.replaceChildren(...[make("div", { class: "bring" }, file, drop), more,
+        trouble && make("p", { class: "fault", role: "alert" }, make("b", {}, trouble.message), " ",
+          trouble.hint || ""),
+        offer.uploads.length > 0 && make("h3", { "aria-level": "2" }, studio.say("Yours")),
         ...offer.uploads.slice(0, 12).map((one) => pick(one.source, one.name, studio.bytes(one.bytes))),
-        el("h3", { "aria-level": "2" }, studio.say("Sample data")),
+        make("h3", { "aria-level": "2" }, studio.say("Sample data")),
         ...offer.samples.filter((one) => !one.recipe || `sample:${one.name}` === chosen)
           .map((one) => pick(`sample:${one.name}`, studio.say(one.title), studio.say(one.description))),
-        el("h3", { "aria-level": "2" },
-          el("label", { for: "other-source" }, studio.say("From the Hub or this computer"))),
+        make("h3", { "aria-level": "2" },
+          make("label", { for: "other-source" }, studio.say("From the Hub or this computer"))),
         other].filter(Boolean));
     }
 
     function drawAbout() {
       if (!found || found.nothing) {
-        about.replaceChildren(el("p", { class: "quiet" },
+        about.replaceChildren(make("p", { class: "quiet" },
           studio.say(found ? "Choose a data set on the left, or bring your own file." : "Reading…")));
         return;
       }
       if (found.error) {
-        about.replaceChildren(el("p", { class: "fault", role: "alert" }, el("b", {}, found.error.message), " ",
+        about.replaceChildren(make("p", { class: "fault", role: "alert" }, make("b", {}, found.error.message), " ",
           found.error.hint),
           ...suggested(), ...rated(), ...encoded(found.error.where === "data.encoding"), ...naming(true));
         return;
       }
-      const figure = (value, label, tone) => el("div", { class: `figure ${tone || ""}` },
-        el("b", { class: "num" }, value), el("span", {}, studio.say(label)));
+      const figure = (value, label, tone) => make("div", { class: `figure ${tone || ""}` },
+        make("b", { class: "num" }, value), make("span", {}, studio.say(label)));
       const total = Math.max(1, found.train + found.held);
       about.replaceChildren(...[
-        told?.source === found.source && el("p", { class: "saved-note", role: "status" }, told.text),
-        el("div", { class: "figures" }, figure(studio.number(found.rows), "rows in the file"),
+        told?.source === found.source && make("p", { class: "saved-note", role: "status" }, told.text),
+        make("div", { class: "figures" }, figure(studio.number(found.rows), "rows in the file"),
           figure(studio.number(found.train), "to train on"),
           figure(studio.number(found.held), "held out to measure on"),
           found.rows - found.kept > 0 && figure(studio.number(found.rows - found.kept), "dropped", "bad")),
-        el("div", {
+        make("div", {
           class: "split", role: "img",
           "aria-label": studio.say("{train} to train on, {held} held out", { train: found.train, held: found.held })
         },
-          el("i", { class: "split-train", style: `width:${(100 * found.train) / total}%` }),
-          el("i", { class: "split-held", style: `width:${(100 * found.held) / total}%` })),
-        el("p", {}, el("span", { class: "tag" }, found.format), el("span", { class: "tag" }, found.container), " ",
+          make("i", { class: "split-train", style: `width:${(100 * found.train) / total}%` }),
+          make("i", { class: "split-held", style: `width:${(100 * found.held) / total}%` })),
+        make("p", {}, make("span", { class: "tag" }, found.format), make("span", { class: "tag" }, found.container),
+          " ",
           found.reason),
         found.made
-          && el("p", { class: "quiet small made-from" },
+          && make("p", { class: "quiet small made-from" },
             studio.say("Made in the editor from {name}: {what}.",
               { name: found.made.from, what: studio.editedCounts(found.made.counts) })),
-        found.unsure && el("p", { class: "note" }, found.unsure),
+        found.unsure && make("p", { class: "note" }, found.unsure),
         ...suggested(),
-        ...(found.notes || []).map((note) => el("p", { class: "note" }, note)),
+        ...(found.notes || []).map((note) => make("p", { class: "note" }, note)),
         found.unused?.length > 0
-          && el("p", { class: "unused small" }, studio.say("Columns not used:"), " ",
-            ...found.unused.slice(0, 20).map((name) => el("span", { class: "tag idle" }, name)),
+          && make("p", { class: "unused small" }, studio.say("Columns not used:"), " ",
+            ...found.unused.slice(0, 20).map((name) => make("span", { class: "tag idle" }, name)),
             found.unused.length > 20 && studio.say("and {n} more", { n: studio.number(found.unused.length - 20) }),
             found.classes
-              && el("span", { class: "quiet" }, " ",
+              && make("span", { class: "quiet" }, " ",
                 studio.say("To learn {label} as the answer to {text}, name the columns below.",
                   { label: found.classes.answer, text: found.classes.prompt }))),
         ...compared(), ...rated(),
         ...encoded(!found.encoding?.startsWith("utf-")), ...naming(Boolean(found.unsure || found.classes)),
         found.stopped
-          && el("p", { class: "fault", role: "alert" }, el("b", {}, found.stopped.message), " ",
+          && make("p", { class: "fault", role: "alert" }, make("b", {}, found.stopped.message), " ",
             found.stopped.hint)].filter(Boolean));
     }
 
@@ -222,13 +225,13 @@
         : studio.say("{good} good and {bad} bad answers.",
           { good: studio.number(figures.good), bad: studio.number(figures.bad) });
       const takes = stages.filter((one) => found.stages.includes(one.name));
-      return [el("p", { class: "compared" }, said),
-        ...found.cautions.map((text) => el("p", { class: "note" }, text)),
-        el("div", { class: "compared-stages", role: "group", "aria-label": studio.say("Stage") },
-          takes.map((one) => el("button", { type: "button", class: "chip", title: studio.say(one.about),
+      return [make("p", { class: "compared" }, said),
+        ...found.cautions.map((text) => make("p", { class: "note" }, text)),
+        make("div", { class: "compared-stages", role: "group", "aria-label": studio.say("Stage") },
+          takes.map((one) => make("button", { type: "button", class: "chip", title: studio.say(one.about),
             "aria-pressed": String(studio.order.stage() === one.name),
             onclick: () => { studio.order.set("stage", { name: one.name }, undefined, "data"); drawAbout(); } },
-          el("b", {}, studio.say("Train it with {stage}", { stage: studio.say(one.label) })))))];
+          make("b", {}, studio.say("Train it with {stage}", { stage: studio.say(one.label) })))))];
     }
     // A file of ratings: pairs are made of it with one click.
     function rated() {
@@ -237,8 +240,8 @@
         const made = await studio.call("rated_pairs", studio.order.train()).catch((problem) => studio.tell(problem));
         if (made?.source) studio.usePairs(made);
       };
-      return [el("p", { class: "note" }, studio.say("This file holds rated answers."), " ",
-        el("button", { type: "button", job: "rated_pairs", class: "plain", onclick: start },
+      return [make("p", { class: "note" }, studio.say("This file holds rated answers."), " ",
+        make("button", { type: "button", job: "rated_pairs", class: "plain", onclick: start },
           studio.say("Make preference pairs of them")))];
     }
     // The encoding of a text file, chosen by hand: where it is not UTF-8, or not sure.
@@ -247,13 +250,13 @@
       if (!wanted && !(chosen && chosen !== "auto")) return [];
       const names = ["auto", "utf-8", "gb18030", "big5", "shift_jis", "euc_jp", "euc_kr", "cp1251", "koi8_r", "cp1252",
         "cp1250", "cp1253", "cp1254", "cp1255", "cp1256", "utf-16"];
-      const select = el("select", { id: "file-encoding" },
-        ...[...new Set([...names, chosen || "auto"])].map((name) => el("option", { value: name },
+      const select = make("select", { id: "file-encoding" },
+        ...[...new Set([...names, chosen || "auto"])].map((name) => make("option", { value: name },
           name === "auto" ? studio.say("recognise it") : name)));
       select.value = chosen || "auto";
       select.addEventListener("change", () => studio.order.set("data.encoding", select.value, "auto", "data"));
-      return [el("div", { class: "columns encoding" },
-        el("label", { for: "file-encoding" }, studio.say("Encoding"), select))];
+      return [make("div", { class: "columns encoding" },
+        make("label", { for: "file-encoding" }, studio.say("Encoding"), select))];
     }
 
     // What a hint says to name by hand, done with one button.
@@ -263,7 +266,7 @@
       const turned = { ...guess, prompt: guess.answer, answer: guess.prompt };
       const ways = guess.prompt && guess.answer ? [guess, turned] : [guess];
       const label = (part) => studio.say(Object.fromEntries(PARTS)[part] || part);
-      return [el("div", { class: "ways" }, ways.map((way) => el("button", {
+      return [make("div", { class: "ways" }, ways.map((way) => make("button", {
         type: "button", class: "button read-suggested",
         onclick: () => studio.order.set("data.mapping", { ...(studio.order.get("data.mapping") || {}), ...way },
           undefined, "data")
@@ -276,11 +279,11 @@
       const mapping = studio.order.get("data.mapping");
       if (!found.columns?.length || !(wanted || mapping)) return [];
       const selects = Object.fromEntries(PARTS.map(([part]) => [part,
-        el("select", { id: `column-${part}` }, el("option", { value: "" }, studio.say("none")),
-          ...found.columns.map((name) => el("option", { value: name }, name)))]));
+        make("select", { id: `column-${part}` }, make("option", { value: "" }, studio.say("none")),
+          ...found.columns.map((name) => make("option", { value: name }, name)))]));
       for (const [part, select] of Object.entries(selects))
         select.value = mapping?.[part] || found.suggested?.[part] || found.classes?.[part] || "";
-      const trouble = el("p", { class: "quiet small", role: "status" });
+      const trouble = make("p", { class: "quiet small", role: "status" });
       const read = () => {
         const chosen = Object.fromEntries(Object.entries(selects)
           .filter(([, select]) => select.value)
@@ -291,28 +294,29 @@
         }
         studio.order.set("data.mapping", chosen, undefined, "data");
       };
-      return [el("details", { class: "naming", open: true }, el("summary", {}, studio.say("Name the columns")),
-        el("div", { class: "columns", role: "group", "aria-label": studio.say("Which column holds what") },
-          PARTS.map(([part, label]) => el("label", { for: `column-${part}` }, studio.say(label), selects[part]))),
-        el("div", { class: "row-head" }, trouble,
+      return [make("details", { class: "naming", open: true }, make("summary", {}, studio.say("Name the columns")),
+        make("div", { class: "columns", role: "group", "aria-label": studio.say("Which column holds what") },
+          PARTS.map(([part, label]) => make("label", { for: `column-${part}` }, studio.say(label), selects[part]))),
+        make("div", { class: "row-head" }, trouble,
           mapping
-            && el("button", {
+            && make("button", {
               type: "button", class: "plain",
               onclick: () => studio.order.set("data.mapping", undefined, undefined, "data")
             }, studio.say("Recognise it again"))
             || "",
-          el("button", { type: "button", class: "primary read-so", onclick: read }, studio.say("Read it this way"))))];
+          make("button", { type: "button", class: "primary read-so", onclick: read },
+            studio.say("Read it this way"))))];
     }
 
     // What can be done about the rows of a kind at once; shown first, done when it was looked at.
-    const mends = (one) => studio.may("data_edit") && el("p", { class: "small jump mends" },
+    const mends = (one) => studio.may("data_edit") && make("p", { class: "small jump mends" },
       one.mend
-        && el("button", {
+        && make("button", {
           type: "button", class: "plain", "data-mend": one.kind,
           onclick: () => editing(() => editor.fix(one.kind, "mend"))
         }, `${studio.say(one.mend)}…`),
       one.delete
-        && el("button", {
+        && make("button", {
           type: "button", class: "plain", "data-delete": one.kind,
           onclick: () => editing(() => editor.fix(one.kind, "delete"))
         }, `${studio.say("Delete these rows")}…`));
@@ -322,8 +326,8 @@
       if (problems.hidden) return;
       // of the file, and of what template and model make of it
       const known = [...found.problems, ...measured.told(found.fingerprint)];
-      const head = el("div", { class: "card-head plain-head" },
-        el("div", {}, el("h2", {}, studio.say("Problems")), el("p", { class: "quiet" },
+      const head = make("div", { class: "card-head plain-head" },
+        make("div", {}, make("h2", {}, studio.say("Problems")), make("p", { class: "quiet" },
           studio.say(known.length
             ? "Decide for each kind what becomes of its rows. Nothing is dropped unless it stands here."
             : "None found. Every row can be trained on."))));
@@ -333,26 +337,26 @@
           const all = { ...(studio.order.get("data.problems") || {}) };
           if (value === one.default) delete all[one.kind]; else all[one.kind] = value;
           studio.order.set("data.problems", Object.keys(all).length ? all : undefined, undefined, "data"); };
-        return el("li", { class: "problem" },
-          el("span", { class: `dot ${one.severity}`, title: studio.say(SEVERITY[one.severity]) }), el("div", {},
-            el("p", {}, el("b", { class: "num" }, studio.number(one.count)), " · ", studio.say(one.reason)),
-            el("p", { class: "quiet small" }, studio.say(one.hint), " ",
+        return make("li", { class: "problem" },
+          make("span", { class: `dot ${one.severity}`, title: studio.say(SEVERITY[one.severity]) }), make("div", {},
+            make("p", {}, make("b", { class: "num" }, studio.number(one.count)), " · ", studio.say(one.reason)),
+            make("p", { class: "quiet small" }, studio.say(one.hint), " ",
               one.virtual > 0
                 && studio.say("The method takes {n} tokens of it for itself.", { n: studio.number(one.virtual) }),
-              one.value && el("code", {}, one.value)),
+              one.value && make("code", {}, one.value)),
             one.rows.length > 0
-              && el("p", { class: "small jump" }, studio.say("Rows"), " ",
-                one.rows.map((row) => el("button", { type: "button", class: "plain num", onclick: () => go(row) },
+              && make("p", { class: "small jump" }, studio.say("Rows"), " ",
+                one.rows.map((row) => make("button", { type: "button", class: "plain num", onclick: () => go(row) },
                   String(row))),
                 one.count > one.rows.length && found.problems.includes(one)
-                  && el("button", {
+                  && make("button", {
                     type: "button", class: "plain",
                     onclick: () => (editor.isOpen ? editor.only(one.kind) : rows.only(one.kind))
                   }, studio.say("all {n}", { n: studio.number(one.count) }))),
                 found.problems.includes(one) && mends(one)),
           !one.fixed && studio.segments("What becomes of these rows", DECISIONS, chosen, decide));
       });
-      problems.replaceChildren(head, ...(lines.length ? [el("ul", {}, lines)] : []));
+      problems.replaceChildren(head, ...(lines.length ? [make("ul", {}, lines)] : []));
     }
 
     const ask = async (anew) => {
@@ -398,7 +402,7 @@
     studio.translate(element);
     measured.element.hidden = rows.element.hidden = true; // until there is something to show
     drawAbout();
-    sources.replaceChildren(el("p", { class: "quiet" }, studio.say("Reading…")));
+    sources.replaceChildren(make("p", { class: "quiet" }, studio.say("Reading…")));
     look();
   };
 })();

@@ -1,20 +1,20 @@
 // Find and replace, and fixes of one kind of problem, in the data editor (editor.js): a preview first.
 (() => {
-  const studio = window.studio, el = studio.element;
+  const studio = window.studio, make = studio.element;
 
   // question(more) adds what every question holds; apply(op) carries an operation out; names() are roles and columns;
   // open(row) shows a row; renew(revision) reads the rows anew where they have changed.
   studio.editFinder = ({ server, question, apply, names, open, renew }) => {
-    const form = el("form", { class: "edit-find" });
-    const results = el("div", { class: "edit-results", hidden: true });
+    const form = make("form", { class: "edit-find" });
+    const results = make("div", { class: "edit-results", hidden: true });
     const say = studio.say, number = studio.number, counted = studio.counted;
     let searched = 0;
-    const find = el("input", { type: "search", id: "edit-find" });
-    const other = el("input", { type: "text", id: "edit-put" });
-    const where = el("select", { id: "edit-only" });
-    const exact = el("input", { type: "checkbox", id: "edit-case", checked: true });
-    const pattern = el("input", { type: "checkbox", id: "edit-regex" });
-    const look = el("button", { type: "submit", class: "button edit-look" });
+    const find = make("input", { type: "search", id: "edit-find" });
+    const other = make("input", { type: "text", id: "edit-put" });
+    const where = make("select", { id: "edit-only" });
+    const exact = make("input", { type: "checkbox", id: "edit-case", checked: true });
+    const pattern = make("input", { type: "checkbox", id: "edit-regex" });
+    const look = make("button", { type: "submit", class: "button edit-look" });
     for (const field of [find, other]) { field.autocomplete = "off"; field.spellcheck = false; }
     form.addEventListener("submit", (event) => { event.preventDefault(); if (find.value) preview("replace"); });
     for (const field of [find, other, where, exact, pattern]) field.addEventListener("input", () => hide());
@@ -25,12 +25,12 @@
       find.setAttribute("aria-label", say("Find"));
       other.setAttribute("aria-label", say("Replace by"));
       where.setAttribute("aria-label", say("Where to look"));
-      where.replaceChildren(el("option", { value: "" }, say("in all text")),
-        ...names().map((name) => el("option", { value: name }, say("in {name}", { name }))));
+      where.replaceChildren(make("option", { value: "" }, say("in all text")),
+        ...names().map((name) => make("option", { value: name }, say("in {name}", { name }))));
       where.value = value; if (where.selectedIndex < 0) where.value = "";
       look.textContent = say("Preview");
-      form.replaceChildren(find, other, where, el("label", { for: "edit-case" }, exact, " ", say("Match case")),
-        el("label", { for: "edit-regex" }, pattern, " ", say("Pattern (regular expression)")), look);
+      form.replaceChildren(find, other, where, make("label", { for: "edit-case" }, exact, " ", say("Match case")),
+        make("label", { for: "edit-regex" }, pattern, " ", say("Pattern (regular expression)")), look);
     }
     // Python's notation, where other editors take $1
     const drawOther = () => {
@@ -46,13 +46,13 @@
       const asking = what === "replace"
         ? { find: find.value, put: other.value, regex: pattern.checked, case: exact.checked, only: where.value || null }
         : what;
-      const status = el("div", { class: "edit-found" });
-      const lines = el("div", { class: "edit-lines" });
-      const button = el("button", { type: "button", class: "primary edit-apply", hidden: true });
+      const status = make("div", { class: "edit-found" });
+      const lines = make("div", { class: "edit-lines" });
+      const button = make("button", { type: "button", class: "primary edit-apply", hidden: true });
       results.hidden = false;
-      results.replaceChildren(el("div", { class: "row-head" }, status,
-        el("div", { class: "row-acts" },
-          el("button", { type: "button", class: "button", onclick: hide }, say("Close")), button)),
+      results.replaceChildren(make("div", { class: "row-head" }, status,
+        make("div", { class: "row-acts" },
+          make("button", { type: "button", class: "button", onclick: hide }, say("Close")), button)),
         lines);
       status.textContent = say("Looking through the rows…");
       for (let from = 0; from != null;) {
@@ -62,7 +62,7 @@
           .catch((problem) => ({ error: studio.trouble(problem) }));
         if (mine !== searched) return;
         if (answer.error) {
-          status.replaceChildren(el("p", { class: "fault", role: "alert" }, el("b", {}, answer.error.message), " ",
+          status.replaceChildren(make("p", { class: "fault", role: "alert" }, make("b", {}, answer.error.message), " ",
             answer.error.hint || ""));
           return;
         }
@@ -75,7 +75,7 @@
             { n: number(from), of: number(answer.of) });
       }
       const n = number(total.rows);
-      status.replaceChildren(el("b", {},
+      status.replaceChildren(make("b", {},
         !total.rows
           ? say(what === "replace" ? "Found nowhere." : "No row is left that this would change.")
           : what === "replace"
@@ -84,7 +84,7 @@
           what.way === "delete"
             ? ["1 row would be deleted", "{n} rows would be deleted"]
             : ["1 row would be mended", "{n} rows would be mended"])),
-        total.rows > 30 ? el("span", { class: "quiet small" }, " ", say("The first 30 are shown.")) : "");
+        total.rows > 30 ? make("span", { class: "quiet small" }, " ", say("The first 30 are shown.")) : "");
       button.hidden = !total.rows;
       button.textContent = what === "replace"
         ? say("Replace all {n}", { n: number(total.matches) })
@@ -96,13 +96,13 @@
       });
     }
     const KINDS = { same: "span", old: "del", new: "ins" };
-    const example = (one) => el("p", { class: "edit-line" },
-      el("button", {
+    const example = (one) => make("p", { class: "edit-line" },
+      make("button", {
         type: "button", class: "plain num", onclick: () => open(one.row)
       }, String(one.row)),
-      one.label ? el("span", { class: "quiet small" }, one.label) : "",
-      el("span", { class: "edit-text" }, one.parts.map(([what, text]) => el(KINDS[what], {}, text)),
-        one.more > 0 ? el("span", { class: "quiet small" }, " ", say("and {n} more", { n: one.more })) : ""));
+      one.label ? make("span", { class: "quiet small" }, one.label) : "",
+      make("span", { class: "edit-text" }, one.parts.map(([what, text]) => make(KINDS[what], {}, text)),
+        one.more > 0 ? make("span", { class: "quiet small" }, " ", say("and {n} more", { n: one.more })) : ""));
     const clear = () => { find.value = other.value = ""; };
     return { form, results, draw, hide, preview, clear };
   };

@@ -1,7 +1,7 @@
 // The data editor: any row changed in place, find and replace with a preview, fixes of one kind of problem, undo; saved
 // as a new file.
 (() => {
-  const studio = window.studio, el = studio.element;
+  const studio = window.studio, make = studio.element;
   const STANDARD = ["system", "user", "assistant", "tool"], PAGE = 20;
   const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
@@ -17,23 +17,23 @@
 
   // saved(answer) is told of a new file, closed() that the editor was left.
   studio.editor = (server, { saved, closed }) => {
-    const list = el("div", { class: "rows-list", tabindex: "0", role: "group" });
-    const view = el("div", { class: "edit-view" });
-    const title = el("h2");
-    const counter = el("p", { class: "quiet small num" });
-    const bar = el("div", { class: "edit-bar" });
-    const notice = el("div", { class: "edit-notice", role: "status" });
+    const list = make("div", { class: "rows-list", tabindex: "0", role: "group" });
+    const view = make("div", { class: "edit-view" });
+    const title = make("h2");
+    const counter = make("p", { class: "quiet small num" });
+    const bar = make("div", { class: "edit-bar" });
+    const notice = make("div", { class: "edit-notice", role: "status" });
     const finder = studio.editFinder({
       server, question: (more) => question(more), apply: (op) => step(op),
       names: () => [...new Set([...page.roles, ...page.columns])],
       open: (row) => { chosen = row; kind = ""; load({ around: row }); },
       renew: (revision) => (revision !== state.revision ? load({ quiet: true }) : null),
     });
-    const verdict = el("div", { class: "edit-verdict" });
-    const leave = el("button", { type: "button", class: "button", onclick: () => close() });
-    const element = el("section", { class: "card editor", hidden: true },
-      el("div", { class: "rows-head" }, title, counter, leave), notice, bar, finder.form, finder.results,
-      el("div", { class: "rows-columns" }, list, view));
+    const verdict = make("div", { class: "edit-verdict" });
+    const leave = make("button", { type: "button", class: "button", onclick: () => close() });
+    const element = make("section", { class: "card editor", hidden: true },
+      make("div", { class: "rows-head" }, title, counter, leave), notice, bar, finder.form, finder.results,
+      make("div", { class: "rows-columns" }, list, view));
     let state = { revision: 0, changes: 0, counts: {} };
     let page = { count: 0, rows: [], columns: [], roles: [] };
     let start = 0;
@@ -60,7 +60,7 @@
           : ["mending of 1 row", "mending of {n} rows"]),
     }[one.op] || (() => ""))();
     const tell = (problem) => notice.replaceChildren(...(problem
-      ? [el("p", { class: "fault", role: "alert" }, el("b", {}, problem.message), " ", problem.hint || "")]
+      ? [make("p", { class: "fault", role: "alert" }, make("b", {}, problem.message), " ", problem.hint || "")]
       : []));
 
     // -- changes go one after the other, each with the revision that the one before it left
@@ -85,21 +85,21 @@
     };
 
     // -- the bar: what is not saved
-    const undo = el("button", { type: "button", class: "button edit-undo", onclick: () => step({ op: "undo" }) });
-    const redo = el("button", { type: "button", class: "button edit-redo", onclick: () => step({ op: "redo" }) });
-    const discard = el("button",
+    const undo = make("button", { type: "button", class: "button edit-undo", onclick: () => step({ op: "undo" }) });
+    const redo = make("button", { type: "button", class: "button edit-redo", onclick: () => step({ op: "redo" }) });
+    const discard = make("button",
       { type: "button", class: "button edit-discard", onclick: () => step({ op: "discard" }) });
-    const keep = el("button", { type: "button", class: "primary edit-save", onclick: () => save() });
-    const count = el("p", { class: "edit-count" });
+    const keep = make("button", { type: "button", class: "primary edit-save", onclick: () => save() });
+    const count = make("p", { class: "edit-count" });
     bar.append(count, undo, redo, discard, keep);
     function drawBar() {
       const n = state.changes;
-      count.replaceChildren(el("b", {},
+      count.replaceChildren(make("b", {},
         n ? counted(n, ["1 change, not saved", "{n} changes, not saved"]) : say("Nothing changed yet")),
-        el("span", { class: "quiet small" },
+        make("span", { class: "quiet small" },
           n ? studio.editedCounts(state.counts) : say("The file itself stays as it is; changes become a new file.")),
         state.unreadable > 0 && n > 0
-          ? el("span", { class: "small warn-text" },
+          ? make("span", { class: "small warn-text" },
             counted(state.unreadable,
               ["1 row cannot be read and will not be in the new file.",
                 "{n} rows cannot be read and will not be in the new file."]))
@@ -133,7 +133,7 @@
       if (!page.rows.some((one) => one.row === chosen)) chosen = page.rows[0]?.row ?? null;
       if (chosen != null) await show(chosen); else {
         shown = null;
-        view.replaceChildren(el("p", { class: "quiet" }, say("No row fits.")));
+        view.replaceChildren(make("p", { class: "quiet" }, say("No row fits.")));
       }
     }
     const turn = (to) => { start = Math.max(0, to); chosen = null; load(); };
@@ -145,29 +145,29 @@
         ? say("{first}–{last} of {n}", { first: number(start + 1), last: number(last), n: number(page.count) })
         : "–",
         " ",
-        el("button", {
+        make("button", {
           type: "button", class: "plain", disabled: start === 0, "aria-label": say("Earlier rows"),
           onclick: () => turn(start - PAGE)
         }, "←"),
         " ",
-        el("button", {
+        make("button", {
           type: "button", class: "plain", disabled: last >= page.count, "aria-label": say("Later rows"),
           onclick: () => turn(start + PAGE)
         }, "→"),
         " ",
         kind
-          ? el("button", { type: "button", class: "plain", onclick: () => { kind = ""; turn(0); } },
+          ? make("button", { type: "button", class: "plain", onclick: () => { kind = ""; turn(0); } },
             say("Show all rows"))
           : "");
-      list.replaceChildren(...page.rows.map((one) => el("button", {
+      list.replaceChildren(...page.rows.map((one) => make("button", {
         type: "button", class: "row-line", tabIndex: -1, "data-row": String(one.row),
         "aria-pressed": String(one.row === chosen), onclick: () => show(one.row)
       },
-        el("span", { class: "num quiet" }, String(one.row)), el("span", { class: "row-text" }, one.text || "–"),
+        make("span", { class: "num quiet" }, String(one.row)), make("span", { class: "row-text" }, one.text || "–"),
         one.added || one.changed
-          ? el("i", { class: "dot edited", title: say(one.added ? "new" : "changed") })
+          ? make("i", { class: "dot edited", title: say(one.added ? "new" : "changed") })
           : one.fault
-          ? el("i", { class: "dot suspicious", title: say("worth a look") })
+          ? make("i", { class: "dot suspicious", title: say("worth a look") })
           : "")));
     }
     list.addEventListener("keydown", (event) => {
@@ -193,7 +193,7 @@
       const answer = await server.edit_row(question({ row })).catch((problem) => ({ error: studio.trouble(problem) }));
       if (mine !== looked || chosen !== row) return;
       if (answer.error) {
-        view.replaceChildren(el("p", { class: "fault", role: "alert" }, answer.error.message, " ",
+        view.replaceChildren(make("p", { class: "fault", role: "alert" }, answer.error.message, " ",
           answer.error.hint || ""));
         return;
       }
@@ -214,7 +214,7 @@
     const area = (path, stored, label, read = (typed) => ({ typed })) => {
       let before = stored;
       const plain = () => before.replace(/\r\n?/g, "\n"); // as a text field holds it
-      const field = el("textarea", {
+      const field = make("textarea", {
         class: "cell", "aria-label": label, spellcheck: "true",
         rows: String(Math.min(14, Math.max(1, plain().split("\n").length, Math.ceil(before.length / 90))))
       });
@@ -246,9 +246,9 @@
       return field;
     };
     // what is no text is shown and sent as the text of its JSON: numbers here would be rounded
-    const json = (path, label, text = shown.texts[JSON.stringify(path)]) => el("div", { class: "json" },
+    const json = (path, label, text = shown.texts[JSON.stringify(path)]) => make("div", { class: "json" },
       area(path, text, label, (json) => ({ json })));
-    const cell = (path, value, label) => el("div", { class: "cell-box" }, el("b", {}, label),
+    const cell = (path, value, label) => make("div", { class: "cell-box" }, make("b", {}, label),
       typeof value === "string" ? area(path, value, label) : json(path, label));
 
     function drawTurns({ path, who, said }, turns) {
@@ -260,21 +260,21 @@
         const talk = roles.filter((one) => !["system", "tool"].includes(one));
         return talk[(talk.indexOf(role) + 1) % talk.length] || role;
       };
-      return el("div", { class: "turns-edit" },
+      return make("div", { class: "turns-edit" },
         at[0] !== "system"
-          ? el("button", { type: "button", class: "plain small", onclick: () => insert(0, "system") },
+          ? make("button", { type: "button", class: "plain small", onclick: () => insert(0, "system") },
             "+ " + say("System text"))
           : "",
         turns.map((one, n) => {
           const label = `${one[who]} ${n + 1}`;
-          const role = el("select", { "aria-label": say("Who speaks in turn {n}", { n: n + 1 }) },
-            roles.map((name) => el("option", { value: name }, name)));
+          const role = make("select", { "aria-label": say("Who speaks in turn {n}", { n: n + 1 }) },
+            roles.map((name) => make("option", { value: name }, name)));
           role.value = one[who];
           role.addEventListener("change", () => put([...path, n, who], { value: role.value }));
-          return el("div", { class: "turn-edit" }, el("div", { class: "turn-head" }, role,
-            el("button", { type: "button", class: "plain small", onclick: () => insert(n + 1, following(one[who])) },
+          return make("div", { class: "turn-edit" }, make("div", { class: "turn-head" }, role,
+            make("button", { type: "button", class: "plain small", onclick: () => insert(n + 1, following(one[who])) },
               "+ " + say("Turn below")),
-            el("button", {
+            make("button", {
               type: "button", class: "plain small", disabled: turns.length < 2,
               onclick: () => put([...path, n], { op: "remove" })
             }, say("Remove"))),
@@ -291,7 +291,7 @@
     function drawRow() {
       const row = shown.row, value = shown.value;
       const parts = value == null
-        ? [el("p", { class: "note" }, say("This line could not be read. Write it as JSON, or delete the row."))]
+        ? [make("p", { class: "note" }, say("This line could not be read. Write it as JSON, or delete the row."))]
         : Array.isArray(value)
         ? (shown.lists.length ? [drawTurns(shown.lists[0], value)] : [json([], say("Row"))])
         : typeof value !== "object" ? [area([], String(value), say("Row"), (text) => ({ value: { text } }))]
@@ -300,23 +300,24 @@
           return turns ? drawTurns(turns, one) : cell([key], one, key);
         });
       if (value == null) parts.push(json([], say("Row"), shown.text));
-      view.replaceChildren(el("div", { class: "row-head" },
-        el("b", { class: "num" }, say("Row {n}", { n: number(row) }),
+      view.replaceChildren(make("div", { class: "row-head" },
+        make("b", { class: "num" }, say("Row {n}", { n: number(row) }),
           shown.added || shown.changed
-            ? el("span", { class: "tag edited-tag" }, say(shown.added ? "new" : "changed"))
+            ? make("span", { class: "tag edited-tag" }, say(shown.added ? "new" : "changed"))
             : ""),
-        el("div", { class: "row-acts" },
-          el("button", {
+        make("div", { class: "row-acts" },
+          make("button", {
             type: "button", class: "button edit-add",
             onclick: () => step({ op: "add", after: row })
           }, say("Add a row below")),
-          el("button", { type: "button", class: "button edit-delete", onclick: () => remove(row) },
+          make("button", { type: "button", class: "button edit-delete", onclick: () => remove(row) },
             say("Delete this row")))),
         ...parts,
         shown.missing.length
-          ? el("p", { class: "small quiet jump" }, say("Empty columns:"), " ",
+          ? make("p", { class: "small quiet jump" }, say("Empty columns:"), " ",
             shown.missing.slice(0, 12)
-              .map((name) => el("button", { type: "button", class: "plain", onclick: () => put([name], { value: "" }) },
+              .map((name) => make("button",
+                { type: "button", class: "plain", onclick: () => put([name], { value: "" }) },
                 "+ " + name)))
           : "",
         verdict);
@@ -328,14 +329,14 @@
     };
     function drawVerdict() {
       const open = verdict.querySelector("details")?.open ?? false;
-      verdict.replaceChildren(...[...shown.problems.map((one) => el("p", { class: "note" },
-        el("b", {}, one.field || ""), " ", one.reason, " ", one.hint, one.value && el("code", {}, one.value))),
-        shown.fault && el("p", { class: "fault" }, shown.fault.message, " ", shown.fault.hint || ""),
+      verdict.replaceChildren(...[...shown.problems.map((one) => make("p", { class: "note" },
+        make("b", {}, one.field || ""), " ", one.reason, " ", one.hint, one.value && make("code", {}, one.value))),
+        shown.fault && make("p", { class: "fault" }, shown.fault.message, " ", shown.fault.hint || ""),
         shown.refused
-          ? el("p", { class: "quiet small" }, say("As it stands, this row is not trained on."))
+          ? make("p", { class: "quiet small" }, say("As it stands, this row is not trained on."))
           : !shown.fault && shown.tokens
-          ? el("details", { open },
-            el("summary", {},
+          ? make("details", { open },
+            make("summary", {},
               say("What is trained of it: {trained} of {n} tokens",
                 { trained: number(shown.trained), n: number(shown.count) })),
             studio.tokens(shown))

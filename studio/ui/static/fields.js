@@ -1,6 +1,6 @@
 // A control for every knob that studio/ui/tune_form.py describes: label, control, one sentence of help.
 (() => {
-  const studio = window.studio, el = studio.element;
+  const studio = window.studio, make = studio.element;
   const shown = (choice) => (choice === true
     ? studio.say("on")
     : choice === false
@@ -30,11 +30,11 @@
   };
 
   const choice = (knob, id, value, change) => {
-    const options = knob.choices.map((one) => el("option", { value: JSON.stringify(one), selected: one === value },
+    const options = knob.choices.map((one) => make("option", { value: JSON.stringify(one), selected: one === value },
       shown(one)));
-    return el("select", { id, onchange: (event) => change(JSON.parse(event.target.value)) }, options);
+    return make("select", { id, onchange: (event) => change(JSON.parse(event.target.value)) }, options);
   };
-  const toggle = (knob, id, value, change) => el("button",
+  const toggle = (knob, id, value, change) => make("button",
     { id, type: "button", class: "switch", role: "switch", "aria-checked": String(Boolean(value)),
       onclick: (event) => {
         const on = event.currentTarget.getAttribute("aria-checked") !== "true";
@@ -45,15 +45,15 @@
   const line = (knob, id, value, change, hint) => {
     const number = knob.kind === "integer" || knob.kind === "number";
     const made = knob.kind === "list" && !knob.choices
-      ? el("textarea", { id, rows: 3, placeholder: studio.say("one a line") }, (value || []).join("\n"))
-      : el("input",
+      ? make("textarea", { id, rows: 3, placeholder: studio.say("one a line") }, (value || []).join("\n"))
+      : make("input",
         {
           id, type: "text", inputMode: number ? "decimal" : "text", class: number ? "num" : "", value: plain(value),
           spellcheck: "false",
           autocomplete: "off", placeholder: hint ?? (knob.auto ? "auto" : knob.empty ? studio.say("left out") : "") });
     if (knob.suggestions || (knob.kind === "list" && knob.choices)) {
-      const list = el("datalist", { id: `${id}-list` },
-        (knob.suggestions || knob.choices).map((one) => el("option", { value: one })));
+      const list = make("datalist", { id: `${id}-list` },
+        (knob.suggestions || knob.choices).map((one) => make("option", { value: one })));
       made.setAttribute("list", list.id);
       made.append(list);
       queueMicrotask(() => made.after(list));
@@ -77,18 +77,18 @@
       ? choice(knob, id, value, change)
       : line(knob, id, value, change, hint);
     control.setAttribute("aria-describedby", `${id}-help`);
-    const label = el("label", { for: id }, title(knob));
-    const reset = el("button", {
+    const label = make("label", { for: id }, title(knob));
+    const reset = make("button", {
       type: "button", class: "plain reset", "aria-label": studio.say("Reset {knob}", { knob: title(knob) }),
       title: knob.default == null || knob.default.length === 0
         ? studio.say("Leave it out again")
         : studio.say("Back to {value}", { value: shown(knob.default) }),
       onclick: () => { studio.order.set(path, undefined, knob.default, "reset"); document.getElementById(id)?.focus(); }
     }, studio.say("Reset"));
-    const taken = el("p", { class: "taken small" });
-    const field = el("div", { class: `field field-${knob.kind}`, "data-path": path },
-      el("div", { class: "field-head" }, label, reset), control, taken,
-      el("p", { class: "help", id: `${id}-help` }, studio.say(knob.help)));
+    const taken = make("p", { class: "taken small" });
+    const field = make("div", { class: `field field-${knob.kind}`, "data-path": path },
+      make("div", { class: "field-head" }, label, reset), control, taken,
+      make("p", { class: "help", id: `${id}-help` }, studio.say(knob.help)));
     const mark = () => {
       const now = studio.order.get(path);
       field.classList.toggle("changed", now !== undefined && JSON.stringify(now) !== JSON.stringify(knob.default));
@@ -106,7 +106,7 @@
   // What each auto comes to for this order, as the summary was told: {path: {value, why}}.
   let autoValues = {};
   const told = ({ value, why }) => [studio.say("auto:"), " ",
-    value != null && el("b", { class: "num" }, shown(value)), value != null && why && studio.say(", "),
+    value != null && make("b", { class: "num" }, shown(value)), value != null && why && studio.say(", "),
     studio.told(why)]
     .filter(Boolean);
   window.addEventListener("studio:summary", ({ detail }) => {
@@ -121,9 +121,10 @@
     && JSON.stringify(studio.order.get(`${section}.${knob.key}`)) !== JSON.stringify(knob.default)).length;
 
   // A row of buttons of which one is pressed: [[value, text]…].
-  studio.segments = (label, choices, chosen, change) => el("div",
+  studio.segments = (label, choices, chosen, change) => make("div",
     { class: "segments", role: "group", "aria-label": studio.say(label) },
     choices.map(([value,
-      text]) => el("button", { type: "button", "aria-pressed": String(value === chosen), onclick: () => change(value) },
+      text]) => make("button", { type: "button", "aria-pressed": String(value === chosen),
+        onclick: () => change(value) },
         studio.say(text))));
 })();

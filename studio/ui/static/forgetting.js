@@ -2,7 +2,7 @@
 // figures by kind of question, and what to do.
 (() => {
   const studio = window.studio, make = studio.element;
-  const SVG = "http://www.w3.org/2000/svg", WIDE = 340, HIGH = 200;
+  const WIDE = 340, HIGH = 200;
   const LEFT = 40, RIGHT = 14, TOP = 24, BOTTOM = 34;
   const COLOURS = { kept: "good", slightly: "warn", badly: "bad" };
   const SENTENCES = {
@@ -15,12 +15,7 @@
     badly: "It answers general questions quite otherwise than the base, though good answers are as likely as before."
   };
   const sentence = ({ verdict, loss_rise: rise }) => (rise <= 0.05 && MOVED[verdict]) || SENTENCES[verdict];
-  const svg = (tag, attributes, ...children) => {
-    const made = document.createElementNS(SVG, tag);
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    made.append(...children.flat(Infinity).filter((child) => child != null));
-    return made;
-  };
+  const svg = studio.svg;
   const KINDS = { en: "English", zh: "Chinese" };
   const figure = (value) => studio.number(value, 3);
 

@@ -1,7 +1,7 @@
 // The drawer that says what the words mean, with the user's own numbers in the formulas. Entries: window.studioGlossary
 // (glossary.json).
 (() => {
-  const studio = window.studio, el = studio.element;
+  const studio = window.studio, make = studio.element;
 
   studio.glossary = (drawer, opener, summary, method) => {
     const numbers = () => {
@@ -27,20 +27,21 @@
       const values = numbers(), words = window.studioGlossary || [];
       const entries = words.filter((one) => `${one.word} ${studio.say(one.word)} ${studio.say(one.text)}`.toLowerCase()
         .includes(filter.toLowerCase()))
-        .map((one) => el("div", { class: "entry" }, el("dt", {}, studio.say(one.word)),
-          el("dd", {}, el("p", {}, studio.say(one.text)),
-            one.formula && el("p", { class: "formula" }, one.formula),
+        .map((one) => make("div", { class: "entry" }, make("dt", {}, studio.say(one.word)),
+          make("dd", {}, make("p", {}, studio.say(one.text)),
+            one.formula && make("p", { class: "formula" }, one.formula),
             one.yours
-              && el("p", { class: "yours" }, el("b", {}, studio.say("Yours") + ": "), studio.say(one.yours, values)))));
+              && make("p", { class: "yours" }, make("b", {}, studio.say("Yours") + ": "),
+                studio.say(one.yours, values)))));
       list.replaceChildren(...(entries.length
         ? entries
-        : [el("p", { class: "quiet" }, studio.say("No such word here."))]));
+        : [make("p", { class: "quiet" }, studio.say("No such word here."))]));
     };
-    const list = el("dl", {});
-    const search = el("input", { type: "search", "data-say-placeholder": "Search", "data-say-label": "Search" });
-    const title = el("h2", { "data-say": "What the words mean" });
-    drawer.append(el("div", { class: "drawer-head" }, title,
-      el("button", { type: "button", class: "plain", "data-say-label": "Close", onclick: () => drawer.close() },
+    const list = make("dl", {});
+    const search = make("input", { type: "search", "data-say-placeholder": "Search", "data-say-label": "Search" });
+    const title = make("h2", { "data-say": "What the words mean" });
+    drawer.append(make("div", { class: "drawer-head" }, title,
+      make("button", { type: "button", class: "plain", "data-say-label": "Close", onclick: () => drawer.close() },
         "✕")),
       search, list);
     search.addEventListener("input", () => draw(search.value));

@@ -1,10 +1,9 @@
 // How a run stands, in large: loss, held-out loss, percent, time; the rest in one line.
 (() => {
   const studio = window.studio, make = studio.element;
-  const ALIVE = ["starting", "running", "stopping"];
 
   studio.runHero = (row) => {
-    const alive = ALIVE.includes(row.state);
+    const alive = studio.isAlive(row.state);
     const dropped = row.eval_loss_before && row.eval_loss != null
       ? (1 - row.eval_loss / row.eval_loss_before) * 100
       : null;

@@ -1,17 +1,13 @@
 // How long the rows are in tokens, with a cut line that can be dragged or moved with the arrow keys: it is
 // data.max_length.
 (() => {
-  const studio = window.studio, el = studio.element;
-  const SVG = "http://www.w3.org/2000/svg", WIDE = 720, HIGH = 150, BARS = 48;
-  const svg = (tag, attributes) => {
-    const made = document.createElementNS(SVG, tag);
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    return made;
-  };
+  const studio = window.studio, make = studio.element;
+  const WIDE = 720, HIGH = 150, BARS = 48;
+  const svg = studio.svg;
 
   // changed: called when it is known anew what template and model make of the rows.
   studio.histogram = (server, changed) => {
-    const element = el("section", { class: "card lengths", hidden: true });
+    const element = make("section", { class: "card lengths", hidden: true });
     let found = null, asked = 0, dragging = null;
     const limit = () => dragging ?? studio.order.get("data.max_length") ?? 1024;
     const quantile = (share) => found.lengths[Math.min(found.lengths.length - 1,
@@ -102,7 +98,7 @@
         for (const bar of picture.querySelectorAll("rect.within, rect.beyond"))
           bar.setAttribute("class", Number(bar.getAttribute("x")) + wide / 2 > at ? "beyond" : "within");
       };
-      const note = el("p", { class: "cut-note", "aria-live": "polite" });
+      const note = make("p", { class: "cut-note", "aria-live": "polite" });
       const words = () => {
         const told = Object.fromEntries(Object.entries({ limit: limit(), ...(dragging == null ? beyond : over()) })
           .map(([key, value]) => [key, studio.number(value)]));
@@ -116,21 +112,21 @@
           : studio.say("At {limit} tokens {n} rows are longer: {lost} tokens are lost, an epoch is {left}.", told);
       };
       words();
-      const figure = (value, label) => el("div", { class: "figure small-figure" },
-        el("b", { class: "num" }, studio.number(value)), el("span", {}, studio.say(label)));
+      const figure = (value, label) => make("div", { class: "figure small-figure" },
+        make("b", { class: "num" }, studio.number(value)), make("span", {}, studio.say(label)));
       const fits = found.suggested;
-      element.replaceChildren(...[el("div", { class: "card-head plain-head" },
-        el("div", {}, el("h2", {}, studio.say("Length")),
-          el("p", { class: "quiet" },
+      element.replaceChildren(...[make("div", { class: "card-head plain-head" },
+        make("div", {}, make("h2", {}, studio.say("Length")),
+          make("p", { class: "quiet" },
             studio.say("In tokens of this model. Drag the line: what lies beyond it is cut.")))),
-        el("div", { class: "figures" }, figure(quantile(0.5), "median"),
+        make("div", { class: "figures" }, figure(quantile(0.5), "median"),
           figure(quantile(0.95), "95 % are shorter than"), figure(found.lengths.at(-1), "longest"),
           figure(Math.round((found.tokens * found.of) / found.lengths.length), "tokens in all"),
           figure(Math.round((100 * found.trained) / Math.max(1, found.tokens)), "% of them trained on")),
         picture,
-        el("div", { class: "cut-line" }, note,
+        make("div", { class: "cut-line" }, note,
           fits !== limit()
-            && el("button", { type: "button", class: "plain", onclick: () => set(fits) },
+            && make("button", { type: "button", class: "plain", onclick: () => set(fits) },
               studio.say("Set it to {n}", { n: studio.number(fits) })),
           studio.segments("Rows that are too long",
             [["cut", "Cut them"], ["drop", "Drop them"],
@@ -138,10 +134,10 @@
             studio.order.get("data.too_long") || "cut",
             (value) => { studio.order.set("data.too_long", value, "cut", "data"); draw(); })),
         found.lengths.length < found.of
-          && el("p", { class: "quiet small" },
+          && make("p", { class: "quiet small" },
             studio.say("Counted on {n} rows spread over the file.", { n: studio.number(found.lengths.length) })),
         found.failed > 0
-          && el("p", { class: "note" },
+          && make("p", { class: "note" },
             studio.say("{n} rows cannot be rendered with this template.", { n: found.failed }), " ",
             found.why)].filter(Boolean));
     };
@@ -153,8 +149,8 @@
         const mine = (asked += 1);
         if (found?.fingerprint !== fingerprint) { // of other rows
           found = null;
-          element.replaceChildren(el("h2", {}, studio.say("Length")),
-            el("p", { class: "quiet" }, studio.say("Reading…")));
+          element.replaceChildren(make("h2", {}, studio.say("Length")),
+            make("p", { class: "quiet" }, studio.say("Reading…")));
         }
         const answer = await server.lengths({ order: studio.order.value, lang: studio.language }).catch(() => null);
         if (mine !== asked) return;
@@ -162,9 +158,9 @@
         changed();
         element.hidden = !found && !answer?.failed;
         if (!found && answer?.failed)
-          element.replaceChildren(el("h2", {}, studio.say("Length")),
-            el("p", { class: "fault", role: "alert" },
-              el("b", {}, studio.say("{n} rows cannot be rendered with this template.", { n: answer.failed })), " ",
+          element.replaceChildren(make("h2", {}, studio.say("Length")),
+            make("p", { class: "fault", role: "alert" },
+              make("b", {}, studio.say("{n} rows cannot be rendered with this template.", { n: answer.failed })), " ",
               answer.why));
         draw();
       },

@@ -1,6 +1,6 @@
 // Rows out of a document: another model writes them, each beside the passage it is from; A accepts, R rejects.
 (() => {
-  const studio = window.studio, el = studio.element;
+  const studio = window.studio, make = studio.element;
   const KEPT = "studio-making"; // {id, decisions: {number: true or false}}
   const KINDS = ["md", "markdown", "txt", "rst", "pdf", "docx", "pptx", "xlsx", "html", "htm", "epub"];
   const MARKS = { unsupported: "not in the passage", repeat: "asked before" };
@@ -9,7 +9,7 @@
   studio.making = (host, upload, take) => {
     let kept = { id: null, decisions: {} }, rows = [], seen = {}, timer = null, here = 0, fault = "", busy = "";
     let settings = { url: "", model: "", per_passage: 3, prompt: "" };
-    const dialog = el("dialog", { class: "chooser making" });
+    const dialog = make("dialog", { class: "chooser making" });
     host.append(dialog);
     dialog.addEventListener("close", () => clearTimeout(timer));
     const store = () => studio.store(KEPT, JSON.stringify(kept));
@@ -67,40 +67,43 @@
     };
 
     const field = (name, label, more) => {
-      const entry = el("input", { class: "field", type: "text", value: String(settings[name]), ...more,
+      const entry = make("input", { class: "field", type: "text", value: String(settings[name]), ...more,
         oninput: () => { settings[name] = entry.value; }, onchange: () => { if (name === "model") look(); } });
-      return el("label", {}, el("span", {}, studio.say(label)), entry);
+      return make("label", {}, make("span", {}, studio.say(label)), entry);
     };
     const choice = () => {
-      const input = (id, more) => el("input", { type: "file", id, class: "hidden-but-read", job: "read_document",
+      const input = (id, more) => make("input", { type: "file", id, class: "hidden-but-read", job: "read_document",
         multiple: true, ...more, onchange: (event) => bring(event.target.files) });
-      return el("div", { class: "bring" },
+      return make("div", { class: "bring" },
         input("making-file", { accept: KINDS.map((kind) => `.${kind}`).join() }),
-        el("label", { class: "drop", for: "making-file" },
-          el("b", {}, busy || studio.say("Choose documents")),
-          el("span", { class: "quiet" }, studio.say("Markdown or text; PDF, Word, PowerPoint, Excel and HTML where the "
+        make("label", { class: "drop", for: "making-file" },
+          make("b", {}, busy || studio.say("Choose documents")),
+          make("span", { class: "quiet" },
+            studio.say("Markdown or text; PDF, Word, PowerPoint, Excel and HTML where the "
             + "package markitdown is installed. Nothing is sent yet."))),
         input("making-folder", { webkitdirectory: true }),
-        el("label", { class: "drop", for: "making-folder" }, el("b", {}, studio.say("Choose a folder of documents"))));
+        make("label", { class: "drop", for: "making-folder" },
+          make("b", {}, studio.say("Choose a folder of documents"))));
     };
     const form = () => {
-      const prompt = el("textarea", { class: "field", rows: "9", "aria-label": studio.say("Prompt"),
+      const prompt = make("textarea", { class: "field", rows: "9", "aria-label": studio.say("Prompt"),
         oninput: () => { settings.prompt = prompt.value; } });
       prompt.value = settings.prompt || seen.prompt || "";
-      return el("div", { class: "making-form" },
-        el("p", {}, el("b", {}, kept.id), " · ",
+      return make("div", { class: "making-form" },
+        make("p", {}, make("b", {}, kept.id), " · ",
           studio.say("{n} passages", { n: studio.number(seen.passages || 0) }), " ",
-          el("button", { type: "button", class: "plain", onclick: () => { open(null); draw(); } },
+          make("button", { type: "button", class: "plain", onclick: () => { open(null); draw(); } },
             studio.say("Other documents"))),
-        el("div", { class: "making-fields" },
+        make("div", { class: "making-fields" },
           field("url", "Address", { placeholder: "http://127.0.0.1:8000/v1", required: true }),
           field("model", "Model there", { placeholder: "base", required: true }),
           field("per_passage", "Rows of a passage", { inputmode: "numeric", maxlength: "2" })),
-        el("details", {}, el("summary", {}, studio.say("The prompt")), prompt),
-        seen.note && el("p", { class: "note" }, seen.note),
-        el("button", { type: "button", job: "make_rows", class: "primary", onclick: begin },
+        make("details", {}, make("summary", {}, studio.say("The prompt")), prompt),
+        seen.note && make("p", { class: "note" }, seen.note),
+        make("button", { type: "button", job: "make_rows", class: "primary", onclick: begin },
           studio.say("Have rows written")),
-        el("p", { class: "quiet small" }, studio.say("The passages go to the address you give, and nowhere else."), " ",
+        make("p", { class: "quiet small" }, studio.say("The passages go to the address you give, and nowhere else."),
+          " ",
           seen.key ? studio.say("The key in STUDIO_MAKE_KEY is sent along.")
           : studio.say("No key is sent: STUDIO_MAKE_KEY is not set.")));
     };
@@ -113,47 +116,47 @@
       dialog.querySelector(".made-row.here")?.scrollIntoView({ block: "nearest" });
     };
     const accepted = () => rows.map((_, number) => number).filter((number) => kept.decisions[number]);
-    const card = (row, number) => el("article", {
+    const card = (row, number) => make("article", {
       class: ["made-row", number === here && "here", { true: "taken", false: "left" }[kept.decisions[number]]]
         .filter(Boolean).join(" "),
       onclick: () => { if (here !== number) { here = number; draw(); } } },
-    el("div", {}, el("b", {}, row.question), el("p", {}, row.answer),
-      el("p", { class: "made-marks" },
-        row.marks.map((mark) => el("span", { class: "made-mark" }, studio.say(MARKS[mark] || mark)))),
-      el("div", { class: "acts" },
-        el("button", { type: "button", class: "chip", "aria-pressed": String(kept.decisions[number] === true),
+    make("div", {}, make("b", {}, row.question), make("p", {}, row.answer),
+      make("p", { class: "made-marks" },
+        row.marks.map((mark) => make("span", { class: "made-mark" }, studio.say(MARKS[mark] || mark)))),
+      make("div", { class: "acts" },
+        make("button", { type: "button", class: "chip", "aria-pressed": String(kept.decisions[number] === true),
           onclick: (event) => { event.stopPropagation(); decide(number, true); } }, studio.say("Accept (A)")),
-        el("button", { type: "button", class: "chip", "aria-pressed": String(kept.decisions[number] === false),
+        make("button", { type: "button", class: "chip", "aria-pressed": String(kept.decisions[number] === false),
           onclick: (event) => { event.stopPropagation(); decide(number, false); } }, studio.say("Reject (R)")))),
-    el("blockquote", { class: "quiet small" },
-      el("b", {}, [row.document, row.heading].filter(Boolean).join(" › ")), el("p", {}, row.text)));
+    make("blockquote", { class: "quiet small" },
+      make("b", {}, [row.document, row.heading].filter(Boolean).join(" › ")), make("p", {}, row.text)));
     const review = () => {
       const taken = accepted().length;
-      return [el("div", { class: "making-bar" },
+      return [make("div", { class: "making-bar" },
         seen.state === "going"
-          ? [el("span", { role: "status" },
+          ? [make("span", { role: "status" },
             studio.say("{done} of {of} passages", { done: seen.done || 0, of: seen.of || seen.passages })),
-            el("button", { type: "button", job: "stop_making", class: "button",
+            make("button", { type: "button", job: "stop_making", class: "button",
               onclick: () => call("stop_making", kept.id) },
               studio.say("Stop and keep what is written"))]
-          : [el("span", { class: "quiet" }, studio.say("{n} rows", { n: studio.number(rows.length) })),
+          : [make("span", { class: "quiet" }, studio.say("{n} rows", { n: studio.number(rows.length) })),
             (["cut off", "failed"].includes(seen.state) || seen.results?.passages < seen.results?.of)
-              && el("button", { type: "button", job: "make_rows", class: "plain",
+              && make("button", { type: "button", job: "make_rows", class: "plain",
               onclick: () => { rows.pending = true; draw(); } }, studio.say("Go on…")),
-            el("button", { type: "button", class: "plain", onclick: () => { open(null); draw(); } },
+            make("button", { type: "button", class: "plain", onclick: () => { open(null); draw(); } },
               studio.say("Other documents"))],
-        el("span", { class: "grow" }),
-        el("button", { type: "button", class: "chip", onclick: () => {
+        make("span", { class: "grow" }),
+        make("button", { type: "button", class: "chip", onclick: () => {
           rows.forEach((row, number) => { if (!row.marks.length) kept.decisions[number] ??= true; });
           store(); draw();
         } }, studio.say("Accept all that have no mark")),
-        el("button", { type: "button", job: "take_rows", class: "primary", disabled: !taken, onclick: async () => {
+        make("button", { type: "button", job: "take_rows", class: "primary", disabled: !taken, onclick: async () => {
           const made = await call("take_rows", kept.id, accepted());
           if (made) { dialog.close(); take(made); }
         } }, studio.say("Use {n} rows", { n: studio.number(taken) }))),
-      el("p", { class: "quiet small" }, studio.say("↑ and ↓ go from row to row, A accepts, R rejects.")),
+      make("p", { class: "quiet small" }, studio.say("↑ and ↓ go from row to row, A accepts, R rejects.")),
       rows.pending && form(),
-      el("div", { class: "made-rows" }, rows.map(card))];
+      make("div", { class: "made-rows" }, rows.map(card))];
     };
     function draw() {
       if (!dialog.open) return;
@@ -161,16 +164,16 @@
       const error = seen.error && seen.state === "failed"
         ? `${studio.told(seen.error.message)} ${studio.told(seen.error.hint || "")}`
         : seen.state === "cut off" ? studio.say("The writing was cut off. What is written is kept; go on.") : "";
-      const body = el("div", { class: "making-body chooser-list", tabindex: "-1" }, ...[
-        (fault || error) && el("p", { class: "fault", role: "alert" }, fault || error),
+      const body = make("div", { class: "making-body chooser-list", tabindex: "-1" }, ...[
+        (fault || error) && make("p", { class: "fault", role: "alert" }, fault || error),
         ...(!kept.id ? [choice()] : rows.length ? review() : seen.state === "going" ? review() : [form()])
       ].flat().filter(Boolean));
       dialog.setAttribute("aria-label", studio.say("Rows from documents"));
-      dialog.replaceChildren(el("div", { class: "chooser-head" },
-        el("div", {}, el("h2", {}, studio.say("Rows from documents")), el("p", { class: "quiet small" },
+      dialog.replaceChildren(make("div", { class: "chooser-head" },
+        make("div", {}, make("h2", {}, studio.say("Rows from documents")), make("p", { class: "quiet small" },
           studio.say("A model that you have writes questions and answers about each passage; you keep the good ones. "
             + "Take one of 3 billion weights or more, served here or elsewhere: the starter is too small for it."))),
-        el("button", { type: "button", class: "plain", "aria-label": studio.say("Close"),
+        make("button", { type: "button", class: "plain", "aria-label": studio.say("Close"),
           onclick: () => dialog.close() }, "✕")),
       body);
       body.scrollTop = top;

@@ -22,8 +22,7 @@
         make("span", { class: "grow" }),
         make("button", {
           type: "button", class: "chip",
-          onclick: () => navigator.clipboard?.writeText(answer.order)
-            .then(() => studio.tell({ message: studio.say("Copied.") }, "good"))
+          onclick: () => studio.copy(answer.order)
         }, studio.say("Copy")),
         make("button", {
           type: "button", class: "chip",
@@ -44,8 +43,7 @@
         make("span", { class: "grow" }),
         make("button", {
           type: "button", class: "chip",
-          onclick: () => navigator.clipboard?.writeText(answer.dashboard)
-            .then(() => studio.tell({ message: studio.say("Copied.") }, "good"))
+          onclick: () => studio.copy(answer.dashboard)
         }, studio.say("Copy the command")));
     }
     draw() {

@@ -110,6 +110,30 @@
   // Whether every field that must be filled in is: the first that is not takes the focus, and its browser says so.
   studio.filled = (node) => [...node.querySelectorAll("input:required")].every((box) => box.reportValidity());
 
+  // As element, for a picture in SVG.
+  studio.svg = (tag, attributes = {}, ...children) => {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    made.append(...children.flat(Infinity).filter((child) => child != null));
+    return made;
+  };
+
+  // A link to a run's page, by its id; name: what it shows, the id without its date where left out.
+  studio.runLink = (id, name = id.replace(/^\d{4}-\d\d-\d\d-\d{4}-/, "")) => studio.element("a", {
+    href: `?tab=runs&run=${encodeURIComponent(id)}`,
+    onclick: (event) => {
+      if (event.metaKey || event.ctrlKey) return;
+      event.preventDefault();
+      studio.open("runs", { run: id });
+    }
+  }, name);
+
+  studio.copy = (text) => navigator.clipboard?.writeText(text)
+    .then(() => studio.tell({ message: studio.say("Copied.") }, "good"));
+
+  // Whether a run in this state has processes of its own.
+  studio.isAlive = (state) => ["starting", "running", "stopping"].includes(state);
+
   // Sets a text only where it is another: the same text again would be laid out and painted again.
   studio.write = (node, text) => { if (node.textContent !== text) node.textContent = text; };
 

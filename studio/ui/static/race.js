@@ -1,8 +1,6 @@
 // Races of settings and plans: what Tune asks before one, and the view of one on its run's page.
 (() => {
   const studio = window.studio, make = studio.element, live = studio.live;
-  const ALIVE = ["starting", "running", "stopping"];
-  const SVG = "http://www.w3.org/2000/svg";
   const VARY = { rates_ranks: "Learning rates and ranks", rates: "Learning rates", ranks: "Ranks", methods: "Methods" };
   const VERDICTS = {
     prompting: "Prompting suffices", enough: "Enough rows", more_rows: "More rows would help",
@@ -60,19 +58,13 @@
 
   // -- the picture: lines over steps or rows, drawn as SVG so that it follows the page's colours
 
-  const drawn = (tag, attributes, ...children) => {
-    const node = document.createElementNS(SVG, tag);
-    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-    node.append(...children);
-    return node;
-  };
   const HEIGHT = 280, LEFT = 50, RIGHT = 14, TOP = 12, BOTTOM = 30;
   // lines: [{points: [[x, y]], colour, thin, faint, dots}]; levels: [{y, name}]; band: [[x, low, high]].
   const picture = (WIDTH, about, name, lines, levels = [], band = []) => {
     const points = [...lines.flatMap((line) => line.points),
       ...band.flatMap(([x, low, high]) => [[x, low], [x, high]])];
     const ys = [...points.map(([, y]) => y), ...levels.map((one) => one.y)].filter(Number.isFinite);
-    const box = drawn("svg",
+    const box = studio.svg("svg",
       { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "race-picture", role: "img", "aria-label": about });
     if (!ys.length) return box;
     const right = Math.max(...points.map(([x]) => x), 1), low = Math.min(...ys), high = Math.max(...ys);
@@ -82,10 +74,10 @@
     const Y = (y) => TOP + ((top - y) / (top - bottom)) * (HEIGHT - TOP - BOTTOM);
     const path = (list) => list
       .map(([x, y], place) => `${place ? "L" : "M"}${X(x).toFixed(1)} ${Y(y).toFixed(1)}`).join("");
-    const text = (x, y, said, anchor) => drawn("text", { x, y, "text-anchor": anchor, class: "race-tick" }, said);
+    const text = (x, y, said, anchor) => studio.svg("text", { x, y, "text-anchor": anchor, class: "race-tick" }, said);
     for (let n = 0; n <= 4; n += 1) {
       const y = bottom + ((top - bottom) * n) / 4;
-      box.append(drawn("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: Y(y), y2: Y(y), class: "race-grid" }),
+      box.append(studio.svg("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: Y(y), y2: Y(y), class: "race-grid" }),
         text(LEFT - 6, Y(y) + 4, y.toFixed(2), "end"));
     }
     // of two steps there are no quarters
@@ -93,20 +85,20 @@
       box.append(text(X(x), HEIGHT - 10, studio.number(x), x >= right ? "end" : x ? "middle" : "start"));
     box.append(text(LEFT - 6, HEIGHT - 10, name, "end"));
     if (band.length > 1)
-      box.append(drawn("path", { class: "race-band",
+      box.append(studio.svg("path", { class: "race-band",
         d: `${path(band.map(([x, , value]) => [x, value]))}${path(band.map(([x, value]) => [x, value]).reverse())
           .replace("M", "L")}Z` }));
     levels.forEach((one, place) => box.append(
-      drawn("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: Y(one.y), y2: Y(one.y), class: "race-level" }),
+      studio.svg("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: Y(one.y), y2: Y(one.y), class: "race-level" }),
       place
         ? text(WIDTH - RIGHT, Y(one.y) - 5, one.name, "end")
         : text(LEFT + 6, Y(one.y) - 5, one.name, "start")));
     for (const line of lines) {
-      box.append(drawn("path", { d: path(line.points), fill: "none", stroke: line.colour,
+      box.append(studio.svg("path", { d: path(line.points), fill: "none", stroke: line.colour,
         "stroke-width": line.thin ? 1 : 2.2, opacity: line.faint ? 0.35 : 1, "stroke-linejoin": "round" }));
       if (line.dots)
         for (const [x, y] of line.points)
-          box.append(drawn("circle", { cx: X(x), cy: Y(y), r: 3, fill: line.colour, opacity: line.faint ? 0.5 : 1 }));
+          box.append(studio.svg("circle", { cx: X(x), cy: Y(y), r: 3, fill: line.colour, opacity: line.faint ? 0.5 : 1 }));
     }
     return box;
   };
@@ -156,7 +148,7 @@
     }
 
     draw() {
-      const over = !ALIVE.includes(this.run.state) && this.run.state !== "queued";
+      const over = !studio.isAlive(this.run.state) && this.run.state !== "queued";
       const focus = this.node.contains(document.activeElement) ? document.activeElement.dataset.key : null;
       this.node.replaceChildren(...(this.run.race.plan ? this.planned(over) : this.raced(over)).filter(Boolean));
       if (focus) this.node.querySelector(`[data-key="${CSS.escape(focus)}"]`)?.focus();
@@ -254,13 +246,7 @@
             make("th", { scope: "row" }, studio.number(one.rows)),
             [one.loss, one.low, one.high].map((value) => make("td", { class: "num" }, value.toFixed(4))))))),
         make("p", { class: "quiet" }, studio.say("Its runs:"), " ",
-          found.runs.flatMap((id, place) => [place ? ", " : "", make("a", {
-            href: `?tab=runs&run=${encodeURIComponent(id)}`,
-            onclick: (event) => {
-              if (event.metaKey || event.ctrlKey) return;
-              event.preventDefault();
-              studio.open("runs", { run: id });
-            } }, id.replace(/^\d{4}-\d\d-\d\d-\d{4}-/, ""))]))];
+          found.runs.flatMap((id, place) => [place ? ", " : "", studio.runLink(id)]))];
     }
   }
   studio.raceView = () => new RaceView();

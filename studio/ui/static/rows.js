@@ -1,40 +1,40 @@
 // Any row as conversation, as text and as coloured tokens. Arrow keys go from row to row.
 (() => {
-  const studio = window.studio, el = studio.element;
+  const studio = window.studio, make = studio.element;
   const ROLES = { system: "System", user: "User", assistant: "Assistant", tool: "Tool", text: "Text" };
 
   // A row as the tokens it would be trained on, coloured, with the place of the cut.
   studio.tokens = (shown) => {
     if (!shown.tokens)
-      return el("p", { class: "quiet small" }, studio.say("Tokens are shown once the model is on this computer."));
-    const box = el("div", { class: "tokens", role: "group", "aria-label": studio.say("Tokens") });
+      return make("p", { class: "quiet small" }, studio.say("Tokens are shown once the model is on this computer."));
+    const box = make("div", { class: "tokens", role: "group", "aria-label": studio.say("Tokens") });
     const ends = new Set(shown.ends);
     shown.tokens.forEach(([text, trained], place) => {
       if (place === shown.limit)
-        box.append(el("span", { class: "cut-mark" }, studio.say("cut here: {n} tokens", { n: shown.limit })));
+        box.append(make("span", { class: "cut-mark" }, studio.say("cut here: {n} tokens", { n: shown.limit })));
       const flags = { trained, ends: ends.has(place), gone: place >= shown.limit };
       const classes = Object.keys(flags).filter((flag) => flags[flag]);
-      box.append(el("span", { class: ["token", ...classes, `t${place % 2}`].join(" ") },
+      box.append(make("span", { class: ["token", ...classes, `t${place % 2}`].join(" ") },
         text.replace(/\n/g, "↵\n") || "·"));
     });
-    return el("div", {},
-      el("p", { class: "quiet small key" }, el("span", { class: "token trained" }, studio.say("trained on")),
-        el("span", { class: "token" }, studio.say("only read")),
-        el("span", { class: "token trained ends" }, studio.say("end of turn")),
-        el("span", { class: "num" }, studio.say("{n} tokens, {trained} trained on · template {template}",
+    return make("div", {},
+      make("p", { class: "quiet small key" }, make("span", { class: "token trained" }, studio.say("trained on")),
+        make("span", { class: "token" }, studio.say("only read")),
+        make("span", { class: "token trained ends" }, studio.say("end of turn")),
+        make("span", { class: "num" }, studio.say("{n} tokens, {trained} trained on · template {template}",
           { n: studio.number(shown.count), trained: studio.number(shown.trained), template: shown.template }))),
-          shown.caution && !shown.text_only ? el("p", { class: "fault" }, studio.told(shown.caution)) : null,
-      shown.note ? el("p", { class: "quiet small" }, studio.told(shown.note)) : null, box,
+          shown.caution && !shown.text_only ? make("p", { class: "fault" }, studio.told(shown.caution)) : null,
+      shown.note ? make("p", { class: "quiet small" }, studio.told(shown.note)) : null, box,
       shown.shown < shown.count
-        && el("p", { class: "quiet small" }, studio.say("The first {n} tokens are shown.", { n: shown.shown })));
+        && make("p", { class: "quiet small" }, studio.say("The first {n} tokens are shown.", { n: shown.shown })));
   };
 
   studio.rows = (server, tools = null) => {
-    const list = el("div", { class: "rows-list", tabindex: "0", role: "group" });
-    const view = el("div", { class: "row-view" });
-    const search = el("input", { type: "search", class: "row-search" });
-    const counter = el("p", { class: "quiet small num" });
-    const title = el("h2"), element = el("section", { class: "card rows" });
+    const list = make("div", { class: "rows-list", tabindex: "0", role: "group" });
+    const view = make("div", { class: "row-view" });
+    const search = make("input", { type: "search", class: "row-search" });
+    const counter = make("p", { class: "quiet small num" });
+    const title = make("h2"), element = make("section", { class: "card rows" });
     let page = { count: 0, rows: [] };
     let start = 0;
     let kind = "";
@@ -53,7 +53,7 @@
       if (!page.rows.some((one) => one.row === chosen)) chosen = page.rows[0]?.row ?? null;
       drawList();
       if (chosen != null) show(chosen);
-      else view.replaceChildren(el("p", { class: "quiet" }, studio.say("No row fits.")));
+      else view.replaceChildren(make("p", { class: "quiet" }, studio.say("No row fits.")));
     };
 
     const drawList = () => {
@@ -67,26 +67,26 @@
           { first: studio.number(start + 1), last: studio.number(last), n: studio.number(page.count) })
         : "–",
         " ",
-        el("button", {
+        make("button", {
           type: "button", class: "plain", disabled: start === 0, "aria-label": studio.say("Earlier rows"),
           onclick: () => turn(start - 20)
         }, "←"),
         " ",
-        el("button", {
+        make("button", {
           type: "button", class: "plain", disabled: last >= page.count, "aria-label": studio.say("Later rows"),
           onclick: () => turn(start + 20)
         }, "→"),
         kind
-          && el("button", { type: "button", class: "plain", onclick: () => { kind = ""; turn(0); } },
+          && make("button", { type: "button", class: "plain", onclick: () => { kind = ""; turn(0); } },
             studio.say("Show all rows"))
           || "");
-      list.replaceChildren(...page.rows.map((one) => el("button", {
+      list.replaceChildren(...page.rows.map((one) => make("button", {
         type: "button", class: "row-line", tabIndex: -1, "aria-pressed": String(one.row === chosen),
         onclick: () => { show(one.row); list.focus(); }
       },
-        el("span", { class: "num quiet" }, String(one.row)),
-        el("span", { class: "row-text" }, one.asked || one.answered),
-        one.kinds.length > 0 && el("i", { class: "dot suspicious", title: one.kinds.join(", ") }))));
+        make("span", { class: "num quiet" }, String(one.row)),
+        make("span", { class: "row-text" }, one.asked || one.answered),
+        one.kinds.length > 0 && make("i", { class: "dot suspicious", title: one.kinds.join(", ") }))));
     };
 
     async function show(row, jump) {
@@ -97,7 +97,7 @@
       const answer = await server.preview(question({ row })).catch(() => null);
       if (!answer || mine !== looked || chosen !== row) return;
       if (answer.error) {
-        view.replaceChildren(el("p", { class: "fault", role: "alert" }, answer.error.message, " ",
+        view.replaceChildren(make("p", { class: "fault", role: "alert" }, answer.error.message, " ",
           answer.error.hint || ""));
         return;
       }
@@ -106,41 +106,41 @@
       if (jump) element.scrollIntoView({ behavior: "smooth", block: "start" });
     }
 
-    const turnOf = (one) => el("div", { class: `turn ${one.role}` },
-      el("b", {}, studio.say(ROLES[one.role] || one.role)), el("p", {}, one.content));
+    const turnOf = (one) => make("div", { class: `turn ${one.role}` },
+      make("b", {}, studio.say(ROLES[one.role] || one.role)), make("p", {}, one.content));
     const talk = () => (shown.other == null
-      ? el("div", { class: "talk" }, shown.conversation.map(turnOf))
-      : el("div", { class: "talk" }, shown.conversation.slice(0, -1).map(turnOf),
+      ? make("div", { class: "talk" }, shown.conversation.map(turnOf))
+      : make("div", { class: "talk" }, shown.conversation.slice(0, -1).map(turnOf),
         sides(turnOf(shown.conversation.at(-1)), turnOf({ role: "assistant", content: shown.other }))));
     // Both answers of a pair beside each other.
-    const sides = (chosen, rejected) => el("div", { class: "row-sides" },
+    const sides = (chosen, rejected) => make("div", { class: "row-sides" },
       [["Chosen", chosen], ["Rejected", rejected]].map(([name, node]) =>
-        el("section", { class: `row-side ${name.toLowerCase()}` }, el("h3", {}, studio.say(name)), node)));
+        make("section", { class: `row-side ${name.toLowerCase()}` }, make("h3", {}, studio.say(name)), node)));
     const both = (one) => (shown.rejected ? sides(one(shown), one(shown.rejected)) : one(shown));
     const drawView = () => {
       const change = (wanted) => { shape = wanted; studio.store("studio-row-shape", wanted); drawView(); };
       const inside = shown.refused
-        ? el("p", { class: "quiet" }, studio.say("This row could not be read as a conversation."))
+        ? make("p", { class: "quiet" }, studio.say("This row could not be read as a conversation."))
         : shown.fault && shape !== "talk"
-        ? el("p", { class: "fault" }, shown.fault.message, " ", shown.fault.hint)
+        ? make("p", { class: "fault" }, shown.fault.message, " ", shown.fault.hint)
         : shape === "talk"
         ? talk()
         : shape === "text"
-        ? both((one) => el("pre", { class: "rendered", tabindex: "0" }, one.text ?? ""))
+        ? both((one) => make("pre", { class: "rendered", tabindex: "0" }, one.text ?? ""))
         : shown.tokens
         ? both(studio.tokens)
-        : el("div", {}, studio.tokens(shown), talk());
-      view.replaceChildren(...[el("div", { class: "row-head" },
-        el("b", { class: "num" }, studio.say("Row {n}", { n: studio.number(shown.row) }),
-          shown.line ? el("span", { class: "quiet" }, " · " + studio.say("line {n}", { n: shown.line })) : "",
+        : make("div", {}, studio.tokens(shown), talk());
+      view.replaceChildren(...[make("div", { class: "row-head" },
+        make("b", { class: "num" }, studio.say("Row {n}", { n: studio.number(shown.row) }),
+          shown.line ? make("span", { class: "quiet" }, " · " + studio.say("line {n}", { n: shown.line })) : "",
           shown.good == null
             ? ""
-            : el("span", { class: `verdict-mark ${shown.good ? "good" : "bad"}` },
+            : make("span", { class: `verdict-mark ${shown.good ? "good" : "bad"}` },
               studio.say(shown.good ? "good answer" : "bad answer"))),
         studio.segments("Show the row as", [["tokens", "Tokens"], ["text", "Text"], ["talk", "Conversation"]], shape,
           change)),
-        ...shown.problems.map((one) => el("p", { class: "note" }, one.reason, " ", one.hint,
-          one.value && el("code", {}, one.value))),
+        ...shown.problems.map((one) => make("p", { class: "note" }, one.reason, " ", one.hint,
+          one.value && make("code", {}, one.value))),
         inside].filter(Boolean));
     };
 
@@ -158,8 +158,8 @@
       clearTimeout(search.later);
       search.later = setTimeout(() => turn(0), 250);
     });
-    element.append(el("div", { class: "rows-head" }, title, counter, search, tools),
-      el("div", { class: "rows-columns" }, list, view));
+    element.append(make("div", { class: "rows-head" }, title, counter, search, tools),
+      make("div", { class: "rows-columns" }, list, view));
     let source = null, fingerprint = null;
     return {
       element, show,
@@ -171,7 +171,7 @@
           looked += 1;
           list.replaceChildren();
           counter.replaceChildren();
-          view.replaceChildren(el("p", { class: "quiet" }, studio.say("Reading…")));
+          view.replaceChildren(make("p", { class: "quiet" }, studio.say("Reading…")));
         }
         load();
       },

@@ -3,7 +3,6 @@
   const studio = window.studio, make = studio.element, live = studio.live;
   const VIEWS = [["curves", "Curves"], ["results", "Results"], ["samples", "Samples"], ["log", "Log"],
     ["order", "Order"], ["checkpoints", "Checkpoints"], ["away", "Take away"]];
-  const ALIVE = ["starting", "running", "stopping"];
 
   class RunPage {
     constructor() {
@@ -190,7 +189,7 @@
         : null;
       const acts = studio.acts(row);
       if (chat) acts.prepend(chat);
-      if (ALIVE.includes(row.state) || row.state === "queued")
+      if (studio.isAlive(row.state) || row.state === "queued")
         acts.prepend(make("button",
           { type: "button", class: "button", "aria-pressed": String(studio.stored("studio-notify") === "on"),
             title: studio.say("The browser says so when a run ends, as long as this page is open."),

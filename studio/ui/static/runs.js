@@ -198,7 +198,7 @@
           type: "button", job: "label", class: `star ${row.star ? "on" : ""}`,
           "aria-pressed": String(Boolean(row.star)), "aria-label": studio.say("Star {name}", { name: row.name }),
           "data-key": `star ${row.id}`, onclick: () => studio.ACTS.star.run(row) }, row.star ? "★" : "☆");
-      const alive = ["starting", "running", "stopping"].includes(row.state);
+      const alive = studio.isAlive(row.state);
       const progress = alive && row.percent != null
         ? make("span", { class: "row-meter", role: "img", "aria-label": `${row.percent} %` },
           make("i", { style: `width:${row.percent}%` }))

@@ -1,6 +1,6 @@
 // The card that stays in view: what the order amounts to, and the one button, whose label says what is missing.
 (() => {
-  const studio = window.studio, el = studio.element;
+  const studio = window.studio, make = studio.element;
   const CAUSES = {
     weights: "Model", trained: "Trained parameters", gradients: "Gradients", optimizer: "Optimizer",
     activations: "Activations", logits: "Logits",
@@ -16,8 +16,8 @@
     let other = ""; // a device that is looked at instead of the order's own
     let last = null, asked = 0, starting = false, timing = false, refused = null, later = 0, again = 0;
 
-    const row = (label, value, note) => el("div", { class: "row" }, el("dt", {}, studio.say(label)),
-      el("dd", { class: "num" }, value, note && el("small", {}, note)));
+    const row = (label, value, note) => make("div", { class: "row" }, make("dt", {}, studio.say(label)),
+      make("dd", { class: "num" }, value, note && make("small", {}, note)));
     const training = (key) => {
       const given = studio.order.get(`training.${key}`);
       return given === undefined ? studio.offer.form.training.find((knob) => knob.key === key)?.default : given;
@@ -26,84 +26,86 @@
     // The order's own device, or another one to look at: a known card, or hardware that is rented by the hour.
     const devices = (found) => {
       const own = [found?.place, found?.here?.name].filter(Boolean).join(": ") || studio.say("This one");
-      const option = (name, label) => el("option", { value: name, selected: name === other }, label);
+      const option = (name, label) => make("option", { value: name, selected: name === other }, label);
       const { cards, rented } = studio.offer.devices;
       const brief = (name) => name.replace(/^(NVIDIA |Tesla )?(GeForce )?/, "");
-      return el("div", { class: "row device-row" },
-        el("dt", {}, el("label", { for: "summary-device" }, studio.say("Device"))),
-        el("dd", {}, el("select", { id: "summary-device", class: "inline-select",
+      return make("div", { class: "row device-row" },
+        make("dt", {}, make("label", { for: "summary-device" }, studio.say("Device"))),
+        make("dd", {}, make("select", { id: "summary-device", class: "inline-select",
           onchange: (event) => { other = event.target.value; ask(); } },
           option("", own),
-          el("optgroup", { label: studio.say("By the hour, on the Hub (Job or Space)") },
+          make("optgroup", { label: studio.say("By the hour, on the Hub (Job or Space)") },
             rented.map((one) => option(one.name, `${one.name.split(":")[1]}: ${one.count > 1 ? `${one.count} × ` : ""}`
               + `${brief(one.label)}, $${one.price.toFixed(2)}`))),
-          el("optgroup", { label: studio.say("Other cards") },
+          make("optgroup", { label: studio.say("Other cards") },
             cards.map((one) => option(one.name, `${brief(one.name)}, ${studio.bytes(one.memory)}`))))));
     };
     const lookedAt = (found) => {
       if (!found?.elsewhere) return null;
       const { name, fault } = found.elsewhere, kind = name.includes(":") && name.split(":")[0];
-      return el("div", { class: "looked-at" },
+      return make("div", { class: "looked-at" },
         fault
-          ? el("p", { class: "bad" }, studio.say("Not there:"), " ", fault.message, " ", fault.hint)
-          : el("p", {}, studio.say("Only looked at: the run itself trains on {device}.",
+          ? make("p", { class: "bad" }, studio.say("Not there:"), " ", fault.message, " ", fault.hint)
+          : make("p", {}, studio.say("Only looked at: the run itself trains on {device}.",
             { device: found.here?.name || found.place })),
-        el("div", { class: "looked-acts" },
-          kind && !fault && el("button", { type: "button", class: "plain", onclick: () => {
+        make("div", { class: "looked-acts" },
+          kind && !fault && make("button", { type: "button", class: "plain", onclick: () => {
             other = "";
             studio.order.set("place", { kind, [placeKnob(kind)]: name.slice(kind.length + 1) }, undefined, "place");
           } }, studio.say("Train there")),
-          el("button", { type: "button", class: "plain", onclick: () => { other = ""; ask(); } }, studio.say("Back"))));
+          make("button", { type: "button", class: "plain", onclick: () => { other = ""; ask(); } },
+            studio.say("Back"))));
     };
     const placeKnob = (kind) => studio.offer.form.places.find((one) => one.kind === kind).knobs[0].key;
 
     const memory = (found) => {
       const forecast = found.memory;
       if (!found.device)
-        return el("div", { class: "memory" },
-          el("p", { class: "quiet small" },
+        return make("div", { class: "memory" },
+          make("p", { class: "quiet small" },
             studio.say("What {place} computes with is known once something was sent there.", { place: found.place })));
       if (!forecast)
-        return el("div", { class: "memory" },
-          el("p", { class: "quiet small" }, studio.say(found.model && !found.model.local
+        return make("div", { class: "memory" },
+          make("p", { class: "quiet small" }, studio.say(found.model && !found.model.local
             ? "Memory and time are known once the model is on this computer." : "No forecast for this order.")));
       const whole = Math.max(found.device.memory, forecast.total);
       const parts = Object.entries(forecast.by_cause).filter(([, bytes]) => bytes > 0);
       const over = forecast.high > found.device.memory;
-      return el("div", { class: "memory" },
-        el("div", { class: "row" },
-          el("span", {}, studio.say(found.device.kind === "cpu" ? "Memory (RAM)" : "GPU memory")),
-          el("b", { class: `num ${over ? "bad" : ""}` },
+      return make("div", { class: "memory" },
+        make("div", { class: "row" },
+          make("span", {}, studio.say(found.device.kind === "cpu" ? "Memory (RAM)" : "GPU memory")),
+          make("b", { class: `num ${over ? "bad" : ""}` },
             `${studio.bytes(forecast.total)} / ${studio.bytes(found.device.memory)}`)),
-        el("div", {
+        make("div", {
           class: "bar", role: "img",
           "aria-label": parts.map(([cause, bytes]) => `${studio.say(CAUSES[cause] || cause)} ${studio.bytes(bytes)}`)
             .join(", ")
         },
           parts.map(([cause,
-            bytes], place) => el("i", {
+            bytes], place) => make("i", {
               class: `cause cause-${place}`, style: `width:${(100 * bytes) / whole}%`,
               title: reason(forecast, cause, bytes)
             }))),
-        el("ul", { class: "legend" },
+        make("ul", { class: "legend" },
           parts.map(([cause,
-            bytes], place) => el("li", { title: reason(forecast, cause, bytes) }, el("i", { class: `cause-${place}` }),
-              studio.say(CAUSES[cause] || cause), el("span", { class: "num" }, studio.bytes(bytes))))),
-        el("p", { class: "quiet small" },
+            bytes], place) => make("li", { title: reason(forecast, cause, bytes) },
+              make("i", { class: `cause-${place}` }),
+              studio.say(CAUSES[cause] || cause), make("span", { class: "num" }, studio.bytes(bytes))))),
+        make("p", { class: "quiet small" },
           studio.say("Between {low} and {high}.",
             { low: studio.bytes(forecast.low), high: studio.bytes(forecast.high) }),
           over ? " " + studio.say("This does not fit.") : "",
           found.record?.runs ? " " + studio.told(found.record.text) : ""),
         found.seven
-          && el("details", { class: "seven" },
-            el("summary", { class: "quiet small" }, studio.say("What a 7B model takes")),
-            el("table", { class: "small" },
-              found.seven.map((one) => el("tr", {}, el("td", {}, studio.say(TAUGHT[one.method])),
-                el("td", { class: "num" }, studio.bytes(one.total)),
-                el("td", { class: "quiet" }, studio.say("tutorials say {size}", { size: one.said })))))));
+          && make("details", { class: "seven" },
+            make("summary", { class: "quiet small" }, studio.say("What a 7B model takes")),
+            make("table", { class: "small" },
+              found.seven.map((one) => make("tr", {}, make("td", {}, studio.say(TAUGHT[one.method])),
+                make("td", { class: "num" }, studio.bytes(one.total)),
+                make("td", { class: "quiet" }, studio.say("tutorials say {size}", { size: one.said })))))));
     };
     const limits = (forecast) => { const { batch_size: batch, max_length: length } = forecast?.limits || {};
-      return el("p", { class: "quiet small" },
+      return make("p", { class: "quiet small" },
         [batch && studio.say("The largest batch that fits: {n}.", { n: studio.number(batch) }),
           length && studio.say("The longest rows that fit: {n} tokens.", { n: studio.number(length) })].filter(Boolean)
             .join(" "));
@@ -114,10 +116,10 @@
     };
 
     const advice = (found) => (found.advice || []).slice(0, 3)
-      .map((one) => el("button", { type: "button", class: "advice-line", onclick: () => take(one) },
-        el("b", {}, studio.told(one.text)),
-        el("span", {}, one.saves ? studio.say("saves {bytes}", { bytes: studio.bytes(one.saves) }) : ""),
-        one.cost && el("small", {}, studio.told(one.cost))));
+      .map((one) => make("button", { type: "button", class: "advice-line", onclick: () => take(one) },
+        make("b", {}, studio.told(one.text)),
+        make("span", {}, one.saves ? studio.say("saves {bytes}", { bytes: studio.bytes(one.saves) }) : ""),
+        one.cost && make("small", {}, studio.told(one.cost))));
     const take = (one) => {
       for (const [path, value] of Object.entries(one.change)) studio.order.set(path, value, undefined, "advice");
     };
@@ -148,9 +150,9 @@
       const batch = `${training("batch_size")} × ${accumulation} = ${found?.effective ?? "–"}`;
       const rank = studio.order.method().includes("lora") ? ` · r = ${studio.order.get("method.rank") ?? 16}` : "";
       box.replaceChildren(...[
-        el("p", { class: "eyebrow" }, studio.say("This run")),
-        el("h2", { class: "summary-model", title: studio.order.model() }, name),
-        el("dl", {},
+        make("p", { class: "eyebrow" }, studio.say("This run")),
+        make("h2", { class: "summary-model", title: studio.order.model() }, name),
+        make("dl", {},
           devices(found),
           row("Data", found?.data ? studio.say("{n} rows", { n: studio.number(found.data.train) }) : "–",
             found?.data
@@ -175,45 +177,46 @@
           row("Disk", found?.disk != null ? studio.bytes(found.disk) : "–")),
         lookedAt(found),
         found?.model && !found.model.local
-          && el("p", { class: "download quiet small" },
+          && make("p", { class: "download quiet small" },
             found.model.bytes
               ? studio.say("{bytes} are downloaded at the start.", { bytes: studio.bytes(found.model.bytes) })
             : studio.say("The model is downloaded at the start."),
             " ", studio.say("Until then the tokens of the rows are a guess.")),
         found && memory(found),
         found && advice(found).length > 0
-          && el("div", { class: "advices" }, el("p", { class: "quiet small" }, studio.say("What would help:")),
+          && make("div", { class: "advices" }, make("p", { class: "quiet small" }, studio.say("What would help:")),
             advice(found), limits(found.memory)),
-        found?.service && el("p", { class: "note", role: "status" }, found.service),
-        found?.note && el("p", { class: "note" }, found.note),
-        !found?.place && el("div", { class: "before-run" },
-          el("button", {
+        found?.service && make("p", { class: "note", role: "status" }, found.service),
+        found?.note && make("p", { class: "note" }, found.note),
+        !found?.place && make("div", { class: "before-run" },
+          make("button", {
             type: "button", job: "start_plan", class: "chip preset", disabled: !ready, onclick: () => studio.plan()
           }, studio.say("Will it help?")),
-          el("button", {
+          make("button", {
             type: "button", job: "start_race", class: "chip preset", disabled: !ready,
             onclick: () => studio.race(method())
           }, studio.say("Race settings…"))),
-        el("div", { class: "start" },
-          el("button", { type: "button", job: "start", class: "primary", disabled: !ready, onclick: start },
+        make("div", { class: "start" },
+          make("button", { type: "button", job: "start", class: "primary", disabled: !ready, onclick: start },
             label(found)),
           fault
             // a choice that is still to be made is no mistake, and its hint is how to write it down
-            && el("p", { class: unrewarded(fault.where) ? "note" : "fault", role: "alert" }, el("b", {}, fault.message),
+            && make("p", { class: unrewarded(fault.where) ? "note" : "fault", role: "alert" },
+              make("b", {}, fault.message),
               fault.hint && !unrewarded(fault.where) ? " " + fault.hint : " ",
               (fault.where || "").startsWith("data")
-                ? el("button", { type: "button", class: "plain", onclick: () => studio.open("data") },
+                ? make("button", { type: "button", class: "plain", onclick: () => studio.open("data") },
                   studio.say("Look at the data"))
                 : fault.where && studio.reveals(fault.where)
-                  && el("button", { type: "button", class: "plain", onclick: () => studio.reveal(fault.where) },
+                  && make("button", { type: "button", class: "plain", onclick: () => studio.reveal(fault.where) },
                     studio.say("Show where"))),
           found?.blocked
-            && el("p", { class: "fault" }, found.blocked,
+            && make("p", { class: "fault" }, found.blocked,
               found.duplicate
-                && el("a", { class: "plain", href: found.duplicate, target: "_blank", rel: "noopener" },
+                && make("a", { class: "plain", href: found.duplicate, target: "_blank", rel: "noopener" },
                   studio.say("Duplicate this Space"))),
           ...(found?.notices || []).filter((one) => one.text !== fault?.message)
-            .map((one) => el("p", { class: "note" }, el("b", {}, one.text), one.hint ? " " + one.hint : ""))),
+            .map((one) => make("p", { class: "note" }, make("b", {}, one.text), one.hint ? " " + one.hint : ""))),
       ].filter(Boolean));
       fit();
     };
@@ -234,9 +237,9 @@
       starting = false; draw();
     }
 
-    const said = (from) => el("span", { title: studio.say(SPEEDS[from]) }, studio.say("forecast"));
-    const timer = () => el("div", { class: "row" }, el("dt", {}, studio.say("By a data sheet")), el("dd", {},
-      el("button",
+    const said = (from) => make("span", { title: studio.say(SPEEDS[from]) }, studio.say("forecast"));
+    const timer = () => make("div", { class: "row" }, make("dt", {}, studio.say("By a data sheet")), make("dd", {},
+      make("button",
         {
           type: "button", job: "time_device", class: "plain",
           title: studio.say("A small model is trained for half a minute; a run that is ordered meanwhile waits."),

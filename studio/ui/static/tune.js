@@ -1,9 +1,9 @@
 // The Tune tab: cards for model, data, method and settings; form and YAML are two views of one order.
 (() => {
-  const studio = window.studio, el = studio.element;
+  const studio = window.studio, make = studio.element;
 
   const icon = (path) => {
-    const box = el("span", { class: "card-icon", "aria-hidden": "true" });
+    const box = make("span", { class: "card-icon", "aria-hidden": "true" });
     const stroke = 'stroke="currentColor" stroke-width="1.7" stroke-linecap="round" stroke-linejoin="round"';
     box.innerHTML = `<svg viewBox="0 0 24 24" width="20" height="20" fill="none" ${stroke}>${path}</svg>`;
     return box;
@@ -17,13 +17,13 @@
     advanced: '<path d="M6 4v6M6 14v6M12 4v2M12 10v10M18 4v9M18 17v3"/>'
       + '<circle cx="6" cy="12" r="2"/><circle cx="12" cy="8" r="2"/><circle cx="18" cy="15" r="2"/>',
     place: '<rect x="3" y="4" width="18" height="12" rx="2"/><path d="M8 20h8M12 16v4"/>' };
-  const card = (name, title, about, ...inside) => el("section",
+  const card = (name, title, about, ...inside) => make("section",
     { class: `card card-${name}`, "aria-labelledby": `card-${name}` },
-    el("div", { class: "card-head" }, icon(ICONS[name]),
-      el("div", {}, el("h2", { id: `card-${name}` }, studio.say(title)),
-        el("p", { class: "quiet" }, studio.say(about)))),
+    make("div", { class: "card-head" }, icon(ICONS[name]),
+      make("div", {}, make("h2", { id: `card-${name}` }, studio.say(title)),
+        make("p", { class: "quiet" }, studio.say(about)))),
     ...inside);
-  const grid = (...fields) => el("div", { class: "fields" }, ...fields);
+  const grid = (...fields) => make("div", { class: "fields" }, ...fields);
 
   studio.parts.tune = async (element) => {
     const server = studio.asking("tune", "look", "read");
@@ -64,25 +64,25 @@
       .map((knob) => studio.field(knob, `${section}.${knob.key}`, { hint: hints[knob.key] }));
 
     const source = (label, help, value, options, list, change) => {
-      const input = el("input",
+      const input = make("input",
         { id: `source-${list}`, type: "text", value, spellcheck: "false", autocomplete: "off", list });
       input.addEventListener("change", () => change(input.value.trim()));
       if (list === "model-list")
         input.addEventListener("keydown", (event) => {
           if (event.key === "ArrowDown" && event.altKey) { event.preventDefault(); openChooser(); }
         });
-      return el("div", { class: "field" },
-        el("div", { class: "field-head" }, el("label", { for: `source-${list}` }, studio.say(label))), input,
-        el("datalist", { id: list }, options.map((one) => el("option", { value: one.source }, one.label))),
-        el("p", { class: "help" }, studio.say(help)));
+      return make("div", { class: "field" },
+        make("div", { class: "field-head" }, make("label", { for: `source-${list}` }, studio.say(label))), input,
+        make("datalist", { id: list }, options.map((one) => make("option", { value: one.source }, one.label))),
+        make("p", { class: "help" }, studio.say(help)));
     };
-    const chips = (label, options, chosen, change) => el("div",
+    const chips = (label, options, chosen, change) => make("div",
       { class: "chips", role: "group", "aria-label": studio.say(label) },
-      options.map((one) => el("button", {
+      options.map((one) => make("button", {
         type: "button", class: "chip", title: one.title, "aria-pressed": String(one.source === chosen),
         onclick: () => change(one.source)
       },
-        el("b", {}, one.label), one.note && el("span", { class: "quiet" }, one.note))));
+        make("b", {}, one.label), one.note && make("span", { class: "quiet" }, one.note))));
 
     const drawModel = () => {
       const choose = (wanted) => { if (wanted) { studio.order.set("model", wanted, undefined, "form"); draw(); } };
@@ -98,13 +98,14 @@
                 : "from the Hub")
             })),
               studio.order.model(), choose),
-        studio.order.get("start") && el("p", { class: "advice start-from" },
+        studio.order.get("start") && make("p", { class: "advice start-from" },
           studio.say("The adapter of {run} goes on: what it learnt stays.", { run: studio.order.get("start") }), " ",
-          el("button", { type: "button", class: "plain",
+          make("button", { type: "button", class: "plain",
             onclick: () => { studio.order.set("start", undefined, undefined, "form"); draw(); } },
           studio.say("Begin a new adapter instead"))),
-        el("p", { class: "card-more" },
-          el("button", { type: "button", class: "plain open-chooser", "aria-haspopup": "dialog", onclick: openChooser },
+        make("p", { class: "card-more" },
+          make("button", { type: "button", class: "plain open-chooser", "aria-haspopup": "dialog",
+            onclick: openChooser },
             studio.say("All models, and what fits here →"))),
         grid(source("Another model", "A Hugging Face id, a folder with safetensors, or a .gguf file.",
           studio.order.model(), offer.models, "model-list", choose),
@@ -126,8 +127,8 @@
       const choose = (wanted) => { studio.order.use(wanted); draw(); };
       return card("data", "Data", "What it learns: questions and the answers you want.",
         chips("Data", options, studio.order.train(), choose),
-        el("p", { class: "card-more" },
-          el("button", { type: "button", class: "plain", onclick: () => studio.open("data") },
+        make("p", { class: "card-more" },
+          make("button", { type: "button", class: "plain", onclick: () => studio.open("data") },
             studio.say("Bring your own file, look at the rows →"))),
         grid(source("Another source", "A file on this computer, or a Hugging Face data set id.", studio.order.train(),
           [], "data-list", choose),
@@ -151,7 +152,7 @@
             source: one.name, label: studio.say(one.label), title: studio.say(one.about)
           })),
           stage().name, choose),
-        el("p", { class: "advice" }, studio.say(stage().about), " ", studio.say(stage().advice)),
+        make("p", { class: "advice" }, studio.say(stage().about), " ", studio.say(stage().advice)),
         stage().name === "grpo" && studio.rewards(offer.form.rewards, server, draw),
         grid(some(stage().knobs, "stage")));
     };
@@ -163,12 +164,12 @@
           element.querySelector(`[data-method="${name}"]`)?.focus();
         }
       };
-      const choices = offer.form.methods.map((one) => el("button",
+      const choices = offer.form.methods.map((one) => make("button",
         { type: "button", class: "method", role: "radio", "data-method": one.name,
           "aria-checked": String(one === method()), tabIndex: one === method() ? 0 : -1, onclick: () => pick(one.name)
         },
-        el("b", {}, studio.say(one.label)), el("span", {}, studio.say(one.about))));
-      const group = el("div", { class: "methods", role: "radiogroup", "aria-label": studio.say("Method") }, choices);
+        make("b", {}, studio.say(one.label)), make("span", {}, studio.say(one.about))));
+      const group = make("div", { class: "methods", role: "radiogroup", "aria-label": studio.say("Method") }, choices);
       group.addEventListener("keydown", (event) => {
         const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
         if (!step) return;
@@ -178,7 +179,7 @@
       });
       const hints = { alpha: studio.say("2 × rank") };
       return card("method", "Method", "How the model is changed.", group,
-        el("p", { class: "advice" }, studio.say(method().advice)), grid(some(method().knobs, "method", hints)));
+        make("p", { class: "advice" }, studio.say(method().advice)), grid(some(method().knobs, "method", hints)));
     };
     const drawTraining = () => card("training", "Settings", "How long, how fast.",
       grid(some(offer.form.training, "training",
@@ -188,13 +189,13 @@
     // `evaluation` is there or not: a switch, and its knobs where it is on.
     const drawEvaluation = () => {
       const isOn = Boolean(studio.order.get("evaluation"));
-      const control = el("button", { id: "knob-evaluation", type: "button", class: "switch", role: "switch",
+      const control = make("button", { id: "knob-evaluation", type: "button", class: "switch", role: "switch",
         "aria-checked": String(isOn), "aria-describedby": "knob-evaluation-help",
         onclick: () => { studio.order.set("evaluation", isOn ? undefined : {}, undefined, "form"); draw(); } });
-      return [el("div", { class: `field field-switch ${isOn ? "changed" : ""}`, "data-path": "evaluation" },
-        el("div", { class: "field-head" },
-          el("label", { for: "knob-evaluation" }, studio.say("Evaluate by answers after training"))), control,
-        el("p", { class: "help", id: "knob-evaluation-help" },
+      return [make("div", { class: `field field-switch ${isOn ? "changed" : ""}`, "data-path": "evaluation" },
+        make("div", { class: "field-head" },
+          make("label", { for: "knob-evaluation" }, studio.say("Evaluate by answers after training"))), control,
+        make("p", { class: "help", id: "knob-evaluation-help" },
           studio.say("Base and tuned model answer held-out questions, "
           + "and the answers are scored. It adds to the run's time; later it can be done from the run's page."))),
       ...(isOn ? some(offer.form.evaluation, "evaluation") : [])];
@@ -214,7 +215,7 @@
             source: one.kind, label: studio.say(one.label), title: studio.say(one.about)
           })),
           place().kind, choose),
-        place().kind !== "here" && el("p", { class: "advice" }, studio.say(place().about)),
+        place().kind !== "here" && make("p", { class: "advice" }, studio.say(place().about)),
         place().kind !== "here" && grid(some(place().knobs, "place", { namespace: studio.say("you") })));
     };
 
@@ -230,30 +231,30 @@
         : [])];
     const drawAdvanced = () => card("advanced", "Advanced", "Everything else that can be set. What is left at auto "
       + "tells what it comes to here.", studio.groups(offer.form.groups, sections));
-    const search = el("input", { id: "knob-search", type: "search", autocomplete: "off", spellcheck: "false",
+    const search = make("input", { id: "knob-search", type: "search", autocomplete: "off", spellcheck: "false",
       oninput: () => draw(true),
       onkeydown: (event) => {
         if (event.key === "Escape" && search.value) { event.preventDefault(); search.value = ""; draw(true); }
       } });
-    const drawFound = () => el("section", { class: "card card-found", "aria-label": studio.say("Search settings") },
+    const drawFound = () => make("section", { class: "card card-found", "aria-label": studio.say("Search settings") },
       studio.soughtFields(sections(), search.value));
     const drawSwitch = () => {
       const count = sections().reduce((sum, { key, knobs }) => sum + studio.changed(knobs, key), 0);
       search.placeholder = studio.say("Search settings");
       search.setAttribute("aria-label", search.placeholder);
-      return el("div", { class: "switch-line" },
-        el("div", { class: "presets" },
+      return make("div", { class: "switch-line" },
+        make("div", { class: "presets" },
           (offer.presets
-            || []).map((one) => el("button", {
+            || []).map((one) => make("button", {
               type: "button", class: "chip preset", "aria-pressed": String(chosen(one)), title: studio.say(one.about),
               onclick: () => preset(one)
             }, studio.say(one.label)))),
         search,
-        el("label", { class: "advanced" }, el("span", {}, studio.say("Advanced")),
+        make("label", { class: "advanced" }, make("span", {}, studio.say("Advanced")),
           count > 0
-            && el("span", { class: "count", title: studio.say("{n} advanced values changed", { n: count }) },
+            && make("span", { class: "count", title: studio.say("{n} advanced values changed", { n: count }) },
               String(count)),
-          el("button",
+          make("button",
             {
               type: "button", class: "switch", role: "switch", "aria-label": studio.say("Advanced"),
               "aria-checked": String(advanced),
