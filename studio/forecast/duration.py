@@ -171,7 +171,7 @@ def kind(config: RunConfig) -> str:
 def speed(device: Device, itemsize: int, rates: Sequence[float] = (), method_kind: str = "adapters") -> Speed:
     """The speed of a device. rates: FLOP/s of its runs of like shape, newest first. method_kind: of `kind`."""
     calibration = calibrated(device)
-    launch, start, moved = device.traits.launch, START, device.traits.moved
+    launch, start, moved = device.traits.launch, START, device.traits.bandwidth
     if calibration:
         launch, start = calibration.launch[method_kind], calibration.start
     if rates:
