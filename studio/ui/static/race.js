@@ -98,7 +98,8 @@
         "stroke-width": line.thin ? 1 : 2.2, opacity: line.faint ? 0.35 : 1, "stroke-linejoin": "round" }));
       if (line.dots)
         for (const [x, y] of line.points)
-          box.append(studio.svg("circle", { cx: X(x), cy: Y(y), r: 3, fill: line.colour, opacity: line.faint ? 0.5 : 1 }));
+          box.append(studio.svg("circle", { cx: X(x), cy: Y(y), r: 3, fill: line.colour,
+            opacity: line.faint ? 0.5 : 1 }));
     }
     return box;
   };
