@@ -343,10 +343,10 @@ def test_rows_that_fill_a_micro_batch_make_one(processor: Device) -> None:
 
 
 def test_the_starter_is_tuned_in_full_on_a_laptop_of_8_gb() -> None:
-    """Its largest measured peak there, over 66 steps of rows of unlike lengths, was 3.35 GiB in bf16."""
+    """Its largest measured peak there, over 66 steps of rows of unlike lengths, was 3.32 GiB in bf16."""
     laptop = Device(kind="cpu", name="a laptop", memory=8 * 10**9, free=5 * 10**9, bf16=True, cores=2)
     order = config.build({"data": {"train": "sample"}, "method": "full"})
     facts = model.facts_of(order.model)
     assert estimate.estimate(facts, order, laptop, None).fits
     known = estimate.estimate(facts, order, laptop, RowStatistics(87, 6262, 2981, 82, 5))
-    assert 3.35 * 2**30 < known.high < 4 * 2**30
+    assert 3.33 * 2**30 < known.high < 4 * 2**30

@@ -23,16 +23,13 @@ CHUNKED = (0.06, 0.12, 0.17)  # checkpointed, logits in chunks: 0.11 to 0.15 on 
 TORN_UP = (0.05, 0.25, 0.50)
 PROCESS = 532 * MIB  # Python with torch, transformers and peft loaded, before the model
 
-# A CPU's heap keeps holes, counted in feed-forward activations a token and layer. Measured on the starter
-# (tests/bench/results/memory_cpu.md) in float32, under the malloc settings of runs/launch.py:
-HOLES = 0.9  # 0.6 to 1.1
-# where products are in 16 bits: 0 to 1.3 over rows of one length, prefix tuning 2.8, and 7.5 in a long full run
-HOLES_NARROW = 2.0
-ONEDNN = 108 * MIB  # its kernels for them
-# low, expected, high: many steps over rows of unlike lengths fragment the heap further
-GROWING = (0.5, 1.0, 4.0)
-# behind a packed base: 475 to 518 MiB on the starter (106 million numbers, four cases), 542 beside 484 million
-TRIMMED = 490 * MIB
+# A CPU's heap keeps holes, counted in feed-forward activations a token and layer: low, expected, high, as many steps
+# over rows of unlike lengths fragment it further. Measured on the starter (tests/bench/results/memory_cpu.md), under
+# the malloc settings of runs/launch.py, in float32 and where products are in 16 bits:
+HOLES = (0.45, 0.9, 3.6)  # 0.6 to 1.1
+HOLES_NARROW = (0.4, 0.8, 8.3)  # 0 to 1.8 over rows of one length, 8.1 in a long full run
+ONEDNN = 68 * MIB  # its kernels for 16 bits
+TRIMMED = 550 * MIB  # behind a packed base
 PACKED = 0.1  # bytes a packed number
 
 
@@ -93,9 +90,9 @@ def cpu(loop: TrainingLoop, architecture: Architecture, footprint: Footprint) ->
     widest = max(layer.intermediate_size for layer in layers)
     narrow = loop.compute_itemsize == 2
     fixed = PROCESS + (ONEDNN if narrow else 0)
-    holes = tokens * widest * loop.hidden_itemsize * len(layers) * (HOLES_NARROW if narrow else HOLES)
+    activations = tokens * widest * loop.hidden_itemsize * len(layers)
     if footprint.quantized:
         numel = sum(linear.in_features * linear.out_features for layer in layers for linear in layer.linears)
         fixed = TRIMMED + int(PACKED * numel)
-    low, expected, high = (fixed + int(holes * share) for share in GROWING)
+    low, expected, high = (fixed + int(activations * holes) for holes in (HOLES_NARROW if narrow else HOLES))
     return Overhead(low, expected, high, 0, fixed=fixed)

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import Trainer, TrainerState
 
+from studio import memory_peak
 from studio.errors import RunError
 from studio.method import trained_weights
 from studio.runs import checkpoints
@@ -48,7 +49,9 @@ class CheckpointedTrainer(Trainer):
         if is_finished:
             self._load_from_checkpoint(str(checkpoint))
             self.state = state
-        else:
+            return
+        recomputes_on_cpu = self.args.activation_checkpointing and self.args.device.type == "cpu"
+        with memory_peak.blocks_mapped() if recomputes_on_cpu else contextlib.nullcontext():
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:

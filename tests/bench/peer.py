@@ -83,7 +83,7 @@ def trainer(side: str, config: RunConfig, folder: Path, train: list[dict[str, An
     plain = best_settings(card) if best or float32 else {"train_sampling_strategy": "sequential"}
     if float32:
         plain |= {"bf16": False}
-    elif card and not torch.cuda.is_bf16_supported(including_emulation=False):
+    elif half() == torch.float16:
         plain |= {"bf16": False, "fp16": True}
     arguments = SFTConfig(
         output_dir=tempfile.mkdtemp(),
@@ -105,11 +105,11 @@ def trainer(side: str, config: RunConfig, folder: Path, train: list[dict[str, An
         **plain,
     )
     quantized = config.method.quantized() if hasattr(config.method, "quantized") else None
-    options = quantized.options(torch.bfloat16) if quantized else {}
+    options = quantized.options(half()) if quantized else {}
     if best and card:
         options["attn_implementation"] = flash() or "sdpa"
     dtype = (
-        torch.bfloat16 if best and config.method.adapter else torch.float32
+        half() if best and config.method.adapter else torch.float32
     )  # a full fine-tune keeps float32 weights on every side
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
     return SFTTrainer(
@@ -137,6 +137,12 @@ def best_settings(card: bool) -> dict[str, Any]:
         | ({"padding_free": True} if free else {})
         | ({"use_liger_kernel": True} if card and installed("liger_kernel") else {})
     )
+
+
+def half() -> torch.dtype:
+    """The 16 bits that this device computes in: fp16 on cards before Ampere."""
+    card = torch.cuda.is_available()
+    return torch.float16 if card and not torch.cuda.is_bf16_supported(including_emulation=False) else torch.bfloat16
 
 
 def flash() -> str | None:
@@ -184,7 +190,7 @@ def main(side: str, folder: Path, told: Path) -> None:
                 "peak_memory": peak,
                 "train_loss": round(sum(watch.losses[: len(watch.points)]) / len(watch.points), 4),
                 "loss": held_out(
-                    theirs.model, held, theirs.args.device, torch.float32 if side == "trl-float32" else torch.bfloat16
+                    theirs.model, held, theirs.args.device, torch.float32 if side == "trl-float32" else half()
                 ),
             }
         )

@@ -240,6 +240,10 @@ def test_the_peers_best_are_its_best_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -
     assert told["use_liger_kernel"]
     assert not told["gradient_checkpointing"]
     assert peer.flash() == "kernels-community/flash-attn2"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+    for has_card, expected in ((True, torch.float16), (False, torch.bfloat16)):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda has_card=has_card: has_card)
+        assert peer.half() == expected
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *given: (7, 5))
     assert "padding_free" not in peer.best_settings(True)
     assert peer.best_settings(True)["train_sampling_strategy"] == "group_by_length"
