@@ -176,7 +176,7 @@ def _loss_of_gguf(file: Path, rows: Rows) -> float | None:
         torch_device, dtype = placement(parameters, _read_dtype(file))
         return mean_loss(dequantized(file, dtype).to(torch_device).eval(), rows)
     except (StudioError, ValueError, RuntimeError, KeyError, NotImplementedError, OSError) as error:
-        print(f"the GGUF file's loss could not be taken: {error}", file=sys.stderr)
+        print(f"the GGUF file's loss could not be taken: {reason_of(error)}", file=sys.stderr)
         return None
 
 

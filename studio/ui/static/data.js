@@ -362,10 +362,11 @@
     const ask = async (anew) => {
       const mine = (asked += 1);
       drawSources();
-      if (anew) { found = null; drawAbout(); problems.hidden = true; }
+      if (anew) { found = null; drawAbout(); problems.hidden = true; main.classList.add("waiting"); }
       const answer = await server.inspect(question()).catch((problem) => ({ error: studio.trouble(problem) }));
       if (mine !== asked) return;
       found = answer;
+      main.classList.remove("waiting");
       drawAbout(); drawProblems();
       const fine = Boolean(found.rows);
       if (found.source !== source) { source = found.source; editor.begin(); }
