@@ -158,8 +158,8 @@ def _compared(args: argparse.Namespace) -> list[tuple[str, ...]]:
         ) from None
 
 
-def _asked(order: RunConfig) -> dict[str, Any]:
-    """What a row was measured on: a saved one is taken again only for the very same order."""
+def _identity(order: RunConfig) -> dict[str, Any]:
+    """What identifies a measured row: a saved one is reused only where all of it is equal."""
     plain = order.model_dump(mode="json", exclude_unset=True)
     return {
         "method": order.method.model_dump(mode="json"),
@@ -170,15 +170,15 @@ def _asked(order: RunConfig) -> dict[str, Any]:
 
 
 def _find(table: list[dict[str, Any]], order: RunConfig) -> dict[str, Any] | None:
-    asked = _asked(order)
-    return next((row for row in table if all(row.get(key) == value for key, value in asked.items())), None)
+    identity = _identity(order)
+    return next((row for row in table if all(row.get(key) == value for key, value in identity.items())), None)
 
 
 def _row(order: RunConfig, row: dict[str, Any], race_id: str) -> dict[str, Any]:
     """A race's row under the name of its method, with what was asked. Memory: estimated, for this method alone."""
     method = order.method
     label = f"{method.label} {method.rank}" if getattr(method, "rank", None) else method.label
-    return {**row, **_asked(order), "label": label, "run": race_id, "seconds": row["train_seconds"]}
+    return {**row, **_identity(order), "label": label, "run": race_id, "seconds": row["train_seconds"]}
 
 
 # -- the table

@@ -92,16 +92,16 @@ def environment(config: RunConfig, device: Device | None = None) -> dict[str, st
     count = processes(config)
     ordered = config.training.threads
     device = device or devices()[0]
-    merged = MERGE_AT_ONCE if device.kind == "cpu" else ()
-    mapped = OWN_PAGES if device.kind == "cpu" and base_itemsize(config, device) == 4 else 1 << 32
+    malloc_tunables = MERGE_AT_ONCE if device.kind == "cpu" else ()
+    mmap_threshold = OWN_PAGES if device.kind == "cpu" and base_itemsize(config, device) == 4 else 1 << 32
     threads = ordered if isinstance(ordered, int) else max(1, cores() // count)
     variables = {
         **thread_environment(),
         "OMP_NUM_THREADS": str(threads),
         "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
-        "MALLOC_MMAP_THRESHOLD_": str(mapped),
+        "MALLOC_MMAP_THRESHOLD_": str(mmap_threshold),
         "MALLOC_ARENA_MAX": "2",
-        "GLIBC_TUNABLES": ":".join(("glibc.malloc.hugetlb=1", *merged)),
+        "GLIBC_TUNABLES": ":".join(("glibc.malloc.hugetlb=1", *malloc_tunables)),
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TRANSFORMERS_VERBOSITY": "error",
     }

@@ -107,7 +107,7 @@ class Guard:
                 )
 
     async def _pass(self, scope: dict[str, Any], receive: Any, send: Any, role: str) -> None:
-        """What is let through: to the login, to where it was sent, or to a refusal that only the body could tell."""
+        """Hand the request to the login page or the app; refuse it where its body asks for more than the role may."""
         response = self.login_page.response_for(Request(scope), role) if self.login_page else None
         if response is not None:
             await response(scope, receive, send)
@@ -122,7 +122,7 @@ class Guard:
         await self.app(scope, receive, send)
 
     def _is_believed(self, name: bytes, value: bytes) -> bool:
-        """Gradio writes the address that two headers of anybody's give into the page: only names served here pass."""
+        """False for a proxy's header that names a host not served here: gradio writes its address into the page."""
         if name == b"x-forwarded-host":
             return all(host.strip() in self.names for host in value.decode("latin-1").split(","))
         return name != b"x-gradio-server"
@@ -137,7 +137,7 @@ class Guard:
         return self._foreign(scope, hosts[0]) or self._beyond(scope["method"], scope["path"].rstrip("/"), role)
 
     def _foreign(self, scope: dict[str, Any], host: str) -> Refusal | None:
-        """What another site's page sends: every post; of the rest, all but what a person opens by a link."""
+        """403 for what another site's page sends: any post, and any read that is not a link which a person opened."""
         headers, reads = dict(scope["headers"]), scope["method"] in ("GET", "HEAD")
         own = headers.get(b"sec-fetch-site", b"none") in (b"same-origin", b"none")
         opened = reads and headers.get(b"sec-fetch-mode") == b"navigate" and scope["path"].rstrip("/") != "/logout"
@@ -154,7 +154,7 @@ class Guard:
         return bool(there) and (there == host.lower() or there in of_space())
 
     def _beyond(self, method: str, path: str, role: str) -> Refusal | None:
-        """What its sender has no right to, or what is not served to anybody. Logging in is for everybody."""
+        """401, 403 or 404 for a path that the role may not use or that is not served; None where it may."""
         reads = method in ("GET", "HEAD")
         if self.login_page and path == "/login":
             return None

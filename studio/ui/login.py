@@ -43,9 +43,9 @@ class Gate:
         self._strong = strong
         self._proxied = proxied
         self._wrong: OrderedDict[str, list[float]] = OrderedDict()  # by address, when; the longest unheard of first
-        self._everybody: list[float] = []
+        self._all_wrong: list[float] = []
         self._until: dict[str, float] = {}
-        self._closed, self._friends = 0.0, set()
+        self._closed_until, self._trusted = 0.0, set()
 
     def __call__(self, user: str, password: str) -> bool:
         known = self._passwords.get(user, "")
@@ -53,49 +53,49 @@ class Gate:
         with self._lock:
             if right and self._strong and user == OWNER:
                 return True
-            where = self._where()
-            if self._shut(where):
+            counters = self._counters()
+            if self._is_locked_out(counters):
                 return False
             if right:
-                for key in where:
+                for key in counters:
                     self._wrong.pop(key, None)
-                self._friends.update(where)
+                self._trusted.update(counters)
                 return True
-            self._count(where)
+            self._count_wrong(counters)
             return False
 
     def locked(self) -> float:
         """Seconds until the requester may try again; 0 where it may now."""
         with self._lock:
-            now, where = self._clock(), self._where()
-            closed = 0.0 if self._friends & set(where) or who.device.get() else self._closed
-            return max(0.0, closed - now, *(self._until.get(key, 0.0) - now for key in where))
+            now, counters = self._clock(), self._counters()
+            closed = 0.0 if self._trusted & set(counters) or who.device.get() else self._closed_until
+            return max(0.0, closed - now, *(self._until.get(key, 0.0) - now for key in counters))
 
-    def _where(self) -> list[str]:
-        """What the asker's tries are counted by."""
+    def _counters(self) -> list[str]:
+        """The counters that a try of the requester adds to: its device, or its network and the proxy it came over."""
         if who.device.get():
             return [f"device {who.device.get()}"]
         peer = who.peer.get()
         over = [f"over {network(peer)}"] if peer and peer != who.address.get() and not self._proxied else []
         return [network(who.address.get()), *over]
 
-    def _shut(self, where: list[str]) -> bool:
+    def _is_locked_out(self, counters: list[str]) -> bool:
         now = self._clock()
-        known = who.device.get() or where[0] in self._friends
-        return any(now < self._until.get(key, 0.0) for key in where) or (now < self._closed and not known)
+        known = who.device.get() or counters[0] in self._trusted
+        return any(now < self._until.get(key, 0.0) for key in counters) or (now < self._closed_until and not known)
 
-    def _count(self, where: list[str]) -> None:
+    def _count_wrong(self, counters: list[str]) -> None:
         """A wrong password more."""
         now = self._clock()
-        for key in where:
+        for key in counters:
             mine = [*(at for at in self._wrong.pop(key, []) if now - at < WINDOW), now]
             self._wrong[key] = mine
             if len(mine) >= (PEER if key.startswith("over ") else TRIES):
                 self._until[key] = now + WINDOW
                 del self._wrong[key]
-        self._everybody = [*(at for at in self._everybody if now - at < WINDOW), now]
-        if len(self._everybody) >= CEILING:
-            self._closed, self._everybody = now + WINDOW, []
+        self._all_wrong = [*(at for at in self._all_wrong if now - at < WINDOW), now]
+        if len(self._all_wrong) >= CEILING:
+            self._closed_until, self._all_wrong = now + WINDOW, []
         self._until = {key: until for key, until in self._until.items() if until > now}
         while len(self._wrong) > REMEMBERED:
             self._wrong.popitem(last=False)

@@ -26,7 +26,7 @@ class Unanswered(StudioError):
 
 
 class PendingCall:
-    """One question under way, in a thread of its own that does not keep the process alive."""
+    """A call in progress, in a daemon thread of its own."""
 
     def __init__(self, work: Callable[[], Any]):
         self.began, self.over = time.monotonic(), threading.Event()
@@ -45,7 +45,7 @@ class PendingCall:
 
 
 class SingleFlight:
-    """Those under way and the latest answers. Safe from several threads."""
+    """Calls in progress and the latest answers, by key. Safe to use from several threads."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[Hashable, PendingCall] = OrderedDict()
@@ -53,7 +53,7 @@ class SingleFlight:
 
     def ask(self, key: Hashable, work: Callable[[], Any], service: str, wait: float = 3.0) -> Any:
         """The answer of `work`. Raises what it raised, or Unanswered where it takes more than `wait` seconds."""
-        call = self._of(key, work, service)
+        call = self._call_for(key, work, service)
         call.over.wait(max(0.0, wait - (time.monotonic() - call.began)))
         if not call.over.is_set():
             raise Unanswered(f"{service} does not answer.", ASKING, "network")
@@ -61,22 +61,21 @@ class SingleFlight:
             raise call.error
         return call.answer
 
-    def _of(self, key: Hashable, work: Callable[[], Any], service: str) -> PendingCall:
+    def _call_for(self, key: Hashable, work: Callable[[], Any], service: str) -> PendingCall:
         with self._lock:
             call = self._known.get(key)
             if call and not (call.error is not None and time.monotonic() - call.began > AGAIN):
                 self._known.move_to_end(key)
                 return call
-            if sum(not one.over.is_set() for one in self._known.values()) >= MOST:
+            if sum(not known.over.is_set() for known in self._known.values()) >= MOST:
                 raise Unanswered(
                     f"{service} does not answer.",
                     f"{MOST} questions wait for it already. Check the network, or HF_ENDPOINT.",
                     "network",
                 )
             call = self._known[key] = PendingCall(work)
-            for old in [name for name, one in self._known.items() if one.over.is_set()][
-                : max(0, len(self._known) - KEPT)
-            ]:
+            answered = [key for key, known in self._known.items() if known.over.is_set()]
+            for old in answered[: max(0, len(self._known) - KEPT)]:
                 del self._known[old]
             return call
 

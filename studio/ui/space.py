@@ -101,17 +101,17 @@ class Visits:
         self._space, self._ended = hosting, dict[str, float]()  # hash of what the Hub gave -> when it ends by itself
 
     def role(self, scope: dict[str, Any]) -> str:
-        return WATCHER if _mark(scope) in self._ended else role_of(scope, self._space)
+        return WATCHER if _login_hash(scope) in self._ended else role_of(scope, self._space)
 
     def end(self, scope: dict[str, Any]) -> None:
         """Log out: gradio takes the cookie from the browser, this ends what stands in it."""
         oauth, now = (scope.get("session") or {}).get("oauth_info") or {}, time.time()
         self._ended = {mark: until for mark, until in self._ended.items() if until > now}
         if oauth:
-            self._ended[_mark(scope)] = oauth.get("expires_at", now + MONTH)
+            self._ended[_login_hash(scope)] = oauth.get("expires_at", now + MONTH)
 
 
-def _mark(scope: dict[str, Any]) -> str:
+def _login_hash(scope: dict[str, Any]) -> str:
     oauth = (scope.get("session") or {}).get("oauth_info") or {}
     return hashlib.sha256(json.dumps(oauth, sort_keys=True, default=str).encode()).hexdigest() if oauth else ""
 

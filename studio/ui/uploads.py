@@ -14,9 +14,9 @@ from gradio.utils import get_upload_folder
 from studio.errors import DataError
 from studio.home import slug, subfolder
 
-OWN = re.compile(r"[0-9a-f]{40,64}")  # gradio puts each upload into a folder named by its content's hash
-BROKEN = re.compile(r"tmp[a-z0-9_]{8}")  # a file that is still coming, or that broke off
-LEFT = 24 * 3600.0  # seconds
+UPLOAD_FOLDER = re.compile(r"[0-9a-f]{40,64}")  # gradio puts each upload into a folder named by its content's hash
+PARTIAL_FILE = re.compile(r"tmp[a-z0-9_]{8}")  # a file that is still coming, or that broke off
+ABANDONED_AFTER = 24 * 3600.0  # seconds
 
 
 def uploaded(given: object) -> Path:
@@ -51,7 +51,7 @@ def keep(path: Path, name: str) -> Path:
 
 def _copy(path: Path, target: Path) -> None:
     """The file under another name, as the same bytes on the disk where it can be. Raises FileExistsError."""
-    if OWN.fullmatch(path.parent.name):
+    if UPLOAD_FOLDER.fullmatch(path.parent.name):
         try:
             os.link(path, target)
             return
@@ -69,7 +69,7 @@ def _copy(path: Path, target: Path) -> None:
 
 def drop(path: Path) -> None:
     """Remove gradio's copy of an upload, and whatever has lain there for a day."""
-    if OWN.fullmatch(path.parent.name):
+    if UPLOAD_FOLDER.fullmatch(path.parent.name):
         shutil.rmtree(path.parent, ignore_errors=True)
     sweep()
 
@@ -78,10 +78,10 @@ def sweep() -> None:
     """Remove uploads that nobody came back for, or that broke off."""
     try:
         for path in Path(get_upload_folder()).iterdir():
-            if time.time() - path.stat().st_mtime > LEFT:
-                if OWN.fullmatch(path.name):
+            if time.time() - path.stat().st_mtime > ABANDONED_AFTER:
+                if UPLOAD_FOLDER.fullmatch(path.name):
                     shutil.rmtree(path, ignore_errors=True)
-                elif BROKEN.fullmatch(path.name):
+                elif PARTIAL_FILE.fullmatch(path.name):
                     path.unlink(missing_ok=True)
     except OSError:
         return

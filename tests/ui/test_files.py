@@ -355,9 +355,9 @@ def test_an_upload_is_moved_and_not_kept_twice(page: Page, page_home: Path, tmp_
     file.write_text("no data\0")
     with pytest.raises(Exception, match="."):
         client.predict(handle_file(str(file)), "", api_name="/import")
-    assert not [one for one in folder.rglob("*") if one.is_file() and uploads.OWN.fullmatch(one.parent.name)], (
-        "refused ones go too"
-    )
+    assert not [
+        one for one in folder.rglob("*") if one.is_file() and uploads.UPLOAD_FOLDER.fullmatch(one.parent.name)
+    ], "refused ones go too"
 
 
 def test_what_nobody_came_back_for_goes_after_a_day(page_home: Path) -> None:

@@ -99,7 +99,7 @@ def test_what_is_remembered_of_strangers_is_bounded() -> None:
         from_(f"10.{n // 65536}.{n // 256 % 256}.{n % 256}")
         one("owner", "wrong")
     assert len(one._wrong) <= login.REMEMBERED
-    assert len(one._everybody) <= 2
+    assert len(one._all_wrong) <= 2
 
 
 def sign_in(page: Page, user: str, password: str, **headers: str) -> str:
