@@ -36,7 +36,7 @@
           option("", own),
           make("optgroup", { label: studio.say("By the hour, on the Hub (Job or Space)") },
             rented.map((one) => option(one.name, `${one.name.split(":")[1]}: ${one.count > 1 ? `${one.count} × ` : ""}`
-              + `${brief(one.label)}, $${one.price.toFixed(2)}`))),
+              + `${brief(one.label)}, $${one.price.toFixed(2)}/h`))),
           make("optgroup", { label: studio.say("Other cards") },
             cards.map((one) => option(one.name, `${brief(one.name)}, ${studio.bytes(one.memory)}`))))));
     };
