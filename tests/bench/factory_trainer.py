@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from studio.base import source
 from studio.config import RunConfig
 from studio.run import Run
-from tests.bench.peer import held_out, rows
+from tests.bench.peer import half, held_out, rows
 
 
 def prepare(config: RunConfig, base: Path, folder: Path) -> None:
@@ -45,7 +45,7 @@ def judge(config: RunConfig, base: Path, folder: Path) -> None:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, str(out))
-    (folder / "loss.json").write_text(json.dumps(held_out(model.to(device), held, device)))
+    (folder / "loss.json").write_text(json.dumps(held_out(model.to(device), held, device, half())))
 
 
 if __name__ == "__main__":

@@ -166,7 +166,8 @@ def held_out(model: Any, rows: list[dict[str, Any]], device: torch.device, dtype
     total, count = 0.0, 0
     with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         for row in rows:
-            piece = {key: value.to(device) for key, value in collate([row], packed=False).items()}
+            batch = collate([row], packed=False)
+            piece = {key: batch[key].to(device) for key in ("input_ids", "labels")}
             total += loss(model, piece, "full", dtype).item()
             count += count_target_tokens(row)
     return total / max(1, count)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate.utils import environment
+from transformers import AutoModelForCausalLM
 
 from studio import cards, config, model
 from studio.errors import OrderError, StudioError
@@ -248,6 +249,15 @@ def test_the_peers_best_are_its_best_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -
     assert "padding_free" not in peer.best_settings(True)
     assert peer.best_settings(True)["train_sampling_strategy"] == "group_by_length"
     assert set(peer.best_settings(False)) == {"gradient_checkpointing", "train_sampling_strategy"}
+
+
+def test_a_peers_held_out_loss_is_transformers_own(tmp_path: Path) -> None:
+    made = AutoModelForCausalLM.from_pretrained(tiny.write(tmp_path / "tiny"))
+    rows = [{"input_ids": list(range(5, end)), "labels": list(range(5, end))} for end in (20, 90)]
+    with torch.no_grad():
+        losses = [made(**{key: torch.tensor([row[key]]) for key in row}).loss.item() for row in rows]
+    expected = (14 * losses[0] + 84 * losses[1]) / 98
+    assert peer.held_out(made, rows, torch.device("cpu"), torch.float32) == pytest.approx(expected, rel=1e-5)
 
 
 # -- memory that comes back
