@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-import numpy as np
-import orjson
-
-from studio.data.block import LINES_BYTES, MAX_ROW_BYTES, READ_BYTES, ROWS_PER_BLOCK, Block
+from studio.data.block import MAX_ROW_BYTES, READ_BYTES, ROWS_PER_BLOCK, Block
 from studio.data.compression import DECOMPRESSION_ERRORS
 from studio.data.containers import Container, open_bytes
-from studio.data.json_stream import JsonStream, duplicate_key_notes, object_noting_duplicates, row_too_long
+from studio.data.json_lines import json_lines
+from studio.data.json_stream import JsonStream, duplicate_key_notes
 from studio.data.lenient_json import repair
 from studio.data.nested_rows import expand_row, rows_within
 from studio.data.sheets import sheet_rows
 from studio.data.tables import arrow_rows, csv_rows
-from studio.data.written_numbers import LOSES_DIGITS, written_float
 from studio.errors import DataError, reason_of
 from studio.text.marks import speaker, turns_in
-
-LINES_CHECKED = 200  # lines
-COMMAS = ["commas behind the last entry were left out"]
-DIGITS_AS_ZEROS = bytes(ord("0") if chr(byte) in "0123456789" else ord(".") for byte in range(256))
-LONG_NUMBER = b"0" * 20  # orjson makes a float of a whole number beyond 64 bits
 
 
 def blocks(path: Path, container: Container) -> Iterator[Block]:
@@ -78,113 +67,6 @@ def _expand(block: Block) -> Block:
         if expanded.lines is not None:
             expanded.lines += [block.lines[n]] * len(rows)
     return expanded
-
-
-def json_lines(
-    file: IO[bytes], name: str, container: Container | None = None, limit: int | None = None
-) -> Iterator[Block]:
-    """A row a line. limit: bytes to read, counted from where the file stands; a line begun within them is finished."""
-    first, done = 1, 0
-    while (limit is None or done < limit) and (
-        data := file.read(LINES_BYTES if limit is None else min(LINES_BYTES, limit - done))
-    ):
-        if not data.endswith(b"\n"):
-            data += (rest := file.readline(MAX_ROW_BYTES))
-            if len(rest) == MAX_ROW_BYTES and not rest.endswith(b"\n"):
-                raise row_too_long(name, first + data.count(b"\n"))
-        done += len(data)
-        texts = data.split(b"\n")
-        if not texts[-1]:
-            texts.pop()
-        block = parse_lines(texts, range(first, first + len(texts)), done)
-        block.notes += _notes_on_duplicate_keys(
-            [*(texts[:LINES_CHECKED] if first == 1 else ()), *_suspicious(block, texts)]
-        )
-        first += len(texts)
-        block.last = first - 1
-        yield block
-
-
-def _suspicious(block: Block, texts: list[bytes]) -> list[bytes]:
-    """The first of the lines in which a column's name occurs more often than once."""
-    first = next((row for row in block.rows if type(row) is dict), {})
-    names = [b'"%s":' % name.encode(errors="replace") for name in first]
-    data = b"\n".join(texts).replace(b'" :', b'":')
-    often = [name for name in names if data.count(name) > len(texts)]
-    return list(islice((text for text in texts if any(text.count(name) > 1 for name in often)), LINES_CHECKED))
-
-
-def _notes_on_duplicate_keys(texts: list[bytes]) -> list[str]:
-    """Notes on keys that occur twice in one of these lines."""
-    duplicate_keys: dict[str, None] = {}
-    for text in texts:
-        with contextlib.suppress(ValueError, RecursionError):
-            json.loads(text, object_pairs_hook=lambda pairs: object_noting_duplicates(pairs, duplicate_keys))
-    return duplicate_key_notes(duplicate_keys)
-
-
-def parse_lines(texts: list[bytes], numbers: Sequence[int], done: int) -> Block:
-    """A block from lines. numbers: of each line in the file."""
-    if not _has_long_number(b"\n".join(texts)):
-        with contextlib.suppress(orjson.JSONDecodeError):
-            rows = list(map(orjson.loads, texts))
-            return Block([*map(_with_written_numbers, rows, texts)], list(numbers), done)
-    return _parse_line_by_line(texts, numbers, done)
-
-
-def _with_written_numbers(row: Any, text: bytes) -> Any:
-    """The row; where one of its columns is a number whose digits orjson drops, with the digits."""
-    if type(row) is dict and float in map(type, row.values()) and LOSES_DIGITS.search(text):
-        return json.loads(text, parse_float=written_float)
-    return row
-
-
-def _has_long_number(text: bytes) -> bool:
-    """Whether as many digits as in LONG_NUMBER follow one another; every tenth byte mostly tells that none do."""
-    digits = np.frombuffer(text, np.uint8)[::10] - np.uint8(ord("0")) < 10
-    return bool((digits[1:] & digits[:-1]).any()) and LONG_NUMBER in text.translate(DIGITS_AS_ZEROS)
-
-
-def _parse_line_by_line(texts: list[bytes], numbers: Sequence[int], done: int) -> Block:
-    block = Block(done=done)
-    for line, text in zip(numbers, texts, strict=True):
-        text = text.strip(b" \t\r\n\x00\x1e" if line > 1 else b" \t\r\n\x00\x1e\xef\xbb\xbf")
-        if not text:
-            continue
-        try:
-            value = orjson.loads(text)
-        except orjson.JSONDecodeError as error:
-            _parse_with_json(block, text, line, error)
-        else:
-            block.add(json.loads(text) if _has_long_number(text) else value, line)
-    return block
-
-
-def _parse_with_json(block: Block, text: bytes, line: int, error: orjson.JSONDecodeError) -> None:
-    """What orjson refuses and the json module reads: NaN, half surrogates."""
-    try:
-        block.add(json.loads(text), line)
-    except UnicodeDecodeError as broken:
-        value = text.decode(errors="replace")
-        block.add_bad(
-            line,
-            "encoding",
-            value,
-            f"Line {line} holds bytes that are not UTF-8 (byte {broken.start + 1} of the line).",
-        )
-    except (ValueError, RecursionError):
-        repaired, repairs = repair(text.decode(errors="surrogateescape").rstrip(", \t"))
-        with contextlib.suppress(ValueError, RecursionError):
-            if repaired.strip():
-                block.add(json.loads(repaired), line)
-            block.notes.append(f"Some lines are not strict JSON: {', '.join(repairs or COMMAS)}.")
-            return
-        block.add_bad(
-            line,
-            "not_json",
-            text.decode(errors="replace"),
-            f"Line {line} is not JSON: {error.msg} at character {error.colno}.",
-        )
 
 
 def _json(file: IO[bytes], name: str, container: Container) -> Iterator[Block]:

@@ -16,7 +16,7 @@ import xxhash
 from studio.data.block import Block
 from studio.data.converter import Converter
 from studio.data.problem import MAX_DETAILED_PER_KIND, Problem, problem
-from studio.data.repeats import ending_key, normalized
+from studio.data.repeats import ending_keys, normalized
 from studio.data.text_checks import scan
 from studio.text.tool_calls import called_functions
 
@@ -58,14 +58,14 @@ class Chunk:
 
 def convert_block(block: Block, first_row: int, convert: Converter, problems: ProblemCollector) -> Chunk:
     """Convert and check every row of a block. first_row: number of its first row, from 1."""
-    conversations, numbers, bad = [], [], block.bad
+    conversations, numbers, bad, flagged = [], [], block.bad, block.flagged
     problems.first, problems.lines = first_row, block.lines
     for problems.row, row in enumerate(block.rows, first_row):
         if row is None and problems.row - first_row in bad:
             kind, value, reason = bad[problems.row - first_row]
             problems(kind, None, value, reason)
             continue
-        if kind := block.flagged.get(problems.row - first_row):
+        if flagged and (kind := flagged.get(problems.row - first_row)):
             problems(kind, None, row)
         if (conversation := convert(row, problems)) is not None:
             conversations.append(conversation)
@@ -184,8 +184,7 @@ def _hashes(
     """(exact, endings) of each row. identities: as _extra_identity, or [] where no row has one."""
     rows = [data[a:b] for a, b in pairwise([0, *text_ends[row_ends - 1].tolist()] if len(row_ends) else [0])]
     exact, endings = (
-        np.fromiter(map(xxhash.xxh3_64_intdigest, texts), np.uint64, len(rows))
-        for texts in (rows, map(ending_key, rows))
+        np.fromiter(map(xxhash.xxh3_64_intdigest, texts), np.uint64, len(rows)) for texts in (rows, ending_keys(rows))
     )
     if identities:
         extra = np.fromiter(

@@ -8,11 +8,18 @@ from typing import Any
 
 from studio.data.formats import ReportProblem, alpaca, as_row, chatml_text, kto, prompt, text
 from studio.data.formats.flags import ROW_FLAGS, SPLIT_COLUMNS, check_split, marked_out
+from studio.data.formats.messages import plain_messages
 from studio.data.formats.tool_turns import read_written_calls
-from studio.data.layouts import OBJECTS, layout_of, multiple_choice, possible, rewritten, two_answers
+from studio.data.layouts import OBJECTS, layout_of, multiple_choice, possible, rewritten, turns_column, two_answers
 from studio.data.mapping import LOWERED, lowered, normalized_mapping, renamer
 
 FLAGGED = kto.LABELS | ROW_FLAGS | SPLIT_COLUMNS
+
+
+@lru_cache(maxsize=4096)
+def _turns_alone(columns: tuple[str, ...]) -> str | None:
+    """The column of the turns, where a row with these columns needs no rewriting if its turns are plain."""
+    return turns_column(columns) if FLAGGED.isdisjoint(columns) and not possible(columns, False, True) else None
 
 
 @lru_cache(maxsize=4096)
@@ -31,15 +38,21 @@ class Converter:
         self.is_sft = form is not text and getattr(form, "STAGE", "sft") == "sft"
         self.has_texts_alone = form in (alpaca, prompt, chatml_text)
         self.first_choice = (mapping or {}).get(multiple_choice.FIRST)
+        self.turn_keys = getattr(form, "TURN_KEYS", None) if self.rename is self.first_choice is None else None
 
     def __call__(self, row: Any, report: ReportProblem) -> dict[str, Any] | None:
         """The row's conversation; None, and reported, where it cannot be trained on."""
         if self.is_lowered:
             row = lowered(row)
         row = as_row(row)
-        texts = type(row) is dict and OBJECTS.isdisjoint(map(type, row.values()))
-        if texts and self.rename is None and _plain(tuple(row)):
-            return self._converted(row, report)
+        if type(row) is dict:
+            if self.turn_keys is not None:
+                name = _turns_alone(tuple(row))
+                plain = name and plain_messages(row[name], *self.turn_keys)
+                if plain and plain[-1]["role"] == "assistant":
+                    return self.form.convert(row, report, plain)
+            if self.rename is None and OBJECTS.isdisjoint(map(type, row.values())) and _plain(tuple(row)):
+                return self._converted(row, report)
         if isinstance(row, dict) and not FLAGGED.isdisjoint(row) and self._left_out(row, report):
             return None
         if self.rename is not None:

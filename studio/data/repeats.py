@@ -23,14 +23,13 @@ def normalized(text: bytes) -> bytes:
     return text.translate(LOWERCASE, IGNORED_BYTES) or text
 
 
-def ending_key(text: bytes) -> bytes:
-    """The first and last KEY_BYTES of the normalized text: a cheap key that is equal for equal normalized texts."""
-    if text.isascii():
-        windows = (text[:WINDOW_BYTES] + text[-WINDOW_BYTES:]).translate(LOWERCASE, IGNORED_BYTES)
-        if len(windows) >= WINDOW_BYTES + KEY_BYTES:  # so each window gave a whole key
-            return windows[:KEY_BYTES] + windows[-KEY_BYTES:]
-    whole = normalized(text)
-    return whole[:KEY_BYTES] + whole[-KEY_BYTES:]
+def ending_keys(texts: list[bytes]) -> Iterator[bytes]:
+    """Of each text the first and last KEY_BYTES when normalized: cheap, and equal for equal normalized texts."""
+    for text in texts:
+        kept = (text[:WINDOW_BYTES] + text[-WINDOW_BYTES:]).translate(LOWERCASE, IGNORED_BYTES)
+        if len(kept) < WINDOW_BYTES + KEY_BYTES or not text.isascii():  # else each window gave a whole key
+            kept = normalized(text)
+        yield kept[:KEY_BYTES] + kept[-KEY_BYTES:]
 
 
 def repeated(hashes: np.ndarray) -> Iterator[tuple[int, int]]:

@@ -22,10 +22,11 @@ import numpy as np
 import pyarrow as pa
 
 from studio.data.block import Block
-from studio.data.blocks import expand_blocks, json_lines
+from studio.data.blocks import expand_blocks
 from studio.data.chunk import SCHEMA, ProblemCollector, convert_block
 from studio.data.converter import Converter
 from studio.data.formats import formats
+from studio.data.json_lines import json_lines
 from studio.data.problem import Problem
 from studio.errors import DataError
 

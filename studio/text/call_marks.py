@@ -76,7 +76,8 @@ def starts(text: str, opens: bool = True) -> int:
 
 def holds_mark(text: str) -> bool:
     """Whether a mark of calls stands in a text. Most texts have none of the signs that one begins with."""
-    return ("<" in text or "[TOOL" in text or "```" in text) and MARK.search(text) is not None
+    signs = "<" in text or ("[" in text and "[TOOL" in text) or ("`" in text and "```" in text)
+    return signs and MARK.search(text) is not None
 
 
 def longest_beginning(text: str, marks: Iterable[str]) -> int:

@@ -334,12 +334,13 @@ def test_words_before_a_tools_result_are_told(home: Path, tmp_path: Path) -> Non
     assert (problem.kind, problem.field) == ("odd_call", "messages[1]")
 
 
-RESULT_IDS: dict[str, tuple[list[str | None], list[str], list[tuple[str, str]]]] = {
+RESULT_IDS: dict[str, tuple[list[Any], list[str], list[tuple[str, str]]]] = {
     "in order": (["a", "b"], ["Rome", "Oslo"], []),
     "the other way round": (["b", "a"], ["Oslo", "Rome"], []),
     "without ids": ([None, None], ["Rome", "Oslo"], []),
     "of no call": (["a", "c"], ["Rome", "Oslo"], [("messages[3].tool_call_id", "c"), ("messages[1].tool_calls", "b")]),
     "twice": (["a", "a"], ["Rome", "Oslo"], [("messages[3].tool_call_id", "a"), ("messages[1].tool_calls", "b")]),
+    "a list": (["a", ["c"]], ["Rome", "Oslo"], [("messages[3].tool_call_id", "c"), ("messages[1].tool_calls", "b")]),
 }
 
 

@@ -7,6 +7,8 @@ A format is a module with
                            without it the format is never detected, and taken where the order names it
   convert(row, report)  -> conversation (a dict with "messages", or "text") or None when the row cannot be trained on;
                            what is wrong is passed to report(kind, field, value, reason)
+  TURN_KEYS             optional: the keys of role and content in a turn; convert(row, report, plain) then takes turns
+                           that `messages.plain_messages` has read already
   STAGE                 optional: "preference" where only learning from comparisons can use it
   EXAMPLES              optional: what a row is to a stage, "pairs" or "verdicts" (stage.EXAMPLES); else "answers"
   COLUMNS               {part: names it goes by}; a mapping by hand renames a file's columns to the first name of a part
@@ -35,7 +37,7 @@ LIST_COLUMNS = (
     "rejected", "tools", *HISTORY, "contents", "mapping", "instances"
 )  # fmt: skip
 TURN_COLUMNS = ("prompt", "completion", "response")  # columns that may hold a list of turns
-NESTED = frozenset((*LIST_COLUMNS, *TURN_COLUMNS))
+NESTED, OPENING = frozenset((*LIST_COLUMNS, *TURN_COLUMNS)), frozenset("[{")
 ReportProblem = Callable[..., None]  # report(kind, field=None, value="", reason="")
 Row = dict[str, Any]
 
@@ -66,11 +68,15 @@ def _nested(columns: tuple[str, ...]) -> tuple[str, ...]:
 def as_row(value: Any) -> Any:
     """The row as a dict: a list of turns or a text wrapped, JSON in a cell parsed, a Hub viewer's row unwrapped."""
     if isinstance(value, dict):
-        if isinstance(value.get("row"), dict) and not set(value) - {"row", "row_idx", "truncated_cells"}:
+        if "row" in value and isinstance(value["row"], dict) and not set(value) - {"row", "row_idx", "truncated_cells"}:
             value = value["row"]
         for name in _nested(tuple(value)):
             cell = dict.get(value, name)  # looked at only: a TrackedRow must not note it
-            if isinstance(cell, str) and (turns := _list(cell, name in TURN_COLUMNS)) is not None:
+            if (
+                isinstance(cell, str)
+                and cell[:1] in OPENING
+                and (turns := _list(cell, name in TURN_COLUMNS)) is not None
+            ):
                 value = value | {name: turns}
         return value
     if isinstance(value, str):
@@ -84,8 +90,6 @@ def as_row(value: Any) -> Any:
 
 def _list(text: str, of_turns: bool) -> Any:
     """The list of objects or lists that a text is, or the object; of_turns: only a list of turns."""
-    if text[:1] not in ("[", "{"):
-        return None
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

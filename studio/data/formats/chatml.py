@@ -15,6 +15,7 @@ ABOUT = "A conversation a row: messages with role and content, as OpenAI writes 
 ORDER = 30
 ROLES = [key for key in ROLE_KEYS if key != "from"]  # with `from` it is ShareGPT
 COLUMNS = {"messages": MESSAGE_COLUMNS, "tools": DECLARED, "system": SYSTEM}
+TURN_KEYS = ("role", "content")
 
 
 def fits(row: Row) -> bool:
@@ -22,5 +23,5 @@ def fits(row: Row) -> bool:
     return name is not None and any(isinstance(m, dict) and any(key in m for key in ROLES) for m in row[name])
 
 
-def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
-    return gather(row, report, "role", "content")
+def convert(row: Row, report: ReportProblem, plain: list[dict[str, Any]] | None = None) -> dict[str, Any] | None:
+    return gather(row, report, *TURN_KEYS, plain)

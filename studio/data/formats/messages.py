@@ -20,6 +20,7 @@ SPEAKERS = {name: role for name, role in ROLES.items() if role != "tool" and nam
 ODD_ARGUMENTS = "The arguments of the call are no JSON object: the model learns to write them so."
 NOTHING: dict[str, Any] = {}
 TURN_MASKS = ("loss_mask", "train_mask", "weights")  # columns with 1 for every turn that is learnt
+MASKS = frozenset(TURN_MASKS)
 HARD = frozenset({"unknown_role", "no_assistant"})  # no order of turns could save such a row
 
 
@@ -53,8 +54,10 @@ def list_column(row: Row) -> str | None:
     return next((name for name in MESSAGE_COLUMNS if isinstance(row.get(name), list)), None)
 
 
-def gather(row: Row, report: ReportProblem, role_key: str, content_key: str) -> dict[str, Any] | None:
-    """The row's turns as messages, checked. None when it cannot be trained on."""
+def gather(
+    row: Row, report: ReportProblem, role_key: str, content_key: str, plain: list[dict[str, Any]] | None = None
+) -> dict[str, Any] | None:
+    """The row's turns as messages, checked. None when it cannot be trained on. plain: as `plain_messages` read them."""
     name = list_column(row)
     if name is None:
         present = next((n for n in MESSAGE_COLUMNS if n in row), None)
@@ -68,24 +71,26 @@ def gather(row: Row, report: ReportProblem, role_key: str, content_key: str) -> 
                 f"The field must be a list of turns, but it is {kind(row[present])}.",
             )
         return None
-    messages = turns_of(row[name], report, name, role_key, content_key)
+    messages = plain or turns_of(row[name], report, name, role_key, content_key)
     if messages is None:
         return None
-    _heed_masks(messages, row, len(row[name]), report)
+    if not MASKS.isdisjoint(row):
+        _heed_masks(messages, row, len(row[name]), report)
     system = system_of(row, report)
     if system is None:
         return None
     put_first(system, messages)
-    wrong = role_order_problem(tuple(m["role"] for m in messages))
+    wrong = role_order_problem(tuple([m["role"] for m in messages]))
     if wrong:
         report(wrong[0], f"{name}[{wrong[1]}]", messages[wrong[1]]["content"], wrong[2])
         if wrong[0] in HARD:
             return None
     conversation: dict[str, Any] = {"messages": messages}
-    if tools := declared_tools(row, row[name], report):
+    if tools := declared_tools(row, () if plain else row[name], report):
         conversation["tools"] = tools
     read_written_calls(messages, tools, report, name)
-    match_results(messages, report, name)
+    if not plain:
+        match_results(messages, report, name)
     return conversation
 
 
@@ -125,8 +130,8 @@ def turns_of(
     messages: list[dict[str, Any]] = []
     thoughts: list[str] = []  # turns of their own, before the answer that they lead to
     for n, turn in enumerate(turns):
-        if plain := _plain(turn, role_key, content_key) if not thoughts else None:
-            messages.append(plain)
+        if not thoughts and (plain := plain_messages([turn], role_key, content_key)):
+            messages += plain
             continue
         where, role, content = f"{name}[{n}]", role_key, content_key
         expanded: list[Any] | None = [turn]
@@ -175,14 +180,18 @@ def turns_of(
     return messages
 
 
-def _plain(turn: Any, role_key: str, content_key: str) -> dict[str, Any] | None:
-    """The message of a turn that is a known role and words, as nearly all are; None for any other turn."""
-    if type(turn) is not dict or len(turn) != 2:
-        return None
-    role, words = turn.get(role_key), turn.get(content_key)
-    if type(role) is not str or type(words) is not str or role not in SPEAKERS or not words.strip():
-        return None
-    return {"role": SPEAKERS[role], "content": words}
+def plain_messages(turns: Any, role_key: str, content_key: str) -> list[dict[str, Any]] | None:
+    """The messages of turns that are a known role and words each, as nearly all are; None where one is more or less."""
+    messages: list[dict[str, Any]] = []
+    if type(turns) is list:
+        for turn in turns:
+            if type(turn) is not dict or len(turn) != 2:
+                return None
+            role, words = turn.get(role_key), turn.get(content_key)
+            if type(role) is not str or type(words) is not str or role not in SPEAKERS or not words or words.isspace():
+                return None
+            messages.append({"role": SPEAKERS[role], "content": words})
+    return messages or None
 
 
 def _turn(turn: Any, report: ReportProblem, where: str, role_key: str, content_key: str) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from studio.data.formats import HISTORY, ReportProblem, Row, named
-from studio.data.formats.context import repeats, with_context
+from studio.data.formats.context import CONTEXT, repeats, with_context
 from studio.data.formats.fields import REASONING, SYSTEM, answer_of, system_of, text
 from studio.data.formats.history import history_of
 from studio.data.formats.open_prompt import asked_turns
@@ -26,6 +26,7 @@ COLUMNS = {
     "history": HISTORY,
     "reasoning": REASONING,
 }  # fmt: skip
+MORE = frozenset((*SYSTEM, *COLUMNS["history"], *REASONING, *CONTEXT, "input", "solution"))  # read beside the two
 
 
 # names that say what a column is only where the other column is there too
@@ -50,15 +51,16 @@ def fits(row: Row) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _columns(names: tuple[str, ...]) -> tuple[str | None, str | None, str | None]:
-    """The columns of question, answer and history, as far as their names tell."""
+def _columns(names: tuple[str, ...]) -> tuple[str | None, str | None, str | None, bool]:
+    """The columns of question, answer and history, as far as their names tell; whether only the first two are read."""
     row = dict.fromkeys(names)
-    return named(COLUMNS, row, "prompt"), named(COLUMNS, row, "answer"), named(COLUMNS, row, "history")
+    asked, answer, before = (named(COLUMNS, row, part) for part in ("prompt", "answer", "history"))
+    return asked, answer, before, bool(asked and answer and MORE.isdisjoint({*names} - {asked}))
 
 
 def pair_of(row: Row) -> tuple[str, str] | None:
     """The columns of question and answer."""
-    asked, answer, _ = _columns(tuple(row))
+    asked, answer, *_ = _columns(tuple(row))
     solved = dict.get(row, "solution", 0)
     if answer == "answer" and (solved is None or isinstance(solved, str)):  # NuminaMath's: the answer is its last line
         answer = "solution"
@@ -87,7 +89,12 @@ def _ends_with(row: Row, question: str, answer: str) -> bool:
 
 
 def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
-    asked, answered, before_name = _columns(tuple(row))
+    asked, answered, before_name, are_all = _columns(tuple(row))
+    if are_all:
+        question, content = text(row, asked, report), text(row, answered, report)
+        if question is None or content is None:
+            return None
+        return {"messages": [*asked_turns(question, asked, report), {"role": "assistant", "content": content}]}
     asked, answered = pair_of(row) or (asked or "prompt", answered or "completion")
     question = text(row, asked, report)
     if question and asked != "input" and row.get("input"):

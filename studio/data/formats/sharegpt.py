@@ -13,6 +13,7 @@ TITLE = "ShareGPT"
 ABOUT = "A conversation a row: turns with from and value (human, gpt, system, …)."
 ORDER = 31
 COLUMNS = {"messages": ("conversations", *MESSAGE_COLUMNS), "tools": ("tools",), "system": SYSTEM}
+TURN_KEYS = ("from", "value")
 
 
 def fits(row: Row) -> bool:
@@ -20,5 +21,5 @@ def fits(row: Row) -> bool:
     return name is not None and any(isinstance(m, dict) and "from" in m for m in row[name])
 
 
-def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
-    return gather(row, report, "from", "value")
+def convert(row: Row, report: ReportProblem, plain: list[dict[str, Any]] | None = None) -> dict[str, Any] | None:
+    return gather(row, report, *TURN_KEYS, plain)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from studio.data.formats import ReportProblem, Row
@@ -13,11 +13,14 @@ from studio.text.written_calls import split_calls
 
 Message = dict[str, Any]
 RESULT_TEXT = re.compile(r"\s*<tool_response>\s*(.*?)\s*</tool_response>\s*", re.DOTALL)
+DECLARED = frozenset(tool_calls.DECLARED)
 RESULTS = re.compile(rf"(?:{RESULT_TEXT.pattern})+", re.DOTALL)
 
 
-def declared_tools(row: Row, turns: list[Any], report: ReportProblem) -> list[Any]:
+def declared_tools(row: Row, turns: Sequence[Any], report: ReportProblem) -> list[Any]:
     """The tools a row declares: in a column of their own, or in its system turn. [] for none."""
+    if not turns and DECLARED.isdisjoint(row):
+        return []
     holders = [
         ("", row),
         *((f"{n}.", turn) for n, turn in enumerate(turns) if isinstance(turn, dict) and len(turn) > 2),
@@ -92,18 +95,19 @@ def match_results(messages: list[Message], report: ReportProblem, name: str) -> 
     for n, run in _results(messages):
         calls = messages[n - 1].get("tool_calls") or []
         wanted = [call["id"] for call in calls if "id" in call]
-        ids = [message.get("tool_call_id") for message in run]
-        if not wanted or len(wanted) < len(calls) or None in ids:
+        if not wanted or len(wanted) < len(calls) or not all("tool_call_id" in message for message in run):
             continue
+        ids = [str(message["tool_call_id"]) for message in run]
         if len(ids) == len(set(ids)) and sorted(ids) == sorted(wanted):
-            messages[n : n + len(run)] = sorted(run, key=lambda message: wanted.index(message["tool_call_id"]))
+            messages[n : n + len(run)] = sorted(run, key=lambda message: wanted.index(str(message["tool_call_id"])))
             continue
-        for place, found in enumerate(ids):
-            if found not in wanted:
+        for place, message in enumerate(run):
+            field = f"{name}[{n + place}].tool_call_id"
+            if ids[place] not in wanted:
                 reason = f"The result is of no call before it: those are {', '.join(wanted)[:200]}."
-                report("odd_result", f"{name}[{n + place}].tool_call_id", found, reason)
-            elif found in ids[:place]:
-                report("odd_result", f"{name}[{n + place}].tool_call_id", found, "The call has a result already.")
+                report("odd_result", field, message["tool_call_id"], reason)
+            elif ids[place] in ids[:place]:
+                report("odd_result", field, message["tool_call_id"], "The call has a result already.")
         if lacking := [one for one in wanted if one not in ids]:
             report("odd_result", f"{name}[{n - 1}].tool_calls", lacking, "No result follows for these calls.")
 

@@ -39,15 +39,15 @@ def layouts() -> dict[str, ModuleType]:
 def possible(columns: tuple[str, ...], texts: bool, plain: bool = False) -> tuple[ModuleType, ...]:
     """The layouts that a row with these columns may have.
 
-    texts: it holds neither lists nor objects. plain: its list of turns needs no layout.
+    texts: it holds neither lists nor objects. plain: its list of turns needs no layout, nor one that any row may have.
     """
     keys = frozenset(columns) - TURNS if plain else frozenset(columns)
-    fitting = (m for m in layouts().values() if m.KEYS is None or not m.KEYS.isdisjoint(keys))
+    fitting = (m for m in layouts().values() if (not plain if m.KEYS is None else not m.KEYS.isdisjoint(keys)))
     return tuple(m for m in fitting if not texts or getattr(m, "TEXTS", False))
 
 
 @lru_cache(maxsize=4096)
-def _turns_column(columns: tuple[str, ...]) -> str | None:
+def turns_column(columns: tuple[str, ...]) -> str | None:
     """The column of the turns; None where there is none, or several."""
     names = [name for name in columns if name in TURNS]
     return names[0] if len(names) == 1 else None
@@ -72,7 +72,7 @@ def _is_plain(turns: Any) -> bool:
 def layout_of(row: Row) -> ModuleType | None:
     """The layout the row is written in; None where it is none, or a format's own."""
     columns = tuple(row)
-    name = _turns_column(columns)
+    name = turns_column(columns)
     plain = name is not None and _is_plain(dict.get(row, name))
     modules = possible(columns, OBJECTS.isdisjoint(map(type, row.values())), plain)
     if not modules:
