@@ -46,15 +46,6 @@ class Prefix(VirtualTokens):
             raise ValueError("hidden_size is the projection's width; set projection to true, or leave it out")
         return self
 
-    def refuse(self, facts: ModelFacts | None, training: Any, device: Any) -> None:
-        if self.init == "text" and not self.text.strip():
-            raise OrderError(
-                "Prefix tuning is to start from a text, but the text is empty.",
-                "Give method.text, or set method.init to random.",
-                "method.text",
-            )
-        super().refuse(facts, training, device)
-
     def refuse_layers(self, facts: ModelFacts) -> None:
         """Raise OrderError where not every layer keeps keys and values of one width, as peft's prefix has them."""
         text = (name for name in facts.tensors if not targets.NOT_TEXT.search(name))

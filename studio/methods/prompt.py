@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from studio.errors import OrderError
 from studio.method import Shapes
 from studio.methods.virtual_tokens import VirtualTokens
 from studio.model import ModelFacts
@@ -24,6 +23,7 @@ class Prompt(VirtualTokens):
         "It costs next to nothing to store, but learns slowly and reaches the least, above all on small models."
     )
     learning_rate: ClassVar[float] = 3e-2
+    start_without_text: ClassVar[str] = "words"
 
     init: Literal["text", "words", "random"] = Field("text", title="Start")
     """text: the vectors of your words below. words: of words drawn at random. random: noise, which learns slowest."""
@@ -32,15 +32,6 @@ class Prompt(VirtualTokens):
 
     def trained(self, facts: ModelFacts) -> Shapes:
         return {"prompt_encoder.embedding": (self.virtual_tokens, facts.hidden_size)}
-
-    def refuse(self, facts: ModelFacts | None, training: Any, device: Any) -> None:
-        if self.init == "text" and not self.text.strip():
-            raise OrderError(
-                "Prompt tuning is to start from a text, but the text is empty.",
-                "Give method.text, or set method.init to words.",
-                "method.text",
-            )
-        super().refuse(facts, training, device)
 
     def wrap(self, model: Any) -> Any:
         from peft import PromptTuningConfig

@@ -19,6 +19,7 @@ class VirtualTokens(Method):
     mergeable: ClassVar[bool] = False
     cannot_merge: ClassVar[str] = "It changes what the model reads, not its weights."
 
+    start_without_text: ClassVar[str] = "random"  # what its knob `init` is best set to where no text is given
     START: ClassVar[str] = "Answer the following request well."
 
     virtual_tokens: int = Field(20, ge=1, le=1024, title="Virtual tokens")
@@ -26,6 +27,12 @@ class VirtualTokens(Method):
     context."""
 
     def refuse(self, facts: ModelFacts | None, training: Any, device: Any) -> None:
+        if getattr(self, "init", None) == "text" and not self.text.strip():
+            raise OrderError(
+                f"{self.label} is to start from a text, but the text is empty.",
+                f"Give method.text, or set method.init to {self.start_without_text}.",
+                "method.text",
+            )
         super().refuse(facts, training, device)
         if facts is not None:
             self.refuse_layers(facts)
