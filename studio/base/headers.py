@@ -15,7 +15,7 @@ from typing import Any
 
 from studio import credentials, json_text
 from studio.base import families
-from studio.base.hub import errors, first_line, unreachable
+from studio.base.hub import errors, unreachable
 from studio.errors import ModelError, reason_of
 from studio.home import PROJECT, subfolder, temporary_path, write_atomic
 
@@ -138,7 +138,7 @@ def hub(repo: str, revision: str | None) -> Headers:
         ) from error
     except errors() as error:
         raise ModelError(
-            f"What {repo} is made of could not be asked of the Hub ({first_line(error)}).",
+            f"What {repo} is made of could not be asked of the Hub ({reason_of(error)}).",
             "Check the name and the network (HF_ENDPOINT, HF_TOKEN), or give a local folder.",
             "model",
         ) from error

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from studio.base import shards
 from studio.base.report import Report, silent
-from studio.errors import ModelError
+from studio.errors import ModelError, reason_of
 from studio.events import FULL
 
 MODEL_FILES = [
@@ -93,7 +93,7 @@ def _failure(error: Exception, repo: str, revision: str | None) -> ModelError:
             f"{repo!r} is neither a folder nor a Hub id.", "A Hub id looks like Qwen/Qwen2.5-0.5B-Instruct.", "model"
         )
     return ModelError(
-        f"{repo} could not be downloaded ({first_line(error)}).",
+        f"{repo} could not be downloaded ({reason_of(error)}).",
         "Try again; what came already is kept.",
         "model",
         "disk" if getattr(error, "errno", None) in FULL else "network",
@@ -125,13 +125,8 @@ def unreachable() -> str:
     try:
         httpx2.head(constants.ENDPOINT, timeout=5)
     except httpx2.HTTPError as error:
-        return f"{constants.ENDPOINT}: {first_line(error)}"
+        return f"{constants.ENDPOINT}: {reason_of(error)}"
     return ""
-
-
-def first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines() or [type(error).__name__]
-    return text[0][:160].rstrip(".")
 
 
 def _progress(repo: str, report: Report) -> type:

@@ -9,7 +9,7 @@ from pathlib import Path
 import xxhash
 
 from studio.base import hub
-from studio.errors import DataError
+from studio.errors import DataError, reason_of
 from studio.home import slug, subfolder, temporary_path
 
 ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+|[A-Za-z][\w-]{2,})(?::(?P<config>[\w.-]+))??(?::(?P<split>[\w.\[\]%:-]+))?")
@@ -64,7 +64,7 @@ def path_of(text: str) -> Path:
         dataset = load_dataset(repo, config, split=split, revision=revision)
     except (*hub.errors(), ValueError, RuntimeError) as error:
         raise DataError(
-            f"{text!r} is no file here, and the Hub could not give a data set of that name: {hub.first_line(error)}",
+            f"{text!r} is no file here, and the Hub could not give a data set of that name: {reason_of(error)}",
             "Check the spelling, the split and the network; a private data set needs HF_TOKEN.",
             "data.train",
         ) from error

@@ -9,9 +9,9 @@ from typing import Any
 
 from studio import cards, choice, config, device, places
 from studio.base import catalogue
-from studio.base.hub import errors, first_line, unreachable
+from studio.base.hub import errors, unreachable
 from studio.config import RunConfig
-from studio.errors import ModelError, StudioError
+from studio.errors import ModelError, StudioError, reason_of
 from studio.memory.studio_loop import RowStatistics
 from studio.text import sandbox
 from studio.ui import files, measure, rights, who, words
@@ -128,7 +128,7 @@ def _search(text: str) -> list[choice.Row]:
         )
     except errors() as error:
         raise ModelError(
-            f"The Hub could not be searched ({first_line(error)}).", "The catalogue works without it.", "model"
+            f"The Hub could not be searched ({reason_of(error)}).", "The catalogue works without it.", "model"
         ) from error
     return [
         {

@@ -13,7 +13,7 @@ from transformers import set_seed
 
 from studio import auto, data, memory_peak, new_tokens, token_rows
 from studio.config import RunConfig
-from studio.errors import OrderError
+from studio.errors import OrderError, reason_of
 from studio.resolve import Resolved
 from studio.worker import (
     adamw,
@@ -124,9 +124,8 @@ def wrap_base(config: RunConfig, resolved: Resolved, base: Any) -> Any:
         tuned = config.method.wrap(base)
         check_loads_again(tuned)
     except (ValueError, LookupError, TypeError, AttributeError, NotImplementedError) as error:  # peft's own refusals
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(".")
         raise OrderError(
-            f"{config.method.label} cannot be put on this {base.config.model_type} model: {reason}.",
+            f"{config.method.label} cannot be put on this {base.config.model_type} model: {reason_of(error)}.",
             "Take another method, or other settings of this one.",
             "method.name",
         ) from error
