@@ -5,7 +5,9 @@ xllamacpp has llama.cpp's server with its own Jinja; llama-cpp-python is the bes
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
+import itertools
 import json
 import os
 import sys
@@ -81,24 +83,39 @@ class Server:
 
 
 class Python:
-    """llama-cpp-python's Llama. See Reader."""
+    """llama-cpp-python's Llama, with its own Jinja. See Reader.
+
+    Its create_chat_completion returns no ids, and drops the bytes of half a character from the text.
+    """
 
     def __init__(self, file: str, context: int):
-        from llama_cpp import Llama
+        import llama_cpp
+        from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
         self.name = _named("llama-cpp-python")
-        self.llama = Llama(model_path=file, n_ctx=context, n_threads=device.cores(), verbose=False)
+        self.llama = llama_cpp.Llama(model_path=file, n_ctx=context, n_threads=device.cores(), verbose=False)
+        vocabulary = llama_cpp.llama_model_get_vocab(self.llama.model)
+        self.ends = functools.partial(llama_cpp.llama_vocab_is_eog, vocabulary)
+        begin, end = (
+            self.llama.detokenize([token], special=True).decode() if token >= 0 else ""
+            for token in (self.llama.token_bos(), self.llama.token_eos())
+        )
+        self.rendered = Jinja2ChatFormatter(self.llama.metadata["tokenizer.chat_template"], end, begin)
 
     def ids(self, text: str) -> list[int]:
         return list(self.llama.tokenize(text.encode(), add_bos=False, special=True))
 
     def answer(self, messages: Messages, max_tokens: int, tools: Tools) -> dict[str, Any]:
-        response = self.llama.create_chat_completion(
-            messages=messages, tools=tools, max_tokens=max_tokens, temperature=0.0, repeat_penalty=1.0
-        )
-        choice = response["choices"][0]
-        text = choice["message"]["content"] or ""
-        return {"text": text, "ids": None, "prompt": None, "finish": choice["finish_reason"]}
+        prompt = self.ids(self.rendered(messages=messages, tools=tools).prompt)
+        self.llama.reset()
+        generated = itertools.islice(self.llama.generate(prompt, temp=0.0, repeat_penalty=1.0), max_tokens)
+        ids = list(itertools.takewhile(lambda token: not self.ends(token), generated))
+        return {
+            "text": self.llama.detokenize(ids).decode(errors="replace"),
+            "ids": ids,
+            "prompt": prompt,
+            "finish": "length" if len(ids) == max_tokens else "stop",
+        }
 
 
 KINDS: dict[str, Any] = {"xllamacpp": Server, "llama-cpp-python": Python}
