@@ -57,15 +57,15 @@ def by_llama_cpp(file: Path, questions: list[str], tokens: int) -> Answers:
     ]
 
 
-def by_studio(name: str, questions: list[str], tokens: int) -> Answers:
-    """The studio's own generation on the trained model, in float32."""
+def by_studio(name: str, questions: list[str], tokens: int, as_served: bool = False) -> Answers:
+    """The studio's own generation on the trained model: in float32, or in the type that the model server takes here."""
     import torch
 
     from studio.talk.reference import resolve
     from studio.worker.loaded import LoadedModels
     from studio.worker.prove import answers
 
-    loaded_model = LoadedModels("cpu", torch.float32).load(resolve(name))
+    loaded_model = LoadedModels("cpu", None if as_served else torch.float32).load(resolve(name))
     asked = [{"messages": [{"role": "user", "content": question}]} for question in questions]
     told = answers(loaded_model, asked, tokens)
     return [{key: one[key] for key in ("prompt", "ids", "text")} for one in told]

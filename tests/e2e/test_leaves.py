@@ -237,7 +237,8 @@ def test_the_starter(
     asked = [question["messages"] for question in proof.questions(whole.id)]
     questions = [messages[-1]["content"] for messages in asked if len(messages) == 1][:6]
     wanted = by_studio(whole.id, questions, 64)
-    assert [one["text"] for one in wanted] == by_server(whole.id, questions, 64)
+    alone = [by_studio(whole.id, [question], 64, as_served=True)[0]["text"] for question in questions]
+    assert alone == by_server(whole.id, questions, 64)  # in bfloat16 where the processor has it: one answer at a time
     found = exported(whole, tmp_path, proven=True)
     compare(found, wanted, questions, 64)
     older(transformers_4, found, wanted, questions, 64)
