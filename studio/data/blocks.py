@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
+from studio.data.arrow_files import arrow_rows
 from studio.data.block import MAX_ROW_BYTES, READ_BYTES, ROWS_PER_BLOCK, Block
 from studio.data.compression import DECOMPRESSION_ERRORS
 from studio.data.containers import Container, open_bytes
@@ -15,7 +16,7 @@ from studio.data.json_stream import JsonStream, duplicate_key_notes
 from studio.data.lenient_json import repair
 from studio.data.nested_rows import expand_row, rows_within
 from studio.data.sheets import sheet_rows
-from studio.data.tables import arrow_rows, csv_rows
+from studio.data.tables import csv_rows
 from studio.errors import DataError, reason_of
 from studio.text.marks import speaker, turns_in
 

@@ -88,11 +88,8 @@ def _chunk(conversations: list[dict[str, Any]], numbers: np.ndarray, problems: P
     fields = [_strings("".join(names).encode(), np.cumsum(sizes)), _strings(data, text_ends)]
     turn_structs = pa.StructArray.from_arrays(fields, fields=list(MESSAGES.value_type))
     lists = pa.ListArray.from_buffers(MESSAGES, len(row_ends), [None, _offsets(row_ends)], children=[turn_structs])
-    identities = (
-        list(map(_extra_identity, conversations, turns))
-        if has_extra_keys or (conversations and not COMPARED.isdisjoint(conversations[0]))
-        else []
-    )
+    says_more = has_extra_keys or (conversations and not COMPARED.isdisjoint(conversations[0]))
+    identities = list(map(_extra_identity, conversations, turns)) if says_more else []
     if has_extra_keys:
         for conversation, messages in zip(conversations, turns, strict=True):
             if more := {

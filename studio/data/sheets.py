@@ -9,10 +9,11 @@ from datetime import datetime, time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from studio.data.arrow_files import PLAIN_TYPES
 from studio.data.block import ROWS_PER_BLOCK, Block
 from studio.data.containers import Container
 from studio.data.dialects import header_of
-from studio.data.tables import PLAIN_TYPES, RowBuilder
+from studio.data.tables import RowBuilder
 from studio.errors import DataError, reason_of
 
 MERGED = re.compile(rb"<mergeCell ")

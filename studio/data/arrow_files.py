@@ -1,0 +1,155 @@
+"""Rows from Parquet and Arrow, as JSON values: class numbers by their names, text that is not UTF-8 told row by row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import date, time, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from studio.data.block import ROWS_PER_BLOCK, Block
+from studio.data.compression import open_decompressed
+from studio.data.containers import Container
+from studio.data.tables import column_names
+from studio.errors import DataError, reason_of
+
+CLASSES_NOTE = "The numbers in {} stand for classes; read are their names: {}."
+PLAIN_TYPES = frozenset((str, int, float, bool, type(None)))
+
+
+def arrow_rows(path: Path, container: Container) -> Iterator[Block]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    done, size = 0, path.stat().st_size
+    try:
+        if container.compression:
+            with open_decompressed(path, container.compression) as file:
+                source = pa.BufferReader(file.read())
+        else:
+            source = pa.memory_map(str(path))
+        batches = (
+            pq.ParquetFile(source).iter_batches(batch_size=ROWS_PER_BLOCK)
+            if container.name == "parquet"
+            else _arrow_batches(pa, source)
+        )
+        notes: list[str] | None = None
+        for batch in batches:
+            done += batch.get_total_buffer_size()  # nbytes would follow offsets that nobody has looked at yet
+            if len(set(batch.schema.names)) < len(batch.schema.names):
+                batch = batch.rename_columns(column_names(batch.schema.names))
+            if notes is None:
+                classes = class_names(batch.schema)
+                notes = [CLASSES_NOTE.format(name, ", ".join(names[:5])) for name, names in classes.items()]
+            for start in range(0, batch.num_rows, ROWS_PER_BLOCK):
+                block = _block(pa, batch.slice(start, ROWS_PER_BLOCK), min(done, size))
+                for name, names in classes.items():
+                    _name_classes(block.rows, name, names)
+                block.notes += notes
+                notes = []
+                yield block
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter: a column's name is no text
+        raise DataError(
+            f"{path.name} is a damaged {container.name} file: {reason_of(error)}.", "Write the file again.", path.name
+        ) from error
+
+
+def class_names(schema: Any) -> dict[str, list[str]]:
+    """The names of the classes that whole numbers stand for, by column, as `datasets` writes them into a file."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {
+            name: f["names"] for name, f in features.items() if isinstance(f, dict) and f.get("_type") == "ClassLabel"
+        }
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
+
+
+def _name_classes(rows: list[Any], column: str, names: list[str]) -> None:
+    """Write the class's name in the place of its number; -1 stands for none."""
+    for row in rows:
+        number = row.get(column) if row else None
+        if type(number) is int:
+            row[column] = names[number] if 0 <= number < len(names) else None
+
+
+def _arrow_batches(pa: Any, source: Any) -> Iterator[Any]:
+    try:
+        reader = pa.ipc.open_file(source)
+        for n in range(reader.num_record_batches):
+            yield reader.get_batch(n)
+    except pa.ArrowInvalid:
+        source.seek(0)
+        yield from pa.ipc.open_stream(source)
+
+
+def _block(pa: Any, batch: Any, done: int) -> Block:
+    """The batch as rows. Raises ArrowInvalid where its buffers are inconsistent: Arrow would read beyond their ends."""
+    try:
+        batch.validate(full=True)
+        return Block([_without_filled_nulls(row) for row in batch.to_pylist(maps_as_pydicts="lossy")], None, done)
+    except (pa.ArrowInvalid, UnicodeDecodeError):
+        return _row_by_row(pa, batch, done)
+
+
+def _row_by_row(pa: Any, batch: Any, done: int) -> Block:
+    """The batch as rows; those whose text is not UTF-8 are bad."""
+    columns = [column.view(_bytes_type(pa, column.type)) for column in batch.columns]
+    for column in columns:
+        column.validate(full=True)
+    block = Block(lines=None, done=done)
+    for n in range(batch.num_rows):
+        cells = dict(zip(batch.schema.names, (column[n].as_py() for column in columns), strict=True))
+        try:
+            block.rows.append(_without_filled_nulls(_decode_bytes(cells)))
+        except UnicodeDecodeError as error:
+            block.bad[n] = (
+                "encoding",
+                error.object.decode(errors="replace"),
+                f"It holds bytes that are not UTF-8 (byte {error.start + 1} of the text).",
+            )
+            block.rows.append(None)
+    return block
+
+
+def _bytes_type(pa: Any, kind: Any) -> Any:
+    """The type with binary in the place of every string: any bytes are valid in it."""
+    if pa.types.is_string(kind):
+        return pa.binary()
+    if pa.types.is_large_string(kind):
+        return pa.large_binary()
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_bytes_type(pa, field.type)) for field in kind])
+    for is_kind, make in ((pa.types.is_list, pa.list_), (pa.types.is_large_list, pa.large_list)):
+        if is_kind(kind):
+            return make(kind.value_field.with_type(_bytes_type(pa, kind.value_type)))
+    return kind
+
+
+def _decode_bytes(value: Any) -> Any:
+    """The value with its bytes as text again. Raises UnicodeDecodeError."""
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, list):
+        return [_decode_bytes(inner) for inner in value]
+    return {key: _decode_bytes(inner) for key, inner in value.items()} if isinstance(value, dict) else value
+
+
+def _without_filled_nulls(row: dict[str, Any]) -> dict[str, Any]:
+    """The row as JSON values, without the null keys that Arrow adds inside objects; decimals and dates as text."""
+    return {name: cell if type(cell) in PLAIN_TYPES else _plain_value(cell) for name, cell in row.items()}
+
+
+def _plain_value(value: Any) -> Any:
+    if type(value) is dict:
+        return {key: _plain_value(inner) for key, inner in value.items() if inner is not None}
+    if type(value) is list:
+        return [_plain_value(inner) for inner in value]
+    if type(value) is bytes:  # text that was written without its type, or a picture
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return value
+    return str(value) if isinstance(value, (date, time, timedelta, Decimal)) else value
