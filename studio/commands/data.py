@@ -171,8 +171,9 @@ def _compared(conversation: dict[str, Any], encoder: Encoder, limit: int) -> dic
     """Of a pair: its rejected side, {answer, text, tokens, trained, over}; of an answer with a verdict: {"label"}."""
     if "rejected" not in conversation:
         return {"label": conversation["label"]} if "label" in conversation else {}
-    e = encoder.encode(pairs.rejected_side(conversation), whole=True)
-    side = {"answer": conversation["rejected"], "text": e.text, "tokens": _tokens(e, limit)}
+    other = pairs.rejected_side(conversation)
+    e = encoder.encode(other, whole=True)
+    side = {"answer": display_text(other["messages"][-1]), "text": e.text, "tokens": _tokens(e, limit)}
     return {"rejected": side | {"trained": e.n_trained, "over": e.overflow}}
 
 
@@ -226,15 +227,17 @@ def _show_kind(kind: str, count: int, problems: list[dict[str, Any]]) -> None:
     about = data.KINDS[kind]
     numbers = list(dict.fromkeys(str(p["row"]) for p in problems))
     rows = ", ".join(numbers)
+    told = {(p["reason"], p["hint"]) for p in problems}
+    reason, hint = told.pop() if len(told) == 1 else (about.reason, about.hint)
     print(
-        f"{count:>8,}  {kind} ({about.severity}): {about.reason} {about.hint}\n"
+        f"{count:>8,}  {kind} ({about.severity}): {reason} {hint}\n"
         f"          {'row' if len(numbers) == 1 else 'rows'} {rows[:100]}{' …' if len(rows) > 100 else ''}"
     )
     if problems and problems[0]["field"]:
         first = problems[0]
-        reason = "" if first["reason"] == about.reason else f" {first['reason']}"
-        print(f"          first: row {first['row']}, {first['field']}: {first['value'] or '(empty)'}{reason}")
-    elif problems and problems[0]["reason"] != about.reason:
+        own = "" if first["reason"] == reason else f" {first['reason']}"
+        print(f"          first: row {first['row']}, {first['field']}: {first['value'] or '(empty)'}{own}")
+    elif problems and problems[0]["reason"] != reason:
         print(f"          first: row {problems[0]['row']}: {problems[0]['reason']}")
 
 

@@ -203,9 +203,10 @@ def normalized_hash(conversation: dict[str, Any]) -> int:
 def _extra_identity(conversation: dict[str, Any], turns: list[dict[str, Any]]) -> str:
     """What else distinguishes rows of the same text, as JSON: calls, the rejected answer, the label; "" for nothing."""
     calls, rejected, label = called_functions(turns), conversation.get("rejected"), conversation.get("label")
-    if type(rejected) is str and not calls and label is None:
+    more = conversation.get("rejected_more")
+    if type(rejected) is str and not calls and label is None and not more:
         return rejected
-    parts = [calls, label, rejected]
+    parts = [calls, label, rejected, more]
     return json.dumps(parts, sort_keys=True, default=str) if any(part or part is False for part in parts) else ""
 
 

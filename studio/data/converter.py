@@ -36,7 +36,7 @@ class Converter:
         self.is_lowered = LOWERED in (mapping or {})
         self.mapped_columns = set((normalized_mapping(mapping) or {"columns": {}})["columns"].values())
         self.is_sft = form is not text and getattr(form, "STAGE", "sft") == "sft"
-        self.has_texts_alone = form in (alpaca, prompt, chatml_text)
+        self.has_texts_alone = form in (alpaca, prompt, chatml_text, kto)
         self.first_choice = (mapping or {}).get(multiple_choice.FIRST)
         self.turn_keys = getattr(form, "TURN_KEYS", None) if self.rename is self.first_choice is None else None
 

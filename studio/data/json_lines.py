@@ -81,9 +81,13 @@ def _parse_lines(data: bytes, texts: list[bytes], numbers: Sequence[int], done: 
             rows = list(map(orjson.loads, texts))
             for n, row in enumerate(rows):  # a column that is a number whose digits orjson drops gets them back
                 if type(row) is dict and float in map(type, row.values()) and LOSES_DIGITS.search(texts[n]):
-                    rows[n] = json.loads(texts[n], parse_float=written_float)
+                    rows[n] = _loads(texts[n])
             return Block(rows, list(numbers), done)
     return _parse_line_by_line(texts, numbers, done)
+
+
+def _loads(text: bytes | str) -> Any:
+    return json.loads(text, parse_float=written_float)
 
 
 def _has_long_number(text: bytes) -> bool:
@@ -103,14 +107,15 @@ def _parse_line_by_line(texts: list[bytes], numbers: Sequence[int], done: int) -
         except orjson.JSONDecodeError as error:
             _parse_with_json(block, text, line, error)
         else:
-            block.add(json.loads(text) if _has_long_number(text) else value, line)
+            inexact = _has_long_number(text) or LOSES_DIGITS.search(text)
+            block.add(_loads(text) if inexact else value, line)
     return block
 
 
 def _parse_with_json(block: Block, text: bytes, line: int, error: orjson.JSONDecodeError) -> None:
     """What orjson refuses and the json module reads: NaN, half surrogates."""
     try:
-        block.add(json.loads(text), line)
+        block.add(_loads(text), line)
     except UnicodeDecodeError as broken:
         value = text.decode(errors="replace")
         block.add_bad(
@@ -123,7 +128,7 @@ def _parse_with_json(block: Block, text: bytes, line: int, error: orjson.JSONDec
         repaired, repairs = repair(text.decode(errors="surrogateescape").rstrip(", \t"))
         with contextlib.suppress(ValueError, RecursionError):
             if repaired.strip():
-                block.add(json.loads(repaired), line)
+                block.add(_loads(repaired), line)
             block.notes.append(f"Some lines are not strict JSON: {', '.join(repairs or COMMAS)}.")
             return
         block.add_bad(

@@ -11,6 +11,7 @@ import numpy as np
 from studio.data.dataset import Conversations, Dataset
 from studio.data.order import DataOrder
 from studio.data.prompts import encode_prompt
+from studio.data.roles import display_text
 from studio.errors import DataError, TemplateError
 from studio.kernels import IGNORE_INDEX
 from studio.stages import learning_from
@@ -53,7 +54,7 @@ def refuse_indifferent(sources: Sequence[Conversations], order: DataOrder) -> No
     """Raise DataError where no pair of all sources has two answers that differ, or all verdicts are the same."""
     rows = chain.from_iterable(sources)
     named = ", ".join(source.source for source in order.sources())
-    if order.examples == "pairs" and not any(row["messages"][-1]["content"] != row["rejected"] for row in rows):
+    if order.examples == "pairs" and all(chosen == rejected for chosen, rejected in map(_answers, rows)):
         raise DataError(
             f"In every pair of {named} the chosen and the rejected answer are the same: nothing can be learnt.",
             "Take pairs of different answers.",
@@ -100,8 +101,13 @@ def encode_examples(
 
 def rejected_side(conversation: dict[str, Any]) -> dict[str, Any]:
     """The conversation that ends with the rejected answer."""
-    answer = {"role": "assistant", "content": conversation["rejected"]}
+    answer = {"role": "assistant", "content": conversation["rejected"], **conversation.get("rejected_more", {})}
     return {**conversation, "messages": [*conversation["messages"][:-1], answer]}
+
+
+def _answers(pair: dict[str, Any]) -> tuple[str, str]:
+    """The words and calls of the chosen and of the rejected answer."""
+    return display_text(pair["messages"][-1]), display_text(rejected_side(pair)["messages"][-1])
 
 
 def joined(chosen: Encoded | TemplateError, rejected: Encoded | TemplateError) -> Encoded | TemplateError:
@@ -140,8 +146,7 @@ def describe(dataset: Dataset) -> dict[str, Any] | None:
     if dataset.examples == "verdicts":
         good = sum(bool(row.get("label", True)) for row in rows)
         return {"good": good, "bad": len(rows) - good}
-    chosen = np.array([len(row["messages"][-1]["content"]) for row in rows])
-    rejected = np.array([len(row["rejected"]) for row in rows])
+    chosen, rejected = np.array([[*map(len, _answers(row))] for row in rows]).T
     return {
         "pairs": len(rows),
         "longer_chosen": round(float(np.mean((chosen > rejected) + 0.5 * (chosen == rejected))), 4),
@@ -192,10 +197,10 @@ def contradictions(conversations: Conversations) -> list[tuple[int, int]]:
     found = []
     for index, row in enumerate(_some(conversations)):
         *prompt, answer = row["messages"]
-        texts = [turn["content"] for turn in prompt]
-        told, opposite = (hash((*texts, answer["content"])), row.get("label")), None
+        texts = [*map(display_text, prompt)]
+        told, opposite = (hash((*texts, display_text(answer))), row.get("label")), None
         if "rejected" in row:
-            told = (told[0], hash((*texts, row["rejected"])))
+            told = (told[0], hash((*texts, _answers(row)[1])))
             opposite = told[::-1] if told[0] != told[1] else None
         elif "label" in row:
             opposite = (told[0], not row["label"])

@@ -121,13 +121,13 @@ def _notes_of(marks: Marks) -> list[str]:
     notes = []
     if marks.merged:
         notes.append(
-            f"{marks.merged} ranges of cells are merged: the first cell of each holds its value, the others are read "
-            "as empty."
+            f"Merged ranges of cells: {marks.merged}. The first cell of each holds its value, the others are read as "
+            "empty."
         )
     if marks.formulas:
         notes.append(
-            f"{marks.formulas} formulas have no saved result and are read as empty: open the file in Excel, save it, "
-            "and choose it again."
+            f"Formulas without a saved result, which are read as empty: {marks.formulas}. Open the file in Excel, save "
+            "it, and choose it again."
         )
     if marks.columns:
         letters = ", ".join(_letters(column) for column in marks.columns[:10])

@@ -38,7 +38,7 @@ from studio.data.tracked_row import TrackedRow, names_of
 from studio.data.unsure import doubts
 from studio.errors import DataError
 
-VERSION = 20  # of stored data sets; raise it when a check or a format changes
+VERSION = 21  # of stored data sets; raise it when a check or a format changes
 BINARY_ENDINGS = (".xlsx", ".parquet", ".arrow")
 SAMPLE_ROWS = 200  # rows by which columns are judged to be used or not
 

@@ -134,10 +134,10 @@ def group_turns(blocks: Iterable[Block], how: ThreadColumns) -> Iterator[Block]:
     threads = _branches(turns, how) if how.parent else _groups(turns, how)
     used = sum(map(len, threads))
     key = how.parent or how.conversation
-    note = f"{len(turns)} rows of one turn each were gathered into {len(threads)} conversations"
-    note += f" by the column {key}." if key else ", each up to the next row that is no turn."
+    by = f"by the column {key}" if key else "each up to the next row that is no turn"
+    note = f"Rows of one turn each were gathered into conversations, {by}: {len(turns)} into {len(threads)}."
     if used < len(turns):
-        note += f" {len(turns) - used} rows stand in other branches, or in no conversation, and are not used."
+        note += f" Not used, as they stand in other branches or in no conversation: {len(turns) - used}."
     block = Block(notes=[*notes, note], lines=None if not turns or turns[0][1] is None else [])
     for thread in threads:
         messages = [{"role": _role(row[how.role]), "content": row.get(how.content)} | _more(row) for row, _ in thread]

@@ -58,7 +58,7 @@ def _any_of(marks: Iterable[str]) -> str:
 MARK = re.compile(_any_of(BEGIN))
 SAID = re.compile(_any_of([*BEGIN, *WORDS]))
 FILLER = re.compile(rf"(?:[\s,;]|{_any_of({*BEGIN, *AROUND, *ENDS}.difference(WORDS, ('<|start|>', '<|channel|>')))})*")
-CLOSING = re.compile(_any_of(mark for mark in AROUND if "/" in mark or "end" in mark.lower() or mark == "```"))
+CLOSING = re.compile(_any_of([*(m for m in AROUND if "/" in m or "end" in m.lower() or m == "```"), *ENDS]))
 BARE = re.compile(r"\s*(?:\{|\[\s*(?:\{|[A-Za-z_][\w.]*(?:\(|\Z)|\Z))")  # calls without a mark, or their beginning
 
 

@@ -136,7 +136,8 @@ def _python(text: str, at: int, tools: Tools) -> tuple[list[Call], int] | None:
                 call = call.args[0]
             if not isinstance(call, ast.Call) or call.args:
                 return None
-            calls += _call(ast.unparse(call.func), {key.arg: ast.literal_eval(key.value) for key in call.keywords})
+            name = ast.unparse(call.func).removesuffix(".call")  # as Llama 3 calls its built-in tools
+            calls += _call(name, {key.arg: ast.literal_eval(key.value) for key in call.keywords})
     return calls, end
 
 

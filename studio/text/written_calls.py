@@ -13,6 +13,7 @@ from studio.text.call_spellings import SPELLINGS, Call, Tools
 from studio.text.channels import Channels
 from studio.text.tool_calls import names_of
 
+NAMED_FIRST = re.compile(r"\s*(?:to=)?(?:functions\.)?([\w.-]+?)(?:\.call)?\s*[({]")  # a call without a mark
 FENCE = re.compile(r"\s*```(?:json)?\s*(.*?)\s*```\s*", re.DOTALL)
 
 
@@ -47,8 +48,10 @@ def split_calls(answer: str, tools: Tools, certain: bool) -> tuple[str, list[Cal
     mark = MARK.search(said)
     if mark is None:
         said = fenced[1] if tools and (fenced := FENCE.fullmatch(said)) else said
-        calls = read_calls(said, tools) if not end and BARE.match(said) else None
-        return ("", calls) if calls and called(calls) <= set(names_of([*tools])) else (answer, [])
+        names = set(names_of([*tools]))
+        begins = BARE.match(said) or (named := NAMED_FIRST.match(said)) and named[1] in names
+        calls = read_calls(said, tools) if not end and begins else None
+        return ("", calls) if calls and called(calls) <= names else (answer, [])
     before, calls = said[: mark.start()], read_calls(said[mark.start() :], tools)
     if calls is None:
         return answer, None

@@ -107,7 +107,9 @@ def conversation_of(conversation: dict[str, Any]) -> dict[str, Any]:
     rejected answer of a pair; "good": the verdict of an answer.
     """
     messages = measure.text_of(conversation)
-    compared = {"other": conversation["rejected"]} if "rejected" in conversation else {}
+    compared = (
+        {"other": display_text(rejected_side(conversation)["messages"][-1])} if "rejected" in conversation else {}
+    )
     return (
         compared
         | ({"good": bool(conversation["label"])} if "label" in conversation else {})

@@ -85,6 +85,9 @@ WITH_TOOLS: dict[str, Any] = {
         for maker, words in {
             "Mistral": f"[TOOL_CALLS] [{AS_TEXT}]",
             "Llama 3": f"<|python_tag|>{AS_TEXT.replace('arguments', 'parameters')}<|eom_id|>",
+            "Llama 3, of its own": '<|python_tag|>get_weather.call(city="Rome")<|eom_id|>',
+            "Gorilla": 'get_weather(city="Rome")',
+            "Muse": ' to=get_weather\n{"city": "Rome"}',
             "Llama 3.1": '<function=get_weather>{"city": "Rome"}</function>',
             "Qwen 3, after a thought": f"<think>\nOslo?\n</think>\n\n<tool_call>\n{AS_TEXT}\n</tool_call>",
         }.items()

@@ -209,17 +209,39 @@ def test_verdicts_that_contradict_each_other_and_repeated_questions_are_named(ho
     assert "row 1" in told["both_verdicts", 3]
 
 
-PAIR = {"prompt": "Hello", "chosen": "Good day.", "rejected": "What?"}
+CALL = '{"name": "get", "arguments": {"city": "%s"}}'
+CALLING: dict[str, Any] = {
+    "words": lambda city: f"<tool_call>\n{CALL % city}\n</tool_call>",
+    "another maker's words": lambda city: f"[TOOL_CALLS][{CALL % city}]",
+    "messages": lambda city: [{"role": "assistant", "content": "", "tool_calls": [json.loads(CALL % city)]}],
+    "ShareGPT": lambda city: {"from": "function_call", "value": CALL % city},
+}
 
 
-def test_an_answer_that_calls_tools_is_refused_with_the_reason(home: Path, tmp_path: Path) -> None:
-    calls = [{"type": "function", "function": {"name": "get", "arguments": "{}"}}]
-    for content in ("", "I look it up."):
-        chosen = [{"role": "assistant", "content": content, "tool_calls": calls}]
-        rows = [{"prompt": "Hi", "chosen": chosen, "rejected": [{"role": "assistant", "content": "No."}]}, PAIR]
-        problem = data.read(write(tmp_path, rows)).problems[0]
-        assert "calls tools" in problem.reason
-        assert "json.dumps" not in problem.hint
+@pytest.mark.parametrize("layout", CALLING)
+def test_both_sides_call_tools_in_the_form_of_the_template(layout: str, home: Path, tmp_path: Path) -> None:
+    sides = {"chosen": CALLING[layout]("Rome"), "rejected": CALLING[layout]("Oslo")}
+    tools = [{"name": "get", "description": "d", "parameters": {"type": "object", "properties": {}}}]
+    found = data.read(write(tmp_path, [{"prompt": "Hi", **sides, "tools": tools}]))
+    assert (found.unused, found.counts) == ([], {})
+    conversation = found.conversations[0]
+    assert conversation["tools"]
+    for one, city in ((conversation, "Rome"), (pairs.rejected_side(conversation), "Oslo")):
+        answer = one["messages"][-1]
+        assert answer["content"] == ""
+        assert [call["function"]["arguments"] for call in answer["tool_calls"]] == [{"city": city}]
+    assert pairs.describe(found)["characters_chosen"] > 30
+
+
+def test_a_side_keeps_its_reasoning(home: Path, tmp_path: Path) -> None:
+    sides = {
+        name: [{"role": "assistant", "content": "Yes.", "reasoning_content": f"For the {name}."}]
+        for name in ("chosen", "rejected")
+    }
+    found = data.read(write(tmp_path, [{"prompt": "Hi", **sides}]))
+    assert (found.unused, found.counts) == ([], {})
+    for one, name in ((found.conversations[0], "chosen"), (pairs.rejected_side(found.conversations[0]), "rejected")):
+        assert one["messages"][-1]["reasoning_content"] == f"For the {name}."
 
 
 @pytest.mark.parametrize("examples", ["prompts", "pairs", "answers"])

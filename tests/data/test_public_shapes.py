@@ -134,7 +134,7 @@ def test_parts_of_an_answer_in_rows_of_their_own_are_one_turn(home: Path, tmp_pa
     turn = read.conversations[0]["messages"][1]
     assert (turn["reasoning_content"], turn["tool_calls"][0]["function"]["name"]) == ("Hm.", "Read")
     assert "message" not in read.unused
-    assert "2 rows stand in other branches" in read.notes[0]
+    assert "in no conversation: 2." in read.notes[0]
 
 
 def test_a_thought_of_deepseek_is_reasoning(home: Path, tmp_path: Path) -> None:

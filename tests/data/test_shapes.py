@@ -539,7 +539,8 @@ def test_one_turn_a_row_is_gathered(home: Path, tmp_path: Path) -> None:
     found = data.read(write(tmp_path, as_lines(flat[::-1])))
     assert sorted(said(c)[0][1] for c in found.conversations) == sorted(q for q, _ in TEA)
     assert all(said(c)[1][1] == dict(TEA)[said(c)[0][1]] for c in found.conversations)
-    assert found.notes == ["6 rows of one turn each were gathered into 3 conversations by the column session_id."]
+    told = "Rows of one turn each were gathered into conversations, by the column session_id: 6 into 3."
+    assert found.notes == [told]
     tree = [
         {"message_id": "q", "parent_id": None, "role": "prompter", "text": "Tea?", "rank": None},
         {"message_id": "a", "parent_id": "q", "role": "assistant", "text": "No.", "rank": 1},
@@ -547,7 +548,7 @@ def test_one_turn_a_row_is_gathered(home: Path, tmp_path: Path) -> None:
     ]
     found = data.read(write(tmp_path, as_lines(tree)))
     assert said(found.conversations[0]) == [(U, "Tea?"), (A, "Yes.")]
-    assert "1 rows stand in other branches" in found.notes[0]
+    assert found.notes[0].endswith("in no conversation: 1.")
 
 
 def test_what_is_not_used_is_known(home: Path, tmp_path: Path) -> None:

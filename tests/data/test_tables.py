@@ -229,5 +229,5 @@ def test_notes_of_the_file_stay_where_turns_are_gathered(home: Path, tmp_path: P
     assert said(read.conversations[0]) == ROWS[0]
     assert [note.split(":")[0] for note in read.notes] == [
         "The header is line 2; above it stands, and was left out",
-        "2 rows of one turn each were gathered into 1 conversations by the column conversation_id.",
+        "Rows of one turn each were gathered into conversations, by the column conversation_id",
     ]

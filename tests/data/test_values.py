@@ -61,6 +61,13 @@ def test_half_an_emoji_is_named_with_its_turn(home: Path, tmp_path: Path) -> Non
     assert r"(\ud83d)" in one.reason
 
 
+def test_numbers_keep_their_digits_beside_a_line_that_is_no_strict_json(home: Path, tmp_path: Path) -> None:
+    numbers = ["3.10", "1E5", "12345678901234567890123"]
+    lines = [f'{{"instruction": "Which is number {n}?", "output": {text}}}' for n, text in enumerate(numbers)]
+    (tmp_path / "a.jsonl").write_text("\n".join([*lines, '{"instruction": "And?", "output": NaN}']))
+    assert answers(data.read(tmp_path / "a.jsonl")) == numbers
+
+
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
 def test_keys_that_stand_twice_are_told(name: str, home: Path, tmp_path: Path) -> None:
     rows = [json.dumps(SOUND), '{"instruction": "Which?", "output": "The first.", "output": "The last."}']
@@ -110,8 +117,8 @@ def test_formulas_merged_cells_and_dates_of_a_sheet(home: Path, tmp_path: Path) 
     assert answers(found) == ["2024-05-01", "2024-05-01 12:30:00", "The first."]
     assert [(p.line, p.field) for p in found.problems] == [(5, "instruction"), (6, "output")]
     assert [note.partition(":")[0] for note in found.notes] == [
-        "1 ranges of cells are merged",
-        "1 formulas have no saved result and are read as empty",
+        "Merged ranges of cells",
+        "Formulas without a saved result, which are read as empty",
     ]
 
 

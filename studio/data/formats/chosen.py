@@ -16,4 +16,4 @@ def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
     conversation = preference.convert(row, report)
     if conversation is None:
         return None
-    return {key: value for key, value in conversation.items() if key != "rejected"}
+    return {key: value for key, value in conversation.items() if not key.startswith("rejected")}

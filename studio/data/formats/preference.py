@@ -10,10 +10,11 @@ from typing import Any
 from studio.data.formats import ReportProblem, Row, named
 from studio.data.formats.context import repeats, with_context
 from studio.data.formats.fields import SYSTEM, system_of, text
-from studio.data.formats.messages import put_first, role_of, turns_of
+from studio.data.formats.messages import put_first, turns_of
 from studio.data.formats.open_prompt import asked_turns
-from studio.data.problem import KINDS
-from studio.data.roles import MESSAGE_COLUMNS
+from studio.data.formats.tool_turns import declared_tools, match_results, read_written_calls
+from studio.data.roles import MESSAGE_COLUMNS, ROLE_KEYS, display_text
+from studio.text.tool_calls import DECLARED
 
 TITLE = "Preference pairs"
 ABOUT = "A prompt with a chosen and a rejected answer (DPO, ORPO, reward models)."
@@ -25,8 +26,8 @@ COLUMNS = {
     "chosen": ("chosen",),
     "rejected": ("rejected",),
     "system": SYSTEM,
+    "tools": DECLARED,
 }
-CALLS = "The answer calls tools, and what is compared are two answers in words. Write the call out."
 LEAKED_CHARACTERS = 20  # of a question that an answer begins with: shorter ones may well be repeated
 SCORES = (
     *(("score_chosen", "score_rejected"), ("chosen_score", "rejected_score")),
@@ -45,16 +46,24 @@ def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
     chosen, rejected = _answer(row, "chosen", report), _answer(row, "rejected", report)
     if chosen is None or rejected is None:
         return None
-    if chosen == rejected:
-        report("same_answers", "rejected", rejected[-1]["content"])
     if len(chosen) > 1 and not before:  # the whole conversation stands in both
         before, rejected = chosen[:-1], rejected[-1:]
         chosen = chosen[-1:]
     if not before:
         report("missing_field", "prompt", list(row))
         return None
-    _check_sides(row, before[-1]["content"], {"chosen": chosen, "rejected": rejected}, report)
-    return {"messages": [*before, chosen[-1]], "rejected": rejected[-1]["content"]}
+    tools = declared_tools(row, [], report)
+    read_written_calls(before, tools, report, "prompt")
+    match_results(before, report, "prompt")
+    sides = {"chosen": chosen[-1], "rejected": rejected[-1]}
+    for name, answer in sides.items():
+        read_written_calls([*before, answer], tools, report, name, len(before))
+    if sides["chosen"] == sides["rejected"]:
+        report("same_answers", "rejected", display_text(rejected[-1]))
+    _check_sides(row, before[-1]["content"], sides, report)
+    more = {key: value for key, value in rejected[-1].items() if key not in ("role", "content")}
+    conversation = {"messages": [*before, chosen[-1]], "rejected": rejected[-1]["content"]}
+    return conversation | ({"rejected_more": more} if more else {}) | ({"tools": tools} if tools else {})
 
 
 def begins_with(answer: str, question: str) -> bool:
@@ -62,11 +71,11 @@ def begins_with(answer: str, question: str) -> bool:
     return len(question.strip()) >= LEAKED_CHARACTERS and answer.lstrip().startswith(question.strip())
 
 
-def _check_sides(row: Row, question: str, sides: dict[str, list[dict[str, Any]]], report: ReportProblem) -> None:
+def _check_sides(row: Row, question: str, sides: dict[str, dict[str, Any]], report: ReportProblem) -> None:
     """Report an answer that begins with its question, and scores that call the rejected answer the better one."""
-    for name, turns in sides.items():
-        if begins_with(turns[-1]["content"], question):
-            report("prompt_in_side", name, turns[-1]["content"])
+    for name, answer in sides.items():
+        if begins_with(answer["content"], question):
+            report("prompt_in_side", name, answer["content"])
     for better, worse in SCORES:
         if better not in row:
             continue
@@ -103,20 +112,7 @@ def _answer(row: Row, name: str, report: ReportProblem) -> list[dict[str, Any]] 
     if isinstance(value, dict):
         value = [value]
     if isinstance(value, list) and value and isinstance(value[0], dict):
-        turns = []
-        for turn in value:
-            content = turn.get("content", turn.get("value")) if isinstance(turn, dict) else None
-            role = (turn.get("role") or turn.get("from") or "assistant") if isinstance(turn, dict) else None
-            if isinstance(turn, dict) and (calls := turn.get("tool_calls") or turn.get("function_call")):
-                report("wrong_type", name, calls, CALLS)
-                return None
-            if not isinstance(content, str) or not content.strip():
-                report("wrong_type" if content else "empty_field", name, content)
-                return None
-            if (known := role_of(role)) is None:
-                report("wrong_type", name, role, KINDS["unknown_role"].reason)
-                return None
-            turns.append({"role": known, "content": content})
-        return turns
+        value = [turn if any(key in turn for key in ROLE_KEYS) else {"role": "assistant", **turn} for turn in value]
+        return turns_of(value, report, name, "role", "content")
     content = text(row, name, report)
     return None if content is None else [{"role": "assistant", "content": content}]

@@ -14,6 +14,11 @@ from studio.text.written_calls import split_calls
 Message = dict[str, Any]
 RESULT_TEXT = re.compile(r"\s*<tool_response>\s*(.*?)\s*</tool_response>\s*", re.DOTALL)
 DECLARED = frozenset(tool_calls.DECLARED)
+ARGUMENTS = re.compile(r"(?![\w-])[^.!?]{0,30}?[({\[]\s*(?:[\"'\]})]|\w+\s*[=:])")
+WORDS_OF_RESULT = "A tool's result follows, but the turn is no JSON of a call: its words are learnt as they stand."
+WORDS_OF_CALL = (
+    "A declared tool and its arguments stand in words that are read as no call: they are learnt as they stand."
+)
 RESULTS = re.compile(rf"(?:{RESULT_TEXT.pattern})+", re.DOTALL)
 
 
@@ -35,15 +40,19 @@ def declared_tools(row: Row, turns: Sequence[Any], report: ReportProblem) -> lis
     return []
 
 
-def read_written_calls(messages: list[Message], tools: list[Any], report: ReportProblem, name: str) -> None:
+def read_written_calls(
+    messages: list[Message], tools: list[Any], report: ReportProblem, name: str, since: int = 0
+) -> None:
     """Calls in the words of an answer become calls, as the template writes them; so do results behind them.
 
     They are all of the answer, as JSON, or stand at its end in the marks of a model. Marks around anything else are
-    told, and so are calls of tools that are not declared. name: of the column, for the reports.
+    told, and so are calls of tools that are not declared. name: of the column, for the reports; its turns begin at
+    `since`.
     """
     names = set(tool_calls.names_of(tools)) if tools else set()
     for n, message in enumerate(messages):
-        if message["role"] != "assistant" or "untrained" in message:
+        where = f"{name}[{n - since}]"
+        if n < since or message["role"] != "assistant" or "untrained" in message:
             continue
         content, calls = message["content"], None
         if "tool_calls" not in message and content and (tools or holds_mark(content)):
@@ -54,16 +63,19 @@ def read_written_calls(messages: list[Message], tools: list[Any], report: Report
                 _read_written_result(messages, n + 1)
             elif calls is None:
                 reason = "What stands in the marks of a call is no JSON of a call."
-                report("odd_call", f"{name}[{n}]", content, reason)
-            elif names and calls == [] and answered:
-                reason = (
-                    "A tool's result follows, but the turn is no JSON of a call: its words are learnt as they stand."
-                )
-                report("odd_call", f"{name}[{n}]", content, reason)
+                report("odd_call", where, content, reason)
+            elif names and calls == [] and (answered or _names_arguments(content, names)):
+                report("odd_call", where, content, WORDS_OF_RESULT if answered else WORDS_OF_CALL)
         for call in message.get("tool_calls", ()) if names else ():
             if (called := call["function"]["name"]) not in names:
                 reason = f"It calls {called!r}, which is none of the declared tools: {', '.join(sorted(names))[:200]}."
-                report("odd_call", f"{name}[{n}].tool_calls", called, reason)
+                report("odd_call", f"{where}.tool_calls", called, reason)
+
+
+def _names_arguments(content: str, names: set[str]) -> bool:
+    """Whether the name of a tool, and close behind it something like arguments, stand in the words of an answer."""
+    behind = (content[at + len(name) :] for name in names if (at := content.find(name)) >= 0)
+    return any(ARGUMENTS.match(words) for words in behind)
 
 
 def _is_answered(messages: list[Message], n: int) -> bool:
