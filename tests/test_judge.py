@@ -115,12 +115,13 @@ def test_busy_endpoints_are_asked_again_and_refusals_end_it(run: Run, monkeypatc
     with endpoint(busy) as (url, _):
         assert asked(run, url)["ties"] == 8
     (run.folder / "judge" / "cache.jsonl").unlink()
-    for status in (401, 302):
+    for status, way in ((401, "STUDIO_JUDGE_KEY=KEY in its environment"), (302, "Check its address")):
         with (
             endpoint(lambda prompt, n, status=status: (status, "no")) as (url, seen),
-            pytest.raises(ModelError, match="no verdict"),
+            pytest.raises(ModelError, match=f"no verdict.*status {status}") as refusal,
         ):
             asked(run, url)
+        assert way in refusal.value.hint
         assert len(seen) <= 2 * judge.AT_ONCE, "not asked on and on, and redirects are not followed"
     assert judge.job(run).status()["state"] == "failed"
 

@@ -63,9 +63,11 @@ def judge(
     task, began = job(run, progress), time.time()
     with task.working(device=False):
         endpoint = Endpoint(order, task.folder / "cache.jsonl", task.stop_requested)
-        verdicts, why = _judged(rows, order, endpoint, task)
+        verdicts, why, hint = _judged(rows, order, endpoint, task)
+        if not verdicts and why == "stopped":
+            raise task.stopped()
         if not verdicts:
-            raise task.stopped() if why == "stopped" else ModelError("The judge gave no verdict.", why, "judge.url")
+            raise ModelError(f"The judge gave no verdict. {why}", hint, "judge.url")
         return task.keep(
             {
                 "run": run.id,
@@ -83,10 +85,11 @@ def judge(
 
 def _judged(
     rows: list[dict[str, Any]], order: JudgeOrder, endpoint: Endpoint, task: SideJob
-) -> tuple[list[dict[str, Any]], str]:
-    """(verdicts in the order of the rows, why not all of them or "")."""
+) -> tuple[list[dict[str, Any]], str, str]:
+    """(verdicts in the order of the rows, why not all of them or "", what to do about it)."""
     verdicts: list[dict[str, Any]] = []
     until, why, failures = time.monotonic() + 60 * order.minutes, "", 0
+    hint = "Give it more minutes, or ask about fewer rows."
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
         for start in range(0, len(rows), AT_ONCE):
             if task.stop_requested():
@@ -102,12 +105,12 @@ def _judged(
                     verdicts.append({"row": row["row"], "prompt": row["prompt"], **future.result()})
                     failures = 0
                 except (ModelError, RunError) as error:
-                    failures += 1
+                    failures, hint = failures + 1, error.hint
                     why = error.message if failures >= FAILURES or endpoint.refused else ""
             task.tell("judging", start + len(batch), len(rows))
     if len(verdicts) < len(rows) and task.stop_requested():
         why = "stopped"
-    return verdicts, "" if len(verdicts) == len(rows) else why or "Some questions got no answer."
+    return verdicts, "" if len(verdicts) == len(rows) else why or "Some questions got no answer.", hint
 
 
 def _verdict(row: dict[str, Any], prompt: str, endpoint: Endpoint) -> dict[str, Any]:

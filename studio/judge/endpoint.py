@@ -67,7 +67,7 @@ class Endpoint:
             "temperature": 0,
             "max_tokens": self.reply_tokens,
         }
-        why = ""
+        why, hint = "", f"Check its address, its model and {self.key}."
         for attempt in range(TRIES):
             self._wait_for_turn()
             pause = 2.0**attempt
@@ -83,6 +83,11 @@ class Endpoint:
                 why = f"status {answer.status_code}: {answer.text[:200]}"
                 if answer.status_code not in (408, 409, 425, 429) and answer.status_code < 500:
                     self.refused = True
+                    if answer.status_code in (401, 403):
+                        hint = (
+                            f"Start this program anew with {self.key}=KEY in its environment. The key of `python -m "
+                            "studio serve` is what it prints, or what STUDIO_API_KEY holds when it starts."
+                        )
                     break
                 after = answer.headers.get("Retry-After", "")
                 pause = float(after) if after.replace(".", "", 1).isdigit() else pause
@@ -90,7 +95,7 @@ class Endpoint:
                 self._sleep(min(pause, LONGEST_WAIT))
         raise ModelError(
             f"{self.name} does not answer: {why}",
-            f"Check its address, its model and {self.key}.",
+            hint,
             f"{self.section}.url",
         )
 

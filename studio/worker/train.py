@@ -183,14 +183,17 @@ def _note_data(rows: data.Prepared, encoder: Encoder, config: RunConfig, report:
     for part in rows.record["sources"]:
         for caution in data.cautions(part.get("compared")):
             report.note(caution, "warning")
-    if config.data.eval and not len(rows.eval) and not config.stage.is_supervised:
+    evaluated, note = rows.record["eval"], data.leak_note(rows.record["eval"])
+    if config.data.eval and not len(rows.eval) and not note:
         report.note(
             f"Of {len(rows.train)} rows none is held out: it is not measured how this does on rows that it has not "
             "learnt from.",
             "warning",
         )
-    evaluated = rows.record["eval"]
-    if note := data.leak_note(evaluated):
+    for key in preflight.ON_EVALUATION if not len(rows.eval) else ():
+        if getattr(config.training, key):
+            report.note(f"Nothing is held out to measure on, so training.{key} does nothing.", "warning")
+    if note:
         report.note(note, "info" if evaluated["rows"] else "warning")
     if evaluated.get("of", 0) > config.data.eval_rows:
         others = "not used" if isinstance(config.data.eval, str) else "trained on"

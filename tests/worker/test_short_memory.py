@@ -132,3 +132,12 @@ def test_large_blocks_of_a_cpu_are_mapped_where_layers_are_checkpointed(
     settings = ("training.max_steps=1", f"training.checkpointing={checkpointing}", "data.eval=0")
     assert carry(order(tiny_model, rows(tmp_path / "rows.json"), *settings))[-1]["state"] == "finished"
     assert len(mapped) == checkpointing
+
+
+def test_a_hold_out_without_rows_is_told_with_what_it_leaves_idle(tiny_model: Path, tmp_path: Path) -> None:
+    """A fifth of one row is none."""
+    data = rows(tmp_path / "one.json", 1)
+    run = order(tiny_model, data, "data.eval=0.2", "training.max_steps=2", "training.keep_best=true")
+    notes = told(run)["notes"]
+    assert "Of 1 rows none is held out: it is not measured how this does on rows that it has not learnt from." in notes
+    assert "Nothing is held out to measure on, so training.keep_best does nothing." in notes
