@@ -93,11 +93,7 @@ class Endpoint:
                 pause = float(after) if after.replace(".", "", 1).isdigit() else pause
             if attempt < TRIES - 1:
                 self._sleep(min(pause, LONGEST_WAIT))
-        raise ModelError(
-            f"{self.name} does not answer: {why}",
-            hint,
-            f"{self.section}.url",
-        )
+        raise ModelError(f"{self.name} does not answer: {why}", hint, f"{self.section}.url")
 
     def _posted(self, body: dict[str, Any]) -> httpx2.Response:
         """The endpoint's answer. It is waited for in another thread, so that a stop is heard meanwhile; a daemon, so
