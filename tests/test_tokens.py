@@ -227,6 +227,8 @@ def test_statistics_count_exactly(home: Path, tmp_path: Path, tiny_model: Path) 
     assert sum(count for _, count in told["histogram"]) == 30
     assert told["histogram"][-1][0] >= max(sizes)
     assert told["suggested_max_length"] >= sorted(sizes)[-1]
+    encoder.context_limit = limit
+    assert data.statistics(found, encoder)["suggested_max_length"] == limit, "no more than the model can read"
 
 
 def test_samples(home: Path) -> None:

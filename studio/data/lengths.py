@@ -53,9 +53,8 @@ def statistics(
         "turns": round(turns * factor),
         "unrenderable": counts.get("unrenderable", 0),
     }
-    result |= summary(lengths, int(sum(trained)), factor) | limit_effects(
-        lengths, encoder.max_length, encoder.too_long, factor
-    )
+    result |= summary(lengths, int(sum(trained)), factor, encoder.context_limit)
+    result |= limit_effects(lengths, encoder.max_length, encoder.too_long, factor)
     return result | {"problems": [p.as_dict() for p in template_problems.problems], "counts": counts}
 
 
@@ -88,8 +87,8 @@ class TemplateProblems:
             self.problems.append(replace(described, hint=hint or described.hint))
 
 
-def summary(lengths: np.ndarray, trained: int, factor: float = 1.0) -> dict[str, Any]:
-    """The figures of a set of lengths. Medians and percentiles are lengths of real rows."""
+def summary(lengths: np.ndarray, trained: int, factor: float, context: int | None) -> dict[str, Any]:
+    """The figures of a set of lengths. Medians and percentiles are lengths of real rows. context: as for suggested."""
     if not len(lengths):
         return dict.fromkeys(
             ("min", "median", "p95", "max", "total", "trained", "trained_share", "suggested_max_length"), 0
@@ -105,7 +104,7 @@ def summary(lengths: np.ndarray, trained: int, factor: float = 1.0) -> dict[str,
         "trained": round(trained * factor),
         "trained_share": round(trained / max(1, total), 4),
         "histogram": histogram(lengths, factor),
-        "suggested_max_length": suggested(lengths),
+        "suggested_max_length": suggested(lengths, context),
     }
 
 
@@ -119,11 +118,15 @@ def histogram(lengths: np.ndarray, factor: float = 1.0) -> list[list[int]]:
     return [[(n + 1) * step, round(int(c) * factor)] for n, c in enumerate(bars)]
 
 
-def suggested(lengths: np.ndarray) -> int:
-    """The smallest multiple of 32 that fits the 99th percentile; the maximum where that is at most a quarter more."""
+def suggested(lengths: np.ndarray, context: int | None = None) -> int:
+    """The smallest multiple of 32 that fits the 99th percentile; the maximum where that is at most a quarter more.
+
+    context: tokens of a row that the model can read, which is never exceeded.
+    """
     p99, longest = float(np.percentile(lengths, 99)), int(lengths.max())
     limit = longest if longest <= 1.25 * p99 else p99
-    return max(32, int(-(-limit // 32)) * 32)
+    length = max(32, int(-(-limit // 32)) * 32)
+    return min(length, context or length)
 
 
 def limit_effects(lengths: np.ndarray, limit: int | None, too_long: str = "cut", factor: float = 1.0) -> dict[str, int]:

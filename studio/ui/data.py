@@ -177,7 +177,7 @@ def _lengths(run_config: RunConfig, lang: str) -> Question:
     if found is None:
         return {"nothing": True}
     order = found.tokens.argsort()
-    best = suggested(found.tokens) if len(order) else 0
+    best = suggested(found.tokens, _context(found, run_config)) if len(order) else 0
     return {
         "lengths": found.tokens[order].tolist(),
         "suggested": best,
@@ -192,10 +192,15 @@ def _lengths(run_config: RunConfig, lang: str) -> Question:
     }
 
 
+def _context(found: measure.Lengths, run_config: RunConfig) -> int | None:
+    """Tokens of a row that the model can read beside the tokens put before it and its answer."""
+    taken = run_config.virtual_tokens + run_config.stage.answer_tokens
+    return found.context and found.context - taken
+
+
 def _beyond(found: measure.Lengths, run_config: RunConfig) -> list[Question]:
     """Rows longer than the model's context although the cut leaves them so. virtual: tokens put before each row."""
-    taken = run_config.virtual_tokens + run_config.stage.answer_tokens
-    context = found.context and found.context - taken
+    context = _context(found, run_config)
     if context is None or run_config.data.max_length <= context or not (count := int((found.tokens > context).sum())):
         return []
     return [
