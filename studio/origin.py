@@ -56,6 +56,12 @@ def _manifest(run: Run) -> dict[str, Any]:
         raise OrderError(
             f"{run.id} has no result yet: it is {run.state()}.", "Wait until it is finished, or resume it.", "start"
         ) from None
+    except ValueError as error:
+        raise OrderError(
+            f"The result of {run.id} is damaged: its manifest.json cannot be read.",
+            "Start from another run, or train this one again: python -m studio duplicate RUN.",
+            "start",
+        ) from error
 
 
 def _check_base(config: RunConfig, run: Run, manifest: dict[str, Any]) -> None:

@@ -31,7 +31,6 @@ from studio.data.record import PreparationRecord
 from studio.data.splitting import SourceSplit, num_held_out, prompt_groups, split
 from studio.errors import StudioError
 from studio.events import Lock
-from studio.home import subfolder
 from studio.tokens import Encoded, Encoder
 
 VERSION = 6  # of what is stored; raise it when ids or labels come out otherwise
@@ -54,8 +53,9 @@ def prepare(
     """
     datasets, own = _datasets(order)
     key = _fingerprint(order, [*datasets, *([own] if own else [])], encoder, seed)
-    folder = subfolder("datasets") / f"encoded-{key}"
-    if not (folder / "record.json").is_file():
+    folder = store.folder_of(f"encoded-{key}")
+    stored = store.undamaged(folder, lambda: _open(folder, key))
+    if stored is None:
         record = PreparationRecord(seed, order.problems)
         splits, eval_parts = _split_sources(order, datasets, own, seed, record)
         counts = [len(part.train) for part in splits]
@@ -73,10 +73,15 @@ def prepare(
                 order, splits, eval_parts, encoder, seed, scratch, record, report or (lambda done, total: None)
             )
             (large.encode if sum(counts) >= large.LARGE and not parted else encode)(job)
-            store.publish(scratch, folder.name)
+            stored = _open(store.publish(scratch, folder.name), key)
         finally:
             if scratch.exists():
                 shutil.rmtree(scratch)
+    return stored
+
+
+def _open(folder: Path, key: str) -> Prepared:
+    """What `prepare` has stored in a folder."""
     about = json.loads((folder / "record.json").read_text(encoding="utf-8"))
     mixed = np.load(folder / "order.npy")
     train = (

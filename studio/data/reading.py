@@ -55,17 +55,18 @@ def read(
     with Files(path) as files:
         reader = SourceReader(files, format, mapping, encoding)
         folder = store.folder_of(reader.fingerprint)
-        if not (folder / "studio.json").is_file():
+        stored = store.undamaged(folder, lambda: store.load(str(source), folder))
+        if stored is None:
             draft = store.new_folder()
             try:
                 _read_into(draft, reader, report or (lambda done, total: None))
-                folder = store.publish(draft, reader.fingerprint)
+                stored = store.load(str(source), store.publish(draft, reader.fingerprint))
             finally:
                 if draft.exists():
                     shutil.rmtree(draft)
         elif report:
             report(reader.total, reader.total)
-    return store.load(str(source), folder)
+    return stored
 
 
 @contextmanager

@@ -9,13 +9,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import mmap
 import os
 import shutil
 import uuid
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +27,7 @@ from studio.data.dataset import Conversations, Dataset
 from studio.data.problem import Problem
 from studio.home import subfolder
 
+Stored = TypeVar("Stored")
 DATASET_FIELDS = (
     "format", "container", "rows", "fingerprint", "columns", "reason", "unsure", "unused", "notes", "encoding"
 )  # fmt: skip
@@ -65,7 +69,7 @@ def write(
         for p in problems:
             file.write(json.dumps(p.as_dict()) + "\n")
     np.savez(folder / "rows.npz", **{f"kind_{kind}": numbers for kind, numbers in rows.items()}, **hashes)
-    (folder / "studio.json").write_text(json.dumps(metadata), encoding="utf-8")
+    (folder / "studio.json").write_text(json.dumps({**metadata, "problems": len(problems)}), encoding="utf-8")
     state = {
         "_data_files": [{"filename": name} for name, *_ in files],
         "_fingerprint": metadata["fingerprint"],
@@ -83,11 +87,31 @@ def write(
     (folder / "dataset_info.json").write_text(json.dumps(info), encoding="utf-8")
 
 
+def undamaged(folder: Path, load: Callable[[], Stored]) -> Stored | None:
+    """What `load` finds in a stored folder; None where there is none, or where it is damaged and was therefore removed.
+
+    Its files are not forced to the disk, so that a power cut may leave them empty, and cleaners remove what is old.
+    """
+    if not folder.is_dir():
+        return None
+    try:
+        return load()
+    except OSError as error:
+        if error.errno not in (None, errno.ENOENT, errno.EISDIR):  # no fault of the files
+            raise
+    except (ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile):
+        pass
+    shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
 def load(source: str, folder: Path) -> Dataset:
     """A stored data set; its rows are read from disk on access."""
     metadata = json.loads((folder / "studio.json").read_text(encoding="utf-8"))
     with open(folder / "problems.jsonl", encoding="utf-8") as file:
         problems = [Problem(**json.loads(line)) for line in file]
+    if len(problems) != metadata.get("problems", len(problems)):
+        raise ValueError(f"{folder.name} holds {len(problems)} of {metadata['problems']} problems")
     with np.load(folder / "rows.npz") as arrays:
         rows = {key[5:]: arrays[key] for key in arrays.files if key.startswith("kind_")}
         exact, endings = arrays["exact"], arrays["endings"]

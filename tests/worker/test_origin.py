@@ -193,6 +193,13 @@ def test_what_cannot_go_on_is_refused(
     assert hint in caught.value.hint
 
 
+def test_a_damaged_result_is_told(first: Run, preferences: str) -> None:
+    order = origin.order_after(first, preferences)
+    (first.result / "manifest.json").write_text('{"method": ')
+    with pytest.raises(StudioError, match="is damaged: its manifest.json"):
+        origin.check(order)
+
+
 @pytest.mark.parametrize(("method", "hint"), [("prefix", "Leave start out"), ("full", "Set model to")])
 def test_what_cannot_be_merged_is_not_to_be_merged(method: str, hint: str, first: Run, preferences: str) -> None:
     order = origin.order_after(first, preferences).with_changes(stage={"name": "reward"})
