@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from studio import data, template
+from studio.data.editing.rows import rows_of
 from studio.data.order import DataOrder
 from studio.home import subfolder
 from studio.tokens import Encoder
@@ -23,10 +24,11 @@ HARMS: dict[str, Callable[[Path], None]] = {
 }
 
 
-def harmed(make: Callable[[], Any], kind: str) -> list[tuple[str, Any]]:
+def harmed(make: Callable[[], Any], kind: str, pattern: str = "datasets/*") -> list[tuple[str, Any]]:
     """(file of the newest stored folder, what `make` gives after that file alone was harmed), for each file."""
     make()
-    folder = max(subfolder("datasets").iterdir(), key=lambda one: one.stat().st_ctime_ns)
+    name, _, rest = pattern.partition("/")
+    folder = max(subfolder(name).glob(rest), key=lambda one: one.stat().st_ctime_ns)
     results = []
     for name in sorted(file.name for file in folder.iterdir() if file.stat().st_size):
         HARMS[kind](folder / name)
@@ -66,3 +68,18 @@ def test_what_was_encoded_is_encoded_again(kind: str, home: Path, tmp_path: Path
 
     expected = ids()
     assert [name for name, result in harmed(ids, kind) if result != expected] == []
+
+
+@pytest.mark.parametrize("kind", HARMS)
+def test_rows_to_edit_are_written_again(kind: str, home: Path, tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(ALPACA))
+    found = data.read(path)
+
+    def values() -> Any:
+        kept = rows_of(str(path), found, "auto", None, "auto")
+        return [kept.value(row) for row in range(1, len(kept) + 1)]
+
+    results = harmed(values, kind, "edits/*/rows")
+    assert len(results) == 3
+    assert [name for name, result in results if result != ALPACA] == []

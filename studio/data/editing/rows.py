@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from studio.data import store
 from studio.data.dataset import Dataset
 from studio.data.formats import as_row
 from studio.data.reading import open_source
@@ -39,6 +40,8 @@ class Rows:
         self.ends = np.load(folder / "ends.npy")
         with open(folder / "rows.jsonl", "rb") as file:
             self.lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if int(self.ends[-1]) != len(self.lines) or self.lines[-1:] != b"\n":
+            raise ValueError(f"rows.jsonl is not what was written: {self.ends[-1]} bytes of lines")
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -54,7 +57,8 @@ class Rows:
 def rows_of(source: str, dataset: Dataset, format: str, mapping: dict[str, Any] | None, encoding: str) -> Rows:
     """The raw rows of a file; written once, and kept until its edits are saved or discarded. Raises DataError."""
     folder = folder_of(dataset.fingerprint) / "rows"
-    if not folder.is_dir():
+    stored = store.undamaged(folder, lambda: Rows(folder))
+    if stored is None:
         _sweep()
         draft = folder.with_name(f".new-{os.getpid()}-{uuid.uuid4().hex[:8]}")
         draft.mkdir()
@@ -66,8 +70,9 @@ def rows_of(source: str, dataset: Dataset, format: str, mapping: dict[str, Any] 
                 raise
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+        stored = Rows(folder)
     os.utime(folder)
-    return Rows(folder)
+    return stored
 
 
 def _sweep() -> None:
