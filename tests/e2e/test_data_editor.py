@@ -58,6 +58,10 @@ def opened(app: App, tab: Any, file: Path) -> None:
 def test_from_an_upload_to_what_is_trained(app: App, tab: Any, file: Path) -> None:
     before = file.read_bytes()
     opened(app, tab, file)
+    for row in (45, 1):
+        tab.locator(".go-to").fill(str(row))
+        tab.locator(".go-to").press("Enter")
+        shown(tab, row)
     _in_place(tab)
     _everywhere(tab)
     tab.locator(".edit-undo").click()

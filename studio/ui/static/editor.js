@@ -26,7 +26,7 @@
     const finder = studio.editFinder({
       server, question: (more) => question(more), apply: (op) => step(op),
       names: () => [...new Set([...page.roles, ...page.columns])],
-      open: (row) => { chosen = row; kind = ""; load({ around: row }); },
+      open: goTo,
       renew: (revision) => (revision !== state.revision ? load({ quiet: true }) : null),
     });
     const verdict = make("div", { class: "edit-verdict" });
@@ -137,6 +137,7 @@
       }
     }
     const turn = (to) => { start = Math.max(0, to); chosen = null; load(); };
+    function goTo(row) { chosen = row; kind = ""; load({ around: row }); }
     function drawList() {
       title.textContent = say("Edit {name}", { name: page.from || "" }); leave.textContent = say("Leave the editor");
       list.setAttribute("aria-label", say("Rows; arrow keys go from one to the next, Enter edits"));
@@ -154,6 +155,17 @@
           type: "button", class: "plain", disabled: last >= page.count, "aria-label": say("Later rows"),
           onclick: () => turn(start + PAGE)
         }, "→"),
+        " ",
+        page.count > PAGE
+          ? make("input", {
+            type: "text", inputmode: "numeric", class: "go-to num", placeholder: say("Go to row"),
+            "aria-label": say("Go to row"),
+            onchange: ({ target }) => {
+              const row = Number(target.value.replace(/\D/g, ""));
+              if (row) goTo(row);
+            }
+          })
+          : "",
         " ",
         kind
           ? make("button", { type: "button", class: "plain", onclick: () => { kind = ""; turn(0); } },
