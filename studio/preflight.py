@@ -64,6 +64,8 @@ def check(config: RunConfig) -> None:
     check_new_tokens(config, facts)
     check_answer_length(config, facts)
     check_settings(config, device)
+    if facts and not config.place.remote:
+        auto.fused_kernels(config, facts, device)
     origin.check(config)
     data.check(config.data, folder, num_virtual_tokens=config.virtual_tokens)
     check_rewards(config)
@@ -192,6 +194,12 @@ def check_options(config: RunConfig) -> None:
             f"method.compute is {compute}, but weights held in int8 are multiplied in int8.",
             "Leave method.compute at auto, or hold the base in nf4.",
             "method.compute",
+        )
+    if training.checkpointing is False and training.checkpointed_layers not in ("auto", 0):
+        raise OrderError(
+            f"training.checkpointed_layers is {training.checkpointed_layers}, but training.checkpointing is false.",
+            "Leave one of the two out.",
+            "training.checkpointed_layers",
         )
     _check_forgetting(training)
     _check_optimizer(training.optimizer)

@@ -167,6 +167,8 @@ def test_compiling_is_refused_before_a_run_where_it_cannot_be(
         ("training.optimizer=paged_adamw_8bit", "pages memory"),
         ("training.report_to=[swanlab]", "not installed"),
         ("training.weights=bf16", "full fine-tuning"),
+        ("training.fused_kernels=true", "NVIDIA cards"),
+        ("training={checkpointing: false, checkpointed_layers: 2}", "checkpointing is false"),
     ],
 )
 def test_a_setting_that_cannot_work_is_refused_before_a_run(
