@@ -70,7 +70,8 @@ class TemplateProblems:
         if isinstance(e, TemplateError):
             self._add("unrenderable", conversation, e.message, e.hint)
             return
-        if not e.n_trained:
+        asks = not conversation.get("text") and all(m["role"] != "assistant" for m in conversation["messages"])
+        if not e.n_trained and not asks:  # a prompt is answered by the model itself, in stage grpo
             self._add("untrained", conversation, "No token of this row is trained on.")
         if reason := encoder.describe_overlong(e):
             self._add("over_context", conversation, reason)

@@ -209,6 +209,8 @@ def test_prompts_alone_are_data(rows: Any, home: Path, tiny_model: Path, tmp_pat
     preflight.check(made)
     prepared = data.prepare(made.data, Encoder.from_order(made.data, tiny_model))
     assert (len(prepared.train), len(prepared.eval)) == (4, 2)  # different prompts are held out apart
+    told = data.statistics(data.read(made.data.train, "prompts"), Encoder.from_order(made.data, tiny_model))
+    assert (told["rows"], told["counts"]) == (6, {}), "none is called untrained"
     found = prepared.train.first(9)
     questions = sorted(json.loads(row["question"])["text"] for row in found)
     assert set(questions) <= {f"Say {n}" for n in range(6)}
