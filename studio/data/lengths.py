@@ -70,8 +70,7 @@ class TemplateProblems:
         if isinstance(e, TemplateError):
             self._add("unrenderable", conversation, e.message, e.hint)
             return
-        asks = not conversation.get("text") and all(m["role"] != "assistant" for m in conversation["messages"])
-        if not e.n_trained and not asks:  # a prompt is answered by the model itself, in stage grpo
+        if not e.n_trained and not _is_prompt(conversation):
             self._add("untrained", conversation, "No token of this row is trained on.")
         if reason := encoder.describe_overlong(e):
             self._add("over_context", conversation, reason)
@@ -86,6 +85,11 @@ class TemplateProblems:
             )
             described = problem(kind, conversation["row"], conversation.get("line"), None, value, reason)
             self.problems.append(replace(described, hint=hint or described.hint))
+
+
+def _is_prompt(conversation: dict[str, Any]) -> bool:
+    """Whether a conversation holds no answer: in stage grpo the model answers it itself."""
+    return not conversation.get("text") and all(turn["role"] != "assistant" for turn in conversation["messages"])
 
 
 def summary(lengths: np.ndarray, trained: int, factor: float, context: int | None) -> dict[str, Any]:

@@ -135,8 +135,9 @@ def _better(value: Any, verdict: str, first: str, second: str, counted_from: Any
     end = re.split(r"[ _-]", word)[-1].lower()
     if (verdict, first) == ("preference", "output_1"):  # AlpacaFarm's
         return {"1": first, "2": second}.get(word)
-    if word.isdigit() and first[-1] != "0" and counted_from is not None:
-        return {int(counted_from): first, int(counted_from) + 1: second}.get(int(word))
-    if word.isdigit() and first[-1] != "0":  # whether it counts from 0 or from 1 is not known; but SHP's is
+    if word.isdigit() and first[-1] != "0":
+        if counted_from is not None:
+            return {int(counted_from): first, int(counted_from) + 1: second}.get(int(word))
+        # whether it counts from 0 or from 1 is not known; but SHP's is
         return {"1": first, "0": second}.get(word) if verdict == "labels" and first[-1] in "aA" else None
     return {first[-1].lower(): first, second[-1].lower(): second}.get(end)
