@@ -21,7 +21,7 @@
   // Whether these rows of the table can be combined, as far as the page knows; the studio looks closer.
   studio.combinable = (rows) => rows.length > 1
     && rows.every((row) => row.saved && ["lora", "qlora"].includes(row.method)
-      && !["queued", "starting", "running", "stopping"].includes(row.state));
+      && row.state !== "queued" && !studio.isAlive(row.state));
 
   studio.combine = async (rows) => {
     const even = String(Math.round(1000 / rows.length) / 1000);
@@ -57,8 +57,7 @@
   // What a combination was made of, and the losses on each run's held-out rows: the lowest of a line stands out.
   studio.combined = (row, track) => {
     const { how, runs, weights, density } = row.combined;
-    const name = (id) => live.rows.find((one) => one.id === id)?.name || id.replace(/^\d{4}-\d\d-\d\d-\d{4}-/, "");
-    const link = (id) => studio.runLink(id, name(id));
+    const link = (id) => studio.runLink(id, studio.runName(id));
     const table = (track?.others || []).findLast((event) => event.kind === "eval" && event.table)?.table;
     const doing = (track?.others || []).findLast((event) => event.kind === "phase" && event.detail)?.detail;
     const cells = (one) => [["base", one.base], ...runs.map((id) => [id, one.parents[id]]), ["combined", one.combined]];
@@ -80,11 +79,11 @@
             make("thead", {},
               make("tr", {}, make("th", { scope: "col" }, studio.say("Held-out rows of")),
                 make("th", { scope: "col" }, studio.say("Base")),
-                runs.map((id) => make("th", { scope: "col" }, name(id))),
+                runs.map((id) => make("th", { scope: "col" }, studio.runName(id))),
                 make("th", { scope: "col" }, studio.say("Combined")))),
             make("tbody", {},
               table.map((one) => make("tr", {},
-                make("th", { scope: "row" }, name(one.run),
+                make("th", { scope: "row" }, studio.runName(one.run),
                   make("span", { class: "quiet num" }, ` ${studio.say("{n} rows", { n: one.rows })}`)),
                 cells(one).map((cell) => number(one, cell))))))),
         make("p", { class: "quiet" },

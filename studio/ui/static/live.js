@@ -241,6 +241,7 @@
     asking = false;
     timer = setTimeout(turn, again ? 0 : wait && wait * (0.97 + 0.06 * Math.random()));
   };
+  studio.runName = (id) => live.rows.find((row) => row.id === id)?.name || studio.undated(id);
   live.hurry = () => { if (live.started) turn(); };
   document.addEventListener("visibilitychange", () => { if (!document.hidden) live.hurry(); });
   live.start = () => { if (!live.started) { live.started = true; turn(); } };

@@ -118,8 +118,10 @@
     return made;
   };
 
+  studio.undated = (id) => id.replace(/^\d{4}-\d\d-\d\d-\d{4}-/, "");
+
   // A link to a run's page, by its id; name: what it shows, the id without its date where left out.
-  studio.runLink = (id, name = id.replace(/^\d{4}-\d\d-\d\d-\d{4}-/, "")) => studio.element("a", {
+  studio.runLink = (id, name = studio.undated(id)) => studio.element("a", {
     href: `?tab=runs&run=${encodeURIComponent(id)}`,
     onclick: (event) => {
       if (event.metaKey || event.ctrlKey) return;

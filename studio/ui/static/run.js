@@ -51,8 +51,7 @@
       this.draw();
     }
     entries() {
-      const label = (id) => live.rows.find((row) => row.id === id)?.name || id.replace(/^\d{4}-\d\d-\d\d-\d{4}-/, "");
-      this.curves.show([this.id, ...this.over].map((id) => ({ track: live.track(id), label: label(id) })));
+      this.curves.show([this.id, ...this.over].map((id) => ({ track: live.track(id), label: studio.runName(id) })));
     }
 
     heard(what) {

@@ -33,8 +33,7 @@
     field.value = address;
     const copy = make("button", { type: "button", class: "button primary", onclick: () => {
       field.select();
-      navigator.clipboard?.writeText(address)
-        .then(() => studio.tell({ message: studio.say("Copied.") }, "good"), () => document.execCommand("copy"));
+      studio.copy(address)?.catch(() => document.execCommand("copy"));
     } }, studio.say("Copy"));
     const box = make("dialog", { class: "dialogue", onclose: () => box.remove() },
       make("form", { method: "dialog" }, make("h3", {}, studio.say("The link")),
