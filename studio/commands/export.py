@@ -115,7 +115,8 @@ def proven(proof: dict[str, Any]) -> list[str]:
             f"  asked    {one['question'][:100]!r}\n  trained  {one['trained'][:200]!r}\n"
             f"  exported {one['exported'][:200]!r}"
         )
-    return lines + [line for other in proof.get("also", []) for line in proven(other)]
+    lines += [line for other in proof.get("also", []) for line in proven(other)]
+    return lines + [f"Not asked: {reason}" for reason in proof.get("not_asked", [])]
 
 
 def to_hub(args: Namespace) -> dict[str, Any]:

@@ -76,6 +76,7 @@ def prove(trained: ModelReference, exported: str, progress: Progress = lambda *_
     }
     ours = _trained(trained, order, progress)
     order |= {"rows": ours["rows"], "prompts": [answer["prompt"] for answer in ours["answers"]]}
+    order["base"] = str(trained.base)
     progress("loading the export", 0, 0)
     theirs = _run_side("exported", exported, order, lambda done, total: progress("asking the export", done, total))
     return compared(order["questions"], ours, theirs)
@@ -85,7 +86,8 @@ def compared(asked: list[Question], ours: dict[str, Any], theirs: dict[str, Any]
     """Compare the answers of both sides.
 
     Returns {by, prompts, agree, stopped, same_prompts, tokenizer: {texts, same, differences}, differences: [{question,
-    trained, exported}], loss: {trained, merged, exported, rows} or None, also: [the same of every other program]}.
+    trained, exported}], loss: {trained, merged, exported, rows} or None, also: [the same of every other program],
+    not_asked: [sentence on a program that ended before it had answered]}.
     """
     pairs = list(zip(asked, ours["answers"], theirs["answers"], strict=True))
     differ = [
@@ -107,7 +109,8 @@ def compared(asked: list[Question], ours: dict[str, Any], theirs: dict[str, Any]
     if "loss" not in theirs:
         return comparison
     loss = {**ours["loss"], "exported": theirs["loss"], "rows": len(ours["rows"])} if ours["rows"] else None
-    return {**comparison, "loss": loss, "also": [compared(asked, ours, other) for other in theirs.get("others", [])]}
+    also = [compared(asked, ours, other) for other in theirs.get("others", [])]
+    return {**comparison, "loss": loss, "also": also, "not_asked": theirs.get("not_asked", [])}
 
 
 def _same(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:

@@ -39,7 +39,7 @@ class Reader:
             str(Path(file).resolve()),
             str(context),
         ]
-        self._file = file
+        self._package, self._file = package, file
         self._child = subprocess.Popen(
             command,
             cwd=PROJECT,
@@ -78,10 +78,10 @@ class Reader:
         if not line.endswith("\n"):
             code = self._child.wait()
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            raise ExportError(f"llama.cpp ended while it read {Path(self._file).name} ({how}).", "", "model")
+            raise ExportError(f"{self._package} ended while it read {Path(self._file).name} ({how}).", "", "model")
         message = json.loads(line)
         if "refused" in message:
-            raise ExportError(f"llama.cpp refuses a question: {message['refused']}.", "", "model")
+            raise ExportError(f"{self._package} refuses a question: {message['refused']}.", "", "model")
         return message["result"]
 
 

@@ -16,7 +16,8 @@ import torch
 
 from studio import device, model, token_rows
 from studio.base import generation
-from studio.errors import DeviceError, StudioError, reason_of
+from studio.errors import DeviceError, ExportError, StudioError, reason_of
+from studio.export.llama_cpp import installed
 from studio.kernels import IGNORE_INDEX
 from studio.talk import room
 from studio.talk.reference import ModelReference, of_folder, resolve
@@ -150,12 +151,19 @@ def _generate(loaded: Any, tokenizer: Any, prompts: list[list[int]], max_tokens:
 def of_gguf(file: Path, order: dict[str, Any]) -> dict[str, Any]:
     """A GGUF file through every installed llama.cpp, else through transformers, which always takes the loss."""
     longest = max((len(ids) for ids in order["prompts"]), default=0) + order["max_tokens"] + 64
-    sides = [_of_llama_cpp(reader, order) for reader in llama_cpp.readers(file, longest)]
+    sides, ended = [], []
+    for package in installed():
+        try:
+            sides.append(_of_llama_cpp(llama_cpp.Reader(package, file, longest), order))
+        except ExportError as error:
+            ended.append(error.message)
     if sides:
-        return {**sides[0], "loss": _loss_of_gguf(file, order["rows"]), "others": sides[1:]}
+        return {**sides[0], "loss": _loss_of_gguf(file, order), "others": sides[1:], "not_asked": ended}
+    if ended:
+        raise ExportError(ended[0], " ".join(ended[1:]), "gguf")
     with tempfile.TemporaryDirectory(dir=file.parent) as scratch:
         try:
-            by_transformers = of_transformers(read_back(str(file), Path(scratch)).base, order)
+            by_transformers = of_transformers(read_back(file, Path(scratch), order.get("base")).base, order)
         except Exception as error:
             raise DeviceError(
                 f"transformers does not read this GGUF file ({reason_of(error)}), and no llama.cpp is installed to "
@@ -167,14 +175,14 @@ def of_gguf(file: Path, order: dict[str, Any]) -> dict[str, Any]:
     return by_transformers
 
 
-def _loss_of_gguf(file: Path, rows: Rows) -> float | None:
+def _loss_of_gguf(file: Path, order: dict[str, Any]) -> float | None:
     """None without rows, and for a family that transformers does not read from a GGUF file."""
-    if not rows:
+    if not order["rows"]:
         return None
     try:
         parameters = sum(int(tensor.n_elements) for tensor in gguf.GGUFReader(file).tensors)
         torch_device, dtype = placement(parameters, _read_dtype(file))
-        return mean_loss(dequantized(file, dtype).to(torch_device).eval(), rows)
+        return mean_loss(dequantized(file, dtype, order.get("base")).to(torch_device).eval(), order["rows"])
     except (StudioError, ValueError, RuntimeError, KeyError, NotImplementedError, OSError) as error:
         print(f"the GGUF file's loss could not be taken: {reason_of(error)}", file=sys.stderr)
         return None
@@ -188,12 +196,10 @@ def _of_llama_cpp(reader: llama_cpp.Reader, order: dict[str, Any]) -> dict[str, 
     return {"answers": answers, "ids": [reader.ids(text) for text in order["texts"]], "by": reader.name}
 
 
-def read_back(name: str, scratch: Path) -> ModelReference:
-    """Resolve a name; a .gguf file is converted by transformers, with the template and end token it carries."""
-    if not name.endswith(".gguf"):
-        return resolve(name)
-    convert(Path(name), scratch / "model", _read_dtype(Path(name)))
-    return of_folder(scratch / "model", name)
+def read_back(file: Path, scratch: Path, base: str | None = None) -> ModelReference:
+    """A GGUF file converted by transformers, with the template and end token it carries. base: see dequantized."""
+    convert(file, scratch / "model", _read_dtype(file), base)
+    return of_folder(scratch / "model", str(file))
 
 
 def _read_dtype(file: Path) -> torch.dtype:

@@ -83,7 +83,7 @@ def test_read_back_it_computes_the_same(
     with torch.inference_mode():
         ours, theirs = (
             METHODS["full"]().load(one, torch.float32).eval()(input_ids=ids).logits
-            for one in (made, read_back(str(file), tmp_path).base)
+            for one in (made, read_back(file, tmp_path).base)
         )
     assert (ours - theirs).norm() < (0.002 if to == "f16" else 0.05) * ours.norm()
     untied = any(tensor.name == "output.weight" for tensor in gguf.GGUFReader(file).tensors)
@@ -116,7 +116,7 @@ def test_prompts_are_the_same_ids(cut: str, home: Path, tmp_path: Path) -> None:
     made, file = written(tmp_path, "qwen2" if cut == "qwen2" else "llama", cut)
     said = [{"role": "user", "content": TEXT}]
     ours, theirs = (
-        Encoder(one.base, one.template).prompt_ids(said) for one in (of_base(made), read_back(str(file), tmp_path))
+        Encoder(one.base, one.template).prompt_ids(said) for one in (of_base(made), read_back(file, tmp_path))
     )
     assert ours == theirs
 

@@ -5,17 +5,22 @@ that is written.
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import AutoModelForCausalLM
 
 from studio import model
-from studio.errors import DeviceError
-from studio.export import gguf_families
+from studio.commands.export import proven
+from studio.errors import DeviceError, ExportError
+from studio.export import gguf_families, proof
 from studio.export.llama_cpp import installed
 from studio.talk.reference import of_base
 from studio.tokens import Encoder
@@ -183,18 +188,94 @@ def test_k_quants_run_and_stay_near(kind: str, home: Path, tmp_path: Path) -> No
     assert all(len(one["ids"]) == 8 or one["finish"] == "stop" for one in answers)
 
 
+def rows(count: int, length: int) -> prove.Rows:
+    random = numpy.random.default_rng(0)
+    drawn = [random.integers(3, 390, length).tolist() for _ in range(count)]
+    return [{"ids": ids, "labels": [-100] * 4 + ids[4:]} for ids in drawn]
+
+
+def by_llama_cpp(file: Path, rows: prove.Rows) -> float:
+    """The mean loss by llama.cpp's own log-probabilities: those of all tokens behind each beginning of each row.
+
+    They are the model's, before the bias to a letter (it gives none beside half a character).
+    """
+    code = """if 1:
+        import json, sys, xllamacpp
+        file, rows = sys.argv[1], json.load(sys.stdin)
+        params = xllamacpp.CommonParams()
+        params.model.path, params.n_ctx, params.n_parallel, params.n_gpu_layers = file, 512, 1, 0
+        params.warmup, params.verbosity, params.cpuparams.n_threads = False, 0, 1
+        server, lost = xllamacpp.Server(params), []
+        for row in rows:
+            for at, label in enumerate(row["labels"]):
+                if label == -100:
+                    continue
+                told = server.handle_completions({"prompt": row["ids"][:at], "n_predict": 1, "temperature": 0,
+                    "n_probs": 400, "logit_bias": [[25, 1000]], "cache_prompt": False})
+                (first,) = told["choices"][0]["logprobs"]["content"]
+                lost.append(-next(one["logprob"] for one in first["top_logprobs"] if one["id"] == label))
+        sys.stdout.write("loss " + str(sum(lost) / len(lost)))
+        """
+    asked = subprocess.run([sys.executable, "-c", code, file], input=json.dumps(rows), capture_output=True, text=True)
+    return float(asked.stdout.rpartition("loss ")[2])
+
+
+LOSSES: dict[str, tuple[str, dict[str, Any], int]] = {
+    **{kind: (kind, {}, 24) for kind in families.GGUF if kind != "gemma"},  # transformers reads none from a GGUF
+    **{rope: (kind, {"rope_parameters": parameters}, 150) for rope, (kind, parameters) in ROPES.items()},
+    "a window that llama.cpp leaves out": ("mistral", {"sliding_window": 8}, 24),
+    "heads wider than the rest": ("qwen3", {"head_dim": 32}, 24),
+}
+
+
+@pytest.mark.parametrize("case", LOSSES)
+def test_the_loss_of_a_file_is_what_llama_cpp_computes(case: str, home: Path, tmp_path: Path) -> None:
+    """transformers alone guesses parts of the config from a GGUF: Gemma's query scale, stretched positions."""
+    pytest.importorskip("xllamacpp")
+    kind, changes, length = LOSSES[case]
+    base = made(tmp_path / "model", kind, **changes)
+    gguf_file.write(of_base(base), tmp_path / "out.gguf", "f32", tiny.CHATML)
+    held_out = rows(1 if length > 100 else 2, length)
+    order = {"questions": [], "prompts": [], "texts": [], "max_tokens": 4, "rows": held_out, "base": str(base)}
+    told = prove.of_gguf(tmp_path / "out.gguf", order)
+    assert told["loss"] == pytest.approx(by_llama_cpp(tmp_path / "out.gguf", held_out), rel=1e-4)
+    if "window" not in case:
+        whole = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        assert told["loss"] == pytest.approx(prove.mean_loss(whole, held_out), rel=1e-4)
+
+
 def test_a_proof_needs_no_tokenizer_of_transformers(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """transformers builds none from a GGUF file of a sentencepiece vocabulary without an unknown token."""
-    base = made(tmp_path / "model", "gemma3_text", query_pre_attn_scalar=256)  # transformers reads no other from a GGUF
+    base = made(tmp_path / "model", "gemma3_text")
     file = tmp_path / "out.gguf"
     gguf_file.write(of_base(base), file, "f32", tiny.CHATML)
-    row = {"ids": list(range(5, 25)), "labels": list(range(5, 25))}
-    order = {"questions": [], "prompts": [], "texts": ["1 café"], "max_tokens": 4, "rows": [row]}
-    told = prove.of_gguf(file, order)
-    whole = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    assert told["loss"] == pytest.approx(prove.mean_loss(whole, order["rows"]), rel=1e-5)
-    monkeypatch.setattr(prove.llama_cpp, "readers", lambda *_: [])
+    order = {"questions": [], "prompts": [], "texts": ["1 café"], "max_tokens": 4, "rows": rows(1, 20)}
+    assert prove.of_gguf(file, order)["loss"]
+    monkeypatch.setattr(prove, "installed", lambda: [])
     with pytest.raises(DeviceError, match="transformers does not read this GGUF file .Unk token"):
+        prove.of_gguf(file, order)
+
+
+def test_a_program_that_dies_leaves_the_others_answers(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """llama-cpp-python is a module here that ends its process by signal 11, as it does on some quantized files."""
+    pytest.importorskip("xllamacpp")
+    (tmp_path / "llama_cpp.py").write_text("import os\nos.kill(os.getpid(), 11)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    file = tmp_path / "out.gguf"
+    gguf_file.write(of_base(made(tmp_path / "model", "llama")), file, "f32", tiny.CHATML)
+    asked = [{"messages": [{"role": "user", "content": QUESTIONS[0]}]}]
+    order = {"questions": asked, "prompts": [], "texts": list(proof.TEXTS), "max_tokens": 4, "rows": []}
+    told = prove.of_gguf(file, order)
+    died = "llama-cpp-python ended while it read out.gguf (signal 11)."
+    assert (told["by"].startswith("llama.cpp (xllamacpp"), len(told["answers"])) == (True, 1)
+    assert told["not_asked"] == [died]
+    ours = {"answers": told["answers"], "ids": told["ids"], "rows": [], "loss": {}}
+    assert proven(proof.compared(asked, ours, told))[-1] == f"Not asked: {died}"
+    monkeypatch.setattr(prove, "installed", lambda: ["llama-cpp-python"])
+    with pytest.raises(ExportError, match=re.escape(died)):
         prove.of_gguf(file, order)

@@ -51,7 +51,9 @@
       if (loss)
         said.push([studio.say("Held-out loss: trained {trained}, merged {merged}, exported {exported}.",
           { trained: number(loss.trained), merged: number(loss.merged), exported: number(loss.exported) })]);
-      return said.concat(...(found.also || []).map(proof));
+      const ended = (found.not_asked || []).map((reason) =>
+        [studio.say("Not asked: {reason}", { reason: studio.told(reason) }), "warn"]);
+      return said.concat(...(found.also || []).map(proof), ended);
     };
     const line = ([kind, name, about], one) => {
       const acts = [];
