@@ -10,16 +10,10 @@ from studio.data.formats import ReportProblem, alpaca, as_row, chatml_text, kto,
 from studio.data.formats.flags import ROW_FLAGS, SPLIT_COLUMNS, check_split, marked_out
 from studio.data.formats.messages import plain_messages
 from studio.data.formats.tool_turns import read_written_calls
-from studio.data.layouts import OBJECTS, layout_of, multiple_choice, possible, rewritten, turns_column, two_answers
+from studio.data.layouts import OBJECTS, matching, multiple_choice, possible, rewritten, turns_alone, two_answers
 from studio.data.mapping import LOWERED, lowered, normalized_mapping, renamer
 
 FLAGGED = kto.LABELS | ROW_FLAGS | SPLIT_COLUMNS
-
-
-@lru_cache(maxsize=4096)
-def _turns_alone(columns: tuple[str, ...]) -> str | None:
-    """The column of the turns, where a row with these columns needs no rewriting if its turns are plain."""
-    return turns_column(columns) if FLAGGED.isdisjoint(columns) and not possible(columns, False, True) else None
 
 
 @lru_cache(maxsize=4096)
@@ -47,8 +41,8 @@ class Converter:
         row = as_row(row)
         if type(row) is dict:
             if self.turn_keys is not None:
-                name = _turns_alone(tuple(row))
-                plain = name and plain_messages(row[name], *self.turn_keys)
+                name = turns_alone(tuple(row))
+                plain = name and FLAGGED.isdisjoint(row) and plain_messages(row[name], *self.turn_keys)
                 if plain and plain[-1]["role"] == "assistant":
                     return self.form.convert(row, report, plain)
             if self.rename is None and OBJECTS.isdisjoint(map(type, row.values())) and _plain(tuple(row)):
@@ -81,7 +75,7 @@ class Converter:
             return True
         if not self.is_sft or not kto.bad(row) or (label := kto.labelled(row)) in self.mapped_columns:
             return False
-        if layout_of(row) in (multiple_choice, two_answers):  # its label names the right choice
+        if (found := matching(row)) and found[0] in (multiple_choice, two_answers):  # its label names the right choice
             return False
         report("bad_answer", label, row[label])
         return True

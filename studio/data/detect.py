@@ -9,7 +9,7 @@ from typing import Any
 
 from studio.data.column_names import NAMED_PARTS, columns_of, listed
 from studio.data.formats import Row, as_row, fitting, formats
-from studio.data.layouts import layout_of, rewritten
+from studio.data.layouts import matching, rewritten
 from studio.data.mapping import BLANK
 from studio.data.turn_hints import turn_keys
 from studio.data.unknown_layout import unknown_layout
@@ -47,7 +47,7 @@ def detect(rows: list[Any], name: str = "the file", more: Row | None = None) -> 
     best = max(formats(), key=lambda n: (counts[n], fits[n]))
     fit = fits[best] + written.count(None)  # of a known layout, and faulty: told as problems
     title = formats()[best].TITLE
-    layouts = Counter(layout.TITLE for layout in map(layout_of, sampled) if layout is not None)
+    layouts = Counter(found[0].TITLE for found in map(matching, sampled) if found)
     layout = f", written as {layouts.most_common(1)[0][0]}" if layouts else ""
     columns = listed(columns_of(sampled))
     reason = f"{fit} of the first {len(sampled)} rows look like {title}{layout} (columns {columns})."

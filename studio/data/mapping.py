@@ -9,11 +9,10 @@ from typing import Any
 
 from studio import json_text
 from studio.data.dataset_info import ENTRY_KEYS, MEDIA_COLUMNS, is_entry
-from studio.data.formats import Row, as_row, kto
+from studio.data.formats import Row, as_row, kto, without
 from studio.data.formats.fields import REASONING
 from studio.data.layouts import multiple_choice, two_answers
 from studio.data.roles import CONTENT_KEYS, MESSAGE_COLUMNS, ROLE_KEYS, ROLES
-from studio.data.tracked_row import without
 from studio.errors import DataError
 
 # part named by hand -> the column the formats know it by

@@ -34,8 +34,7 @@ from studio.data.mapping import (
 from studio.data.parallel import ParallelReaders
 from studio.data.problem import Problem, problem
 from studio.data.threads import MORE_KEYS, ThreadColumns, detect_thread, group_turns
-from studio.data.tracked_row import TrackedRow, names_of
-from studio.data.unsure import doubts
+from studio.data.unused import doubts, unused_columns
 from studio.errors import DataError
 
 VERSION = 21  # of stored data sets; raise it when a check or a format changes
@@ -142,9 +141,8 @@ def preview(reader: SourceReader) -> Preview:
         unused = [c for c in columns if used.isdisjoint((c, *lowered({c: ""})))]
         return Preview(detection, columns, unused, mapping, thread)
     if chosen:
-        return Preview(
-            Detection(chosen, "Chosen by hand."), columns, unused_columns(rows, chosen, mapping), mapping, None
-        )
+        unused = unused_columns(rows[:SAMPLE_ROWS], Converter(formats()[chosen], mapping))
+        return Preview(Detection(chosen, "Chosen by hand."), columns, unused, mapping, None)
     try:
         detection = _detected(rows, mapping, reader.name)
     except DataError:
@@ -152,7 +150,7 @@ def preview(reader: SourceReader) -> Preview:
         if found is None:
             raise
         detection, mapping, unsure_choice = found
-    unused = unused_columns(rows, detection.format, mapping)
+    unused = unused_columns(rows[:SAMPLE_ROWS], Converter(formats()[detection.format], mapping))
     doubted = doubts(rows[:SAMPLE_ROWS], detection.format, unused)
     unsure = " ".join(filter(None, [detection.unsure, unsure_choice, *doubted]))
     return Preview(replace(detection, unsure=unsure), columns, unused, mapping, None, rows[:SAMPLE_ROWS])
@@ -177,21 +175,6 @@ def _by_names(
     named = ", ".join(f"{column} as {part}" for part, column in guess.items())
     reason = f"The columns were taken by their names: {named}."
     return Detection(format_of(guess) or "alpaca", reason), guess, ""
-
-
-def unused_columns(rows: list[Any], format: str, mapping: dict[str, Any] | None) -> list[str]:
-    """The non-empty columns that the conversion of no usable row reads."""
-    convert = Converter(formats()[format], mapping)
-    accessed: set[str] = set()
-    present: dict[str, None] = {}
-    for row in map(as_row, rows[:SAMPLE_ROWS]):
-        if isinstance(row, dict):
-            known = lowered(row) if convert.is_lowered else row
-            if convert(TrackedRow(known, accessed), lambda *_: None) is not None:
-                accessed.update(name for name, plain in zip(row, known) if plain in accessed)
-                present |= dict.fromkeys(names_of(row))
-    unused = [name for name in present if name not in accessed]
-    return [name for name in unused if "[]." not in name or name.partition("[].")[0] in accessed]
 
 
 def no_rows_error(name: str, rows: int, problems: list[Problem], hint: str = "") -> DataError:

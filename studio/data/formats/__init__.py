@@ -42,6 +42,11 @@ ReportProblem = Callable[..., None]  # report(kind, field=None, value="", reason
 Row = dict[str, Any]
 
 
+def without(row: Row, *names: str | None) -> Row:
+    """The row, or a turn, without these columns."""
+    return {key: value for key, value in row.items() if key not in names}
+
+
 @lru_cache(maxsize=1)
 def formats() -> dict[str, ModuleType]:
     """name -> module, in the order in which detection asks them."""
@@ -71,7 +76,7 @@ def as_row(value: Any) -> Any:
         if "row" in value and isinstance(value["row"], dict) and not set(value) - {"row", "row_idx", "truncated_cells"}:
             value = value["row"]
         for name in _nested(tuple(value)):
-            cell = dict.get(value, name)  # looked at only: a TrackedRow must not note it
+            cell = value[name]
             if (
                 isinstance(cell, str)
                 and cell[:1] in OPENING

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from studio.data.formats import ReportProblem
-from studio.data.tracked_row import without
+from studio.data.formats import ReportProblem, without
 
 TEXTS = ("text", "input_text", "output_text", "refusal", None)
 TEXTS_IN = ("text", "value", "content", "thinking", "reasoning", "refusal")

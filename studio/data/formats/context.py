@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from studio.data.formats import Row
 from studio.data.formats.passages import plain_text
-from studio.data.tracked_row import mark_read
 
 CONTEXT = ("context", "contexts", "passage", "passages", "document", "documents", "docs", "article", "paragraph",
            "story", "support", "evidence", "background", "knowledge", "definition", "schema", "premise", "sql_context",
@@ -20,12 +19,9 @@ def repeats(text: str, part: str) -> bool:
 
 
 def more_text(row: Row, name: str) -> str:
-    """The text of a column; "" where it holds none, and then the column does not count as read."""
-    words = plain_text(dict.get(row, name))
-    if not words or not words.strip():
-        return ""
-    mark_read(row, name)
-    return words
+    """The text of a column; "" where it holds none."""
+    words = plain_text(row.get(name))
+    return words if words and words.strip() else ""
 
 
 def with_context(question: str, row: Row, asked: str) -> str:

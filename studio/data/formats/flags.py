@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from studio.data.formats import ReportProblem, Row
-from studio.data.tracked_row import mark_read
 
 FLAGS = (
     *("weight", "loss", "train", "training", "loss_weight"),  # OpenAI's, ms-swift's, axolotl's and LLaMA-Factory's
@@ -95,19 +94,17 @@ def _kept(details: Any, size: int) -> list[tuple[int, int]] | None:
 def marked_out(row: Row, used: set[str]) -> str | None:
     """The column by which a row says that it is not to be learnt. used: columns that are something else."""
     for name in ROW_FLAGS.intersection(row) - used:
-        value = dict.get(row, name)
+        value = row[name]
         if isinstance(value, str):
             value = SPELLINGS.get(value.strip().lower(), value)
         if isinstance(value, (bool, int, float)) and value == 0:
             return name
-        if value in (True, False):
-            mark_read(row, name)
     return None
 
 
 def check_split(row: Row, used: set[str], report: ReportProblem) -> None:
     """Report a row whose column says that it belongs to the test or validation part of a data set."""
     for name in SPLIT_COLUMNS.intersection(row) - used:
-        value = dict.get(row, name)
+        value = row[name]
         if isinstance(value, str) and value.strip().lower() in HELD_OUT:
             report("test_row", name, row[name])

@@ -5,11 +5,10 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from studio.data.formats import ReportProblem
+from studio.data.formats import ReportProblem, without
 from studio.data.formats.fields import SYSTEM, system_of
 from studio.data.formats.messages import is_turn, put_first, turns_of
 from studio.data.roles import role_order_problem
-from studio.data.tracked_row import without
 
 QUESTIONS = (
     "human", "user", "question", "query", "prompt", "q", "input", "instruction", "Human", "User", "Question", "问",

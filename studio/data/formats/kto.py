@@ -47,8 +47,7 @@ def fits(row: Row) -> bool:
 
 def labelled(row: Row) -> str | None:
     """The column with a verdict."""
-    # looked at only: whether a format uses the column is told by what else it asks for
-    return next((name for name in COLUMNS["label"] if _verdict(name, dict.get(row, name)) is not None), None)
+    return next((name for name in COLUMNS["label"] if _verdict(name, row.get(name)) is not None), None)
 
 
 def _verdict(name: str, value: Any) -> bool | None:
@@ -67,7 +66,7 @@ def _verdict(name: str, value: Any) -> bool | None:
 def bad(row: Row) -> bool:
     """Whether the row holds an answer that its label calls bad: it must not be learnt, whatever format reads it."""
     name = labelled(row)
-    return name is not None and not _verdict(name, dict.get(row, name)) and fits(row) and "text" not in row
+    return name is not None and not _verdict(name, row[name]) and fits(row) and "text" not in row
 
 
 def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:

@@ -107,7 +107,7 @@ def put_first(system: str, messages: list[dict[str, Any]]) -> None:
 def _heed_masks(messages: list[dict[str, Any]], row: Row, n_turns: int, report: ReportProblem) -> None:
     """A column such as loss_mask, with 0 or 1 for every turn, decides which answers are learnt."""
     for name in TURN_MASKS:
-        mask = row[name] if isinstance(dict.get(row, name), list) else None
+        mask = row[name] if isinstance(row.get(name), list) else None
         if not mask:
             continue
         if len(mask) != n_turns or len(messages) != n_turns or not all(value in (0, 1) for value in mask):

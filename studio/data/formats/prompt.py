@@ -61,7 +61,7 @@ def _columns(names: tuple[str, ...]) -> tuple[str | None, str | None, str | None
 def pair_of(row: Row) -> tuple[str, str] | None:
     """The columns of question and answer."""
     asked, answer, *_ = _columns(tuple(row))
-    solved = dict.get(row, "solution", 0)
+    solved = row.get("solution", 0)
     if answer == "answer" and (solved is None or isinstance(solved, str)):  # NuminaMath's: the answer is its last line
         answer = "solution"
     if asked and answer:
@@ -76,13 +76,12 @@ def pair_of(row: Row) -> tuple[str, str] | None:
 
 
 def _text_column(row: Row, names: tuple[str, ...]) -> str | None:
-    # looked at only: a TrackedRow must not note it
-    return next((name for name in names if isinstance(dict.get(row, name), str)), None)
+    return next((name for name in names if isinstance(row.get(name), str)), None)
 
 
 def _ends_with(row: Row, question: str, answer: str) -> bool:
     """Whether the text is question and answer already, as a template writes them."""
-    whole, end = dict.get(row, question), dict.get(row, answer)
+    whole, end = row.get(question), row.get(answer)
     if not isinstance(end, str) or not end.strip():
         return False
     return whole.rfind(end.strip()) >= max(1, len(whole) - len(end.strip()) - END_CHARACTERS)

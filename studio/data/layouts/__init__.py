@@ -6,9 +6,9 @@ A layout rewrites a row into the columns that a format knows; everything after t
   TEXTS                 optional: True where a row of texts alone may be written this way
   ORDER                 the lower is asked first (default 50)
   NAME                  optional: its column that becomes `messages`, so that a problem names the column of the file
-  match(row)            what rewrite needs to know (the columns it reads), falsy where the row is not written this way
-  rewrite(row, report)  -> the row for the format, or None when it cannot be trained on; what is wrong is passed to
-                           report(kind, field, value, reason)
+  match(row)            the columns it is written in, falsy where the row is not written this way
+  rewrite(row, columns, report)  -> the row for the format, or None when it cannot be trained on; columns: what match
+                           returned; what is wrong is passed to report(kind, field, value, reason)
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from types import ModuleType
 from typing import Any
 
 from studio.data.formats import ReportProblem, Row
-from studio.data.roles import MESSAGE_COLUMNS, ROLES
-from studio.data.tracked_row import TrackedRow
+from studio.data.roles import MESSAGE_COLUMNS
 
-OBJECTS = frozenset((list, dict, TrackedRow))
+OBJECTS = frozenset((list, dict))
 TURNS = frozenset(MESSAGE_COLUMNS)
 
 
@@ -36,49 +35,26 @@ def layouts() -> dict[str, ModuleType]:
 
 
 @lru_cache(maxsize=4096)
-def possible(columns: tuple[str, ...], texts: bool, plain: bool = False) -> tuple[ModuleType, ...]:
-    """The layouts that a row with these columns may have.
-
-    texts: it holds neither lists nor objects. plain: its list of turns needs no layout, nor one that any row may have.
-    """
-    keys = frozenset(columns) - TURNS if plain else frozenset(columns)
-    fitting = (m for m in layouts().values() if (not plain if m.KEYS is None else not m.KEYS.isdisjoint(keys)))
-    return tuple(m for m in fitting if not texts or getattr(m, "TEXTS", False))
+def possible(columns: tuple[str, ...], texts: bool) -> tuple[ModuleType, ...]:
+    """The layouts that a row with these columns may have. texts: it holds neither lists nor objects."""
+    keyed = (m for m in layouts().values() if m.KEYS is None or not m.KEYS.isdisjoint(columns))
+    return tuple(m for m in keyed if not texts or getattr(m, "TEXTS", False))
 
 
 @lru_cache(maxsize=4096)
-def turns_column(columns: tuple[str, ...]) -> str | None:
-    """The column of the turns; None where there is none, or several."""
-    names = [name for name in columns if name in TURNS]
-    return names[0] if len(names) == 1 else None
+def turns_alone(columns: tuple[str, ...]) -> str | None:
+    """The one column of turns, where no layout has a key among the others; else None."""
+    names = TURNS.intersection(columns)
+    keyed = any(m.KEYS and not m.KEYS.isdisjoint({*columns} - names) for m in layouts().values())
+    return min(names) if len(names) == 1 and not keyed else None
 
 
-def _is_plain(turns: Any) -> bool:
-    """Whether a list holds turns that a format reads as they are: a known role, and a text; the last an answer."""
-    if type(turns) is not list or not turns:
-        return False
-    for turn in turns:
-        if type(turn) is not dict:
-            return False
-        if "role" in turn:
-            role, text = turn["role"], turn.get("content")
-        else:
-            role, text = turn.get("from"), turn.get("value")
-        if type(text) is not str or type(role) is not str or role not in ROLES:
-            return False
-    return ROLES[role] == "assistant"
-
-
-def layout_of(row: Row) -> ModuleType | None:
-    """The layout the row is written in; None where it is none, or a format's own."""
-    columns = tuple(row)
-    name = turns_column(columns)
-    plain = name is not None and _is_plain(dict.get(row, name))
-    modules = possible(columns, OBJECTS.isdisjoint(map(type, row.values())), plain)
-    if not modules:
-        return None
-    untracked = dict(row) if isinstance(row, TrackedRow) else row  # what is only looked at is not used by that
-    return next((module for module in modules if module.match(untracked)), None)
+def matching(row: Row) -> tuple[ModuleType, Any] | None:
+    """(the layout that the row is written in, what its `match` found); None where it is none, or a format's own."""
+    for module in possible(tuple(row), OBJECTS.isdisjoint(map(type, row.values()))):
+        if columns := module.match(row):
+            return module, columns
+    return None
 
 
 def rewritten(row: Any, report: ReportProblem) -> Any:
@@ -89,10 +65,10 @@ def rewritten(row: Any, report: ReportProblem) -> Any:
     if not isinstance(row, dict):
         return row
     for _ in range(4):
-        module = layout_of(row)
-        if module is None:
+        if (found := matching(row)) is None:
             return row
-        row = module.rewrite(row, _renamed(report, getattr(module, "NAME", None)))
+        module, columns = found
+        row = module.rewrite(row, columns, _renamed(report, getattr(module, "NAME", None)))
         if row is None:
             return None
     return row

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from studio.data.formats import ReportProblem, Row
+from studio.data.formats import ReportProblem, Row, without
 from studio.data.formats.messages import role_of
 from studio.data.formats.prompt import COLUMNS
 from studio.data.roles import MESSAGE_COLUMNS
-from studio.data.tracked_row import without
 from studio.text.marks import speaker, unmarked
 
 TITLE = "texts in turn, as in UltraChat"
@@ -27,14 +26,14 @@ def match(row: Row) -> tuple[str, str | None] | None:
     return (name, answer) if answer and ASKED.isdisjoint(row) else None
 
 
-def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    name, answer = match(row)
+def rewrite(row: Row, columns: tuple[str, str | None], report: ReportProblem) -> Row | None:
+    name, answer = columns
     said = [*row[name], row[answer]] if answer else row[name]
     first = len(said) % 2 if answer else 0  # who answers last is the assistant
     turns = [{"role": ("user", "assistant")[(n + first) % 2], "content": content} for n, content in enumerate(said)]
-    names = dict.get(row, "speakers")
+    names = row.get("speakers")
     if isinstance(names, list) and len(names) == len(turns):  # SODA's: who asks speaks first
-        who = [*map(str, row["speakers"])]
+        who = [*map(str, names)]
         roles = {} if all(map(role_of, who)) else dict(zip(dict.fromkeys(who), ("user", "assistant")))
         if roles and len({*who}) > 2:
             reason = "More than two people speak: a conversation is of one who asks and one who answers."

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import HISTORY, ReportProblem, Row, alpaca
+from studio.data.formats import HISTORY, ReportProblem, Row, alpaca, without
 from studio.data.formats.history import history_of
 from studio.data.formats.prompt import COLUMNS
 from studio.data.roles import MESSAGE_COLUMNS
-from studio.data.tracked_row import without
 from studio.text import tool_calls
 
 TITLE = "questions and answers with tools, as in xLAM"
@@ -31,8 +30,8 @@ def match(row: Row) -> tuple[str, str] | None:
     return (question, answer) if declared or (answer in CALLS and tool_calls.calls_of(row[answer])) else None
 
 
-def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    question, answer = match(row)
+def rewrite(row: Row, columns: tuple[str, str], report: ReportProblem) -> Row | None:
+    question, answer = columns
     asked, answered = row[question], row[answer]
     if question == "instruction" and isinstance(row.get("input"), str) and row["input"].strip():
         asked = f"{asked}\n{row['input']}"

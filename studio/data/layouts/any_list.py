@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import ReportProblem, Row
+from studio.data.formats import ReportProblem, Row, without
 from studio.data.formats.messages import is_turn
 from studio.data.formats.prompt import COLUMNS
 from studio.data.roles import MESSAGE_COLUMNS
-from studio.data.tracked_row import without
 
 TITLE = "turns in a column of another name"
 KEYS = None
@@ -30,8 +29,7 @@ def match(row: Row) -> str | None:
     return names[0] if len(names) == 1 else None
 
 
-def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    name = match(row)
+def rewrite(row: Row, name: str, report: ReportProblem) -> Row | None:
     return without(row, name) | {"messages": [*map(_with_words, row[name])]}
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import ReportProblem, Row
-from studio.data.tracked_row import without
+from studio.data.formats import ReportProblem, Row, without
 
 TITLE = "a log of requests and their responses"
 KEYS = frozenset(("response", "completion", "output", "outputs"))
@@ -30,8 +29,8 @@ def match(row: Row) -> tuple[str | None, str] | None:
     return None
 
 
-def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    request_name, name = match(row)
+def rewrite(row: Row, columns: tuple[str | None, str], report: ReportProblem) -> Row | None:
+    request_name, name = columns
     choices = _body(row[name])["choices"]
     if len(choices) > 1:
         reason = f"There are {len(choices)} answers to one question; keep one of them."

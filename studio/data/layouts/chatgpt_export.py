@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import ReportProblem, Row
-from studio.data.tracked_row import without
+from studio.data.formats import ReportProblem, Row, without
 
 TITLE = "ChatGPT's export"
 FRAGMENTS = {"REQUEST": "user", "THINK": "thought", "RESPONSE": "assistant"}
@@ -20,7 +19,7 @@ def match(row: Row) -> bool:
     return isinstance(tree, dict) and bool(tree) and all(isinstance(n, dict) and "message" in n for n in tree.values())
 
 
-def rewrite(row: Row, report: ReportProblem) -> Row | None:
+def rewrite(row: Row, matches: bool, report: ReportProblem) -> Row | None:
     tree, messages = row["mapping"], []
     for node in _branch(tree, row.get("current_node")):
         message = tree[node].get("message")

@@ -23,7 +23,6 @@ def _is_table(value: Any) -> bool:
     return all(isinstance(v, list) for v in value.values()) and len({len(v) for v in value.values()}) == 1
 
 
-def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    name = match(row)
+def rewrite(row: Row, name: str, report: ReportProblem) -> Row | None:
     table = row[name]
     return row | {name: [dict(zip(table, cells, strict=True)) for cells in zip(*table.values(), strict=True)]}

@@ -5,11 +5,10 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from studio.data.formats import ReportProblem, Row
+from studio.data.formats import ReportProblem, Row, without
 from studio.data.formats.history import history_of
 from studio.data.formats.messages import is_turn, list_column, turns_of
 from studio.data.roles import MESSAGE_COLUMNS
-from studio.data.tracked_row import without
 
 TITLE = "comparisons under other names"
 CHOSEN = ("chosen", "preferred_output", "chosen_messages", "chosen_response", "response_chosen", "answer_chosen",
@@ -60,8 +59,8 @@ def _is_whole(value: Any) -> bool:
     return len(value) > 1 or any(isinstance(turn.get("content"), list) for turn in value)
 
 
-def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    chosen_name, rejected_name = match(row)
+def rewrite(row: Row, columns: tuple[str, str], report: ReportProblem) -> Row | None:
+    chosen_name, rejected_name = columns
     rest = without(row, chosen_name, rejected_name, "history")
     chosen, rejected = row[chosen_name], row[rejected_name]
     if chosen_name in MESSAGE_COLUMNS and not _is_whole(rejected):  # the conversation ends with the good answer

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import ReportProblem, Row
+from studio.data.formats import ReportProblem, Row, without
 from studio.data.formats.messages import is_turn
-from studio.data.tracked_row import without
 
 TITLE = "contents and parts, as Gemini and Vertex AI write them"
 NAME = "contents"
@@ -19,7 +18,7 @@ def match(row: Row) -> bool:
     return isinstance(value, list) and bool(value) and all(map(is_turn, value))
 
 
-def rewrite(row: Row, report: ReportProblem) -> Row | None:
+def rewrite(row: Row, matches: bool, report: ReportProblem) -> Row | None:
     name = next((n for n in SYSTEM if row.get(n)), None)
     rest = without(row, "contents", "tools", name)
     messages = list(row["contents"])

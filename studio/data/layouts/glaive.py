@@ -6,8 +6,7 @@ import json
 import re
 from typing import Any
 
-from studio.data.formats import ReportProblem, Row
-from studio.data.tracked_row import without
+from studio.data.formats import ReportProblem, Row, without
 
 TITLE = "USER: and ASSISTANT: in text, as in Glaive's function calling"
 TEXTS = True
@@ -24,7 +23,7 @@ def match(row: Row) -> bool:
     return isinstance(chat, str) and chat.lstrip().startswith("USER:") and "ASSISTANT:" in chat
 
 
-def rewrite(row: Row, report: ReportProblem) -> Row | None:
+def rewrite(row: Row, matches: bool, report: ReportProblem) -> Row | None:
     pieces = TURN.split(row["chat"])[1:]
     turns: list[dict[str, Any]] = []
     for speaker, words in zip(pieces[::2], pieces[1::2], strict=True):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from studio.data.formats import ReportProblem, Row
-from studio.data.tracked_row import without
+from studio.data.formats import ReportProblem, Row, without
 
 TITLE = "Human: and Assistant: in text, as in HH-RLHF"
 TEXTS = True
@@ -20,7 +19,7 @@ def match(row: Row) -> bool:
     )
 
 
-def rewrite(row: Row, report: ReportProblem) -> Row | None:
+def rewrite(row: Row, matches: bool, report: ReportProblem) -> Row | None:
     chosen, rejected = _turns(row["chosen"]), _turns(row["rejected"])
     shared = next((n for n, (a, b) in enumerate(zip(chosen, rejected)) if a != b), min(len(chosen), len(rejected)))
     shared = min(shared, len(chosen) - 1)  # where both answers are the same

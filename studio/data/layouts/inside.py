@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import ReportProblem, Row
+from studio.data.formats import ReportProblem, Row, without
 from studio.data.roles import MESSAGE_COLUMNS
-from studio.data.tracked_row import without
 
 TITLE = "messages inside an object"
 KEYS = frozenset(
@@ -38,6 +37,5 @@ def _holder(value: Any, depth: int = 1) -> dict[str, Any] | None:
     return inner[0] if len(inner) == 1 else None
 
 
-def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    name = match(row)
+def rewrite(row: Row, name: str, report: ReportProblem) -> Row | None:
     return without(row, name) | _holder(row[name])

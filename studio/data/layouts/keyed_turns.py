@@ -20,6 +20,5 @@ def _are_turns(values: list[object]) -> bool:
     return bool(values) and all(is_turn(turn, known=True) for turn in values)
 
 
-def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    name = match(row)
+def rewrite(row: Row, name: str, report: ReportProblem) -> Row | None:
     return row | {name: list(row[name].values())}

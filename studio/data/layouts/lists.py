@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import ReportProblem, Row
+from studio.data.formats import ReportProblem, Row, without
 from studio.data.formats.history import pair_of
 from studio.data.formats.messages import role_of
 from studio.data.roles import MESSAGE_COLUMNS
-from studio.data.tracked_row import without
 
 TITLE = "turns as lists of two"
 COLUMNS = (*MESSAGE_COLUMNS, "internal")
@@ -28,8 +27,8 @@ def _is_two(turn: Any) -> bool:
     return isinstance(turn, (list, tuple)) and len(turn) == 2 and isinstance(turn[0], str)
 
 
-def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    name, turns = match(row), []
+def rewrite(row: Row, name: str, report: ReportProblem) -> Row | None:
+    turns: list[dict[str, Any]] = []
     named = all(role_of(turn[0]) for turn in row[name])
     for n, turn in enumerate(row[name]):
         pair_turns = [{"role": turn[0], "content": turn[1]}] if named else pair_of(turn, (0, 1), report, f"{name}[{n}]")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import ReportProblem, Row
+from studio.data.formats import ReportProblem, Row, without
 from studio.data.roles import CONTENT_KEYS, MESSAGE_COLUMNS, ROLE_KEYS
-from studio.data.tracked_row import without
 
 TITLE = "a text in a turn of its own"
 KEYS = frozenset(MESSAGE_COLUMNS)
@@ -27,6 +26,6 @@ def match(row: Row) -> tuple[str, Any] | None:
     return None
 
 
-def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    name, text = match(row)
+def rewrite(row: Row, turn: tuple[str, Any], report: ReportProblem) -> Row | None:
+    name, text = turn
     return without(row, name) | {"text": text}

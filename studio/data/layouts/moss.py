@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from studio.data.formats import ReportProblem, Row
-from studio.data.tracked_row import without
+from studio.data.formats import ReportProblem, Row, without
 
 TITLE = "numbered turns, as in MOSS"
 NAME = "chat"
@@ -25,7 +24,7 @@ def match(row: Row) -> bool:
     )
 
 
-def rewrite(row: Row, report: ReportProblem) -> Row | None:
+def rewrite(row: Row, matches: bool, report: ReportProblem) -> Row | None:
     turns: list[dict[str, Any]] = []
     for name, turn in sorted(row["chat"].items(), key=lambda item: int(NUMBER.fullmatch(item[0])[1])):
         plugin_key = next((k for k in CALLS if _said(turn.get(k)) not in ("", "None")), None)

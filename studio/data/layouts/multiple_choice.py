@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from studio.data.formats import ReportProblem, Row
+from studio.data.formats import ReportProblem, Row, without
 from studio.data.formats.prompt import COLUMNS, MORE_ANSWERS
-from studio.data.tracked_row import mark_read, without
 
 TITLE = "questions with choices, of which the right one is learnt"
 TEXTS = True
@@ -83,21 +82,18 @@ def match(row: Row) -> Question | None:
     return Question(column, choices, named[0], None) if named else None
 
 
-def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    column, choices, answer, right = match(dict(row))
+def rewrite(row: Row, question: Question, report: ReportProblem) -> Row | None:
+    column, choices, answer, right = question
     asked = f"{row[column]}\n{choices.lines(range(len(choices.labels)))}"
-    mark_read(row, *choices.columns)
     value = None if answer is None else row[answer]
     words = isinstance(value, str) and answer in LEARNT and len(value.split()) > 3
     if right is None and not words:
         reason = f"None of the choices {choices.labels[0]} to {choices.labels[-1]} is named."
         report("no_choice", answer, value, reason)
         return None
-    first = dict.get(row, FIRST)
     used = [
-        n for n in ANSWERS if n in row and n != column and right and _right(dict.get(row, n), choices, first) == right
+        n for n in ANSWERS if n in row and n != column and right and _right(row[n], choices, row.get(FIRST)) == right
     ]
-    mark_read(row, *used)
     rest = without(row, column, answer, FIRST, *choices.columns, *used)
     name = column if column in COLUMNS["prompt"] else "question"
     learnt = value if right is None else choices.lines(right)

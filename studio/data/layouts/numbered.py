@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from studio.data.formats import ReportProblem, Row
+from studio.data.formats import ReportProblem, Row, without
 from studio.data.formats.prompt import COLUMNS
-from studio.data.tracked_row import without
 
 TITLE = "turns in numbered columns"
 TEXTS = True
@@ -48,8 +47,7 @@ def match(row: Row) -> tuple[tuple[str, str], ...]:
     return pairs if pairs and texts else ()
 
 
-def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    pairs = match(row)
+def rewrite(row: Row, pairs: tuple[tuple[str, str], ...], report: ReportProblem) -> Row | None:
     last = max((n for n, (q, a) in enumerate(pairs, 1) if (row[q] or "").strip() or (row[a] or "").strip()), default=0)
     turns = []
     for question, answer in pairs[:last]:  # a short conversation leaves its last columns empty

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import ReportProblem, Row
+from studio.data.formats import ReportProblem, Row, without
 from studio.data.formats.messages import is_turn
 from studio.data.roles import MESSAGE_COLUMNS
-from studio.data.tracked_row import without
 
 TITLE = "question and answer inside objects"
 PAIRS = (
@@ -47,8 +46,8 @@ def _inner(value: Any) -> Any:
     return texts[0] if len(texts) == 1 and not others else None
 
 
-def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    question, answer = match(row)
+def rewrite(row: Row, columns: tuple[str, str], report: ReportProblem) -> Row | None:
+    question, answer = columns
     tools = row[question].get("tools") if isinstance(row[question], dict) else None
     asked, answered = _inner(row[question]), _inner(row[answer])
     rest = without(row, question, answer) | ({"tools": tools} if tools else {})

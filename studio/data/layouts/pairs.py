@@ -25,8 +25,8 @@ def _is_pair(turn: Any) -> bool:
     return isinstance(turn, dict) and pair_keys(tuple(turn)) is not None
 
 
-def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    name, turns = match(row), []
+def rewrite(row: Row, name: str, report: ReportProblem) -> Row | None:
+    turns: list[dict[str, Any]] = []
     for n, pair in enumerate(row[name]):
         keys = pair_keys(tuple(pair)) if isinstance(pair, dict) else None
         if keys is None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import ReportProblem, Row
+from studio.data.formats import ReportProblem, Row, without
 from studio.data.roles import CONTENT_KEYS, MESSAGE_COLUMNS, ROLE_KEYS, USER_FLAGS
-from studio.data.tracked_row import without
 
 TITLE = "turns as a chat program saves them"
 NAMES = (*MESSAGE_COLUMNS, "interactions", "chunkedPrompt")
@@ -38,8 +37,7 @@ def _chunk(chunk: Any) -> Any:
     return {"type": "thought" if chunk.get("isThought") else chunk.get("role"), "content": chunk["text"]}
 
 
-def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    name = match(row)
+def rewrite(row: Row, name: str, report: ReportProblem) -> Row | None:
     turns = [_rewritten(turn) for turn in _turns(row[name])]
     system = next((n for n in ("systemInstruction", "system_instruction") if row.get(n)), None)
     if system:

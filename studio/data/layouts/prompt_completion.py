@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import ReportProblem, Row
+from studio.data.formats import ReportProblem, Row, without
 from studio.data.formats.messages import is_turn, role_of_turn
 from studio.data.formats.prompt import MORE_ANSWERS
 from studio.data.layouts.comparisons import REJECTED
 from studio.data.roles import MESSAGE_COLUMNS
-from studio.data.tracked_row import without
 
 TITLE = "prompt and completion as lists of messages, as TRL writes them"
 PROMPTS = ("prompt", "input", "question", "query", "context", *MESSAGE_COLUMNS)
@@ -34,8 +33,8 @@ def match(row: Row) -> tuple[str, str] | None:
     return asked, next((n for n in answers if row[n] not in (None, "")), answers[0])
 
 
-def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    asked, answer = match(row)
+def rewrite(row: Row, columns: tuple[str, str], report: ReportProblem) -> Row | None:
+    asked, answer = columns
     completion = row[answer]
     if isinstance(completion, list) and len(completion) == 1 and isinstance(completion[0], str):  # ChatQA's answers
         completion = completion[0]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import ReportProblem, Row
+from studio.data.formats import ReportProblem, Row, without
 from studio.data.formats.context import with_context
-from studio.data.tracked_row import without
 
 TITLE = "questions and answers in two lists"
 PAIRS = (("questions", "answers"), ("prompts", "responses"), ("queries", "answers"), ("inputs", "outputs"))
@@ -33,8 +32,8 @@ def _texts(value: Any) -> Any:
     return [text[0] if isinstance(text, list) and text else text for text in texts]  # the first of several
 
 
-def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    questions, answers = match(row)
+def rewrite(row: Row, columns: tuple[str, str], report: ReportProblem) -> Row | None:
+    questions, answers = columns
     turns = []
     for asked, answered in zip(row[questions], _texts(row[answers]), strict=True):
         turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]

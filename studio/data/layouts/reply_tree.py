@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import ReportProblem, Row
+from studio.data.formats import ReportProblem, Row, without
 from studio.data.formats.messages import is_turn
-from studio.data.tracked_row import without
 
 TITLE = "a tree of replies, of which those ranked best are read"
 NAMES = ("prompt", "root", "tree", "thread", "conversation")
@@ -21,8 +20,7 @@ def match(row: Row) -> str | None:
     )
 
 
-def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    name = match(row)
+def rewrite(row: Row, name: str, report: ReportProblem) -> Row | None:
     turns, node = [], row[name]
     while node is not None:
         turns.append(without(node, *REPLIES))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import ReportProblem, Row
-from studio.data.tracked_row import without
+from studio.data.formats import ReportProblem, Row, without
 
 TITLE = "items, as OpenAI's Responses have them"
 NAMES = ("input", "items", "output")
@@ -23,8 +22,8 @@ def match(row: Row) -> list[str] | None:
     return names if typed and "messages" not in row else None
 
 
-def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    names, turns = match(row), []
+def rewrite(row: Row, names: list[str], report: ReportProblem) -> Row | None:
+    turns: list[dict[str, Any]] = []
     if isinstance(row.get("input"), str):
         turns.append({"role": "user", "content": row["input"]})
         names = ["input", *names]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import ReportProblem, Row
+from studio.data.formats import ReportProblem, Row, without
 from studio.data.formats.prompt import COLUMNS
-from studio.data.tracked_row import without
 
 TITLE = "answers with their places in a context, as in SQuAD, of which the first is learnt"
 NAMES = ("answers", "answer", "answers_spans", "answer_spans")
@@ -32,8 +31,8 @@ def match(row: Row) -> tuple[str, Any] | None:
     return None
 
 
-def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    name, answer = match(row)
+def rewrite(row: Row, answered: tuple[str, Any], report: ReportProblem) -> Row | None:
+    name, answer = answered
     if not isinstance(answer, str) or not answer.strip():
         report("empty_field", name, row[name], "The question has no answer in this row.")
         return None

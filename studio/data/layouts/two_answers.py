@@ -7,12 +7,11 @@ from functools import lru_cache
 from typing import Any
 
 from studio import json_text
-from studio.data.formats import ReportProblem, Row
+from studio.data.formats import ReportProblem, Row, without
 from studio.data.formats.passages import plain_text
 from studio.data.formats.preference import COLUMNS as PREFERENCE
 from studio.data.layouts.multiple_choice import FIRST
 from studio.data.rated import number
-from studio.data.tracked_row import without
 
 TITLE = "two answers and which of them is better"
 TEXTS = True
@@ -57,13 +56,13 @@ def match(row: Row) -> tuple[str, str, list[str]] | None:
     return (*pair, named) if named else None
 
 
-def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    first, second, verdict = match(row)
+def rewrite(row: Row, columns: tuple[str, str, list[str]], report: ReportProblem) -> Row | None:
+    first, second, verdict = columns
     values = [row[name] for name in verdict]
     if len(values) == 2:
         better = _by_sign(number(values[0]) - number(values[1]), first, second)
     else:
-        better = _better(values[0], verdict[0], first, second, dict.get(row, FIRST))
+        better = _better(values[0], verdict[0], first, second, row.get(FIRST))
     if better is None:
         unsure = len(values) == 1 and _is_count(row, verdict[0], first)
         why = "Whether numbers count from 0 or from 1 is not known" if unsure else "A tie teaches nothing: drop the row"
