@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from studio import data
-from studio.data.pairs import rejected_side
+from studio.data.examples import rejected_side
 from studio.errors import DataError
 from studio.job_process import Progress, ask_worker
 from studio.run import Run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from typing import Any
 
@@ -55,6 +56,9 @@ LABELS = frozenset(
      "stars", "rating", "score", "polarity", "is_duplicate", "toxic", "is_toxic", "spam", "target", "标签", "类别")
 )  # fmt: skip
 MAX_PATH_DEPTH = 6  # objects and lists around a text
+SAFE = re.compile(r"[\w=./\[\]-]*\w")  # what a shell takes as one word, up to where a sentence may end behind it
+OPTION = re.compile(r"--column ('[^']*'|[\w=./\[\]-]*\w)")
+OPTIONS = re.compile(rf"[:：]?(?:\s*{OPTION.pattern})+")
 
 
 def columns_of(rows: list[Any]) -> list[str]:
@@ -109,3 +113,21 @@ def classification_mapping(columns: list[str], unused: list[str], format: str) -
     label = next((name for name in unused if name.lower() in LABELS), None)
     text = next((name for name in formats()["text"].COLUMNS["text"] if name in columns), None)
     return {"prompt": text, "answer": label} if label and text and format == "text" else None
+
+
+def options(mapping: dict[str, str]) -> str:
+    """A mapping as options of a command: --column prompt=frage --column answer=antwort"""
+    pairs = (f"{part}={column}" for part, column in mapping.items())
+    return " ".join(f"--column {pair if SAFE.fullmatch(pair) else shlex.quote(pair)}" for pair in pairs)
+
+
+def mapping_in(hint: str) -> dict[str, str] | None:
+    """The mapping whose options a hint names; None where it names none, or leaves one to be filled in."""
+    pairs = [pair.strip("'").partition("=") for pair in OPTION.findall(hint)]
+    mapping = {part: column for part, _, column in pairs}
+    return mapping if mapping and "NAME" not in mapping.values() else None
+
+
+def without_options(hint: str) -> str:
+    """A hint without the options of a command that stand in it, for a page that has a button in their place."""
+    return OPTIONS.sub("", hint)

@@ -57,8 +57,7 @@ class Converter:
         if row is None:
             return None
         if not isinstance(row, dict):
-            report("not_a_row", None, row)
-            return None
+            return report("not_a_row", None, row)
         return self._converted(row, report)
 
     def _converted(self, row: dict[str, Any], report: ReportProblem) -> dict[str, Any] | None:

@@ -12,13 +12,12 @@ import numpy as np
 
 from studio.data.dataset import Conversations, Dataset
 from studio.data.encoded import EncodedRows, Writer, open_rows
+from studio.data.examples import describe, encode_examples
 from studio.data.leaks import without_leaks
-from studio.data.mixing import sample_indices
 from studio.data.order import DataOrder
-from studio.data.pairs import describe, encode_examples
 from studio.data.problem import KINDS
 from studio.data.record import PreparationRecord, describe_dropped
-from studio.data.splitting import SourceSplit
+from studio.data.splitting import SourceSplit, sample_indices
 from studio.data.text_split import split_row
 from studio.errors import DataError, TemplateError
 from studio.tokens import Encoded, Encoder

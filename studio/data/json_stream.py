@@ -8,7 +8,7 @@ import re
 from typing import IO, Any
 
 from studio.data.block import MAX_ROW_BYTES, READ_BYTES
-from studio.data.written_numbers import written_float
+from studio.data.lenient_json import written_float
 from studio.errors import DataError
 
 PYTHON_REPR = re.compile(r"double quotes .*near .*\{\s*\\?['\w]")

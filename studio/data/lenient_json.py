@@ -1,4 +1,4 @@
-"""Repairs JSON written by hand: comments, extra or missing commas, line breaks inside strings."""
+"""JSON as people and programs write it: comments, wrong commas, line breaks in texts, and the digits of numbers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ EXTRA = re.compile(r'("(?:[^"\\]|\\.)*")|,(\s*[}\]])', re.DOTALL)
 MISSING = re.compile(r'("(?:[^"\\]|\\.)*")|([}\]])(\s*)(?=[{\[])', re.DOTALL)
 ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 RAW = re.compile(r"[\x00-\x1f]")
+LOSES_DIGITS = re.compile(rb"\d\.\d*0(?![\d.])|\d[eE][+-]?\d")  # in a line that may hold such a number
 
 
 def repair(text: str) -> tuple[str, list[str]]:
@@ -40,3 +41,22 @@ def repair(text: str) -> tuple[str, list[str]]:
     text = EXTRA.sub(extra, TOKEN.sub(token, text))
     text = MISSING.sub(missing, text)
     return text, list(mended)
+
+
+class WrittenFloat(float):
+    """A number whose text is not what Python writes."""
+
+    written: str
+
+    def __str__(self) -> str:
+        return self.written
+
+
+def written_float(text: str) -> float:
+    """The number of a JSON text; as text it is again what stood there."""
+    number = float(text)
+    if repr(number) == text:
+        return number
+    kept = WrittenFloat(number)
+    kept.written = text
+    return kept

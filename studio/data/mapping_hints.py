@@ -18,17 +18,16 @@ from studio.data.column_names import (
     columns_of,
     is_label,
     listed,
+    mapping_in,
+    options,
     text_columns,
     text_paths,
 )
-from studio.data.column_options import mapping_in, options
 from studio.data.formats import Row, as_row, formats
-from studio.data.formats.context import CONTEXT
-from studio.data.formats.fields import kind
+from studio.data.formats.fields import CONTEXT, kind
 from studio.data.layouts import two_answers
 from studio.data.mapping import value_at
-from studio.data.tried_mapping import prompts_hint, works
-from studio.data.turn_hints import conversation_hint, speakers_hint, turns_hint
+from studio.data.turn_hints import conversation_hint, prompts_hint, speakers_hint, turns_hint, works
 from studio.text.marks import turns_in
 
 NO_TEXT = (

@@ -11,8 +11,8 @@ from studio.data import store
 from studio.data.chunk import normalized_hash
 from studio.data.dataset import Conversations
 from studio.data.dataset_info import notes_of
+from studio.data.examples import contradictions
 from studio.data.mapping_hints import suggest_mapping
-from studio.data.pairs import contradictions
 from studio.data.problem import KINDS, MAX_DETAILED_PER_KIND, Problem, problem
 from studio.data.repeats import repeated
 from studio.data.shard import Shard

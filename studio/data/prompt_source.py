@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from studio.data.dataset import Dataset
+from studio.data.examples import asked_of
 from studio.data.order import DataOrder
-from studio.data.prompts import asked_of
 from studio.data.reading import read
 from studio.errors import DataError
 from studio.reward import Reward

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import xxhash
 
-from studio.data.agent_sessions import SESSION
 from studio.data.block import Block
 from studio.data.blocks import blocks
 from studio.data.column_names import columns_of
@@ -33,7 +32,7 @@ from studio.data.mapping import (
 )
 from studio.data.parallel import ParallelReaders
 from studio.data.problem import Problem, problem
-from studio.data.threads import MORE_KEYS, ThreadColumns, detect_thread, group_turns
+from studio.data.threads import MORE_KEYS, SESSION, ThreadColumns, detect_thread, group_turns
 from studio.data.unused import doubts, unused_columns
 from studio.errors import DataError
 

@@ -1,8 +1,9 @@
-"""Training and evaluation rows: a seeded share, spread evenly over short and long rows."""
+"""Training and evaluation rows: a seeded share, spread evenly over short and long rows; and several data sets mixed."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -91,3 +92,23 @@ def characters(messages: pa.ListArray) -> np.ndarray:
     """Characters of each conversation."""
     lengths = np.cumsum([0, *pc.utf8_length(pc.struct_field(pc.list_flatten(messages), "content")).to_pylist()])
     return np.diff(lengths[np.cumsum([0, *pc.list_value_length(messages).to_pylist()])])
+
+
+def sample_indices(count: int, weight: float, seed: int) -> np.ndarray:
+    """The rows of an epoch at this weight: all `count` rows floor(weight) times, and a random part once more."""
+    whole = int(weight)
+    part = np.random.default_rng(seed).permutation(count)[: round(count * (weight - whole))]
+    return np.concatenate([np.tile(np.arange(count), whole), np.sort(part)]).astype(np.int64)
+
+
+def shuffled(rows: int, seed: int, epoch: int) -> list[int]:
+    """A permutation of `rows` rows for an epoch; depends only on seed and epoch."""
+    numbers = list(range(rows))
+    random.Random(f"{seed} {epoch}").shuffle(numbers)
+    return numbers
+
+
+def mix(parts: Sequence[tuple[Conversations, float]], seed: int = 42) -> Conversations:
+    """Several data sets, each repeated by its weight, concatenated. The trainer shuffles them."""
+    tables = [c.take(sample_indices(len(c), weight, seed + n)).table for n, (c, weight) in enumerate(parts)]
+    return Conversations(pa.concat_tables(tables))

@@ -29,9 +29,9 @@ from studio import credentials
 from studio.data import encoding, store
 from studio.data.encoded import EncodedRows, Row, Writer, open_rows
 from studio.data.encoding import EncodingJob, Prepared
-from studio.data.mixing import sample_indices, shuffled
 from studio.data.order import DataOrder
 from studio.data.record import describe_dropped
+from studio.data.splitting import sample_indices, shuffled
 from studio.errors import DataError
 from studio.events import is_locked
 from studio.home import PROJECT

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from studio.data.agent_sessions import SESSION, joined, unwrapped
 from studio.data.block import ROWS_PER_BLOCK, Block
-from studio.data.column_options import options
-from studio.data.formats import LIST_COLUMNS
+from studio.data.column_names import options
+from studio.data.formats import LIST_COLUMNS, as_row
 from studio.data.formats.messages import role_of
 from studio.data.mapping import lowered
 from studio.data.roles import CONTENT_KEYS, ROLE_KEYS, SPELLINGS, USER_FLAGS
@@ -37,6 +36,7 @@ MESSAGE_ID_COLUMNS = ("message_id", "id", "uuid", "tweet_id")
 PARENT_COLUMNS = ("parent_id", "parent", "parent_message_id", "parentId", "in_response_to_tweet_id")
 QUESTIONS_AND_ANSWERS = ("prompt", "completion", "instruction", "output", "response", "answer", "question")
 OTHER_LAYOUT_COLUMNS = frozenset((*QUESTIONS_AND_ANSWERS, *LIST_COLUMNS)) - {"dialogue", "dialog", "conversation"}
+SESSION = "sessionId"  # Claude Code's
 
 
 @dataclass(frozen=True)
@@ -220,3 +220,27 @@ def _branches(turns: list[Turn], how: ThreadColumns) -> list[list[Turn]]:
             thread.append(best)
         threads.append(thread)
     return threads
+
+
+def unwrapped(row: Any) -> Any:
+    """A row as turn; of a session of Claude Code, whose turn stands in an object beside its id."""
+    row = as_row(row)
+    turn = row.get("message") if isinstance(row, dict) and SESSION in row else None
+    if not isinstance(turn, dict) or "role" not in turn or row.get("isSidechain") is True or row.get("isMeta") is True:
+        return row
+    if str(turn.get("content")).startswith(("<command-", "<local-command-")):
+        return row
+    return {SESSION: row[SESSION], "role": turn["role"], "content": turn.get("content")}
+
+
+def joined(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The turns, those parts of one answer that stand in rows of their own put together."""
+    joined: list[dict[str, Any]] = []
+    for message in messages:
+        before = joined[-1] if joined else {}
+        lists = isinstance(before.get("content"), list) and isinstance(message["content"], list)
+        if lists and before["role"] == message["role"]:
+            joined[-1] = before | {"content": [*before["content"], *message["content"]]}
+        else:
+            joined.append(message)
+    return joined

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from studio.data.column_names import ANSWER_NAMES
-from studio.data.column_options import options
+from studio.data.column_names import ANSWER_NAMES, options
 from studio.data.converter import Converter
 from studio.data.formats import as_row, without
-from studio.data.formats.context import CONTEXT
-from studio.data.formats.fields import SYSTEM
+from studio.data.formats.fields import CONTEXT, SYSTEM
 from studio.data.formats.messages import list_column
 from studio.data.formats.prompt import COLUMNS, MORE_ANSWERS, pair_of
 from studio.data.roles import MESSAGE_COLUMNS, ROLE_KEYS

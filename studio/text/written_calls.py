@@ -10,11 +10,14 @@ import re
 
 from studio.text.call_marks import BARE, FILLER, MARK
 from studio.text.call_spellings import SPELLINGS, Call, Tools
-from studio.text.channels import Channels
 from studio.text.tool_calls import names_of
 
 NAMED_FIRST = re.compile(r"\s*(?:to=)?(?:functions\.)?([\w.-]+?)(?:\.call)?\s*[({]")  # a call without a mark
 FENCE = re.compile(r"\s*```(?:json)?\s*(.*?)\s*```\s*", re.DOTALL)
+# how gpt-oss parts its answers
+CHANNELS = ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>", "<|channel|>commentary<|message|>",
+            "<|end|>", "<|start|>assistant")  # fmt: skip
+CHANNEL = re.compile("|".join(map(re.escape, CHANNELS)))
 
 
 def read_calls(text: str, tools: Tools = ()) -> list[Call] | None:
@@ -61,3 +64,23 @@ def split_calls(answer: str, tools: Tools, certain: bool) -> tuple[str, list[Cal
 def called(calls: list[Call]) -> set[str]:
     """The names of the functions that are called."""
     return {call["function"]["name"] for call in calls}
+
+
+class Channels:
+    """gpt-oss's channels as others write them: the analysis between <think> and </think>, the rest as it is."""
+
+    def __init__(self) -> None:
+        self.thinking = False
+
+    def plain(self, text: str) -> str:
+        """The text that comes next. A mark must stand in it whole."""
+        return CHANNEL.sub(self._written, text)
+
+    def _written(self, mark: re.Match[str]) -> str:
+        if mark[0] == CHANNELS[0] and not self.thinking:
+            self.thinking = True
+            return "<think>\n"
+        if mark[0] == "<|end|>" and self.thinking:
+            self.thinking = False
+            return "\n</think>\n\n"
+        return ""

@@ -11,7 +11,7 @@ import gradio as gr
 from studio import config, data
 from studio.config import RunConfig
 from studio.data import pairs
-from studio.data.column_options import mapping_in, without_options
+from studio.data.column_names import mapping_in, without_options
 from studio.data.editing import scan
 from studio.data.editing.fixes import FIX_LABELS, TURN_FIXES
 from studio.data.editing.log import pending

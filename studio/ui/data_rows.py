@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from studio import data
 from studio.config import RunConfig
-from studio.data.pairs import rejected_side
+from studio.data.examples import rejected_side
 from studio.data.roles import display_text
 from studio.errors import StudioError
 from studio.kernels import IGNORE_INDEX

@@ -14,7 +14,7 @@ import orjson
 from studio import data, estimate, model, new_tokens, template
 from studio.base import source, starter
 from studio.config import RunConfig
-from studio.data.pairs import encode_examples
+from studio.data.examples import encode_examples
 from studio.data.splitting import num_held_out
 from studio.errors import ModelError, StudioError, TemplateError
 from studio.memory.studio_loop import RowStatistics

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
-from studio.data.mixing import shuffled
+from studio.data.splitting import shuffled
 from studio.kernels import IGNORE_INDEX, padded_width
 from studio.worker.loss import target_indices
 from studio.worker.packing import Layout, MicroBatch, Row, collate, count_items, group_rows, sequences_of

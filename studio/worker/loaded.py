@@ -23,7 +23,7 @@ from studio.talk.reference import ModelReference
 from studio.talk.stopping import end_tokens, text_stops
 from studio.template import THINKING
 from studio.text.call_marks import SPECIAL
-from studio.text.channels import Channels
+from studio.text.written_calls import Channels
 from studio.tokens import Encoder
 from studio.worker import dynamic_rope, memory, torch_devices
 from studio.worker.generate import Answer, Batch

@@ -17,7 +17,7 @@ import torch
 
 from studio import data, plan, queue
 from studio.contest import FOLDER
-from studio.data.mixing import shuffled
+from studio.data.splitting import shuffled
 from studio.errors import StudioError
 from studio.run import Run
 from studio.worker.contestants import Contestant

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from studio.text.call_marks import longest_beginning
-from studio.text.channels import CHANNELS, Channels
+from studio.text.written_calls import CHANNELS, Channels
 
 MIN_TEMPERATURE = 1e-4  # below it decoding is greedy: divided by it, logits may overflow
 TOP_CANDIDATES = 256  # tokens that top_p looks at before it sorts the whole vocabulary

@@ -14,7 +14,7 @@ import pytest
 
 from studio import data
 from studio.commands.pairs import pairs_of
-from studio.data.column_options import mapping_in
+from studio.data.column_names import mapping_in
 from studio.errors import DataError
 from tests.data.fixtures import as_lines
 from tests.data.test_other_makers import called

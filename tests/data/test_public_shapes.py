@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from studio import data
-from studio.data.column_options import mapping_in
+from studio.data.column_names import mapping_in
 from studio.data.editing.fixes import apply_fix
-from studio.data.prompts import asked_of
+from studio.data.examples import asked_of
 from studio.errors import DataError
 from tests.data.fixtures import as_lines
 from tests.data.test_shapes import TEA, A, S, Said, U, said, write

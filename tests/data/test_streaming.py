@@ -13,8 +13,8 @@ import pytest
 
 from studio import data
 from studio.data import preparing, streaming
-from studio.data.mixing import shuffled
 from studio.data.order import DataOrder
+from studio.data.splitting import shuffled
 from studio.errors import DataError
 from studio.home import subfolder
 from studio.tokens import Encoder

@@ -10,10 +10,18 @@ from functools import lru_cache
 from typing import Any
 
 from studio.data.formats import HISTORY, ReportProblem, Row
-from studio.data.formats.context import CONTEXT, more_text, repeats
-from studio.data.formats.fields import REASONING, SYSTEM, answer_of, system_of, text
+from studio.data.formats.fields import (
+    CONTEXT,
+    REASONING,
+    SYSTEM,
+    answer_of,
+    asked_turns,
+    more_text,
+    repeats,
+    system_of,
+    text,
+)
 from studio.data.formats.history import history_of
-from studio.data.formats.open_prompt import asked_turns
 
 TITLE = "Alpaca"
 ABOUT = "One task a row: instruction, an optional input, and the output to learn."

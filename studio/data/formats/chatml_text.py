@@ -23,24 +23,20 @@ def fits(row: Row) -> bool:
 def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
     name = _column(row)
     if name is None:
-        report("missing_field", "text", list(row))
-        return None
+        return report("missing_field", "text", list(row))
     whole = row[name]
     starts, ends = whole.count(START), whole.count(END)
     if ends != starts and not (ends == starts - 1 and whole.rfind(START) > whole.rfind(END)):
-        report("broken_tags", name, whole, f"{starts} turns are opened and {ends} are closed.")
-        return None
+        return report("broken_tags", name, whole, f"{starts} turns are opened and {ends} are closed.")
     messages = []
     for n, (role_name, content) in enumerate(TURN.findall(whole)):
         role = ROLES.get(role_name.strip().lower())
         if role is None:
-            report("unknown_role", f"{name}[{n}]", role_name)
-            return None
+            return report("unknown_role", f"{name}[{n}]", role_name)
         if content or role != "assistant":  # an open last turn of the assistant is a prompt, not an answer
             messages.append({"role": role, "content": content})
     if not messages:
-        report("broken_tags", name, whole)
-        return None
+        return report("broken_tags", name, whole)
     wrong = role_order_problem(tuple(m["role"] for m in messages))
     if wrong:
         report(wrong[0], f"{name}[{wrong[1]}]", messages[wrong[1]]["content"], wrong[2])

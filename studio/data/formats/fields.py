@@ -1,4 +1,4 @@
-"""Reading one text field of a row, and the checks that go with it."""
+"""The texts of a row: a field, the passages of a context, a system prompt in blocks, reasoning in steps."""
 
 from __future__ import annotations
 
@@ -6,9 +6,45 @@ import math
 from typing import Any
 
 from studio.data.formats import ReportProblem, Row
-from studio.data.formats.passages import plain_text
+from studio.text.marks import asked
 
+TEXT_KEYS = (
+    *("text", "content", "value", "page_content", "passage", "contents", "body", "snippet", "summary", "thinking"),
+    *("reasoning", "parts", "full_text"),
+)
 EXACT = 2.0**53  # from there on a floating point number does not hold every whole number
+CONTEXT = ("context", "contexts", "passage", "passages", "document", "documents", "docs", "article", "paragraph",
+           "story", "support", "evidence", "background", "knowledge", "definition", "schema", "premise", "sql_context",
+           "retrieved_contexts", "reference_documents", "背景", "上下文", "文档", "材料")  # fmt: skip
+_CONTEXT = frozenset(CONTEXT)
+REPEATED_CHARACTERS = 20  # of a text that stands in another one: a shorter one may well be a word of it
+
+
+def plain_text(value: Any, separator: str = "\n\n") -> str | None:
+    """The text of a value: a text, an object with one, or HotpotQA's [title, [sentence, …]]; None for anything else."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        if len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], list):
+            return _titled(value[0], value[1])
+        parts = [plain_text(part, separator) for part in value]
+        return None if None in parts else separator.join(part for part in parts if part)
+    return _text_of_object(value, separator) if isinstance(value, dict) else None
+
+
+def _text_of_object(value: dict[str, Any], separator: str) -> str | None:
+    titles, sentences = value.get("title"), value.get("sentences")
+    if isinstance(titles, list) and isinstance(sentences, list) and len(titles) == len(sentences):
+        return plain_text([[title, part] for title, part in zip(titles, sentences, strict=True)], separator)
+    key = next((name for name in TEXT_KEYS if name in value), None)
+    text = None if key is None else plain_text(value[key], separator)
+    return f"{titles}\n{text}" if text and isinstance(titles, str) and titles else text
+
+
+def _titled(title: str, sentences: list[Any]) -> str | None:
+    if not all(isinstance(sentence, str) for sentence in sentences):
+        return None
+    return "\n".join([title, " ".join(sentence.strip() for sentence in sentences)])
 
 
 def text(row: Row, field: str, report: ReportProblem, needed: bool = True) -> str | None:
@@ -26,29 +62,26 @@ def text(row: Row, field: str, report: ReportProblem, needed: bool = True) -> st
         report(*(("empty_field", field, value) if field in row else ("missing_field", field, list(row))))
         return None
     if isinstance(value, float) and not math.isfinite(value):
-        report("nan", field, value)
-        return None
+        return report("nan", field, value)
     if isinstance(value, float) and abs(value) >= EXACT:
-        report(
+        return report(
             "wrong_type",
             field,
             value,
             "The number has more digits than a number in JSON keeps when it is read: "
             "write it as text, between quotation marks.",
         )
-        return None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)  # a number in a CSV or JSON cell is a short answer, not a fault
     reason = f"The field must be text, but it is {kind(value)}."
     if isinstance(value, list) and all(isinstance(inner, str) for inner in value):
         reason += f" To learn the first of its texts, name the column as {field}.0."
-    report(
+    return report(
         "wrong_type",
         field,
         value,
         f"{reason} Write the word that is meant: yes, or true." if isinstance(value, bool) else reason,
     )
-    return None
 
 
 def kind(value: Any) -> str:
@@ -110,3 +143,36 @@ def answer_of(row: Row, field: str, report: ReportProblem) -> dict[str, Any] | N
     if content is None or reasoning is None:
         return None
     return {"role": "assistant", "content": content} | ({"reasoning_content": reasoning} if reasoning else {})
+
+
+def repeats(text: str, part: str) -> bool:
+    """Whether a text holds another one already, as a prompt does that was put together from other columns."""
+    part = part.strip()
+    return part in text if len(part) >= REPEATED_CHARACTERS else part == text.strip()
+
+
+def more_text(row: Row, name: str) -> str:
+    """The text of a column; "" where it holds none."""
+    words = plain_text(row.get(name))
+    return words if words and words.strip() else ""
+
+
+def with_context(question: str, row: Row, asked: str) -> str:
+    """The question behind what it is asked about. asked: the question's column."""
+    if _CONTEXT.isdisjoint(row):
+        return question
+    before: list[str] = []
+    for name in CONTEXT:
+        words = more_text(row, name) if name in row and name != asked else ""
+        if words and not repeats(question, words) and words not in before:
+            before.append(words)
+    return "\n\n".join([*before, question])
+
+
+def asked_turns(question: str, name: str, report: ReportProblem) -> list[dict[str, Any]]:
+    """The turns of a question: itself, or those that its marks part, which is then reported; none of them is learnt."""
+    turns = asked(question)
+    if turns is None:
+        return [{"role": "user", "content": question}]
+    report("open_prompt", name, question)
+    return [turn | {"weight": 0} if turn["role"] == "assistant" else turn for turn in turns]

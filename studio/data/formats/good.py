@@ -17,6 +17,5 @@ def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
     if conversation is None:
         return None
     if not conversation["label"]:  # the verdict's column was named by hand
-        report("bad_answer", kto.labelled(row), False)
-        return None
+        return report("bad_answer", kto.labelled(row), False)
     return {key: value for key, value in conversation.items() if key != "label"}

@@ -84,8 +84,9 @@ def pair_of(pair: Any, keys: tuple[Any, Any], report: ReportProblem, where: str)
             content = "\n".join(filter(None, [pair["instruction"], content]))
         if not isinstance(content, str) or not content.strip():
             field = f"{where}[{key}]" if isinstance(key, int) else f"{where}.{key}"
-            report("empty_field" if content is None or isinstance(content, str) else "wrong_type", field, content)
-            return None
+            return report(
+                "empty_field" if content is None or isinstance(content, str) else "wrong_type", field, content
+            )
         turns.append({"role": role, "content": content})
     if isinstance(pair, dict) and len(pair) > 2:  # reasoning, and whether the answer is learnt
         turns[-1] = without(pair, *keys, *SYSTEM, "instruction") | turns[-1]

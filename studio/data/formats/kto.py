@@ -74,13 +74,12 @@ def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
     value = row.get(name)
     verdict = _verdict(name, value)
     if verdict is None:
-        report(
+        return report(
             "wrong_type" if name in row else "missing_field",
             name,
             value,
             f"The label must be true or false, but it is {kind(value)}.",
         )
-        return None
     turns = next((row[n] for n in MESSAGE_COLUMNS if isinstance(row.get(n), list)), None)
     if turns is not None:
         share = bool(turns) and isinstance(turns[0], dict) and "from" in turns[0]

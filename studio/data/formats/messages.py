@@ -125,8 +125,7 @@ def turns_of(
 ) -> list[dict[str, Any]] | None:
     """The turns as messages; None, and reported, where one cannot be trained on."""
     if not turns:
-        report("empty_field", name, turns)
-        return None
+        return report("empty_field", name, turns)
     messages: list[dict[str, Any]] = []
     thoughts: list[str] = []  # turns of their own, before the answer that they lead to
     for n, turn in enumerate(turns):
@@ -175,8 +174,7 @@ def turns_of(
         if thoughts and message["role"] != "assistant":
             break
     if thoughts:
-        report("role_order", f"{name}[{n}]", thoughts[-1], "No answer follows this reasoning.")
-        return None
+        return report("role_order", f"{name}[{n}]", thoughts[-1], "No answer follows this reasoning.")
     return messages
 
 
@@ -197,19 +195,17 @@ def plain_messages(turns: Any, role_key: str, content_key: str) -> list[dict[str
 def _turn(turn: Any, report: ReportProblem, where: str, role_key: str, content_key: str) -> dict[str, Any] | None:
     """One turn as a message; "call", "thought": it is nothing but that, written as a turn of its own."""
     if not isinstance(turn, dict):
-        report(
+        return report(
             "wrong_type",
             where,
             turn,
             f"A turn must be an object with {role_key} and {content_key}, but it is {kind(turn)}.",
         )
-        return None
     role_name = turn.get(role_key)
     plain = _plain_name(role_name) if isinstance(role_name, str) else ""
     role = role_of(role_name)
     if role is None:
-        report("missing_field" if role_name is None else "unknown_role", f"{where}.{role_key}", role_name)
-        return None
+        return report("missing_field" if role_name is None else "unknown_role", f"{where}.{role_key}", role_name)
     content = turn.get(content_key)
     if content is None and isinstance(turn.get("refusal"), str):  # OpenAI's: what is said in the content's place
         content = turn["refusal"]
@@ -245,8 +241,7 @@ def _turn(turn: Any, report: ReportProblem, where: str, role_key: str, content_k
             return None
         content = ""
     if not content.strip() and role in ("user", "assistant") and "tool_calls" not in extra:
-        report("empty_field", f"{where}.{content_key}", content)
-        return None
+        return report("empty_field", f"{where}.{content_key}", content)
     ranges = ranges_of(turn, role, content, report, where) if extra is not NOTHING else NOTHING
     return None if ranges is None else {"role": role, "content": content, **extra, **ranges}
 
@@ -259,13 +254,12 @@ def _extra(turn: dict[str, Any], role: str, report: ReportProblem, where: str) -
         calls = tool_calls.calls_of(call)
         if calls is None:
             field = "tool_calls" if turn.get("tool_calls") else "function_call"
-            report(
+            return report(
                 "wrong_type",
                 f"{where}.{field}",
                 call,
                 "A call must be an object with the function's name and its arguments.",
             )
-            return None
         for wrong in (c for c in calls if not tool_calls.has_arguments(c)):
             report("odd_call", f"{where}.tool_calls", wrong["function"]["arguments"], ODD_ARGUMENTS)
         extra["tool_calls"] = calls

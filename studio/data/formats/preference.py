@@ -8,10 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from studio.data.formats import ReportProblem, Row, named
-from studio.data.formats.context import repeats, with_context
-from studio.data.formats.fields import SYSTEM, system_of, text
+from studio.data.formats.fields import SYSTEM, asked_turns, repeats, system_of, text, with_context
 from studio.data.formats.messages import put_first, turns_of
-from studio.data.formats.open_prompt import asked_turns
 from studio.data.formats.tool_turns import declared_tools, match_results, read_written_calls
 from studio.data.roles import MESSAGE_COLUMNS, ROLE_KEYS, display_text
 from studio.text.tool_calls import DECLARED
@@ -50,8 +48,7 @@ def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
         before, rejected = chosen[:-1], rejected[-1:]
         chosen = chosen[-1:]
     if not before:
-        report("missing_field", "prompt", list(row))
-        return None
+        return report("missing_field", "prompt", list(row))
     tools = declared_tools(row, [], report)
     read_written_calls(before, tools, report, "prompt")
     match_results(before, report, "prompt")

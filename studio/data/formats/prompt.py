@@ -6,10 +6,18 @@ from functools import lru_cache
 from typing import Any
 
 from studio.data.formats import HISTORY, ReportProblem, Row, named
-from studio.data.formats.context import CONTEXT, repeats, with_context
-from studio.data.formats.fields import REASONING, SYSTEM, answer_of, system_of, text
+from studio.data.formats.fields import (
+    CONTEXT,
+    REASONING,
+    SYSTEM,
+    answer_of,
+    asked_turns,
+    repeats,
+    system_of,
+    text,
+    with_context,
+)
 from studio.data.formats.history import history_of
-from studio.data.formats.open_prompt import asked_turns
 
 TITLE = "Prompt and completion"
 ABOUT = "One question and one answer a row, in two columns."

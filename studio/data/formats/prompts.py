@@ -34,8 +34,7 @@ def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
         return None
     answers = [turns.pop()["content"]] if turns and turns[-1]["role"] == "assistant" else []
     if not turns or turns[-1]["role"] != "user":
-        report("missing_field", "prompt", list(row), "No question stands at the end of the row.")
-        return None
+        return report("missing_field", "prompt", list(row), "No question stands at the end of the row.")
     name = named(COLUMNS, row, "answer")
     answer = text(row, name, report, needed=False) if name else ""
     if answer is None:

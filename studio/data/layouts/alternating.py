@@ -37,8 +37,7 @@ def rewrite(row: Row, columns: tuple[str, str | None], report: ReportProblem) ->
         roles = {} if all(map(role_of, who)) else dict(zip(dict.fromkeys(who), ("user", "assistant")))
         if roles and len({*who}) > 2:
             reason = "More than two people speak: a conversation is of one who asks and one who answers."
-            report("wrong_type", "speakers", names, reason)
-            return None
+            return report("wrong_type", "speakers", names, reason)
         turns = [turn | {"role": roles.get(name, name)} for turn, name in zip(turns, who, strict=True)]
     if all(speaker(turn["content"]) == turn["role"] for turn in turns):  # 问：…, 答：…, as HuatuoGPT writes them
         turns = [turn | {"content": unmarked(turn["content"])} for turn in turns]

@@ -40,12 +40,10 @@ def rewrite(row: Row, columns: tuple[str, str], report: ReportProblem) -> Row | 
     if before is None:
         return None
     if isinstance(answered, str) and answered.strip() in ("[]", "{}"):
-        report("empty_field", answer, answered, "No function is called and nothing is said.")
-        return None
+        return report("empty_field", answer, answered, "No function is called and nothing is said.")
     calls = tool_calls.calls_of(answered)
     if not isinstance(answered, str) and not calls:
-        report("wrong_type", answer, answered, "The answer must be text, or calls with name and arguments.")
-        return None
+        return report("wrong_type", answer, answered, "The answer must be text, or calls with name and arguments.")
     turn: dict[str, Any] = {"role": "assistant", "content": answered}
     if not any(row.get(name) for name in TOOLS) or not isinstance(answered, str):
         turn |= {"content": "", "tool_calls": calls} if calls else {}

@@ -34,8 +34,7 @@ def rewrite(row: Row, columns: tuple[str | None, str], report: ReportProblem) ->
     choices = _body(row[name])["choices"]
     if len(choices) > 1:
         reason = f"There are {len(choices)} answers to one question; keep one of them."
-        report("wrong_type", f"{name}.choices", choices, reason)
-        return None
+        return report("wrong_type", f"{name}.choices", choices, reason)
     request = row if request_name is None else _body(row[request_name])
     rest = without(row, name, request_name, "messages", "tools")
     rewritten = rest | {"messages": [*request["messages"], choices[0]["message"]]}

@@ -92,8 +92,7 @@ def _parted(rest: Row, chosen: Any, rejected: Any, report: ReportProblem) -> Row
     if not one_answer or chosen_turns[shared]["role"] != "assistant":
         reason = f"The two conversations must be the same up to one last answer. They part at turn {shared + 1}."
         index = min(shared, len(rejected_turns) - 1)
-        report("wrong_type", f"rejected[{index}]", rejected[index], reason)
-        return None
+        return report("wrong_type", f"rejected[{index}]", rejected[index], reason)
     prompt = rest.get("prompt")
     turns: list[Any] = prompt if isinstance(prompt, list) else []
     if isinstance(prompt, str) and prompt.strip() and not shared:

@@ -32,8 +32,7 @@ def rewrite(row: Row, matches: bool, report: ReportProblem) -> Row | None:
         if "<functioncall>" in text:
             call = _call(text)
             if call is None:
-                report("wrong_type", f"messages[{len(turns)}]", text, "The <functioncall> is no JSON of a call.")
-                return None
+                return report("wrong_type", f"messages[{len(turns)}]", text, "The <functioncall> is no JSON of a call.")
             turn = {"role": "assistant", "content": text.partition("<functioncall>")[0].strip(), "tool_calls": [call]}
         turns.append(turn)
     system, tools = _system(row.get("system"))

@@ -25,8 +25,7 @@ def rewrite(row: Row, matches: bool, report: ReportProblem) -> Row | None:
     shared = min(shared, len(chosen) - 1)  # where both answers are the same
     if chosen[shared:][1:] or rejected[shared:][1:] or chosen[shared]["role"] != "assistant" or not shared:
         reason = "The two conversations must be the same up to one last answer."
-        report("wrong_type", "rejected", row["rejected"].strip(), f"{reason} They part at turn {shared + 1}.")
-        return None
+        return report("wrong_type", "rejected", row["rejected"].strip(), f"{reason} They part at turn {shared + 1}.")
     rest = without(row, "chosen", "rejected")
     return rest | {"prompt": chosen[:shared], "chosen": chosen[shared:], "rejected": rejected[shared:]}
 

@@ -30,12 +30,10 @@ def rewrite(row: Row, matches: bool, report: ReportProblem) -> Row | None:
         plugin_key = next((k for k in CALLS if _said(turn.get(k)) not in ("", "None")), None)
         if plugin_key:
             reason = "The turn calls a plugin in MOSS' own notation, which no template here writes."
-            report("wrong_type", f"chat.{name}.{plugin_key}", turn[plugin_key], reason)
-            return None
+            return report("wrong_type", f"chat.{name}.{plugin_key}", turn[plugin_key], reason)
         for speaker, role in (("Human", "user"), ("MOSS", "assistant")):
             if not isinstance(turn.get(speaker), str):
-                report("missing_field", f"chat.{name}.{speaker}", turn)
-                return None
+                return report("missing_field", f"chat.{name}.{speaker}", turn)
             turns.append({"role": role, "content": _said(turn[speaker])})
     system = row.get("meta_instruction")
     if isinstance(system, str) and system.strip():

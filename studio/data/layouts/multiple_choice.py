@@ -89,8 +89,7 @@ def rewrite(row: Row, question: Question, report: ReportProblem) -> Row | None:
     words = isinstance(value, str) and answer in LEARNT and len(value.split()) > 3
     if right is None and not words:
         reason = f"None of the choices {choices.labels[0]} to {choices.labels[-1]} is named."
-        report("no_choice", answer, value, reason)
-        return None
+        return report("no_choice", answer, value, reason)
     used = [
         n for n in ANSWERS if n in row and n != column and right and _right(row[n], choices, row.get(FIRST)) == right
     ]

@@ -53,7 +53,6 @@ def rewrite(row: Row, pairs: tuple[tuple[str, str], ...], report: ReportProblem)
     for question, answer in pairs[:last]:  # a short conversation leaves its last columns empty
         for name, role in ((question, "user"), (answer, "assistant")):
             if not (row[name] or "").strip():
-                report("empty_field", name, row[name])
-                return None
+                return report("empty_field", name, row[name])
             turns.append({"role": role, "content": row[name]})
     return without(row, *(name for pair in pairs for name in pair)) | {"messages": turns}

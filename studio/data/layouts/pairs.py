@@ -30,13 +30,12 @@ def rewrite(row: Row, name: str, report: ReportProblem) -> Row | None:
     for n, pair in enumerate(row[name]):
         keys = pair_keys(tuple(pair)) if isinstance(pair, dict) else None
         if keys is None:
-            report(
+            return report(
                 "wrong_type",
                 f"{name}[{n}]",
                 pair,
                 "Every entry must hold a question and its answer, as the first one does.",
             )
-            return None
         pair_turns = pair_of(pair, keys, report, f"{name}[{n}]")
         if pair_turns is None:
             return None

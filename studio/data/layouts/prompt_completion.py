@@ -43,12 +43,11 @@ def rewrite(row: Row, columns: tuple[str, str], report: ReportProblem) -> Row | 
     elif is_turn(completion):
         completion = [completion]
     if not _is_turns(completion):
-        report(
+        return report(
             "wrong_type" if completion else "empty_field",
             answer,
             completion,
             f"{answer} must be a list of messages, as {asked} is, or a text.",
         )
-        return None
     rest = without(row, asked, answer, None if asked in MESSAGE_COLUMNS else "messages")
     return rest | {"messages": [*row[asked], *completion]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from studio.data.formats import ReportProblem, Row, without
-from studio.data.formats.context import with_context
+from studio.data.formats.fields import with_context
 
 TITLE = "questions and answers in two lists"
 PAIRS = (("questions", "answers"), ("prompts", "responses"), ("queries", "answers"), ("inputs", "outputs"))

@@ -31,8 +31,9 @@ def rewrite(row: Row, names: list[str], report: ReportProblem) -> Row | None:
         for n, item in enumerate(row[name] if isinstance(row[name], list) else ()):
             turn = _turn(item)
             if turn is None:
-                report("wrong_type", f"{name}[{n}]", item, "An item must be a message, a function_call or its output.")
-                return None
+                return report(
+                    "wrong_type", f"{name}[{n}]", item, "An item must be a message, a function_call or its output."
+                )
             calling = "tool_calls" in turn and turns and turns[-1]["role"] == "assistant"
             if calling:
                 turns[-1]["tool_calls"] = [*turns[-1].get("tool_calls", ()), *turn["tool_calls"]]

@@ -34,6 +34,5 @@ def match(row: Row) -> tuple[str, Any] | None:
 def rewrite(row: Row, answered: tuple[str, Any], report: ReportProblem) -> Row | None:
     name, answer = answered
     if not isinstance(answer, str) or not answer.strip():
-        report("empty_field", name, row[name], "The question has no answer in this row.")
-        return None
+        return report("empty_field", name, row[name], "The question has no answer in this row.")
     return without(row, name) | {"answer": answer}

@@ -8,7 +8,7 @@ from typing import Any
 
 from studio import json_text
 from studio.data.formats import ReportProblem, Row, without
-from studio.data.formats.passages import plain_text
+from studio.data.formats.fields import plain_text
 from studio.data.formats.preference import COLUMNS as PREFERENCE
 from studio.data.layouts.multiple_choice import FIRST
 from studio.data.rated import number
@@ -67,8 +67,7 @@ def rewrite(row: Row, columns: tuple[str, str, list[str]], report: ReportProblem
         unsure = len(values) == 1 and _is_count(row, verdict[0], first)
         why = "Whether numbers count from 0 or from 1 is not known" if unsure else "A tie teaches nothing: drop the row"
         reason = f"It must name the better answer: {first} or {second}. {why}."
-        report("no_choice" if unsure else "wrong_type", verdict[0], values[0], reason)
-        return None
+        return report("no_choice" if unsure else "wrong_type", verdict[0], values[0], reason)
     rest = without(row, first, second, FIRST, *verdict)
     asked = next((name for name in PREFERENCE["prompt"] if isinstance(row.get(name), dict)), None)
     if asked and (words := plain_text(row[asked])):  # WebGPT's
@@ -83,8 +82,7 @@ def rewrite(row: Row, columns: tuple[str, str, list[str]], report: ReportProblem
         return rest | answers
     if max(map(len, lists.values())) > 1:  # as LMSYS writes them: each answer led to another conversation
         reason = "The two conversations hold several answers each: they must be the same up to one last answer."
-        report("wrong_type", second, row[second], reason)
-        return None
+        return report("wrong_type", second, row[second], reason)
     return rest | {name: texts[0] for name, texts in lists.items()}
 
 
