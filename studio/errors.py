@@ -7,7 +7,10 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+LFS_POINTER = b"version https://git-lfs"
 
 
 class StudioError(Exception):
@@ -91,11 +94,17 @@ def reading_model_file(what: object) -> Iterator[None]:
     """Context in which a model's file is read: any error a damaged file causes becomes a ModelError that names it."""
     try:
         yield
-    except StudioError:
-        raise
     except (OSError, MemoryError) as error:
         raise as_studio_error(error) or error from error
     except Exception as error:
+        if isinstance(what, Path) and _is_lfs_pointer(what):
+            raise ModelError(
+                f"{what} is a Git LFS pointer, not the file itself.",
+                "The file itself was not fetched: run git lfs pull, or download it.",
+                "model",
+            ) from error
+        if isinstance(error, StudioError):
+            raise
         lines = str(error).strip().splitlines()
         reason = f"{type(error).__name__} {lines[0][:120] if lines else ''}".strip()
         if isinstance(error, RecursionError):
@@ -105,6 +114,11 @@ def reading_model_file(what: object) -> Iterator[None]:
             "Download the model again, or take another one.",
             "model",
         ) from error
+
+
+def _is_lfs_pointer(file: Path) -> bool:
+    with open(file, "rb") as stream:
+        return stream.read(len(LFS_POINTER)) == LFS_POINTER
 
 
 # -- errors of the system: disks, permissions, limits, unreadable text

@@ -158,9 +158,8 @@ def _linears(key: ByIdentity) -> dict[str, tuple[int, int]]:
 
 def facts(folder: Path) -> ModelFacts:
     """Read a model folder's config.json and safetensors headers. Raises ModelError where either is unusable."""
-    stamp = tuple(
-        sorted((f.name, f.stat().st_mtime_ns) for f in folder.glob("*") if f.suffix in (".json", ".safetensors"))
-    )
+    files = [f for f in folder.glob("*") if f.suffix in (".json", ".safetensors") and f.is_file()]
+    stamp = tuple(sorted((f.name, f.stat().st_mtime_ns) for f in files))
     return _facts(folder, stamp)
 
 

@@ -130,10 +130,9 @@ class Encoder:
         self.tokenizer_folder = new_tokens.tokenizer_folder(model_folder, added)
         self.tokenizer = _tokenizer(self.tokenizer_folder)
         self.bos = added_bos(self.folder)
-        self.num_embeddings, self.context_length = _limits(self.folder, self.tokenizer)
+        self.num_embeddings, self.context_length = _limits(self.folder)
         if self.num_embeddings is not None and added:
-            size = new_tokens.assign_ids(self.folder, added).size
-            self.num_embeddings = None if size > self.num_embeddings else self.num_embeddings
+            self.num_embeddings = max(self.num_embeddings, new_tokens.assign_ids(self.folder, added).size)
         self.context_limit: int | None = None  # tokens beyond which a row is refused; from_order sets it
         self.num_virtual_tokens = 0  # tokens that the method puts before every row; not in context_limit
         self.num_answer_tokens = 0  # tokens kept free behind every row; not in context_limit
@@ -208,11 +207,13 @@ class Encoder:
     def _check_embeddings(self, ids: list[int]) -> None:
         """Raise TemplateError for a token without a row in the embedding table: on a GPU it would end the process."""
         if self.num_embeddings is not None and ids and max(ids) >= self.num_embeddings:
-            token = max(ids)
+            beyond = sorted({number for number in ids if number >= self.num_embeddings})
+            names = json.dumps([self.tokenizer.id_to_token(number) for number in beyond], ensure_ascii=False)
             raise TemplateError(
-                f"The token {self.tokenizer.id_to_token(token)!r} has the number {token}, "
+                f"The token {self.tokenizer.id_to_token(beyond[-1])!r} has the number {beyond[-1]}, "
                 f"but {self.folder.name} has only {self.num_embeddings} rows in its embedding table.",
-                "Choose a template without that token, such as alpaca, or take it out of the data.",
+                f"Have rows made and trained for what lacks them (data.new_tokens: {names}), choose a template without "
+                "such tokens, such as alpaca, or take them out of the data.",
                 "data.template",
             )
 
@@ -257,14 +258,13 @@ class Encoder:
         return new_tokens.describe_known(self.folder, self.added)
 
 
-def _limits(folder: Path, tokenizer: Any) -> tuple[int | None, int | None]:
-    """(rows of the embedding table where the tokenizer has ids beyond it, context length); None where not known."""
+def _limits(folder: Path) -> tuple[int | None, int | None]:
+    """(rows of the embedding table, context length); None where not known."""
     try:
         facts = model.facts(folder)
     except (StudioError, OSError):  # only a tokenizer is here
         return None, None
-    last = max([tokenizer.get_vocab_size() - 1, *tokenizer.get_added_tokens_decoder()])
-    return facts.rows if last >= facts.rows else None, facts.context
+    return facts.rows, facts.context
 
 
 def _tokenizer(folder: Path) -> Any:

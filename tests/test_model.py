@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -208,19 +207,6 @@ def test_hub_metadata_downloads_no_weights(tiny_model: Path, tmp_path: Path, hom
         name: item.shape for name, item in model.facts(tiny_model).tensors.items()
     }
     assert not list((tmp_path / "hf").rglob("*.safetensors"))
-
-
-def test_sharded(tmp_path: Path, tiny_model: Path) -> None:
-    """Several files are one model."""
-    whole = model.facts(tiny_model)
-    (tmp_path / "config.json").write_bytes((tiny_model / "config.json").read_bytes())
-    names = list(whole.tensors)
-    for number, part in enumerate((names[::2], names[1::2])):
-        head = json.dumps(
-            {name: {"dtype": "F32", "shape": whole.tensors[name].shape, "data_offsets": [0, 0]} for name in part}
-        ).encode()
-        (tmp_path / f"model-{number}.safetensors").write_bytes(struct.pack("<Q", len(head)) + head)
-    assert model.facts(tmp_path).tensors.keys() == whole.tensors.keys()
 
 
 @pytest.mark.slow

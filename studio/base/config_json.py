@@ -37,6 +37,7 @@ def fields(config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]
     )
     _refuse_headless(text, tensors)
     _refuse_other_layers(text, tensors)
+    _refuse_other_rows(text, vocabulary, tensors)
     return {
         "architecture": (config.get("architectures") or ["?"])[0],
         "model_type": config.get("model_type", "?"),
@@ -70,6 +71,29 @@ def _refuse_other_layers(config: dict[str, Any], tensors: dict[str, Tensor]) -> 
         raise ModelError(
             f"config.json says {min(said)} layers, and the weight files hold {max(stored.values())}.",
             "Download the model again, config.json and weights from one place.",
+            "model",
+        )
+
+
+def _refuse_other_rows(text: dict[str, Any], said: int, tensors: dict[str, Tensor]) -> None:
+    """Raise ModelError where the embedding table has other rows than config.json says, or none for the padding.
+
+    Families that call the table embed_tokens have torch make one with the padding's row; GPT-2 and its kin do not.
+    """
+    tables = {name: tensor.shape[0] for name, tensor in tensors.items() if TOKENS.search(name)}
+    stored = next(iter(tables.values()), said)
+    if text.get("model_type") in families.DEFAULTS and stored != said:
+        raise ModelError(
+            f"config.json says vocab_size {said}, and the embedding table in the weight files has {stored} rows.",
+            "Download the model again, config.json and weights from one place.",
+            "model",
+        )
+    padding = text.get("pad_token_id")
+    if isinstance(padding, int) and padding >= said and any("embed_tokens" in name for name in tables):
+        raise ModelError(
+            f"config.json says pad_token_id {padding} and vocab_size {said}: the padding has no row in the embedding "
+            "table.",
+            "Set pad_token_id in config.json to null, or to a token that has a row.",
             "model",
         )
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
+from studio.base.tensors import header
 from studio.errors import ModelError
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -17,16 +18,13 @@ READ_WHOLE, SAMPLE = 50_000_000, 16_384  # bytes: of a file that is read to its 
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files to read, in order. Raises ModelError where there are none, or one of the index is missing.
-
-    Without an index all files count but a second copy of the same weights; such a folder can be measured, and
-    `loadable` refuses it.
+    """The safetensors files that transformers reads, in order. Raises ModelError where there are none, or one of the
+    index is missing.
     """
     if (folder / WHOLE).is_file():
         return [folder / WHOLE]
     if not (folder / INDEX).is_file():
-        files = [file for file in sorted(folder.glob("*.safetensors")) if not file.name.startswith("consolidated")]
-        return files or loadable(folder)
+        raise _not_loadable(folder)
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         names = sorted(set(index["weight_map"].values()))
@@ -46,21 +44,31 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def loadable(folder: Path) -> list[Path]:
-    """As weight_files, and raises ModelError for a folder that transformers would not load."""
-    if (folder / WHOLE).is_file() or (folder / INDEX).is_file():
-        return weight_files(folder)
-    others = sorted(file.name for file in folder.glob("*.safetensors"))
+def _not_loadable(folder: Path) -> ModelError:
+    """What a folder holds in place of weights that transformers would load."""
+    if (folder / WHOLE).is_symlink():
+        return ModelError(
+            f"{folder / WHOLE} is a link to {(folder / WHOLE).readlink()}, which is not there.",
+            "Put the file back there, or download the model again.",
+            "model",
+        )
+    others = sorted(file.name for file in folder.glob("*.safetensors") if file.is_file())
     pickles = sorted(file.name for file in folder.glob("*.bin"))
     content = f"only {pickles[0]}, a pickle file that can run code" if pickles else "no weights"
     if others:
         content = f"{others[0]}, but neither {WHOLE} nor {INDEX}"
-    raise ModelError(
+    return ModelError(
         f"{folder} holds {content}.",
         f"Give the folder that transformers' save_pretrained wrote ({WHOLE}, or shards with {INDEX}): "
         "download it again, or load it with transformers and call save_pretrained.",
         "model",
     )
+
+
+def loadable(folder: Path) -> None:
+    """Raise ModelError as weight_files does, and for a file that is not whole: transformers would not load it."""
+    for file in weight_files(folder):
+        header(file)
 
 
 def bare(folder: Path) -> bool:
@@ -105,6 +113,7 @@ def _sampled(stream: BinaryIO, base: int, offsets: list[int], whole: bool) -> st
 def complete(folder: Path) -> bool:
     """Whether all of a model's weights lie in a folder."""
     try:
-        return bool(loadable(folder))
+        loadable(folder)
     except ModelError:
         return False
+    return True

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-import struct
 from collections.abc import Iterator
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from pydantic import BaseModel, ConfigDict
 
 from studio import json_text
-from studio.errors import reading_model_file
+from studio.errors import ModelError, reading_model_file
 
 BYTES = {
     "F64": 8,
@@ -69,20 +69,39 @@ class Tensor(BaseModel):
 
 def header(file: Path) -> dict[str, Tensor]:
     """Names, types and shapes from the head of a safetensors file (8 bytes of length, then JSON); weights are not
-    read. Those that bitsandbytes packed have their true shapes.
+    read. Those that bitsandbytes packed have their true shapes. Raises ModelError for a file that is not whole.
     """
     with reading_model_file(file):
-        with open(file, "rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            if length > 100_000_000:
-                raise ValueError("header too long")
-            head = json_text.read(stream.read(length), file.name)
-            packed = dict(_packed_weights(stream, head))
-        return {
-            name: packed.get(name) or Tensor(dtype=item["dtype"], shape=tuple(item["shape"]))
-            for name, item in head.items()
-            if name != "__metadata__" and not BESIDE_QUANTIZED.search(name)
-        }
+        status = file.stat()
+        return _header(file, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=512)
+def _header(file: Path, size: int, mtime_ns: int) -> dict[str, Tensor]:
+    with open(file, "rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if length > 100_000_000:
+            raise ValueError("header too long")
+        if size < 8 + length:
+            raise _not_whole(file, size, 8 + length)
+        head = json_text.read(stream.read(length), file.name)
+        items = {name: item for name, item in head.items() if name != "__metadata__"}
+        whole = 8 + length + max((item["data_offsets"][1] for item in items.values()), default=0)
+        if size != whole:
+            raise _not_whole(file, size, whole)
+        packed = dict(_packed_weights(stream, items))
+    return {
+        name: packed.get(name) or Tensor(dtype=item["dtype"], shape=tuple(item["shape"]))
+        for name, item in items.items()
+        if not BESIDE_QUANTIZED.search(name)
+    }
+
+
+def _not_whole(file: Path, size: int, whole: int) -> ModelError:
+    """size: bytes of the file; whole: what its beginning tells."""
+    return ModelError(
+        f"{file} is not whole: it has {size:,} of {whole:,} bytes.", "Delete it, and download it again.", "model"
+    )
 
 
 def _packed_weights(stream: BinaryIO, head: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:

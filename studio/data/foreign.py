@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from studio.data.compression import compression_of
-from studio.errors import DataError
+from studio.errors import LFS_POINTER, DataError
 
 CHOOSE_HINT = "Choose a JSON, JSON Lines, CSV, TSV, Excel, Parquet or Arrow file (packed ones are fine)."
 UNPACK_HINT = "Unpack it, and choose the file that it holds."
@@ -23,10 +23,7 @@ MAGIC: dict[bytes, tuple[str, str]] = {  # first bytes -> what it is, what to do
     b"SQLite": ("an SQLite database", "Export the table as CSV."),
     b"\x89PNG": ("an image", "This studio trains on text."),
     b"\xff\xd8\xff": ("an image", "This studio trains on text."),
-    b"version https://git-lfs": (
-        "a Git LFS pointer",
-        "The file itself was not fetched: run git lfs pull, or download it.",
-    ),
+    LFS_POINTER: ("a Git LFS pointer", "The file itself was not fetched: run git lfs pull, or download it."),
     **dict.fromkeys(
         (b"<!DOCTYPE html", b"<!doctype html", b"<html", b"<HTML"),
         ("a web page", "Download the file itself, not the page that shows it."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -65,8 +66,57 @@ def test_an_index_without_any_of_its_shards_is_no_model_to_be_estimated(sharded:
 def test_what_transformers_would_not_load_is_refused(name: str, said: str, tiny_model: Path, tmp_path: Path) -> None:
     shutil.copy(tiny_model / "config.json", tmp_path)
     shutil.copy(tiny_model / "model.safetensors", tmp_path / name)
+    for ask in (model.facts_of, source.check):
+        with pytest.raises(ModelError, match=said):
+            ask(ModelOrder(source=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda content: content[:-1], "is not whole: it has"),
+        (lambda content: content[:100], "is not whole: it has 100 of"),
+        (lambda _: b"", "is not whole: it has 0 of 8"),
+        (lambda content: content + b"\0", "is not whole: it has"),
+        (
+            lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345678\n",
+            "is a Git LFS pointer",
+        ),
+    ],
+)
+def test_a_shard_that_is_not_whole_is_named_before_the_model_is_loaded(
+    damage: Callable[[bytes], bytes], said: str, sharded: Path
+) -> None:
+    """A download that broke off was estimated to fit, and failed behind "loading model"."""
+    file = sharded / "model-00002-of-00002.safetensors"
+    file.write_bytes(damage(file.read_bytes()))
+    for ask in (model.facts_of, source.check, source.fetch):
+        with pytest.raises(ModelError, match=f"model-00002-of-00002.safetensors {said}"):
+            ask(ModelOrder(source=str(sharded)))
+
+
+def test_a_link_to_nowhere_is_told_as_one(tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copy(tiny_model / "config.json", tmp_path)
+    (tmp_path / "model.safetensors").symlink_to(tmp_path / "gone")
+    for ask in (model.facts_of, source.check):
+        with pytest.raises(ModelError, match="is a link to .*gone, which is not there"):
+            ask(ModelOrder(source=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"pad_token_id": 364}, "pad_token_id 364 and vocab_size 364"), ({"vocab_size": 400}, "vocab_size 400, .* 364")],
+)
+def test_a_table_that_does_not_fit_config_json_is_refused(
+    change: dict[str, int], said: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    """The run ended in torch's AssertionError for the padding, and behind "loading model" for the rows."""
+    folder = tmp_path / "changed"
+    shutil.copytree(tiny_model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(ModelError, match=said):
-        source.check(ModelOrder(source=str(tmp_path)))
+        model.facts(folder)
 
 
 def test_a_config_alone_is_still_estimated(tiny_model: Path, tmp_path: Path) -> None:
