@@ -170,15 +170,15 @@ def _plain_adapter(parent: Run) -> ModelReference:
     if extras:
         raise RunError(
             f"The adapter of {parent.id} is more than two plain matrices a layer: it has {', '.join(extras)}.",
-            "Combine runs without DoRA, rsLoRA, biases, new words or modules trained in full.",
+            "Combine runs without DoRA, biases, new words or modules trained in full.",
             "run",
         )
     return reference
 
 
 def _extras(config: dict[str, Any]) -> list[str]:
-    """What an adapter has besides A and B matrices scaled by alpha / rank."""
-    extras = [key for key in ("use_rslora", "trainable_token_indices", *BEYOND_PLAIN) if config.get(key)]
+    """What an adapter has besides A and B matrices and their scale."""
+    extras = [key for key in ("trainable_token_indices", *BEYOND_PLAIN) if config.get(key)]
     if config.get("bias", "none") != "none":
         extras.append("bias")
     if config.get("peft_type") != "LORA":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from datetime import datetime
@@ -137,11 +138,15 @@ def runs() -> list[Run]:
 
 
 def find(name: str) -> Run:
-    """A run by its id, by a unique part of it, or `last`. Raises RunError that lists near ones."""
+    """A run by its id, by what stands behind the date there, by a unique part of it, or `last`.
+
+    Raises RunError that lists near ones; also where two have the name, of which the second ends in -2.
+    """
     all_runs = runs()
     if name == "last" and all_runs:
         return max(all_runs, key=lambda run: _created(run.folder))
-    exact = [run for run in all_runs if run.id == name]
+    named = re.compile(rf"{re.escape(name)}(-\d+)?")
+    exact = [run for run in all_runs if run.id == name] or [run for run in all_runs if named.fullmatch(run.id[16:])]
     matching = exact or [run for run in all_runs if name and name in run.id]
     if len(matching) == 1:
         return matching[0]

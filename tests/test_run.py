@@ -311,6 +311,10 @@ def test_names_and_finding(home: Path) -> None:
     with pytest.raises(RunError, match="no run 'zzz'"):
         run.find("zzz")
     assert run.find("last").id == second.id
+    longer = create(ORDER.with_changes(name="two-ones"))
+    assert run.find("two-ones").id == longer.id
+    wanted = create(ORDER.with_changes(name="two"))
+    assert run.find("two").id == wanted.id
 
 
 def test_delete(home: Path) -> None:

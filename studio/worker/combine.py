@@ -104,6 +104,8 @@ def combined(base: Any, adapters: list[Path], order: Combination, seed: int) -> 
     joined = PeftModel.from_pretrained(base, str(adapters[0]), adapter_name=names[0])
     for name, folder in zip(names[1:], adapters[1:], strict=True):
         joined.load_adapter(str(folder), adapter_name=name)
+    for config in joined.peft_config.values():
+        config.use_rslora = False  # the layers have the scale; the combination's is alpha / rank, which is 1
     pruning = {"density": order.density} if order.density is not None else {}
     set_seed(seed)
     joined.base_model.inject_adapter = _in_float32(joined.base_model.inject_adapter)

@@ -83,9 +83,9 @@ def test_one_with_the_whole_weight_is_that_one(how: str, home: Path, tiny_model:
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_merged_it_is_the_base_and_the_weighted_changes(kind: str, home: Path, tmp_path: Path) -> None:
-    """W' = W + Σ wᵢ·sᵢ·Bᵢ·Aᵢ, of adapters of different rank, scale and modules."""
+    """W' = W + Σ wᵢ·sᵢ·Bᵢ·Aᵢ, of adapters of different rank, modules and scale: rsLoRA's is alpha / √rank."""
     base = architectures.write(tmp_path / "base", kind)
-    knobs = [{"rank": 4}, {"rank": 2, "alpha": 8, "target_modules": "attention"}]
+    knobs = [{"rank": 4, "rslora": True}, {"rank": 2, "alpha": 8, "target_modules": "attention"}]
     parents = [parent(base, seed, **some) for seed, some in enumerate(knobs)]
     one = submit_and_follow(combining.order(parents, [0.5, 0.25], "cat"))
     wanted = dict(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).state_dict())
@@ -98,7 +98,8 @@ def test_merged_it_is_the_base_and_the_weighted_changes(kind: str, home: Path, t
         for name, a in stored.items():
             if "lora_A" in name:
                 target = name.removeprefix("base_model.model.").replace(".lora_A", "")
-                delta = settings["lora_alpha"] / settings["r"] * stored[name.replace("lora_A", "lora_B")] @ a
+                root = 0.5 if settings["use_rslora"] else 1
+                delta = settings["lora_alpha"] / settings["r"] ** root * stored[name.replace("lora_A", "lora_B")] @ a
                 wanted[target] = wanted[target] + weight * (delta.T if settings["fan_in_fan_out"] else delta)
                 changed.add(target)
     found = dict(weights(resolve(one.id)))
@@ -162,11 +163,7 @@ def test_what_cannot_be_combined_says_why(home: Path, tiny_model: Path, tmp_path
     shutil.rmtree(empty.result)
     odd = {
         name: parent(tiny_model, 3, **knobs)
-        for name, knobs in (
-            ("use_dora", {"dora": True}),
-            ("use_rslora", {"rslora": True}),
-            ("modules_to_save", {"modules_to_save": ["lm_head"]}),
-        )
+        for name, knobs in (("use_dora", {"dora": True}), ("modules_to_save", {"modules_to_save": ["lm_head"]}))
     }
     for name, made in odd.items():
         with pytest.raises(RunError, match=name):
