@@ -9,7 +9,7 @@ from typing import Any
 from studio import data, new_tokens, template
 from studio.base import source
 from studio.commands import add_reading_options, counted, mapping_of
-from studio.data import pairs
+from studio.data import examples
 from studio.data.roles import display_text
 from studio.errors import DataError, ModelError
 from studio.kernels import IGNORE_INDEX
@@ -92,12 +92,12 @@ def _encoder(args: Namespace, train_on: str = "assistant") -> Encoder:
 def look(args: Namespace) -> dict[str, Any]:
     """The verdict on a file. tokens is null where no model was named and the starter cannot be had."""
     dataset = _read(args)
-    compared = pairs.describe(dataset)
+    compared = examples.describe(dataset)
     answer: dict[str, Any] = {
         "format": dataset.format, "container": dataset.container, "stage": dataset.stage, "rows": dataset.rows,
         "refused": dataset.refused, "reason": dataset.reason, "unsure": dataset.unsure, "columns": dataset.columns,
         "counts": dataset.counts, "problems": [problem.as_dict() for problem in dataset.problems],
-        "stages": learning_from(dataset.examples), "compared": compared, "cautions": pairs.cautions(compared),
+        "stages": learning_from(dataset.examples), "compared": compared, "cautions": examples.cautions(compared),
         "unused": dataset.unused, "notes": dataset.notes, "encoding": dataset.encoding,
         "fingerprint": dataset.fingerprint, "tokens": None, "template": None,
     }  # fmt: skip
@@ -171,7 +171,7 @@ def _compared(conversation: dict[str, Any], encoder: Encoder, limit: int) -> dic
     """Of a pair: its rejected side, {answer, text, tokens, trained, over}; of an answer with a verdict: {"label"}."""
     if "rejected" not in conversation:
         return {"label": conversation["label"]} if "label" in conversation else {}
-    other = pairs.rejected_side(conversation)
+    other = examples.rejected_side(conversation)
     e = encoder.encode(other, whole=True)
     side = {"answer": display_text(other["messages"][-1]), "text": e.text, "tokens": _tokens(e, limit)}
     return {"rejected": side | {"trained": e.n_trained, "over": e.overflow}}

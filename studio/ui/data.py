@@ -10,7 +10,7 @@ import gradio as gr
 
 from studio import config, data
 from studio.config import RunConfig
-from studio.data import pairs
+from studio.data import examples
 from studio.data.column_names import mapping_in, without_options
 from studio.data.editing import scan
 from studio.data.editing.fixes import FIX_LABELS, TURN_FIXES
@@ -137,8 +137,8 @@ def _inspect(run_config: RunConfig, lang: str) -> Question:
         "stopped": stopped,
         "fingerprint": found.fingerprint,
         "stages": learning_from(found.examples),
-        "compared": (compared := pairs.describe(found)),
-        "cautions": [words.translate(caution, lang) for caution in pairs.cautions(compared)],
+        "compared": (compared := examples.describe(found)),
+        "cautions": [words.translate(caution, lang) for caution in examples.cautions(compared)],
         "rated": compared is None and has_ratings(data.first_rows(found.source, run_config.data.encoding)),
     }
 

@@ -10,7 +10,7 @@ import pytest
 
 from studio import config, data, template
 from studio.__main__ import main
-from studio.data import DataOrder, pairs
+from studio.data import DataOrder, examples
 from studio.data.splitting import prompt_groups
 from studio.errors import DataError, StudioError
 from studio.kernels import IGNORE_INDEX
@@ -226,11 +226,11 @@ def test_both_sides_call_tools_in_the_form_of_the_template(layout: str, home: Pa
     assert (found.unused, found.counts) == ([], {})
     conversation = found.conversations[0]
     assert conversation["tools"]
-    for one, city in ((conversation, "Rome"), (pairs.rejected_side(conversation), "Oslo")):
+    for one, city in ((conversation, "Rome"), (examples.rejected_side(conversation), "Oslo")):
         answer = one["messages"][-1]
         assert answer["content"] == ""
         assert [call["function"]["arguments"] for call in answer["tool_calls"]] == [{"city": city}]
-    assert pairs.describe(found)["characters_chosen"] > 30
+    assert examples.describe(found)["characters_chosen"] > 30
 
 
 def test_a_side_keeps_its_reasoning(home: Path, tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_a_side_keeps_its_reasoning(home: Path, tmp_path: Path) -> None:
     }
     found = data.read(write(tmp_path, [{"prompt": "Hi", **sides}]))
     assert (found.unused, found.counts) == ([], {})
-    for one, name in ((found.conversations[0], "chosen"), (pairs.rejected_side(found.conversations[0]), "rejected")):
+    for one, name in ((found.conversations[0], "chosen"), (examples.rejected_side(found.conversations[0]), "rejected")):
         assert one["messages"][-1]["reasoning_content"] == f"For the {name}."
 
 
@@ -266,12 +266,12 @@ def test_length_and_balance_are_told(home: Path, tmp_path: Path) -> None:
         {"prompt": f"Q {n}?", "chosen": "Long " * (9 if n < 9 else 1), "rejected": "Short, yes."} for n in range(12)
     ]
     found = data.read(write(tmp_path, rows))
-    assert pairs.describe(found)["longer_chosen"] == 0.75
-    assert "75%" in pairs.cautions(pairs.describe(found))[0]
+    assert examples.describe(found)["longer_chosen"] == 0.75
+    assert "75%" in examples.cautions(examples.describe(found))[0]
     verdicts = [{"prompt": f"Q {n}?", "completion": f"A {n}.", "label": n < 2} for n in range(12)]
     found = data.read(write(tmp_path, verdicts))
-    assert pairs.describe(found) == {"good": 2, "bad": 10}
-    assert "(stage.desirable_weight) of 5" in pairs.cautions(pairs.describe(found))[0]
+    assert examples.describe(found) == {"good": 2, "bad": 10}
+    assert "(stage.desirable_weight) of 5" in examples.cautions(examples.describe(found))[0]
 
 
 def test_the_terminal_shows_both_sides(
