@@ -43,7 +43,10 @@ FLOORS = {
         "bounded_http early_exit errors json_text kernels knob memory_peak quick_imports python_text registry "
         "request_body terminal"
     ),
-    1: "address crash home credentials events process driver device cards base template text model yaml_text",
+    1: (
+        "address crash home credentials child_process events process driver device cards base template text model "
+        "yaml_text"
+    ),
     2: (
         "new_tokens token_rows rendering tokens template_check data general combination evaluation contest "
         "footprint loading method methods reward rewards stage stages training program environment place trackers "

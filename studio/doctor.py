@@ -22,7 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from studio import credentials, device, process
+from studio import child_process, credentials, device, process
 from studio.config import build as order_of
 from studio.driver import fit, nvidia
 from studio.driver.build import build
@@ -253,7 +253,7 @@ def _outcomes(parts: list[Part], short: bool, work: Path, progress: Progress) ->
         with contextlib.suppress(ProcessLookupError):
             os.killpg(worker.pid, signal.SIGKILL)  # it leads a session of its own
         worker.wait()
-    last = (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1][:400]
+    last = child_process.last_line(log.read_text(errors="replace"), "it said nothing")[:400]
     for part in left.values():
         yield {
             "part": part.part,

@@ -178,6 +178,12 @@ def reason_of(error: BaseException) -> str:
     return (lines[0][:200] if lines else re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__)).rstrip(".")
 
 
+def named_reason(error: BaseException) -> str:
+    """The kind of an error and the first line of what it says, for one of a program that is not ours: KeyError: 'a'."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:300]}".rstrip(". ")
+
+
 def as_studio_error(error: BaseException) -> StudioError | None:
     """A system error as a StudioError with a hint; None for a bug of this program, which shows as a traceback."""
     if isinstance(error, StudioError):

@@ -15,10 +15,10 @@ from studio.config import RunConfig
 from studio.device import Device
 from studio.forecast import duration, remedies
 from studio.memory.explain import explain
-from studio.memory.peak import Peak, grown, peak, trained
+from studio.memory.peak import Peak, grown, peak
 from studio.memory.studio_loop import ASSUMED_ROWS, RowStatistics
 from studio.memory.training_loop import TrainingLoop
-from studio.model import ByIdentity, ModelFacts
+from studio.model import ModelFacts
 
 
 class Change(BaseModel):
@@ -117,7 +117,7 @@ def estimate(
         by_cause=causes,
         by_phase=expected.by_phase(),
         peak_phase=expected.step.peak_phase,
-        trainable=trained(ByIdentity((facts,)), config.method)[2],
+        trainable=config.method.trainable(facts),
         parameters=facts.parameters,
         checkpointing=loop.checkpointing,
         checkpointed_layers=facts.num_hidden_layers - loop.kept_layers if loop.checkpointing else 0,

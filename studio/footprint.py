@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 Shape = tuple[int, ...]
 
 
-class Footprint(NamedTuple):
-    """Module names are the model's own ("model.layers.0.self_attn.q_proj").
+@dataclass(frozen=True, eq=False)
+class Footprint:
+    """Told apart by identity, so that what is computed of it can be cached.
+
+    Module names are the model's own ("model.layers.0.self_attn.q_proj").
 
     low_rank: module -> rank of the pair of matrices beside it, with dropout on their input; decomposed: DoRA's length
     vector is there. bottleneck: module -> width of the network behind it. scaled: module -> elements of the vector its
@@ -17,14 +21,15 @@ class Footprint(NamedTuple):
     names of the model's own tensors that are trained; copies: of them, those of which a copy is trained beside the
     original. virtual: tokens put before every row; prefix: keys and values put before every layer's own; encoder:
     elements of the trained network that makes either. trained_itemsize: bytes of a trained number. quantized: how the
-    linears of the frozen base are held, (kind, double), or None.
+    linears of the frozen base are held, (kind, double), or None. shapes: of all trained tensors, by name.
     """
 
-    low_rank: Mapping[str, int] = {}
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
+    low_rank: Mapping[str, int] = field(default_factory=dict)
     dropout: float = 0.0
     decomposed: bool = False
-    bottleneck: Mapping[str, int] = {}
-    scaled: Mapping[str, int] = {}
+    bottleneck: Mapping[str, int] = field(default_factory=dict)
+    scaled: Mapping[str, int] = field(default_factory=dict)
     rows: int = 0
     weights: frozenset[str] = frozenset()
     copies: frozenset[str] = frozenset()
@@ -63,6 +68,7 @@ def of(shapes: Mapping[str, Shape], **more: Any) -> Footprint:
             if name.endswith(" (whole)"):
                 copies.add(name.removesuffix(" (whole)"))
     return Footprint(
+        shapes=shapes,
         rows=rows,
         low_rank=low_rank,
         bottleneck=bottleneck,

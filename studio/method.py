@@ -16,7 +16,7 @@ from studio.base.quantization import Quantization, refuse_stored
 from studio.errors import ExportError, ModelError, OrderError, RunError
 from studio.footprint import Footprint
 from studio.knob import KNOBS
-from studio.model import ByIdentity, ModelFacts
+from studio.model import ModelFacts
 
 if TYPE_CHECKING:
     from studio.device import Device
@@ -58,7 +58,7 @@ class Method(BaseModel, ABC):
 
     def trainable(self, facts: ModelFacts) -> int:
         """How many numbers are trained; exactly what peft counts."""
-        return sum(prod(shape) for shape in trained_shapes(ByIdentity((facts,)), self).values())
+        return sum(prod(shape) for shape in trained_shapes(facts, self).values())
 
     def quantized(self) -> Quantization | None:
         """How the base's linears are quantized; None where they are in 16 or 32 bits."""
@@ -68,7 +68,7 @@ class Method(BaseModel, ABC):
         """What the method adds to the model, for the memory estimate."""
         quantization = self.quantized()
         return footprint.of(
-            trained_shapes(ByIdentity((facts,)), self),
+            trained_shapes(facts, self),
             dropout=getattr(self, "dropout", 0.0),
             quantized=(quantization.kind, quantization.double) if quantization else facts.stored_quantization,
         )
@@ -236,9 +236,9 @@ class Method(BaseModel, ABC):
 
 
 @lru_cache(maxsize=64)
-def trained_shapes(facts: ByIdentity, method: Method) -> Mapping[str, tuple[int, ...]]:
+def trained_shapes(facts: ModelFacts, method: Method) -> Mapping[str, tuple[int, ...]]:
     """Method.trained, computed once for the same facts. Raises OrderError as that does."""
-    return method.trained(facts[0])
+    return method.trained(facts)
 
 
 def trained_weights(model: Any) -> dict[str, Any]:

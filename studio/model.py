@@ -37,9 +37,11 @@ class ModelFacts(BaseModel):
     config: dict[str, Any]
     token_rows: int = 0  # rows of its tables that are trained for new tokens
 
+    __hash__ = object.__hash__  # by identity: tensors and config have none, and what is computed of them is cached
+
     @property
     def parameters(self) -> int:
-        return _parameters(ByIdentity((self,)))
+        return _parameters(self)
 
     @property
     def bytes(self) -> int:
@@ -123,27 +125,16 @@ class ModelFacts(BaseModel):
         """Module name -> (in, out) of every linear inside the layers; embeddings and head left out, as peft's
         all-linear does.
         """
-        return _linears(ByIdentity((self,)))
-
-
-class ByIdentity(tuple):
-    """A one-tuple that is equal by identity of its element: facts are frozen but hold dicts, which cannot be hashed."""
-
-    def __hash__(self) -> int:
-        return id(self[0])
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ByIdentity) and self[0] is other[0]
+        return _linears(self)
 
 
 @lru_cache(maxsize=32)
-def _parameters(key: ByIdentity) -> int:
-    return sum(tensor.size for tensor in key[0].tensors.values())
+def _parameters(facts: ModelFacts) -> int:
+    return sum(tensor.size for tensor in facts.tensors.values())
 
 
 @lru_cache(maxsize=32)
-def _linears(key: ByIdentity) -> dict[str, tuple[int, int]]:
-    facts: ModelFacts = key[0]
+def _linears(facts: ModelFacts) -> dict[str, tuple[int, int]]:
     conv1d = facts.model_type in ("gpt2", "openai-gpt")  # GPT and GPT-2 store their linears transposed
     routers = targets.routers(facts.tensors)
     linears = {}

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from studio import crash, credentials, events
+from studio import child_process, crash, credentials, events
 from studio.config import RunConfig
 from studio.errors import RunError, reason_of
 from studio.events import END_STATES, Lock
@@ -142,9 +142,8 @@ def start(run: Run) -> bool:
     crash.point("queue.started")
     if done.returncode in (UP, BUSY):
         return done.returncode == UP
-    reason = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
     raise RunError(
-        f"The supervisor of {run.id} did not start: {reason}",
+        f"The supervisor of {run.id} did not start: {child_process.last_line(done.stderr, 'it gave no reason')}",
         f"Try again; if it stays, run python -m studio.supervise {run.folder} in a terminal and read what it says.",
         "run",
     )

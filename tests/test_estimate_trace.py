@@ -204,7 +204,7 @@ def test_peak_and_standing(pair) -> None:
         input_grads=checkpointing and method.adapter,
         adapters_in_place=True,
     )
-    walked = step(read_architecture(facts), loop, footprint, states(facts, footprint, method.trained(facts), loop))
+    walked = step(read_architecture(facts), loop, footprint, states(facts, footprint, loop))
     count = traced(config, method, checkpointing, "eager" if kernel == "eager" else "unmasked", kind, bool(each))
     assert walked.standing == pytest.approx(count.peaks["load"], rel=2e-3)
     moving = max(count.peaks.values()) - count.peaks["load"]
@@ -233,7 +233,7 @@ def test_some_layers_checkpointed(kept: int) -> None:
         adapters_in_place=True,
     )
     footprint = method.footprint(facts)
-    walked = step(read_architecture(facts), loop, footprint, states(facts, footprint, method.trained(facts), loop))
+    walked = step(read_architecture(facts), loop, footprint, states(facts, footprint, loop))
     count = traced(config, method, True, "unmasked", "chunked", True, kept)
     moving = max(count.peaks.values()) - count.peaks["load"]
     assert walked.peak - walked.standing == pytest.approx(moving, rel=0.03)
@@ -300,7 +300,7 @@ def test_on_real_tensors(small: Path, knobs: dict, kernel: str, checkpointing: b
         input_grads=checkpointing and not whole,
         adapters_in_place=True,
     )
-    walked = step(read_architecture(facts), loop, footprint, states(facts, footprint, method.trained(facts), loop))
+    walked = step(read_architecture(facts), loop, footprint, states(facts, footprint, loop))
     count = Count(BLOCK)
     with Unrolled(), count:
         for weight in made.parameters():

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy
 import pytest
 
-from studio import model
-from studio.base import families, headers
+from studio import child_process, model
+from studio.base import families
 from studio.base.source import ModelOrder
 from studio.base.tensors import Tensor
 from studio.errors import ModelError
@@ -113,7 +113,7 @@ def test_any_other_family_is_built_in_a_helper_once(home: Path, monkeypatch: pyt
     first = model.from_config(config)
     assert first.num_hidden_layers == 2
     assert "model.layers.1.mlp.down_proj" in first.linears()
-    monkeypatch.setattr(headers.subprocess, "run", lambda *_, **__: pytest.fail("built a second time"))
+    monkeypatch.setattr(child_process.subprocess, "run", lambda *_, **__: pytest.fail("built a second time"))
     assert model.from_config(config) == first
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-from studio import credentials
+from studio import child_process
 from studio.base.report import Report
 from studio.errors import ModelError
-from studio.home import PROJECT, subfolder, temporary_path
+from studio.home import subfolder, temporary_path
 
 
 def target_of(path: Path) -> Path:
@@ -44,22 +42,15 @@ def convert(gguf: Path, target: Path, report: Report) -> Path:
     """GGUF to a folder of bf16 safetensors, in a worker process of its own; the folder appears whole or not at all."""
     report(f"Converting {gguf.name} to safetensors, once", 0, 0)
     temporary = temporary_path(target)
-    done = subprocess.run(
-        [sys.executable, "-m", "studio.worker.convert", str(gguf), str(temporary)],
-        cwd=PROJECT,
-        env=credentials.child_environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode != 0:
+    try:
+        child_process.output_of("-m", "studio.worker.convert", str(gguf), str(temporary))
+    except child_process.ProcessFailed as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise ModelError(
-            f"{gguf.name} could not be converted: {reason[:300]}",
+            f"{gguf.name} could not be converted: {str(error)[:300]}",
             "Another quantization of it (Q8_0, F16) or the safetensors original may work.",
             "model",
-        )
+        ) from error
     try:
         os.rename(temporary, target)
     except OSError:  # another process was first

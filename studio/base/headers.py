@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from studio import credentials, json_text
+from studio import child_process, json_text
 from studio.base import families
 from studio.base.hub import errors, unreachable
 from studio.errors import ModelError, reason_of
-from studio.home import PROJECT, subfolder, temporary_path, write_atomic
+from studio.home import subfolder, temporary_path, write_atomic
 
 Headers = tuple[dict[str, Any], dict[str, tuple[str, tuple[int, ...]]]]
 KINDS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
@@ -49,24 +47,18 @@ def _of_worker(module: str, config: dict[str, Any]) -> Any:
     if not cached.is_file():
         config_file = temporary_path(cached)
         write_atomic(config_file, text)
-        done = subprocess.run(
-            [sys.executable, "-m", f"studio.worker.{module}", str(config_file)],
-            cwd=PROJECT,
-            env=credentials.child_environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-        )
-        config_file.unlink(missing_ok=True)
-        if done.returncode != 0:
-            reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        try:
+            printed = child_process.output_of("-m", f"studio.worker.{module}", str(config_file))
+        except child_process.ProcessFailed as error:
             raise ModelError(
                 f"What a {config.get('model_type')!r} model consists of could not be found: "
-                f"{reason.split('. ')[0][:200].rstrip('.')}.",
+                f"{str(error).split('. ')[0][:200].rstrip('.')}.",
                 "Only decoder-only language models that transformers knows can be tuned here.",
                 "model",
-            )
-        write_atomic(cached, done.stdout.strip().splitlines()[-1])
+            ) from error
+        finally:
+            config_file.unlink(missing_ok=True)
+        write_atomic(cached, child_process.last_line(printed))
     return json.loads(cached.read_text())
 
 

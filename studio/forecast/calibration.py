@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 
-from studio import auto, credentials
+from studio import auto, child_process, credentials
 from studio.config import build
 from studio.device import Device, environment
 from studio.driver import fit
 from studio.errors import DeviceError
 from studio.forecast import duration
-from studio.home import PROJECT, write_atomic
+from studio.home import write_atomic
 from studio.runs import claim, launch
 
 
@@ -24,7 +22,6 @@ def calibrate(device: Device) -> duration.Calibration:
     """
     fit.refuse(device)
     order = build({"data": {"train": "none.json"}})
-    command = [sys.executable, "-m", "studio.worker.calibrate", device.traits.torch, auto.precision(order, device)]
     variables = credentials.child_environment() | launch.environment(order) | environment([device])
     lock = claim.device_lock(device)
     if not lock.acquire():
@@ -35,15 +32,16 @@ def calibrate(device: Device) -> duration.Calibration:
         )
     began = time.monotonic()
     try:
-        done = subprocess.run(
-            command, cwd=PROJECT, stdin=subprocess.DEVNULL, env=variables, capture_output=True, text=True
+        printed = child_process.output_of(
+            "-m", "studio.worker.calibrate", device.traits.torch, auto.precision(order, device), env=variables
         )
+    except child_process.ProcessFailed as error:
+        raise DeviceError(
+            f"{device.name} could not be timed: {str(error)[:200]}", "Estimates use its data sheet.", "device"
+        ) from error
     finally:
         lock.release()
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no reason"])[-1][:200]
-        raise DeviceError(f"{device.name} could not be timed: {reason}", "Estimates use its data sheet.", "device")
-    result = json.loads(done.stdout.strip().splitlines()[-1])
+    result = json.loads(child_process.last_line(printed))
     start = time.monotonic() - began - result.pop("seconds")
     file = duration.calibration_file(device)
     write_atomic(file, json.dumps({**result, "start": round(start, 1), "device": device.name}))

@@ -18,7 +18,7 @@ from studio.kernels import EVAL_PROMPTS, padded_width
 from studio.memory.studio_loop import RowStatistics
 from studio.memory.training_loop import TrainingLoop
 from studio.method import trained_shapes
-from studio.model import ByIdentity, ModelFacts
+from studio.model import ModelFacts
 
 START = 8.0  # seconds to import torch and its libraries, where the device was not timed
 READ_RATE = 1.5e9  # bytes of weights a second, from disk to device
@@ -83,7 +83,7 @@ def work(facts: ModelFacts, config: RunConfig, row: float, labelled: float, chec
     linears = facts.linears()
     body = sum(inputs * outputs for inputs, outputs in linears.values()) + _active_experts(facts)
     head = facts.vocab_size * facts.hidden_size * labelled
-    names = trained_shapes(ByIdentity((facts,)), config.method)
+    names = trained_shapes(facts, config.method)
     trained = sum(inputs * outputs for name, (inputs, outputs) in linears.items() if f"{name}.weight" in names)
     adapter = config.method.trainable(facts) if config.method.adapter else 0
     forward = 2 * (body + head)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
 from studio.errors import ModelError
 from studio.memory.traits import Traits, traits
-from studio.model import ByIdentity, ModelFacts
+from studio.model import ModelFacts
 
 LAYER = re.compile(r"(.*?\.)?(layers|h|blocks|layer)\.(\d+)\.")
 OTHER_TOWERS = re.compile(r"vision|visual|image|audio|speech")  # beside the language model
@@ -52,8 +53,12 @@ class Layer(NamedTuple):
         return [linear for linear in self.linears if linear.role == role]
 
 
-class Architecture(NamedTuple):
-    """A decoder: its layers in order, and widths. q_size, kv_size: of all heads' queries, and of all keys."""
+@dataclass(frozen=True, eq=False)
+class Architecture:
+    """A decoder, told apart by identity: its layers in order, and widths.
+
+    q_size, kv_size: of all heads' queries, and of all keys.
+    """
 
     layers: tuple[Layer, ...]
     hidden_size: int
@@ -69,14 +74,9 @@ class Architecture(NamedTuple):
     traits: Traits = Traits()
 
 
-def read_architecture(facts: ModelFacts) -> Architecture:
-    """The architecture of a model, cached by the identity of its facts. Raises ModelError where it has no layers."""
-    return _read(ByIdentity((facts,)))
-
-
 @lru_cache(maxsize=32)
-def _read(key: ByIdentity) -> Architecture:
-    facts: ModelFacts = key[0]
+def read_architecture(facts: ModelFacts) -> Architecture:
+    """The architecture of a model. Raises ModelError where it has no layers."""
     linears = facts.linears()
     names_of: dict[str, list[str]] = {}
     for name in facts.tensors:

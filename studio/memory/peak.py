@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,9 +21,8 @@ from studio.memory.states import states
 from studio.memory.step import Step, step
 from studio.memory.studio_loop import RowStatistics
 from studio.memory.training_loop import TrainingLoop
-from studio.method import trained_shapes
 from studio.methods import AnyMethod
-from studio.model import ByIdentity, ModelFacts
+from studio.model import ModelFacts
 
 CAUSES = ("weights", "trained", "gradients", "optimizer", "activations", "logits", "workspace", "overhead")
 BUSY = 4.0  # times as long as the host starts kernels, a micro-batch is computed on a card
@@ -107,18 +105,14 @@ class Walk:
 
     def __call__(self, checkpointed: int, tokens: int | None = None, optimizer: str | None = None) -> Peak:
         """The peak with so many checkpointed layers, and tokens of a micro-batch and optimizer (None: the usual)."""
-        facts = self.facts
-        config = self.config
-        device = self.device
-        rows = self.rows
-        footprint, shapes, numbers = trained(ByIdentity((facts,)), config.method)
-        footprint = studio_loop.trained_footprint(config, footprint)
-        loop = studio_loop.studio_loop(config, facts, device, rows, footprint, checkpointed, tokens)
+        facts, config, device = self.facts, self.config, self.device
+        footprint = footprint_of(facts, config.method, 2 if config.training.weights == "bf16" else 4)
+        loop = studio_loop.studio_loop(config, facts, device, self.rows, footprint, checkpointed, tokens)
         loop = loop._replace(optimizer=optimizer or loop.optimizer)
-        whole = states(facts, footprint, shapes, loop)
-        if ranks.split(config, device, whole, numbers):
+        whole = states(facts, footprint, loop)
+        if ranks.split(config, device, whole, footprint):
             loop = studio_loop.with_fsdp(loop)
-            whole = states(facts, footprint, shapes, loop)
+            whole = states(facts, footprint, loop)
         architecture = read_architecture(facts)
         share = ranks.share(whole, loop)
         walked = step(architecture, loop, footprint, share, ranks.gathered(facts, architecture, footprint, loop))
@@ -200,22 +194,20 @@ def largest_fitting(
 
 
 @lru_cache(maxsize=64)
-def trained(facts: ByIdentity, method: AnyMethod) -> tuple[Footprint, Mapping[str, tuple[int, ...]], int]:
-    """(footprint, trained shapes, trained numbers). They stay the same while batch and length are moved."""
-    shapes = trained_shapes(facts, method)
-    return method.footprint(facts[0]), shapes, sum(prod(shape) for shape in shapes.values())
+def footprint_of(facts: ModelFacts, method: AnyMethod, itemsize: int) -> Footprint:
+    """The method's footprint; itemsize: bytes of a trained number. It stays the same while batch and length move."""
+    return replace(method.footprint(facts), trained_itemsize=itemsize)
 
 
 def grown(facts: ModelFacts, config: RunConfig) -> ModelFacts:
     """Facts with the rows that data.new_tokens needs; without the base's tokenizer, a row for each."""
     if not config.data.new_tokens or facts.token_rows:
         return facts
-    return _grown(ByIdentity((facts,)), config.data.new_tokens, source.local(config.model))
+    return _grown(facts, config.data.new_tokens, source.local(config.model))
 
 
 @lru_cache(maxsize=16)
-def _grown(key: ByIdentity, texts: tuple[str, ...], folder: Path | None) -> ModelFacts:
-    facts: ModelFacts = key[0]
+def _grown(facts: ModelFacts, texts: tuple[str, ...], folder: Path | None) -> ModelFacts:
     if folder is None or not (folder / "tokenizer.json").is_file():
         return facts.grown(facts.rows + len(texts), len(texts))
     added = new_tokens.assign_ids(folder, texts)

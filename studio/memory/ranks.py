@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import NamedTuple
 
 from studio.config import RunConfig
@@ -30,12 +31,13 @@ def processes(config: RunConfig) -> int:
     return config.training.devices if isinstance(config.training.devices, int) else 1
 
 
-def split(config: RunConfig, device: Device, states: States, numbers: int) -> bool:
-    """Whether the model is split over the devices. auto: where its states fill two thirds of one. numbers: trained."""
+def split(config: RunConfig, device: Device, states: States, footprint: Footprint) -> bool:
+    """Whether the model is split over the devices. auto: where its states fill two thirds of one."""
     if processes(config) == 1 or config.data.new_tokens or not config.stage.is_supervised:
         return False
     if config.training.sharding != "auto":
         return config.training.sharding == "fsdp"
+    numbers = sum(map(prod, footprint.shapes.values()))
     return device.traits.torch == "cuda" and states.weights + states.trained + 12 * numbers > device.memory * 2 / 3
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from studio.footprint import Footprint
 from studio.kernels import ADAMW_CHUNK_SIZE
 from studio.memory.training_loop import TrainingLoop
-from studio.model import ByIdentity, ModelFacts
+from studio.model import ModelFacts
 
 # elements from which on a paged optimizer's state is in managed memory (bitsandbytes' get_state_buffer)
 PAGED = 100_000
@@ -35,37 +35,29 @@ class States(NamedTuple):
         return {"weights": self.weights, "trained": self.trained, "optimizer": self.optimizer}
 
 
-def states(
-    facts: ModelFacts, footprint: Footprint, shapes: Mapping[str, tuple[int, ...]], loop: TrainingLoop
-) -> States:
-    """For a model, a method's footprint and trained shapes, and a loop."""
-    itemsize = 4 if loop.kbit else loop.weight_itemsize
-    packed, scales, rest, largest = _weights(
-        ByIdentity((facts,)), footprint.weights - footprint.copies, footprint.quantized, itemsize
-    )
-    trained = _trained(ByIdentity((shapes,)), footprint.trained_itemsize, loop.optimizer, loop.device)
+def states(facts: ModelFacts, footprint: Footprint, loop: TrainingLoop) -> States:
+    """For a model, a method's footprint and a loop."""
+    packed, scales, rest, largest = _weights(facts, footprint, 4 if loop.kbit else loop.weight_itemsize)
+    trained = _trained(footprint, loop.optimizer, loop.device)
     return States(packed + rest, *trained, scales=scales, loading=2 * largest)
 
 
 @lru_cache(maxsize=64)  # the same while batch and length are moved
-def _trained(shapes: ByIdentity, itemsize: int, optimizer: str, device: str) -> tuple[int, int, int, int, int]:
+def _trained(footprint: Footprint, optimizer: str, device: str) -> tuple[int, int, int, int, int]:
     """The fields of States from `trained` to `paged`."""
-    numbers = sum(prod(shape) for shape in shapes[0].values())
-    paged = paged_bytes(shapes[0], optimizer) if device == "cuda" else 0
-    held = optimizer_bytes(shapes[0], itemsize, optimizer) - paged
-    return numbers * itemsize, numbers * itemsize, held, step_bytes(shapes[0], itemsize, optimizer, device), paged
+    shapes, itemsize = footprint.shapes, footprint.trained_itemsize
+    numbers = sum(prod(shape) for shape in shapes.values())
+    paged = paged_bytes(shapes, optimizer) if device == "cuda" else 0
+    held = optimizer_bytes(shapes, itemsize, optimizer) - paged
+    return numbers * itemsize, numbers * itemsize, held, step_bytes(shapes, itemsize, optimizer, device), paged
 
 
 @lru_cache(maxsize=64)
-def _weights(
-    key: ByIdentity, trained: frozenset[str], quantized: tuple[str, bool] | None, itemsize: int
-) -> tuple[int, int, int, int]:
+def _weights(facts: ModelFacts, footprint: Footprint, itemsize: int) -> tuple[int, int, int, int]:
     """The frozen weights as loaded, a tied head once, as it is stored once: (bytes of those in 4 or 8 bits, of them the
-    scales, bytes of the rest, numbers of the largest packed one).
-
-    key: (facts,); trained: names of those that are not frozen. itemsize: bytes of a number that is not packed.
+    scales, bytes of the rest, numbers of the largest packed one). itemsize: bytes of a number that is not packed.
     """
-    facts: ModelFacts = key[0]
+    trained, quantized = footprint.weights - footprint.copies, footprint.quantized
     linears = facts.linears() if quantized else {}
     packed = scales = rest = largest = 0
     for name, tensor in facts.tensors.items():

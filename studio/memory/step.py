@@ -111,7 +111,7 @@ def _forward_backward(ops: Operations) -> int:
     chain: list = [tape.nodes]
     tape.nodes = []
     kept_bytes = 0
-    for layer, count, walk in walks(architecture.layers, ops.footprint, ops.loop):
+    for layer, count, walk in walks(architecture, ops.footprint, ops.loop):
         stream, used = _block(ops, layer, count, walk, stream, mask, chain)
         kept_bytes = max(kept_bytes, used)
     final = ops.norm(stream, architecture.hidden_size, ops.trains_final_norm)
@@ -222,7 +222,7 @@ def _evaluate(ops: Operations) -> None:
     if loop.evaluates and not loop.writes:
         inputs = _inputs(ops)
         stream = _embedded(ops)
-        for layer, count, _ in walks(architecture.layers, ops.footprint, loop):
+        for layer, count, _ in walks(architecture, ops.footprint, loop):
             before, copies = stream, ops.copied_bytes
             stream = decoder_layer(ops, layer, stream, inputs[-1])
             tape.delete(before)

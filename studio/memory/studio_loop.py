@@ -202,11 +202,6 @@ def _precision(config: RunConfig, device: Device) -> str:
     return device.precision if ordered == "auto" else ordered
 
 
-def trained_footprint(config: RunConfig, footprint: Footprint) -> Footprint:
-    """The footprint with the bytes of a trained number as ordered."""
-    return footprint._replace(trained_itemsize=2) if config.training.weights == "bf16" else footprint
-
-
 def base_itemsize(config: RunConfig, device: Device) -> int:
     """Bytes of a number of the frozen base: 2 where 16 bits are ordered, or auto and the device computes in them."""
     return 4 if _precision(config, device) == "fp32" else 2

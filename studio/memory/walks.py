@@ -6,40 +6,31 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from studio.footprint import Footprint
-from studio.memory.architecture import Layer
+from studio.memory.architecture import Architecture, Layer
 from studio.memory.autograd_tape import FakeTensor
 from studio.memory.checkpointed import checkpointed
 from studio.memory.layer import decoder_layer
 from studio.memory.training_loop import TrainingLoop
-from studio.model import ByIdentity
+
+Plan = list[tuple[Layer, int, Callable[..., FakeTensor]]]
 
 
-def walks(
-    layers: tuple[Layer, ...], footprint: Footprint, loop: TrainingLoop
-) -> list[tuple[Layer, int, Callable[..., FakeTensor]]]:
+def walks(architecture: Architecture, footprint: Footprint, loop: TrainingLoop) -> Plan:
     """(layer, number of equal layers that it stands for, how it is walked); the first and the last stand alone."""
-    low_rank, bottleneck, scaled = footprint.low_rank, footprint.bottleneck, footprint.scaled
-    added = ByIdentity((low_rank,)), ByIdentity((bottleneck,)), ByIdentity((scaled,))
-    count = len(layers) - loop.kept_layers if loop.checkpointing else 0
-    return _planned(ByIdentity((layers,)), *added, footprint.weights, count)
+    layers = len(architecture.layers)
+    return _planned(architecture, footprint, layers - loop.kept_layers if loop.checkpointing else 0)
 
 
 @lru_cache(maxsize=64)
-def _planned(
-    layers: ByIdentity,
-    low_rank: ByIdentity,
-    bottleneck: ByIdentity,
-    scaled: ByIdentity,
-    weights: frozenset[str],
-    checkpointed_layers: int,
-) -> list[tuple[Layer, int, Callable[..., FakeTensor]]]:
-    plan: list[tuple[Layer, int, Callable[..., FakeTensor]]] = []
+def _planned(architecture: Architecture, footprint: Footprint, checkpointed_layers: int) -> Plan:
+    layers = architecture.layers
+    plan: Plan = []
     last_shape: tuple | None = None
-    for index, layer in enumerate(layers[0]):
+    for index, layer in enumerate(layers):
         walk = checkpointed if index < checkpointed_layers else decoder_layer
         shape = (
             index == 0,
-            index == len(layers[0]) - 1,
+            index == len(layers) - 1,
             walk,
             layer.norms,
             layer.qk_norms,
@@ -49,10 +40,10 @@ def _planned(
                     linear.role,
                     linear.in_features,
                     linear.out_features,
-                    low_rank[0].get(linear.name),
-                    bottleneck[0].get(linear.name),
-                    scaled[0].get(linear.name),
-                    f"{linear.name}.weight" in weights,
+                    footprint.low_rank.get(linear.name),
+                    footprint.bottleneck.get(linear.name),
+                    footprint.scaled.get(linear.name),
+                    f"{linear.name}.weight" in footprint.weights,
                 )
                 for linear in layer.linears
             ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -75,7 +76,7 @@ class Prefix(VirtualTokens):
         }
 
     def footprint(self, facts: ModelFacts) -> Footprint:
-        return super().footprint(facts)._replace(virtual=0, prefix=self.virtual_tokens)
+        return replace(super().footprint(facts), virtual=0, prefix=self.virtual_tokens)
 
     def wrap(self, model: Any) -> Any:
         from peft import PrefixTuningConfig

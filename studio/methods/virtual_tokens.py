@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -48,7 +49,7 @@ class VirtualTokens(Method):
             )
 
     def footprint(self, facts: ModelFacts) -> Footprint:
-        return super().footprint(facts)._replace(virtual=self.virtual_tokens, dropout=0.0)
+        return replace(super().footprint(facts), virtual=self.virtual_tokens, dropout=0.0)
 
     def wrap_with(self, model: Any, config: Any) -> Any:
         """The frozen model under a peft prompt-learning config."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from studio.errors import OrderError
+from studio.errors import OrderError, named_reason
 from studio.evaluation.questions import Question
 from studio.reward import Reward, Scorer
 
@@ -73,7 +73,4 @@ def _called(function: Callable[..., Any], file: str, text: str, question: Questi
 
 
 def _failed(path: Path, error: Exception) -> OrderError:
-    lines = str(error).strip().splitlines() or [""]
-    return OrderError(
-        f"{path} failed: {type(error).__name__}: {lines[0][:300]}", "Correct the program.", "stage.rewards"
-    )
+    return OrderError(f"{path} failed: {named_reason(error)}", "Correct the program.", "stage.rewards")

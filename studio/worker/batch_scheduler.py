@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from studio import credentials
-from studio.errors import ModelError, StudioError
+from studio.errors import ModelError, StudioError, named_reason
 from studio.talk import room
 from studio.talk.reference import BASE, BASE_PREFIX, ModelReference, of_base, resolve
 
@@ -120,7 +120,7 @@ class BatchScheduler(threading.Thread):
             deliver({"error": error})
         except Exception as error:  # noqa: BLE001 - whatever a model's files hold, the server goes on and says so
             traceback.print_exc()
-            deliver({"error": ModelError(f"{name} could not be loaded: {_first_line(error)}.", LOG_HINT, "model")})
+            deliver({"error": ModelError(f"{name} could not be loaded: {named_reason(error)}.", LOG_HINT, "model")})
         finally:
             self.doing, self.names = "", list(self._models.by_name)
             self.last_used = time.monotonic()
@@ -158,7 +158,7 @@ class BatchScheduler(threading.Thread):
             return
         except Exception as error:  # noqa: BLE001 - a request that nobody foresaw ends itself, not the server
             traceback.print_exc()
-            message = f"The question could not be read: {_first_line(error)}."
+            message = f"The question could not be read: {named_reason(error)}."
             pending.deliver({"error": ModelError(message, LOG_HINT, "messages")})
             return
         self._prefilling.setdefault(pending.name, []).append(pending)
@@ -193,7 +193,7 @@ class BatchScheduler(threading.Thread):
             logprobs = [self._openai_logprobs(pending.name, token) for token in logprobs]
             pending.deliver({"text": text, "logprobs": logprobs})
         if answer.error is not None:
-            message = f"The answer could not be written: {_first_line(answer.error)}."
+            message = f"The answer could not be written: {named_reason(answer.error)}."
             pending.deliver({"error": ModelError(message, "Change the settings of the question.", "sampling")})
         elif answer.finish_reason is not None:
             pending.deliver({"finish": answer.finish_reason, "usage": pending.usage()})
@@ -213,13 +213,8 @@ class BatchScheduler(threading.Thread):
         from studio.worker.generate import Batch
 
         hint = "Ask again, with a shorter conversation if memory was short."
-        failure = ModelError(f"{name} could not go on: {_first_line(error)}.", hint, "model")
+        failure = ModelError(f"{name} could not go on: {named_reason(error)}.", hint, "model")
         for pending in self._prefilling.pop(name, []) + self._decoding.pop(name, []):
             pending.deliver({"error": failure})
         loaded_model = self._models.by_name[name]
         loaded_model.batch = Batch(loaded_model.model)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:200]}".rstrip(". ")

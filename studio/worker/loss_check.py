@@ -16,7 +16,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from studio.auto import CAPPED
-from studio.errors import ModelError, StudioError
+from studio.errors import ModelError, StudioError, named_reason
 from studio.resolve import Resolved
 from studio.worker import distributed, sharding
 from studio.worker.batches import MicroBatchCollator
@@ -143,7 +143,7 @@ def _named(error: Exception) -> str:
     """The kind of an error and its first line; memory that ran out is raised as it is."""
     if is_out_of_memory(error):
         raise error
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    return named_reason(error)
 
 
 def _training_loss(trainer: Any, rows: list[Row]) -> float | str:

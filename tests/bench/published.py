@@ -70,9 +70,9 @@ def _row(number: int, row: dict[str, str]) -> dict[str, Any]:
     if why:
         return told | {"why": why}
     facts = facts_of(row["model"])
-    shapes, footprint = tuned(row, facts)
+    footprint = tuned(row, facts)
     loop = row_loop(row, facts, footprint)
-    walked = step(read_architecture(facts), loop, footprint, states(facts, footprint, shapes, loop))
+    walked = step(read_architecture(facts), loop, footprint, states(facts, footprint, loop))
     beyond = 0 if told["quantity"] == "allocated" else int(gap(loop)[1] * (walked.peak - walked.standing))
     if told["quantity"] == "card":
         card = cards.find(row["gpu"])
@@ -186,24 +186,24 @@ def facts_of(name: str) -> ModelFacts:
     return facts_of(config["as"]) if "as" in config else model.from_config(config)
 
 
-def tuned(row: dict[str, str], facts: ModelFacts) -> tuple[dict[str, tuple[int, ...]], Footprint]:
-    """Trained shapes and footprint of a row's method."""
+def tuned(row: dict[str, str], facts: ModelFacts) -> Footprint:
+    """The footprint of a row's method."""
     name, method, rank = row["method"].lower(), method_of(row), int(row["rank"] or 0)
     words = re.split(r"[|, ]+", row["target_modules"])
     wide = 2 if re.search(r"adapters (in )?(bf16|fp16|bfloat16|float16)", row["precision"]) else 4
     if method == "full":
         shapes = {tensor: item.shape for tensor, item in facts.tensors.items()}
-        return shapes, of(shapes, trained_itemsize=4 if FLOAT32.search(row["precision"]) else 2)
+        return of(shapes, trained_itemsize=4 if FLOAT32.search(row["precision"]) else 2)
     if method in ("prompt", "p-tuning"):
         shapes = {"prompt_encoder.embedding": (rank or 20, facts.hidden_size)} | (
             _encoder(row, facts) if method == "p-tuning" else {}
         )
-        return shapes, of(shapes, virtual=rank or 20, trained_itemsize=wide)
+        return of(shapes, virtual=rank or 20, trained_itemsize=wide)
     if method == "prefix":
         shapes = {
             "prompt_encoder.embedding": (rank, 2 * facts.num_hidden_layers * facts.num_key_value_heads * facts.head_dim)
         }
-        return shapes, of(shapes, prefix=rank, trained_itemsize=wide)
+        return of(shapes, prefix=rank, trained_itemsize=wide)
     every = "all-linear" in words or "all" in words
     chosen = {
         module: widths for module, widths in facts.linears().items() if every or module.rsplit(".", 1)[-1] in words
@@ -213,14 +213,14 @@ def tuned(row: dict[str, str], facts: ModelFacts) -> tuple[dict[str, tuple[int, 
             f"{module}.ia3_l": (inputs if module.rsplit(".", 1)[-1] in FED else outputs,)
             for module, (inputs, outputs) in chosen.items()
         }
-        return shapes, of(shapes, trained_itemsize=wide)
+        return of(shapes, trained_itemsize=wide)
     shapes = {}
     for module, (inputs, outputs) in chosen.items():
         shapes |= {f"{module}.lora_A": (rank, inputs), f"{module}.lora_B": (outputs, rank)}
         if "dora" in name:
             shapes[f"{module}.lora_magnitude_vector"] = (outputs,)
     found = re.search(r"dropout (0?\.\d+)", row["notes"])
-    return shapes, of(shapes, quantized=_held(name), dropout=float(found[1]) if found else 0.0, trained_itemsize=wide)
+    return of(shapes, quantized=_held(name), dropout=float(found[1]) if found else 0.0, trained_itemsize=wide)
 
 
 def _held(name: str) -> tuple[str, bool] | None:
