@@ -67,11 +67,8 @@ def resolve(
     """Resolve by device, model and statistics of the data (rows, tokens, trained, max). Raises OrderError."""
     training, rows, longest = config.training, statistics["rows"], statistics["max"]
     preflight.check_settings(config, device)
-    dtype, held, expected = (
-        auto.precision(config, device),
-        auto.weights(config, device),
-        record.forecast(facts, config, device, statistics),
-    )
+    dtype, held = auto.precision(config, device), auto.weights(config, device)
+    expected = record.forecast(facts, config, device, statistics)
     packed, kernel, why = auto.layout(config, facts, device, longest)
     fused, why_fused = auto.fused_kernels(config, facts, device)
     steps = config.steps(rows)

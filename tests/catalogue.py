@@ -17,7 +17,7 @@ from studio.base import catalogue, families
 
 def differences() -> list[str]:
     """A line for every entry whose tensors are not those that transformers makes of its config."""
-    from studio.worker.shapes import shapes
+    from studio.worker.model_config import shapes
 
     told = []
     for name, entry in catalogue.entries().items():

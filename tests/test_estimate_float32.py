@@ -14,7 +14,7 @@ from studio import config, device, model
 from studio.memory.peak import Walk
 from studio.memory.studio_loop import RowStatistics
 from studio.worker import attention, fast_lora
-from studio.worker.layer_compile import decoder_layers
+from studio.worker.decoder_layers import decoder_layers
 from studio.worker.loss import loss, unwrap
 from studio.worker.packing import collate
 from tests.memory_trace import Count, Unrolled

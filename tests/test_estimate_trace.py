@@ -24,7 +24,7 @@ from studio.memory.training_loop import TrainingLoop
 from studio.methods import METHODS
 from studio.worker import attention as attention_of_ours
 from studio.worker import fast_lora
-from studio.worker.activation_checkpointing import FirstLayersOnly
+from studio.worker.decoder_layers import FirstLayersOnly
 from studio.worker.loss import loss, unwrap
 from studio.worker.packing import collate
 from tests.memory_trace import Count, Unrolled

@@ -45,14 +45,14 @@ PLAIN = [
 
 @pytest.mark.parametrize(("kind", "more"), PLAIN)
 def test_arithmetic_agrees_with_transformers(kind: str, more: dict) -> None:
-    from studio.worker.shapes import shapes
+    from studio.worker.model_config import shapes
 
     config = {"model_type": kind, "tie_word_embeddings": kind.startswith("gemma"), **TINY, **more}
     assert families.tensors(config) == {name: tuple(shape) for name, shape in shapes(dict(config)).items()}
 
 
 def test_gpt2_agrees_with_transformers() -> None:
-    from studio.worker.shapes import shapes
+    from studio.worker.model_config import shapes
 
     config = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "vocab_size": 100}
     assert families.tensors(config) == {name: tuple(shape) for name, shape in shapes(dict(config)).items()}
@@ -75,7 +75,7 @@ def test_gpt2_agrees_with_transformers() -> None:
 )
 def test_what_a_config_leaves_out(kind: str, told: dict) -> None:
     """transformers' own defaults, head tied or not among them."""
-    from studio.worker.shapes import shapes
+    from studio.worker.model_config import shapes
 
     config = {"model_type": kind, **{key: value for key, value in told.items() if value is not None}}
     assert families.tensors(families.completed(config)) == {

@@ -14,7 +14,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from studio import data
 from studio.text.call_marks import starts
 from studio.text.written_calls import Channels, read_calls
-from studio.worker.tool_calls import parse_calls
+from studio.worker.openai_answers import parse_calls
 from tests.data.fixtures import as_lines
 
 PROPERTIES = {

@@ -1,7 +1,7 @@
 """The tensors of well-known plain decoders from config.json alone, by arithmetic.
 
 Checked against transformers' own modules in tests/test_model.py. Any other family is built on the meta device by
-worker/shapes.py, in a process of its own.
+worker/model_config.py, in a process of its own.
 """
 
 from __future__ import annotations

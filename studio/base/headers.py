@@ -40,15 +40,15 @@ def completed(config: dict[str, Any]) -> dict[str, Any]:
     return _of_worker("settings", config)
 
 
-def _of_worker(module: str, config: dict[str, Any]) -> Any:
-    """What a module of worker/ prints for a config, in a process of its own, cached. Raises ModelError."""
+def _of_worker(what: str, config: dict[str, Any]) -> Any:
+    """The shapes or settings that worker/model_config.py prints for a config, cached. Raises ModelError."""
     text = json.dumps(config, sort_keys=True)
-    cached = subfolder("cache") / f"{module}-{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
+    cached = subfolder("cache") / f"{what}-{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
     if not cached.is_file():
         config_file = temporary_path(cached)
         write_atomic(config_file, text)
         try:
-            printed = child_process.output_of("-m", f"studio.worker.{module}", str(config_file))
+            printed = child_process.output_of("-m", "studio.worker.model_config", what, str(config_file))
         except child_process.ProcessFailed as error:
             raise ModelError(
                 f"What a {config.get('model_type')!r} model consists of could not be found: "

@@ -84,33 +84,23 @@ class Quantization(NamedTuple):
             )
         }
 
-    @classmethod
-    def settle(cls, model: Any) -> Any:
-        """A model that was loaded with `options`, made ready for training, and what only loading needed given back."""
+    @staticmethod
+    def settle(model: Any) -> Any:
+        """A model that was loaded with `options`, made ready for training, and what only loading needed given back.
+
+        On a CPU what is not quantized is copied out of the model's file, which would else stay mapped whole, and the
+        heap is trimmed, which packing leaves full of empty pages.
+        """
         if model.device.type == "cpu":
-            cls._give_back(model)
-        return cls._unpacked(model)
-
-    @staticmethod
-    def _give_back(model: Any) -> None:
-        """Copy what is not quantized out of the model's file, which would stay mapped whole, and trim the heap.
-
-        Nothing else reads the file once its weights are packed; packing them leaves the heap full of empty pages.
-        """
-        for tensor in (*model.parameters(), *model.buffers()):
-            if tensor.dtype.is_floating_point:
-                tensor.data = tensor.data.clone()
-        memory_peak.begin_anew()
-        memory_peak.trim()
-
-    @staticmethod
-    def _unpacked(model: Any) -> Any:
-        """Keep bitsandbytes from repacking 4-bit weights for AVX512 CPUs at the first pass without gradient.
-
-        The repacked kernel has no backward pass: after one evaluation no gradient would come through the base, and no
-        error would say so. It also needs widths that are multiples of 64.
-        """
+            for tensor in (*model.parameters(), *model.buffers()):
+                if tensor.dtype.is_floating_point:
+                    tensor.data = tensor.data.clone()
+            memory_peak.begin_anew()
+            memory_peak.trim()
         for module in model.modules():
+            # Else bitsandbytes repacks 4-bit weights for AVX512 CPUs at the first pass without gradient, for a kernel
+            # without a backward pass: after one evaluation no gradient would come through, and no error would say so.
+            # It also needs widths that are multiples of 64.
             if hasattr(module, "support_avx512bf16_for_cpu"):
                 module.support_avx512bf16_for_cpu = False
         return model

@@ -26,6 +26,7 @@ from studio.model import ModelFacts
 
 CAUSES = ("weights", "trained", "gradients", "optimizer", "activations", "logits", "workspace", "overhead")
 BUSY = 4.0  # times as long as the host starts kernels, a micro-batch is computed on a card
+TRIES = 2  # walks of a search between what fits and what does not
 REACHED = 0.45  # of a card's dense speed, in its best layers
 
 
@@ -174,13 +175,13 @@ def _with_more_tokens(walk: Walk, expected: Peak, usual: int, busy: int, checkpo
 
 
 def largest_fitting(
-    fitting: Peak, low: int, beyond: Peak, high: int, unit: int, measure: Callable[[int], Peak], tries: int = 2
+    fitting: Peak, low: int, beyond: Peak, high: int, unit: int, measure: Callable[[int], Peak]
 ) -> Peak:
     """The peak at a large value, a multiple of `unit` between low, where it fits, and high, where it does not.
 
     Memory grows about in a line, so that a few tries come near; rather a little too low.
     """
-    for _ in range(tries):
+    for _ in range(TRIES):
         share = (fitting.device.free - fitting.needed) / max(1, beyond.needed - fitting.needed)
         value = min(high - unit, low + int(share * (high - low))) // unit * unit
         if value <= low:

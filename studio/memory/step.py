@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from studio.footprint import Footprint
 from studio.kernels import SAMPLE_MAX_NEW_TOKENS
-from studio.memory.architecture import Architecture, Layer
+from studio.memory.architecture import Architecture
 from studio.memory.autograd_tape import Back, FakeTensor, Tape
 from studio.memory.head import head_loss
 from studio.memory.layer import decoder_layer
@@ -15,7 +14,7 @@ from studio.memory.operations import Operations
 from studio.memory.ranks import NOTHING, Gathered, buckets
 from studio.memory.states import States
 from studio.memory.training_loop import TrainingLoop
-from studio.memory.walks import walks
+from studio.memory.walks import Walk, walks
 
 PROMPT_TOKENS = 160  # of a sample prompt
 PHASES = ("load", "forward", "loss", "backward", "optimizer", "evaluation", "saving")
@@ -41,17 +40,8 @@ def step(
 
     states: this process's part of them; whole: what of a split model it holds in one piece for a while.
     """
-    if loop.brake:  # a batch of its own beside the gradients of the data's, its logits kept for the way back
-        alone = loop._replace(brake=0)
-        brake = alone._replace(batch=1, length=loop.brake, longest_row=loop.brake, last_length=0, labels=None)
-        brake = brake._replace(head="full", accumulates=True, evaluates=False, samples=0)
-        steps = [step(architecture, part, footprint, states, whole) for part in (alone, brake)]
-        return max(steps, key=lambda walked: walked.peak)
-    if loop.last_length:
-        labels = loop.labels and max(1, loop.labels * loop.last_length // loop.length)
-        first = loop._replace(last_length=0, accumulates=False)
-        last = loop._replace(last_length=0, accumulates=True, length=loop.last_length, labels=labels)
-        steps = [step(architecture, micro_batch, footprint, states, whole) for micro_batch in (first, last)]
+    if parts := _parts(loop):
+        steps = (step(architecture, part, footprint, states, whole) for part in parts)
         return max(steps, key=lambda walked: walked.peak)
     if footprint.virtual:
         loop = loop._replace(length=loop.length + footprint.virtual)
@@ -89,6 +79,19 @@ def step(
     return Step(tape.peaks[phase], phase, dict(tape.peaks), tape.at_peak[phase], dict(tape.at_peak), kept, standing)
 
 
+def _parts(loop: TrainingLoop) -> list[TrainingLoop]:
+    """A step as several that are walked by themselves, of which one has the peak; [] of a single one."""
+    if loop.brake:  # a batch of its own beside the gradients of the data's, its logits kept for the way back
+        alone = loop._replace(brake=0)
+        brake = alone._replace(batch=1, length=loop.brake, longest_row=loop.brake, last_length=0, labels=None)
+        return [alone, brake._replace(head="full", accumulates=True, evaluates=False, samples=0)]
+    if loop.last_length:
+        labels = loop.labels and max(1, loop.labels * loop.last_length // loop.length)
+        first = loop._replace(last_length=0, accumulates=False)
+        return [first, loop._replace(last_length=0, accumulates=True, length=loop.last_length, labels=labels)]
+    return []
+
+
 def _narrow_copies(ops: Operations) -> int:
     """Bytes of LoRA's matrices in the computing format (worker/fast_lora.py), which are there for a step."""
     loop, footprint = ops.loop, ops.footprint
@@ -111,8 +114,8 @@ def _forward_backward(ops: Operations) -> int:
     chain: list = [tape.nodes]
     tape.nodes = []
     kept_bytes = 0
-    for layer, count, walk in walks(architecture, ops.footprint, ops.loop):
-        stream, used = _block(ops, layer, count, walk, stream, mask, chain)
+    for walk in walks(architecture, ops.footprint, ops.loop):
+        stream, used = _block(ops, walk, stream, mask, chain)
         kept_bytes = max(kept_bytes, used)
     final = ops.norm(stream, architecture.hidden_size, ops.trains_final_norm)
     tape.delete(
@@ -148,10 +151,7 @@ def _inputs(ops: Operations) -> list[FakeTensor | None]:
 
 
 def _embedded(ops: Operations) -> FakeTensor:
-    tape = ops.tape
-    loop = ops.loop
-    architecture = ops.architecture
-    footprint = ops.footprint
+    tape, loop, architecture, footprint = ops.tape, ops.loop, ops.architecture, ops.footprint
     trained_numel = architecture.embedding_numel if ops.trains_embedding else footprint.rows
     # peft looks tokens up in a copy of the table with the trained rows in it
     copy = architecture.embedding_numel * loop.weight_itemsize if footprint.rows else 0
@@ -173,18 +173,12 @@ def _embedded(ops: Operations) -> FakeTensor:
 
 
 def _block(
-    ops: Operations,
-    layer: Layer,
-    count: int,
-    walk: Callable[..., FakeTensor],
-    stream: FakeTensor,
-    mask: FakeTensor | None,
-    chain: list,
+    ops: Operations, walk: Walk, stream: FakeTensor, mask: FakeTensor | None, chain: list
 ) -> tuple[FakeTensor, int]:
     """Walk one layer forwards; where it stands for several, hold what the others keep as well."""
-    tape = ops.tape
+    tape, (layer, count, walked) = ops.tape, walk
     before, copies = tape.live, ops.copied_bytes
-    result = walk(ops, layer, stream, mask)
+    result = walked(ops, layer, stream, mask)
     tape.delete(stream)
     copied = ops.copied_bytes - copies
     used = tape.live - before - copied

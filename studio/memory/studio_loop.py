@@ -80,18 +80,14 @@ def studio_loop(
     training, itemsize, row = config.training, base_itemsize(config, device), longest_row(config, rows)
     shape = _largest_micro_batch(config, facts, device, rows, tokens)
     kernel, mask, repeats_kv = _attention(config, facts, device, shape, row, bool(footprint.prefix))
-    effective, ranks = sequences_per_step(config, rows), processes(config)
-    rows = rows and rows.answered(config.stage)
+    answered = rows and rows.answered(config.stage)
     fused, _ = auto.fused_kernels(config, facts, device)
     checkpointing = checkpointed_layers > 0
-    share = LABELLED if rows is None else min(1.0, rows.label_tokens / max(1, rows.tokens))
+    share = LABELLED if answered is None else min(1.0, answered.label_tokens / max(1, answered.tokens))
     share = 0.0 if config.stage.scores else share  # a reward model's head is one number a sequence
     narrow = training.weights == "bf16"
     tables = not narrow and any(EMBEDDING.search(name) for name in footprint.weights)
-    step_mean = effective * (int(rows.mean) + 1 if rows else row) // ranks
-    mean_tokens = min(step_mean, step_tokens(config, rows))  # of a step
-    micro_batches = -(-mean_tokens // (shape.rows * shape.length))
-    rest = padded_width(mean_tokens - shape.length) if shape.packed and micro_batches == 2 else 0
+    micro_batches, rest = _micro_batches(config, rows, row, shape)
     evaluates = rows.eval_rows > 0 if rows else bool(config.data.eval)
     return TrainingLoop(
         device="cpu" if device.kind == "cpu" else "cuda",
@@ -117,7 +113,7 @@ def studio_loop(
         last_length=rest if rest < shape.length else 0,
         optimizer=auto.optimizer(config, device),
         input_grads=checkpointing and not tables and not narrow,
-        world_size=ranks,
+        world_size=processes(config),
         brake=general.BRAKE_TOKENS if training.keep_general else 0,
         evaluates=evaluates,
         beside=facts.parameters * itemsize if holds_reference(config) else 0,
@@ -149,6 +145,15 @@ def _largest_micro_batch(
     batch = max(1, min(auto.padded_rows(config, row, tokens), known.rows if known else ASSUMED_ROWS))
     # both answers of a pair, one below the other
     return MicroBatchShape(False, kernel, batch * config.stage.sequences, padded_width(longest_sequence(config, row)))
+
+
+def _micro_batches(config: RunConfig, rows: RowStatistics | None, row: int, shape: MicroBatchShape) -> tuple[int, int]:
+    """(micro-batches of a step of mean rows, padded tokens of the second where there are two of packed rows)."""
+    answered = rows and rows.answered(config.stage)
+    mean = sequences_per_step(config, rows) * (int(answered.mean) + 1 if answered else row) // processes(config)
+    tokens = min(mean, step_tokens(config, answered))
+    micro_batches = -(-tokens // (shape.rows * shape.length))
+    return micro_batches, padded_width(tokens - shape.length) if shape.packed and micro_batches == 2 else 0
 
 
 def _attention(

@@ -12,19 +12,19 @@ from studio.memory.checkpointed import checkpointed
 from studio.memory.layer import decoder_layer
 from studio.memory.training_loop import TrainingLoop
 
-Plan = list[tuple[Layer, int, Callable[..., FakeTensor]]]
+Walk = tuple[Layer, int, Callable[..., FakeTensor]]
 
 
-def walks(architecture: Architecture, footprint: Footprint, loop: TrainingLoop) -> Plan:
+def walks(architecture: Architecture, footprint: Footprint, loop: TrainingLoop) -> list[Walk]:
     """(layer, number of equal layers that it stands for, how it is walked); the first and the last stand alone."""
     layers = len(architecture.layers)
     return _planned(architecture, footprint, layers - loop.kept_layers if loop.checkpointing else 0)
 
 
 @lru_cache(maxsize=64)
-def _planned(architecture: Architecture, footprint: Footprint, checkpointed_layers: int) -> Plan:
+def _planned(architecture: Architecture, footprint: Footprint, checkpointed_layers: int) -> list[Walk]:
     layers = architecture.layers
-    plan: Plan = []
+    plan: list[Walk] = []
     last_shape: tuple | None = None
     for index, layer in enumerate(layers):
         walk = checkpointed if index < checkpointed_layers else decoder_layer

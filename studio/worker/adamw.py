@@ -68,19 +68,15 @@ class RoundedAdamW(torch.optim.Optimizer):
         seed = (self.seed * 1_000_003 + step) * 1_000_003 + index & (1 << 62) - 1
         generator = self.generators[device].manual_seed(seed)
         for start in range(0, len(tensors[0]), ADAMW_CHUNK_SIZE):
-            _adamw(*(tensor[start : start + ADAMW_CHUNK_SIZE] for tensor in tensors), group, step, generator)
+            _adamw([tensor[start : start + ADAMW_CHUNK_SIZE] for tensor in tensors], group, step, generator)
 
 
-def _adamw(
-    weight: torch.Tensor,
-    grad: torch.Tensor,
-    exp_avg: torch.Tensor,
-    exp_avg_sq: torch.Tensor,
-    group: dict[str, Any],
-    step: int,
-    generator: torch.Generator,
-) -> None:
-    """One step in place, on [n] of bf16. exp_avg moves by a tenth a step: rounding it to nearest loses nothing."""
+def _adamw(tensors: list[torch.Tensor], group: dict[str, Any], step: int, generator: torch.Generator) -> None:
+    """One step in place. tensors: weight, grad, exp_avg, exp_avg_sq, [n] of bf16.
+
+    exp_avg moves by a tenth a step: rounding it to nearest loses nothing.
+    """
+    weight, grad, exp_avg, exp_avg_sq = tensors
     beta1, beta2 = group["betas"]
     wide_grad = grad.float()
     wide_exp_avg = exp_avg.float().lerp_(wide_grad, 1 - beta1)

@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from peft import PeftModel
 
 from studio import general
 from studio.errors import TemplateError
 from studio.kernels import IGNORE_INDEX, LOGIT_CHUNK_BYTES
 from studio.tokens import Encoder
-from studio.worker import sharding
 from studio.worker.loss import forward, target_indices, unwrap
 from studio.worker.memory import in_halves
 from studio.worker.packing import Row, collate
@@ -127,15 +124,15 @@ def _of_each(
     model: Any, rows: Sequence[Row], device: torch.device, ask: Callable[[Sequence[int], TargetBatch], Iterable[Found]]
 ) -> list[Found]:
     """What `ask` finds of every row: it is given the numbers of a batch, fewer at a time where memory is short."""
-    found: dict[int, Found] = {}
+    by_row: dict[int, Found] = {}
 
     def take(numbers: Sequence[int]) -> None:
         batch = target_batch([rows[number] for number in numbers], device)
-        found.update(zip(numbers, ask(numbers, batch), strict=True))
+        by_row.update(zip(numbers, ask(numbers, batch), strict=True))
 
     for numbers in batches(rows, unwrap(model).config.get_text_config().vocab_size, device.type):
         in_halves(take, numbers)
-    return [found[number] for number in range(len(rows))]
+    return [by_row[number] for number in range(len(rows))]
 
 
 @torch.no_grad()
@@ -171,31 +168,6 @@ def compare(model: Any, rows: Sequence[Row], base: Sequence[Target], device: tor
         rise = -log_probs.gather(-1, batch.targets[:, None])[:, 0] - answers.loss
         sizes = [len(targets_of(rows[number])) for number in numbers]
         parts = (value.split(sizes) for value in (rise, divergence(log_probs, answers)))
-        return ((one.mean().item(), other.mean().item()) for one, other in zip(*parts))
+        return ((rises.mean().item(), divergences.mean().item()) for rises, divergences in zip(*parts))
 
     return _of_each(model, rows, device, ask)
-
-
-def as_base(model: Any) -> AbstractContextManager[Any]:
-    """A context in which a wrapped model that was not trained yet computes what the base does.
-
-    Adapters are switched off. PiSSA and OLoRA have taken their start out of the weights: with it they are the base.
-    """
-    if isinstance(model, PeftModel) and not hasattr(model, "initial_lora"):
-        return model.disable_adapter()
-    return nullcontext()
-
-
-@contextmanager
-def evaluating(trainer: Any) -> Iterator[Any]:
-    """The trainer's model without DDP around it, in eval mode and in the precision of the run."""
-    model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
-    was_training = model.training
-    model.eval()
-    try:
-        with trainer.accelerator.autocast():
-            yield model
-    finally:
-        model.train(was_training)
-        if trainer.sharded:
-            sharding.reshard(model)

@@ -149,7 +149,7 @@ class EvalBatches:
 
     def leave_out(self, number: int) -> None:
         """Measure without this row from now on."""
-        self.micro_batches = [[one for one in group if one != number] for group in self.micro_batches]
+        self.micro_batches = [[row for row in group if row != number] for group in self.micro_batches]
         self.num_items -= count_items([self.rows[number]])
 
 

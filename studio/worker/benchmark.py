@@ -46,7 +46,7 @@ def main(order: dict[str, Any]) -> None:
         model = HarnessModel(models.load(references[side]), side, order["chat"])
         emit("doing", doing=f"questions to {side}")
         with _in_words(order["task"]):
-            found = simple_evaluate(
+            answer = simple_evaluate(
                 model,
                 tasks=[order["task"]],
                 task_manager=manager,
@@ -54,7 +54,7 @@ def main(order: dict[str, Any]) -> None:
                 num_fewshot=order["shots"],
                 apply_chat_template=order["chat"],
             )
-        emit("side", side=side, version=importlib.metadata.version("lm_eval"), **measured(found))
+        emit("side", side=side, version=importlib.metadata.version("lm_eval"), **measured(answer))
         if references["tuned"].standalone:
             del model
             models.unload(references[side].name)
@@ -209,11 +209,11 @@ class Counter(CacheHook):
 # -- the figures
 
 
-def measured(found: dict[str, Any]) -> dict[str, Any]:
+def measured(answer: dict[str, Any]) -> dict[str, Any]:
     """{results, rows} of lm-eval's answer. rows: {task, metric, filter, value, stderr, each, …}; each: by question."""
     results = {
         task: {key: plain for key, value in figures.items() if (plain := _number(value)) is not None}
-        for task, figures in found["results"].items()
+        for task, figures in answer["results"].items()
     }
     rows = []
     for task, figures in results.items():
@@ -227,11 +227,11 @@ def measured(found: dict[str, Any]) -> dict[str, Any]:
                         "filter": chosen,
                         "value": value,
                         "stderr": figures.get(f"{metric}_stderr,{chosen}"),
-                        "higher_is_better": found["higher_is_better"].get(task, {}).get(metric),
-                        "questions": found["n-samples"].get(task, {}).get("effective"),
-                        "shots": found["n-shot"].get(task),
-                        "version": found["versions"].get(task),
-                        "each": _each(found["samples"].get(task, ()), metric, chosen),
+                        "higher_is_better": answer["higher_is_better"].get(task, {}).get(metric),
+                        "questions": answer["n-samples"].get(task, {}).get("effective"),
+                        "shots": answer["n-shot"].get(task),
+                        "version": answer["versions"].get(task),
+                        "each": _each(answer["samples"].get(task, ()), metric, chosen),
                     }
                 )
     return {"results": results, "rows": rows}

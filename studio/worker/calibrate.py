@@ -25,7 +25,7 @@ from studio.device import cores, devices
 from studio.forecast import duration
 from studio.worker import attention, fast_lora
 from studio.worker.loss import loss
-from studio.worker.packing import collate
+from studio.worker.packing import collate, model_inputs
 
 CPU_SHAPE = {
     "model_type": "llama",
@@ -70,7 +70,7 @@ def measure(device: str, dtype: torch.dtype, method: str) -> tuple[float, float]
 
 def step_seconds(tuned: Any, micro_batch: dict[str, Any], device: str, dtype: torch.dtype) -> float:
     """The median over some seconds of steps, the first two not counted: they compile kernels."""
-    inputs = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in micro_batch.items()}
+    inputs = model_inputs(micro_batch, device)
     times: list[float] = []
     began = time.perf_counter()
     while len(times) < 5 or time.perf_counter() - began < SECONDS:

@@ -19,6 +19,8 @@ from studio.resolve import Resolved, resolve
 from studio.run import Run
 from studio.runs import checkpoints, sequence
 from studio.tokens import Encoder
+from studio.worker.context import RunContext
+from studio.worker.report import Report
 
 
 @dataclass
@@ -34,8 +36,16 @@ class Contestant:
     resolved: Resolved
     tuned: Any = None
 
+    @property
+    def races(self) -> bool:
+        """Whether it still takes turns, or has taken all."""
+        return self.row["state"] not in race.STOPPED_STATES
+
     def steps_at(self, share: float) -> int:
         return max(1, math.ceil(self.resolved.steps * share))
+
+    def context(self, folder: Path, report: Report) -> RunContext:
+        return RunContext(self.run, self.config, folder, self.encoder, self.rows, report)
 
     def read(self, step: int) -> None:
         """Bring the row up to a step, from the setting's own events."""
@@ -72,12 +82,12 @@ def prepare(race_run: Run, folder: Path, facts: ModelFacts) -> list[Contestant]:
         row = rows_by_number.get(number) or race.new_row(number, order, label)
         resolved = resolve(order, grown(facts, order), device, rows.statistics)
         row |= {"steps": resolved.steps, "estimated_memory": resolved.estimated, "parameters": facts.parameters}
-        one = Contestant(number, _begin(race_run, number, order), order, row, encoder, rows, resolved)
+        entry = Contestant(number, _begin(race_run, number, order), order, row, encoder, rows, resolved)
         if row["state"] in ("waiting", "racing", "stopped"):
-            checkpoint = checkpoints.newest(one.run.checkpoints)
+            checkpoint = checkpoints.newest(entry.run.checkpoints)
             row["state"] = "racing" if checkpoint else "waiting"
-            one.read(step_of(checkpoint))
-        contestants.append(one)
+            entry.read(step_of(checkpoint))
+        contestants.append(entry)
     return contestants
 
 

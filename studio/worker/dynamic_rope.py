@@ -23,12 +23,12 @@ def switch(config: Any) -> tuple[str, int] | None:
     where they never change.
     """
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    for one in (rope, *(part for part in rope.values() if isinstance(part, dict))):
-        kind = str(one.get("rope_type") or one.get("type"))
+    for part in (rope, *(part for part in rope.values() if isinstance(part, dict))):
+        kind = str(part.get("rope_type") or part.get("type"))
         if kind in ("longrope", "su"):
-            said = one.get("original_max_position_embeddings")
+            original = part.get("original_max_position_embeddings")
             own = getattr(config, "original_max_position_embeddings", None)
-            return "longrope", said or own or config.max_position_embeddings
+            return "longrope", original or own or config.max_position_embeddings
         if "dynamic" in kind:
             return "dynamic", config.max_position_embeddings
     return None
@@ -46,10 +46,10 @@ def padded(tokens: Sequence[int] | None) -> Iterator[None]:
 
 def each_as_alone(model: Any) -> Any:
     """The model, whose rotary modules give each sequence of a forward the frequencies that it has alone."""
-    found = switch(model.config.get_text_config())
-    for module in model.modules() if found else ():
+    switched = switch(model.config.get_text_config())
+    for module in model.modules() if switched else ():
         if hasattr(module, "max_seq_len_cached") and hasattr(module, "rope_type"):
-            module.forward = partial(_forward, module, found[1])
+            module.forward = partial(_forward, module, switched[1])
     return model
 
 
@@ -57,14 +57,14 @@ def _forward(module: Any, switch: int, x: torch.Tensor, position_ids: torch.Tens
     """The module's own forward for the sequences up to the switch, and for those of each length beyond it."""
     positions, lengths = _sequences(position_ids)
     lengths = lengths.where(lengths > switch, 0)
-    found: Any = None
+    frequencies: Any = None
     for length in lengths.unique().tolist():
         chosen = lengths == length
         if "dynamic" in str(module.rope_type):
             _begin_anew(module)
-        made = type(module).forward(module, x, positions.where(chosen, 0), *args, **options)
-        found = made if found is None else _choose(chosen[..., None], made, found)
-    return found
+        these = type(module).forward(module, x, positions.where(chosen, 0), *args, **options)
+        frequencies = these if frequencies is None else _choose(chosen[..., None], these, frequencies)
+    return frequencies
 
 
 def _sequences(position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -81,10 +81,10 @@ def _sequences(position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return positions, (furthest[number] + 1).view_as(positions)
 
 
-def _choose(chosen: torch.Tensor, one: Any, other: Any) -> Any:
-    if isinstance(one, tuple):
-        return tuple(_choose(chosen, *pair) for pair in zip(one, other, strict=True))
-    return one.where(chosen, other)
+def _choose(chosen: torch.Tensor, some: Any, other: Any) -> Any:
+    if isinstance(some, tuple):
+        return tuple(_choose(chosen, *pair) for pair in zip(some, other, strict=True))
+    return some.where(chosen, other)
 
 
 def _begin_anew(module: Any) -> None:

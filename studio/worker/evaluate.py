@@ -97,23 +97,23 @@ def _losses(loaded_model: LoadedModel, encoder: Encoder, side: str, order: dict[
     for key, value in order["encoding"].items():
         setattr(encoder, key, value)
     emit("doing", doing=f"loss of {side}")
-    for place, row in enumerate(order["rows"]):
+    for number, row in enumerate(order["rows"]):
         measured = memory.unless_short(partial(_chunk_losses, loaded_model.model, chunks_of(encoder, row, order)))
         if measured is None:
-            emit("note", text=f"Row {place + 1} has no room in memory even alone: its loss is left out.")
+            emit("note", text=f"Row {number + 1} has no room in memory even alone: its loss is left out.")
         total, tokens, hits = map(sum, zip(*measured or [(0.0, 0, 0)]))
-        emit("loss", side=side, row=place, loss=total, tokens=tokens, correct=hits, left_out=measured is None)
+        emit("loss", side=side, row=number, loss=total, tokens=tokens, correct=hits, left_out=measured is None)
     if general := order.get("general"):
         emit("doing", doing=f"general questions to {side}")
-        found = memory.unless_short(lambda: general(side, loaded_model.model, encoder) or {})
-        if found is None:
+        figures = memory.unless_short(lambda: general(side, loaded_model.model, encoder) or {})
+        if figures is None:
             emit("note", text="Forgetting is not measured: memory is too short for it.")
-        elif found:
-            emit("forgetting", **found)
+        elif figures:
+            emit("forgetting", **figures)
 
 
 def _chunk_losses(model: Any, chunks: Sequence[Encoded]) -> list[tuple[float, int, int]]:
-    return [row_loss(model, one.ids, one.labels) for one in chunks]
+    return [row_loss(model, chunk.ids, chunk.labels) for chunk in chunks]
 
 
 def chunks_of(encoder: Encoder, row: dict[str, Any], order: dict[str, Any]) -> list[Encoded]:
@@ -149,8 +149,8 @@ def _answers(loaded_model: LoadedModel, side: str, order: dict[str, Any], questi
     asked = [
         (question["messages"], {"tools": question["tools"]} if question.get("tools") else {}) for question in questions
     ]
-    for place, ended in answered(loaded_model, asked, sampling, batch_size(loaded_model, order)):
-        emit("answer", side=side, row=questions[place]["row"], **ended._asdict())
+    for number, ended in answered(loaded_model, asked, sampling, batch_size(loaded_model, order)):
+        emit("answer", side=side, row=questions[number]["row"], **ended._asdict())
 
 
 def answered(
@@ -159,53 +159,48 @@ def answered(
     sampling: Sampling,
     size: int,
 ) -> Iterator[tuple[int, Ended]]:
-    """(place, answer) of every question (messages, template variables), each as soon as it has ended.
+    """(number, answer) of every question (messages, template variables), each as soon as it has ended.
 
     size: answers that are generated at once; halved where memory does not suffice. A single answer without room ends
     as failed.
     """
     waiting = deque(range(len(asked)))
-    running: dict[int, tuple[Answer, int, list[str]]] = {}  # by the id of the answer
+    running: dict[int, Answer] = {}  # by the number of the question
     while waiting or running:
         try:
             while waiting and len(running) < size:
-                place = waiting[0]
+                number = waiting.popleft()
+                messages, variables = asked[number]
                 try:
-                    answer = loaded_model.answer(asked[place][0], sampling, **asked[place][1])
+                    running[number] = loaded_model.answer(messages, sampling, **variables)
                 except StudioError as error:
-                    waiting.popleft()
-                    yield place, Ended("", "too long" if error.where == "messages" else "failed", 0)
+                    yield number, Ended("", "too long" if error.where == "messages" else "failed", 0)
                     continue
-                running[id(answer)] = (answer, place, [])
-                waiting.popleft()
-                while (text := loaded_model.batch.prefill(answer)) is None:
-                    pass
-                running[id(answer)][2].append(text)
-            for answer, text in loaded_model.batch.step():
-                running[id(answer)][2].append(text)
+                loaded_model.batch.prefill_group([running[number]])
+            loaded_model.batch.step()
         except RuntimeError as error:
             if not memory.is_out_of_memory(error):
                 raise
-            places = sorted(place for _, place, _ in running.values())
+            begun = sorted(running)
             running.clear()
             loaded_model.batch = Batch(loaded_model.model)
             memory.empty_cache()
-            if len(places) <= 1 and size == 1:
-                for place in places:
+            if size == 1:
+                for number in begun:
                     emit(
                         "note",
-                        text=f"Question {place + 1} has no room in memory even alone: it counts as not answered.",
+                        text=f"Question {number + 1} has no room in memory even alone: it counts as not answered.",
                     )
-                    yield place, Ended("", "failed", 0)
+                    yield number, Ended("", "failed", 0)
                 continue
-            waiting.extendleft(reversed(places))
-            size = max(1, min(size, len(places)) // 2)
+            waiting.extendleft(reversed(begun))
+            size = max(1, min(size, len(begun)) // 2)
             emit("note", text=f"Memory was short: {size} answers at once from now on.")
             continue
-        for key, (answer, place, texts) in list(running.items()):
+        for number, answer in list(running.items()):
             if answer.finish_reason is not None:
-                del running[key]
-                yield place, Ended("".join(texts), answer.finish_reason, len(answer.output_ids))
+                del running[number]
+                yield number, Ended(answer.written, answer.finish_reason, len(answer.output_ids))
 
 
 def batch_size(loaded_model: LoadedModel, order: dict[str, Any]) -> int:
@@ -221,8 +216,8 @@ def rows_at_once(loaded_model: LoadedModel, length: int, logits: int = 1) -> int
     weights = next(loaded_model.batch.base_model.parameters())
     itemsize = weights.element_size() if weights.is_floating_point() else 2
     cache = 2 * config.num_hidden_layers * heads * head_dim * itemsize * length
-    each = 2 * cache + 12 * config.vocab_size * logits  # a join copies the cache; logits in float32, three times
-    size = int(USED_SHARE * device.devices()[0].free / max(1, each))
+    per_row = 2 * cache + 12 * config.vocab_size * logits  # a join copies the cache; logits in float32, three times
+    size = int(USED_SHARE * device.devices()[0].free / max(1, per_row))
     return max(1, min(size, MOST_AT_ONCE.get(loaded_model.batch.device.type, 64)))
 
 

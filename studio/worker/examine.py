@@ -90,7 +90,11 @@ def variants(name: str, first: device.Device, short: bool) -> Iterator[Variant]:
     if kind.allows_checkpointing:
         yield from (Variant(first.precision, packing, True) for packing in (packings[:1] if short else packings))
     others = {"bf16": first.bf16, "fp16": first.traits.fp16 and first.kind != "cpu", "fp32": True}
-    yield from (Variant(one, packings[0], False) for one, can in others.items() if can and one != first.precision)
+    yield from (
+        Variant(precision, packings[0], False)
+        for precision, can in others.items()
+        if can and precision != first.precision
+    )
     yield Variant(first.precision, packings[0], False, True)
 
 

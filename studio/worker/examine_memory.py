@@ -152,7 +152,7 @@ def _case(bench: Bench, method: str, name: str, changes: dict[str, Any]) -> tupl
     model, data = bench.model(name, **changes), bench.rows()
     done = trial.run_trial(_order(bench, model, data, method), watched=False)
     plan, peaks = done.plan(), done.end()["memory_by_phase"]
-    expected, most = plan["expected"], max(peaks.values(), key=lambda one: next(iter(one.values())))
+    expected, most = plan["expected"], max(peaks.values(), key=lambda phase: next(iter(phase.values())))
     facts, rows = models.facts(model), plan["statistics"]
     guess = estimate(facts, config.build(_order(bench, model, data, method)), device.devices()[0], rows)
     return "", {
@@ -241,38 +241,37 @@ def chat(bench: Bench) -> tuple[str, dict[str, Any]]:
         server.end()
     time.sleep(0.5)
     free_memory["ended"] = _free(first)
-    taken = free_memory["before"] - free_memory["loaded"]
     figures = {
         "free": free_memory,
         "server_loaded": ram_loaded,
         "server_unloaded": ram_unloaded,
-        "tokens": usage.get("tokens"),
-        "first_token_seconds": usage.get("first_token_seconds"),
-        "tokens_per_second": usage.get("tokens_per_second"),
+        **{key: usage.get(key) for key in ("tokens", "first_token_seconds", "tokens_per_second")},
     }
     if not usage.get("tokens"):
         raise PartFailed("The model server gave no answer.", figures)
     if first.traits.cards and not first.shared:
         weights = sum(file.stat().st_size for file in Path(model_name.removeprefix("base:")).glob("*.safetensors"))
-        back, all_back = free_memory["unloaded"] - free_memory["loaded"], free_memory["ended"] - free_memory["loaded"]
-        if back < 0.8 * min(weights, taken) or all_back < 0.95 * taken:
-            raise PartFailed(
-                f"Loading took {taken / 2**20:.0f} MiB; unloading gave {back / 2**20:.0f} MiB back, "
-                f"ending the server {all_back / 2**20:.0f}.",
-                figures,
-            )
-        return (
-            f"It answers ({usage['tokens']} tokens); unloading gave {back / 2**20:.0f} of {taken / 2**20:.0f} MiB "
-            f"back, ending the server {all_back / 2**20:.0f}.",
+        told = _given_back(figures, weights)
+    else:
+        gone = max(0, ram_loaded - ram_unloaded) / 2**20
+        told = f"unloading gave {gone:.0f} MiB back, and its end all {ram_loaded / 2**20:.0f}."
+    return f"It answers ({usage['tokens']} tokens); {told}", figures
+
+
+def _given_back(figures: dict[str, Any], weights: int) -> str:
+    """How much of a card's memory came back, in words. weights: bytes. Raises PartFailed where too little did."""
+    free = figures["free"]
+    taken, back, all_back = (free[moment] - free["loaded"] for moment in ("before", "unloaded", "ended"))
+    if back < 0.8 * min(weights, taken) or all_back < 0.95 * taken:
+        raise PartFailed(
+            f"Loading took {taken / 2**20:.0f} MiB; unloading gave {back / 2**20:.0f} MiB back, "
+            f"ending the server {all_back / 2**20:.0f}.",
             figures,
         )
-    gone = max(0, ram_loaded - ram_unloaded) / 2**20
     return (
-        f"It answers ({usage['tokens']} tokens); unloading gave {gone:.0f} MiB back, "
-        f"and its end all {ram_loaded / 2**20:.0f}.",
-        figures,
+        f"unloading gave {back / 2**20:.0f} of {taken / 2**20:.0f} MiB back, ending the server {all_back / 2**20:.0f}."
     )
 
 
 def _free(first: device.Device) -> int:
-    return next((one.free for one in device.devices() if one.id == first.id), 0)
+    return next((card.free for card in device.devices() if card.id == first.id), 0)

@@ -17,8 +17,9 @@ from studio import general
 from studio.general.verdict import advice, judge
 from studio.tokens import Encoder
 from studio.worker import distributed
-from studio.worker.base_answers import Found, Target, as_base, ask_base, compare, encode, evaluating, targets_of
+from studio.worker.base_answers import Found, Target, ask_base, compare, encode, targets_of
 from studio.worker.memory import unless_short
+from studio.worker.modes import as_base, evaluating
 from studio.worker.packing import Row
 
 

@@ -38,6 +38,7 @@ class Answer:
         self.end_ids = end_ids
         self.max_new_tokens = max(1, min(sampling.max_tokens, context_length - len(self.prompt_ids)))
         self.output_ids: list[int] = []
+        self.written = ""  # what is readable of them
         self.finish_reason: str | None = None
         self.num_prefilled = 0  # prompt tokens in the cache
         self.cache: Any = None
@@ -48,10 +49,12 @@ class Answer:
     def take(self, logits: torch.Tensor) -> str:
         """Choose the next token from logits [vocabulary]; returns readable text. An exception ends this one only."""
         try:
-            return self._take(logits)
+            text = self._take(logits)
         except Exception as error:  # noqa: BLE001 - the other answers of the batch go on
             self.finish_reason, self.error = "failed", error
             return ""
+        self.written += text
+        return text
 
     def _take(self, logits: torch.Tensor) -> str:
         token = choose(logits, self.sampling, self.output_ids, self.generator, self.prompt_ids)

@@ -27,10 +27,10 @@ from studio.tokens import Encoder
 from studio.worker import memory
 from studio.worker.log_probs import log_probs
 from studio.worker.loss import target_indices
+from studio.worker.modes import evaluating
 from studio.worker.packing import MicroBatch, Row, collate, group_rows
 from studio.worker.preference import Objective
-from studio.worker.rollout_metrics import RolloutMetrics
-from studio.worker.rollouts import Ends, Rollout, Writer, as_row, context_length, tensor_of
+from studio.worker.rollouts import Ends, Rollout, RolloutMetrics, Writer, as_row, context_length, tensor_of
 from studio.worker.scorers import opened
 
 PENDING_FILE = "answers.json"  # in a checkpoint: answers that later steps learn from
@@ -72,7 +72,7 @@ class GroupObjective(Objective):
         """Write and compare the answers to the step's prompts; returns the micro-batches that are learnt from."""
         step, stage = self.trainer.state.global_step, self.stage
         if step % stage.iterations == 0 or not self.rollouts:
-            self.rollouts = self.write(model, micro_batches[0]["prompts"], stage.group, f"step {step}")
+            self.rollouts = self.write(micro_batches[0]["prompts"], stage.group, f"step {step}")
             advantages = stage.advantages(tensor_of(self.rollouts, stage.group)).flatten().tolist()
             for rollout, advantage in zip(self.rollouts, advantages, strict=True):
                 rollout.advantage = advantage
@@ -80,20 +80,15 @@ class GroupObjective(Objective):
             if stage.iterations > 1:
                 self._remember_log_probs(model)
             self._show(step + 1)
-        made = self.micro_batches(self.rollouts)
-        self.trainer.report.num_tokens += made[0]["num_tokens"]  # the loader knew the prompts alone, and counted none
-        return made
+        micro_batches = self.micro_batches(self.rollouts)
+        # the loader knew the prompts alone, and counted none
+        self.trainer.report.num_tokens += micro_batches[0]["num_tokens"]
+        return micro_batches
 
-    def write(self, model: Any, prompts: Sequence[Row], group: int, turn: str, first: int = 0) -> list[Rollout]:
+    def write(self, prompts: Sequence[Row], group: int, turn: str, first: int = 0) -> list[Rollout]:
         """`group` answers to each prompt with their rewards. See Writer.write."""
-        model = self.trainer.accelerator.unwrap_model(model)
-        was_training, dtype = model.training, self.trainer.dtype
-        model.eval()
-        try:
-            with torch.autocast(self.trainer.args.device.type, dtype, enabled=dtype != torch.float32):
-                rollouts = self.writer.write(model, prompts, group, turn, first)
-        finally:
-            model.train(was_training)
+        with evaluating(self.trainer) as model:
+            rollouts = self.writer.write(model, prompts, group, turn, first)
         self.score(rollouts)
         return rollouts
 
@@ -138,16 +133,16 @@ class GroupObjective(Objective):
         """The loss of a micro-batch, summed as `GRPO.items` is to divide it."""
         to_device, stage = self.trainer.to_device, self.stage
         advantages, weights = to_device(micro_batch["advantages"]), to_device(micro_batch["token_weights"])
-        reference = self._ask_untouched(model, micro_batch, stage.temperature) if stage.uses_reference else None
+        reference = self._ask_base(micro_batch, stage.temperature) if stage.uses_reference else None
         values = self._log_probs(model, micro_batch, stage.temperature)
         before = to_device(micro_batch["before"]) if "before" in micro_batch else values.detach()
         losses, divergence, clipped = stage.token_losses(values, before, reference, advantages)
         self.metrics.add_tokens(divergence, clipped)
         return (losses * weights).sum()
 
-    def _ask_untouched(self, model: Any, micro_batch: MicroBatch, temperature: float = 1.0) -> torch.Tensor:
+    def _ask_base(self, micro_batch: MicroBatch, temperature: float = 1.0) -> torch.Tensor:
         if self.reference_model is None:
-            return super()._ask_untouched(model, micro_batch, temperature)
+            return super()._ask_base(micro_batch, temperature)
         trainer = self.trainer
         inputs, positions = trainer.model_inputs(micro_batch), trainer.to_device(micro_batch["target_positions"])
         with torch.no_grad(), trainer.accelerator.autocast():
@@ -185,8 +180,8 @@ class GroupObjective(Objective):
         """
         chosen = sorted(spread(len(rows), EVAL_PROMPTS))
 
-        def write(places: Sequence[int]) -> list[Rollout]:
-            return self.write(model, [rows[chosen[place]] for place in places], 1, "held out", places[0])
+        def write(indices: Sequence[int]) -> list[Rollout]:
+            return self.write([rows[chosen[index]] for index in indices], 1, "held out", indices[0])
 
         rollouts: list[Rollout] = []
         for start in range(0, len(chosen), self.writer.at_once):

@@ -100,19 +100,19 @@ def training_encoder(reference: ModelReference, order: data.DataOrder) -> Encode
 
 
 def _examples(config: Any, encoder: Encoder) -> Iterator[Example]:
-    places = {source.source: place for place, source in enumerate(config.data.sources())}
+    numbers = {source.source: index for index, source in enumerate(config.data.sources())}
     for dataset, conversation, chunks in data.training_examples(config.data, encoder, config.training.seed):
-        yield Example(places.get(dataset.source, 0), int(conversation["row"]), chunks, "text" in conversation)
+        yield Example(numbers.get(dataset.source, 0), int(conversation["row"]), chunks, "text" in conversation)
 
 
 def chosen(examples: Iterator[Example], most: int, seed: int) -> list[Example]:
     """At most `most` of the examples, each as likely as any other (Vitter 1985, algorithm R), in their order."""
     generator, kept = np.random.default_rng(seed), []
-    for place, example in enumerate(examples):
+    for index, example in enumerate(examples):
         if len(kept) < most:
-            kept.append((place, example))
-        elif (spot := int(generator.integers(place + 1))) < most:
-            kept[spot] = (place, example)
+            kept.append((index, example))
+        elif (slot := int(generator.integers(index + 1))) < most:
+            kept[slot] = (index, example)
     return [example for _, example in sorted(kept, key=lambda entry: entry[0])]
 
 
@@ -217,9 +217,9 @@ class Gradients:
             for gradient, bucket, sign in zip(self._gradients(chunk), self.buckets, self.signs, strict=True):
                 if gradient is not None:
                     sums.index_add_(0, bucket, gradient.float().flatten() * sign)
-        found = sums.cpu().numpy()
-        norm = float(np.linalg.norm(found))
-        return found / norm if np.isfinite(norm) and norm > 0 else np.zeros_like(found)
+        gradient = sums.cpu().numpy()
+        norm = float(np.linalg.norm(gradient))
+        return gradient / norm if np.isfinite(norm) and norm > 0 else np.zeros_like(gradient)
 
     def _gradients(self, chunk: Encoded) -> Sequence[torch.Tensor | None]:
         inputs = {
@@ -243,25 +243,25 @@ class Gradients:
         shape = (len(rows), self.dimension)
         done = int(count_file.read_text()) if file.is_file() and count_file.is_file() else 0
         table = np.lib.format.open_memmap(file, "r+" if done else "w+", np.float16, None if done else shape)
-        for place in range(done, len(rows)):
+        for number in range(done, len(rows)):
             try:
-                table[place] = self.of(rows[place])
+                table[number] = self.of(rows[number])
             except RuntimeError as error:
                 if not memory.is_out_of_memory(error):
                     raise
                 memory.empty_cache()
-                if place == 0:
+                if number == 0:
                     raise DeviceError(
                         "There is not enough memory for the gradient of one row.",
                         "End the chat and other programs on this device, and try again.",
                         "memory",
                     ) from error
-                table[place] = 0
-            if (place + 1) % KEPT_EVERY == 0 or place + 1 == len(rows):
+                table[number] = 0
+            if (number + 1) % KEPT_EVERY == 0 or number + 1 == len(rows):
                 table.flush()
-                count_file.write_text(str(place + 1))
+                count_file.write_text(str(number + 1))
             done_before = part[0] * len(rows)
-            emit("doing", doing=f"gradients of the {what}", done=done_before + place + 1, of=part[1] * len(rows))
+            emit("doing", doing=f"gradients of the {what}", done=done_before + number + 1, of=part[1] * len(rows))
         return table
 
 

@@ -22,19 +22,10 @@ from studio.errors import OrderError
 from studio.kernels import IGNORE_INDEX
 from studio.talk.stopping import end_token_ids
 from studio.tokens import Encoder
-from studio.worker.base_answers import (
-    Target,
-    as_base,
-    ask_base,
-    divergence,
-    encode,
-    evaluating,
-    join,
-    target_batch,
-    target_log_probs,
-)
+from studio.worker.base_answers import Target, ask_base, divergence, encode, join, target_batch, target_log_probs
 from studio.worker.loss import unwrap
 from studio.worker.memory import in_halves
+from studio.worker.modes import as_base, evaluating
 from studio.worker.packing import Row, left_padded
 
 ANSWER_TOKENS = 64  # most new tokens of a replayed answer
@@ -136,7 +127,7 @@ def own_answers(model: Any, encoder: Encoder, items: Sequence[general.Item], dev
         )
         rows = []
         for prompt, answer in zip(several, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
-            end = next((place + 1 for place, token in enumerate(answer) if token in ends), len(answer))
+            end = next((index + 1 for index, token in enumerate(answer) if token in ends), len(answer))
             labels = [IGNORE_INDEX] * len(prompt) + answer[:end]
             rows.append({"input_ids": prompt + answer[:end], "labels": labels})
         return rows

@@ -167,9 +167,9 @@ def warm_up(loaded_model: LoadedModel) -> None:
     ids = (loaded_model.encoder.prompt_ids([{"role": "user", "content": "Hi"}]) or [0]) * 2
     sampling, text = Sampling(max_tokens=2, temperature=0), IncrementalText(lambda _: "")
     answer = Answer(ids[:32], sampling, text, frozenset(), loaded_model.context_length)
+    loaded_model.batch.prefill_group([answer])
     while answer.finish_reason is None:
-        if loaded_model.batch.prefill(answer) is not None:
-            loaded_model.batch.step()
+        loaded_model.batch.step()
 
 
 def _for_inference(loaded: Any, dtype: torch.dtype, method: Method | None) -> Any:

@@ -22,8 +22,8 @@ from studio.worker import distributed, sharding
 from studio.worker.batches import MicroBatchCollator
 from studio.worker.loss import loss, unwrap
 from studio.worker.memory import is_out_of_memory
+from studio.worker.modes import without_side_effects
 from studio.worker.packing import Row, collate
-from studio.worker.side_effects import without_side_effects
 
 LENGTHS = (31, 48)  # tokens of the rows compared, unlike each other so that padding shows
 TOLERANCE = 5e-5  # relative difference of the mean losses, computed in float32

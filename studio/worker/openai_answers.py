@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from studio.text.call_marks import starts
-from studio.worker.tool_calls import parse_calls
+from studio.text.call_marks import SAID, starts
+from studio.text.tool_calls import names_of
+from studio.text.written_calls import called, read_calls
 
 Line = dict[str, Any]
 
@@ -25,7 +27,7 @@ class Shape(Protocol):
 class Chat:
     """A chat completion. tools: look for calls of these, and withhold text that may be the start of one."""
 
-    def __init__(self, model: str, tools: Sequence[dict[str, Any]] = ()):
+    def __init__(self, model: str, tools: Sequence[Line] = ()):
         self.head = {"id": f"chatcmpl-{uuid.uuid4().hex[:24]}", "created": int(time.time()), "model": model}
         self.tools, self.pending, self.opens = tools, "", True
 
@@ -97,3 +99,21 @@ class Text:
 
     def whole(self, text: str, logprobs: list[Line], finish: str, usage: Line) -> Line:
         return self._line(text, finish) | {"usage": usage}
+
+
+def parse_calls(text: str, tools: Sequence[Line] = (), opens: bool = True) -> tuple[str, list[Line]]:
+    """(content, tool calls). With a call that is none of a function by name, the text is content.
+
+    tools: those declared in the request; calls without a mark must be of these. opens: as in `starts`.
+    """
+    start = starts(text, opens)
+    calls = read_calls(text[start:], tools)
+    if not calls or not (SAID.match(text, start) or called(calls) <= set(names_of([*tools]))):
+        return text, []
+    return text[:start].rstrip(), [_openai_call(**call["function"]) for call in calls]
+
+
+def _openai_call(name: str, arguments: Any) -> Line:
+    written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    function = {"name": name, "arguments": written}
+    return {"id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": function}

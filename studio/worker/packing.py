@@ -13,6 +13,11 @@ from studio.resolve import Resolved
 
 MICRO_BATCH_COST = 64  # padded tokens that one more micro-batch must save to be worth it
 
+BOOKKEEPING = (  # keys of a micro-batch that are no inputs of the model or its loss
+    "num_items_in_batch", "num_tokens", "target_positions", "answer_lengths", "good", "reference", "mismatched",
+    "sequences", "last_positions", "advantages", "token_weights", "before"
+)  # fmt: skip
+
 Row = dict[str, Any]
 MicroBatch = dict[str, Any]
 
@@ -127,6 +132,15 @@ def collate(rows: list[Row], packed: bool) -> MicroBatch:
     lengths = torch.tensor([len(sequence["input_ids"]) for sequence in sequences])
     starts = lengths.cumsum(0) - lengths if packed else torch.arange(len(lengths)) * micro_batch["input_ids"].shape[1]
     return micro_batch | answers_of(rows, sequences) | {"last_positions": starts + lengths - 1}
+
+
+def model_inputs(micro_batch: MicroBatch, device: Any) -> dict[str, Any]:
+    """What the model and the loss are given of a micro-batch, on the device."""
+    return {key: to_device(value, device) for key, value in micro_batch.items() if key not in BOOKKEEPING}
+
+
+def to_device(value: Any, device: Any) -> Any:
+    return value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
 
 
 def left_padded(prompts: Sequence[list[int]], device: Any) -> dict[str, torch.Tensor]:

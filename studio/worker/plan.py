@@ -22,10 +22,9 @@ from studio.errors import StudioError
 from studio.run import Run
 from studio.worker.contestants import Contestant
 from studio.worker.loss import loss
-from studio.worker.packing import Row, collate, count_target_tokens
+from studio.worker.packing import Row, collate, count_target_tokens, model_inputs
 from studio.worker.race import RaceRun
 from studio.worker.report import Report
-from studio.worker.trainer import BOOKKEEPING
 
 LONGEST = 2048  # tokens of a prompt with examples, where the model reads so many
 TRIED = 200  # training rows that examples are drawn from
@@ -73,40 +72,42 @@ class PlanRun(RaceRun):
         better = shots if self.base["few"] and self.base["few"].mean < self.base["zero"].mean else []
         self.base["swapped"] = self._losses(base, full, self.swapped, better)
 
-    def rows_of(self, one: Contestant) -> data.Prepared:
+    def rows_of(self, entry: Contestant) -> data.Prepared:
         """Without held-out rows: those are measured one by one in turn_ended."""
-        return replace(one.rows, eval=())
+        return replace(entry.rows, eval=())
 
-    def turn_ended(self, one: Contestant, step: int) -> None:
+    def turn_ended(self, entry: Contestant, step: int) -> None:
         """Measure the held-out answers; the best of a run's turns counts, as early stopping would take it."""
         if self.stopping:
             return
-        self.report.phase("evaluating", detail=one.row["label"])
-        losses = self._losses(one.tuned, one, self.held_out)
-        if one.number not in self.best:
-            one.run.append("eval", step=0, loss=self.base["zero"].mean, attempt=self.report.attempt)
-        one.run.append("eval", step=step, loss=losses.mean, attempt=self.report.attempt)
-        if one.number not in self.best or losses.mean < self.best[one.number].mean:
-            self.best[one.number] = losses
-            if one is self.contestants[-1]:
-                self.swapped_tuned = self._losses(one.tuned, one, self.swapped)
+        self.report.phase("evaluating", detail=entry.row["label"])
+        losses = self._losses(entry.tuned, entry, self.held_out)
+        if entry.number not in self.best:
+            entry.run.append("eval", step=0, loss=self.base["zero"].mean, attempt=self.report.attempt)
+        entry.run.append("eval", step=step, loss=losses.mean, attempt=self.report.attempt)
+        if entry.number not in self.best or losses.mean < self.best[entry.number].mean:
+            self.best[entry.number] = losses
+            if entry is self.contestants[-1]:
+                self.swapped_tuned = self._losses(entry.tuned, entry, self.swapped)
 
-    def _examples(self, one: Contestant) -> list[Conversation]:
+    def _examples(self, entry: Contestant) -> list[Conversation]:
         """Training rows with question and answer, as many as ordered; fewer where the prompts would be too long."""
-        order = one.config.data
-        rows = data.trained_on(order, one.config.training.seed, TRIED)
-        rows = [rows[number] for number in shuffled(len(rows), one.config.training.seed, 0)]
+        order = entry.config.data
+        rows = data.trained_on(order, entry.config.training.seed, TRIED)
+        rows = [rows[number] for number in shuffled(len(rows), entry.config.training.seed, 0)]
         shots = [row for row in rows if _is_answered(row)][: self.contest.plan.shots]
         if not all(_is_answered(row) for row in self.held_out):
             return []
-        limit = min(LONGEST, one.encoder.context_length or LONGEST)
-        while shots and max(len(row["input_ids"]) for row in self._encoded(one, self.held_out, shots)) > limit:
+        limit = min(LONGEST, entry.encoder.context_length or LONGEST)
+        while shots and max(len(row["input_ids"]) for row in self._encoded(entry, self.held_out, shots)) > limit:
             shots = shots[:-1]
         return shots
 
-    def _encoded(self, one: Contestant, rows: Sequence[Conversation], shots: Sequence[Conversation] = ()) -> list[Row]:
+    def _encoded(
+        self, entry: Contestant, rows: Sequence[Conversation], shots: Sequence[Conversation] = ()
+    ) -> list[Row]:
         """Rows in tokens, of which only the last answer counts; plain texts whole."""
-        encoder = copy.copy(one.encoder)
+        encoder = copy.copy(entry.encoder)
         if all(_is_answered(row) for row in rows):
             encoder.train_on = "last"
         if shots:
@@ -115,24 +116,19 @@ class PlanRun(RaceRun):
         return [{"input_ids": row.ids, "labels": row.labels} for row in encoder.encode_batch(rows)]
 
     def _losses(
-        self, model: Any, one: Contestant, rows: Sequence[Conversation] | None, shots: Sequence[Conversation] = ()
+        self, model: Any, entry: Contestant, rows: Sequence[Conversation] | None, shots: Sequence[Conversation] = ()
     ) -> plan.Losses | None:
         if rows is None:
             return None
-        resolved, device = one.resolved, next(model.parameters()).device
+        resolved, device = entry.resolved, next(model.parameters()).device
         dtype, sums, counts = getattr(torch, resolved.dtype), [], []
         autocast = torch.autocast(device.type, dtype, enabled=resolved.autocast is not None)
         training = model.training
         model.eval()
-        for row in self._encoded(one, rows, shots):
+        for row in self._encoded(entry, rows, shots):
             if self.run.stop_request():
                 self.stopping = self.run.stop_request()
-            batch = collate([row], resolved.packed)
-            inputs = {
-                key: value.to(device) if isinstance(value, torch.Tensor) else value
-                for key, value in batch.items()
-                if key not in BOOKKEEPING
-            }
+            inputs = model_inputs(collate([row], resolved.packed), device)
             with torch.no_grad(), autocast:
                 sums.append(float(loss(model, inputs, resolved.loss, dtype)))
             counts.append(max(1, count_target_tokens(row)))
@@ -141,23 +137,24 @@ class PlanRun(RaceRun):
 
     def ending(self) -> dict[str, Any]:
         """The answer for the end event; the runs become ordinary ones of the history."""
-        measured = [one for one in self.contestants if one.number in self.best]
+        measured = [entry for entry in self.contestants if entry.number in self.best]
         found = None
         if self.stopping is None and len(measured) < len(self.contestants):
-            failed = next((one.row["cause"] for one in self.contestants if one.row["cause"]), None)
+            failed = next((entry.row["cause"] for entry in self.contestants if entry.row["cause"]), None)
             raise StudioError(failed or "The time was over before every run had begun.", "Give it more minutes.")
         if self.stopping is None:
             batch = measured[0].resolved.effective
             curve = [
-                plan.Point(min(len(one.rows.train), one.row["step"] * batch), self.best[one.number]) for one in measured
+                plan.Point(min(len(entry.rows.train), entry.row["step"] * batch), self.best[entry.number])
+                for entry in measured
             ]
             found = plan.conclude(
                 plan.Figures(self.base["zero"], self.base["few"], curve, self.base["swapped"], self.swapped_tuned)
             )
         runs = []
-        for one in self.contestants if self.stopping != "discard" else ():
-            if one.row["step"]:
-                runs.append(queue.adopt(one.config, one.run.folder).id)
+        for entry in self.contestants if self.stopping != "discard" else ():
+            if entry.row["step"]:
+                runs.append(queue.adopt(entry.config, entry.run.folder).id)
         shutil.rmtree(self.run.folder / FOLDER, ignore_errors=True)
         return {"plan": {**found, "runs": runs} if found else None, "runs": runs}
 

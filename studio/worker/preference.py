@@ -18,8 +18,8 @@ from studio.kernels import IGNORE_INDEX
 from studio.stage import Answers, Stage
 from studio.worker import distributed, reward_head
 from studio.worker.log_probs import log_probs, sums_by_sequence
+from studio.worker.modes import as_base, evaluating
 from studio.worker.packing import Layout, MicroBatch, Row, collate, group_rows, sequences_of
-from studio.worker.samples import untouched
 
 
 class PreferenceRows(Sequence[Row]):
@@ -89,8 +89,8 @@ class Objective:
         remaining = [micro_batch for micro_batch in micro_batches if "mismatched" not in micro_batch]
         if self.stage.examples == "pairs":
             lengths = [micro_batch["answer_lengths"] for micro_batch in remaining if "answer_lengths" in micro_batch]
-            totals = [sum(int(one[0::2].sum()) for one in lengths), sum(len(one) // 2 for one in lengths)]
-            tokens, items = map(sum, zip(*distributed.gather(totals)))
+            chosen = torch.cat([torch.zeros(0, dtype=torch.int64), *lengths])[0::2]
+            tokens, items = map(sum, zip(*distributed.gather([int(chosen.sum()), len(chosen)])))
             self.tokens_per_item = max(1, tokens) / max(1, items)
         if self.stage.mismatched:
             mismatched = [micro_batch for micro_batch in micro_batches if "mismatched" in micro_batch]
@@ -103,7 +103,7 @@ class Objective:
         if "answer_lengths" not in micro_batch:
             return 0.0 * self._values(model, micro_batch).sum()
         lengths, good = (self.trainer.to_device(micro_batch[key]) for key in ("answer_lengths", "good"))
-        reference = self._reference(model, micro_batch, lengths) if self.stage.uses_reference else None
+        reference = self._reference(micro_batch, lengths) if self.stage.uses_reference else None
         values = self._values(model, micro_batch)
         if not self.stage.scores:
             values = sums_by_sequence(values, lengths)
@@ -141,7 +141,7 @@ class Objective:
             row = rows[number]
             sequences = sequences_of(row) if row["input_ids"] else []
             sequences = [*sequences, *([row["mismatched"]] if "mismatched" in row else [])]
-            numbered += [_plain(sequence) | {"at": (number, place)} for place, sequence in enumerate(sequences)]
+            numbered += [_plain(sequence) | {"at": (number, column)} for column, sequence in enumerate(sequences)]
         values = np.zeros((len(rows), self.stage.sequences + self.stage.mismatched), np.float32)
         model = self.trainer.model.eval()
         with torch.no_grad(), self.trainer.accelerator.autocast():
@@ -169,7 +169,7 @@ class Objective:
                 if "reference" in micro_batch:
                     before = self.trainer.to_device(micro_batch["reference"]).sum()
                 else:
-                    before = self._ask_untouched(model, micro_batch).sum()
+                    before = self._ask_base(micro_batch).sum()
                 total += values - before
                 count += micro_batch["sequences"]
         if distributed.world_size() > 1:
@@ -177,20 +177,15 @@ class Objective:
             total, count = total.new_tensor(sum(totals)), sum(counts)
         return (total / max(1, count)).clamp(min=0)
 
-    def _reference(self, model: Any, micro_batch: MicroBatch, lengths: torch.Tensor) -> torch.Tensor:
+    def _reference(self, micro_batch: MicroBatch, lengths: torch.Tensor) -> torch.Tensor:
         if "reference" in micro_batch:
             return self.trainer.to_device(micro_batch["reference"])
-        return sums_by_sequence(self._ask_untouched(model, micro_batch), lengths)
+        return sums_by_sequence(self._ask_base(micro_batch), lengths)
 
-    def _ask_untouched(self, model: Any, micro_batch: MicroBatch, temperature: float = 1.0) -> torch.Tensor:
+    def _ask_base(self, micro_batch: MicroBatch, temperature: float = 1.0) -> torch.Tensor:
         """Log-probabilities of the targets by the model without its adapter."""
-        model = self.trainer.accelerator.unwrap_model(model)
-        was_training = model.training
-        model.eval()
-        with torch.no_grad(), untouched(model):
-            values = self._log_probs(model, micro_batch, temperature)
-        model.train(was_training)
-        return values
+        with evaluating(self.trainer) as model, torch.no_grad(), as_base(model):
+            return self._log_probs(model, micro_batch, temperature)
 
     def _log_probs(self, model: Any, micro_batch: MicroBatch, temperature: float = 1.0) -> torch.Tensor:
         trainer = self.trainer
@@ -220,7 +215,7 @@ class Metrics:
     def take(self) -> dict[str, float]:
         """The metrics of stage.METRICS over all processes, then begin anew. None of answers that did not occur."""
         kl, taken = self.kl, zip(self.answers, self.rewards)
-        parts = [(one.good, reward, one.log_probs, one.lengths) for one, reward in taken]
+        parts = [(answers.good, reward, answers.log_probs, answers.lengths) for answers, reward in taken]
         self.answers, self.rewards, self.kl = [], [], []
         if distributed.world_size() > 1:
             mine = [tuple(value.cpu() for value in part) for part in parts]

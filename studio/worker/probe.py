@@ -19,7 +19,7 @@ from studio.errors import DeviceError
 from studio.worker.batches import MicroBatchCollator
 from studio.worker.grpo import GroupObjective
 from studio.worker.memory import is_out_of_memory
-from studio.worker.side_effects import without_side_effects
+from studio.worker.modes import without_side_effects
 
 CPU_LIMIT = 6e12  # multiplications (4 × weights × tokens of one pass) that a CPU does within a minute
 
@@ -46,7 +46,9 @@ class MemoryProbe(TrainerCallback):
                 generates = isinstance(trainer.objective, GroupObjective)
                 if trainer.eval_dataset is not None and trainer.world_size > 1 and not generates:
                     batches = trainer.get_eval_dataloader()
-                    largest_eval = max((one for one in batches if "mismatched" not in one), key=_num_tokens)
+                    largest_eval = max(
+                        (micro_batch for micro_batch in batches if "mismatched" not in micro_batch), key=_num_tokens
+                    )
                     with torch.no_grad():
                         trainer.micro_batch_loss(trainer.model_wrapped.eval(), largest_eval)
         except (RuntimeError, MemoryError) as error:

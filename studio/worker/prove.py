@@ -218,14 +218,10 @@ def answers(
     """
     sampling = Sampling(max_tokens=max_tokens, temperature=0)
     running = [loaded_model.answer(sampling=sampling, **question) for question in questions]
-    texts = dict.fromkeys(map(id, running), "")
     for answer in running:
-        while (text := loaded_model.batch.prefill(answer)) is None:
-            pass
-        texts[id(answer)] += text
+        loaded_model.batch.prefill_group([answer])
     while loaded_model.batch.answers:
-        for answer, text in loaded_model.batch.step():
-            texts[id(answer)] += text
+        loaded_model.batch.step()
         if progress:
             progress(sum(answer.finish_reason is not None for answer in running), len(running))
     rows = []
@@ -233,7 +229,7 @@ def answers(
         ended = answer.output_ids[-1] in answer.end_ids
         rows.append(
             {
-                "text": texts[id(answer)],
+                "text": answer.written,
                 "ids": answer.output_ids[:-1] if ended else answer.output_ids,
                 "prompt": answer.prompt_ids,
                 "finish": "text" if answer.finish_reason == "stop" and not ended else answer.finish_reason,

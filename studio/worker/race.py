@@ -56,7 +56,7 @@ class RaceRun:
     def run_race(self) -> None:
         """Prepare all settings, race them group by group, tell the end."""
         self.prepare()
-        shared = race.groups([one.config for one in self.contestants])
+        shared = race.groups([entry.config for entry in self.contestants])
         self._note_groups(shared)
         entrants = 0
         for numbers in shared:
@@ -78,7 +78,7 @@ class RaceRun:
         facts = model.facts(self.folder)
         self.report.phase("reading data")
         self.contestants = contestants.prepare(self.run, self.folder, facts)
-        self.done = {one.number: one.row["step"] for one in self.contestants}
+        self.done = {entry.number: entry.row["step"] for entry in self.contestants}
         torch.set_num_threads(self.contestants[0].resolved.threads)
         torch.set_flush_denormal(True)
         self._emit_plan(facts)
@@ -86,7 +86,7 @@ class RaceRun:
     def _emit_plan(self, facts: model.ModelFacts) -> None:
         first = self.contestants[0]
         cost = race.price(self.run.config, facts, devices()[0], first.rows.statistics)
-        lengths = [one.resolved.steps for one in self.contestants]
+        lengths = [entry.resolved.steps for entry in self.contestants]
         self.report.emit(
             "plan",
             steps=max(1, round(sum(steps * self.contest.cost(steps) for steps in lengths))),
@@ -96,7 +96,7 @@ class RaceRun:
             parameters=facts.parameters,
             **base_record.of(self.folder),
             estimated_memory=cost.total,
-            settings=[one.row["label"] for one in self.contestants],
+            settings=[entry.row["label"] for entry in self.contestants],
             rungs=self.contest.rungs(),
             data=first.rows.record,
         )
@@ -120,11 +120,11 @@ class RaceRun:
     def group_begins(self, base: Any, group: list[Contestant]) -> None:
         """Called with a loaded base, before it is wrapped."""
 
-    def rows_of(self, one: Contestant) -> data.Prepared:
+    def rows_of(self, entry: Contestant) -> data.Prepared:
         """What a setting is trained and measured on."""
-        return one.rows
+        return entry.rows
 
-    def turn_ended(self, one: Contestant, step: int) -> None:
+    def turn_ended(self, entry: Contestant, step: int) -> None:
         """Called after each turn, with the setting's model still here."""
 
     def ending(self) -> dict[str, Any]:
@@ -138,7 +138,7 @@ class RaceRun:
 
         entrants: settings of this group and those before. alone: there is no other group.
         """
-        racing = [one for one in group if one.row["state"] not in (*race.STOPPED_STATES, "finished")]
+        racing = [entry for entry in group if entry.races and entry.row["state"] != "finished"]
         if not racing:
             return
         base = self._load_base(racing)
@@ -148,19 +148,19 @@ class RaceRun:
             turns = self.turns if len(group) > 1 else 1
             for turn in range(1, turns + 1):
                 upto = before + (share - before) * turn / turns
-                for one in [one for one in racing if one.row["state"] not in race.STOPPED_STATES]:
+                for entry in racing:
                     self.stopping = self.stopping or self.run.stop_request()
-                    if self.stopping is None:
-                        self.turn(one, one.steps_at(upto), base, len(racing) > 1)
+                    if self.stopping is None and entry.races:
+                        self.turn(entry, entry.steps_at(upto), base, len(racing) > 1)
             if self.stopping is not None:
                 break
             self.judge(group, level, entrants)
-            racing = [one for one in racing if one.row["state"] not in race.STOPPED_STATES]
+            racing = [entry for entry in racing if entry.races]
             before = share
             if not racing or (alone and self.contest.halving and len(racing) == 1):
                 break
-        for one in group:
-            one.tuned = None
+        for entry in group:
+            entry.tuned = None
         del base
         memory.empty_cache()
 
@@ -174,91 +174,96 @@ class RaceRun:
         rows = first.rows.train.first(4)
         if first.resolved.dtype == "float16" and not loss_check.is_finite(base, rows, torch.float16, device):
             self.report.note("Computed in float32: this model's numbers go beyond what fp16 holds.", "warning")
-            for one in group:
-                one.resolved = one.resolved._replace(dtype="float32", autocast=None)
+            for entry in group:
+                entry.resolved = entry.resolved._replace(dtype="float32", autocast=None)
             del base
             memory.empty_cache()
             base = base_model.load_base(first.config, first.resolved, self.folder)
         return base
 
-    def turn(self, one: Contestant, upto: int, base: Any, shared: bool) -> None:
+    def turn(self, entry: Contestant, upto: int, base: Any, shared: bool) -> None:
         """Train a setting up to a step, from its checkpoint. What fails ends this setting, not the race."""
-        trained = one.row["step"] >= one.resolved.steps
-        saved = (one.run.result / "manifest.json").is_file()  # else it was cut off between its last step and its result
-        if (one.row["step"] >= upto and (saved or not trained)) or self.is_time_over():
+        trained = entry.row["step"] >= entry.resolved.steps
+        saved = (
+            entry.run.result / "manifest.json"
+        ).is_file()  # else it was cut off between its last step and its result
+        if (entry.row["step"] >= upto and (saved or not trained)) or self.is_time_over():
             return
-        one.row["state"] = "racing"
-        report = TurnReport(self, one, upto)
+        entry.row["state"] = "racing"
+        report = TurnReport(self, entry, upto)
         report.emit("phase", name="starting")
         try:
-            trainer = train_turn(self, one, report, base, shared)
+            trainer = train_turn(self, entry, report, base, shared)
         except StudioError as error:
-            one.row |= {"state": "failed", "cause": error.message, "train_seconds": training_seconds(one.run.events())}
+            entry.row |= {
+                "state": "failed",
+                "cause": error.message,
+                "train_seconds": training_seconds(entry.run.events()),
+            }
             report.emit("end", state="failed", cause=error.message, action=error.hint, reason=error.reason)
-            self.report.note(f"{one.row['label']}: {error.message}", "warning")
-            one.tuned = None
+            self.report.note(f"{entry.row['label']}: {error.message}", "warning")
+            entry.tuned = None
         else:
             self.stopping = report.stopping
-            self.turn_ended(one, trainer.state.global_step)
-            one.read(trainer.state.global_step)
-            self.done[one.number] = one.row["step"]
-            if self.stopping is None and one.row["step"] >= one.resolved.steps:
-                train.save_result(one.run, one.config, trainer, one.encoder, self.folder, report)
+            self.turn_ended(entry, trainer.state.global_step)
+            entry.read(trainer.state.global_step)
+            self.done[entry.number] = entry.row["step"]
+            if self.stopping is None and entry.row["step"] >= entry.resolved.steps:
+                train.save_result(entry.context(self.folder, report), trainer)
         memory.empty_cache()
         self.tell()
 
     def judge(self, group: list[Contestant], level: int, entrants: int) -> None:
         """At a rung: the better half of all that have come so far goes on."""
-        for one in group:
-            if one.row["state"] == "racing" and len(one.row["losses"]) == level and one.row["eval_loss"] is not None:
-                one.row["losses"].append(one.row["eval_loss"])
-                if one.row["step"] >= one.resolved.steps:
-                    one.row["state"] = "finished"
-        pool = [one for one in self.contestants if len(one.row["losses"]) > level]
-        pool.sort(key=lambda one: one.row["losses"][level])
-        for place, one in enumerate(pool[self.contest.kept(level, entrants) :], self.contest.kept(level, entrants) + 1):
-            if one not in group or one.row["state"] != "racing":
+        for row in (entry.row for entry in group):
+            if row["state"] == "racing" and len(row["losses"]) == level and row["eval_loss"] is not None:
+                row["losses"].append(row["eval_loss"])
+                if row["step"] >= row["steps"]:
+                    row["state"] = "finished"
+        pool = [entry for entry in self.contestants if len(entry.row["losses"]) > level]
+        pool.sort(key=lambda entry: entry.row["losses"][level])
+        kept = self.contest.kept(level, entrants)
+        for place, entry in enumerate(pool, 1):
+            if place <= kept or entry not in group or entry.row["state"] != "racing":
                 continue
-            loss = one.row["losses"][level]
-            cause = (
-                f"Stopped at step {one.row['step']}: its held-out loss {loss:.4f} was number {place} of {len(pool)}."
-            )
-            one.row |= {"state": "out", "cause": cause}
-            one.run.append("end", state="stopped", cause=cause, attempt=self.report.attempt)
-            one.tuned = None
+            step, loss = entry.row["step"], entry.row["losses"][level]
+            cause = f"Stopped at step {step}: its held-out loss {loss:.4f} was number {place} of {len(pool)}."
+            entry.row |= {"state": "out", "cause": cause}
+            entry.run.append("end", state="stopped", cause=cause, attempt=self.report.attempt)
+            entry.tuned = None
         memory.empty_cache()
         self.tell()
 
     # -- what the race's own folder says
 
-    def count(self, one: Contestant, step: dict[str, Any]) -> None:
+    def count(self, entry: Contestant, step: dict[str, Any]) -> None:
         """A setting's step as one of the race's."""
-        self.done[one.number] = step["step"]
-        self.report.emit("step", **{**step, "step": sum(self.done.values()), "contestant": one.number})
+        self.done[entry.number] = step["step"]
+        self.report.emit("step", **{**step, "step": sum(self.done.values()), "contestant": entry.number})
 
     def tell(self) -> None:
         """The standing, as an evaluation of the race: the table, and the best held-out loss."""
-        rows = [one.row for one in self.contestants]
+        rows = [entry.row for entry in self.contestants]
         race.rank(rows)
         best = next((row["eval_loss"] for row in rows if row["place"] == 1), None)
         self.report.emit("eval", step=sum(self.done.values()), loss=best, table=rows)
 
     def finish(self) -> None:
         """Ends of the settings that are still racing, the winner's order, and the race's end event."""
-        rows = [one.row for one in self.contestants]
+        rows = [entry.row for entry in self.contestants]
         if all(row["state"] == "failed" for row in rows):
             raise StudioError(f"Every setting failed. {rows[0]['label']}: {rows[0]['cause']}", "Change the order.")
         race.rank(rows)
-        for one in self.contestants:
-            if one.row["state"] in ("racing", "waiting") and one.row["step"]:
-                won = self.stopping is None and self.contest.halving and one.row["place"] == 1
-                one.row["state"] = "won" if won else "stopped"
-                cause = f"{'Won' if won else 'Stopped with'} the race at step {one.row['step']}."
+        for entry in self.contestants:
+            if entry.row["state"] in ("racing", "waiting") and entry.row["step"]:
+                won = self.stopping is None and self.contest.halving and entry.row["place"] == 1
+                entry.row["state"] = "won" if won else "stopped"
+                cause = f"{'Won' if won else 'Stopped with'} the race at step {entry.row['step']}."
                 action = "Go on with it as an ordinary run."
-                one.run.append("end", state="stopped", cause=cause, action=action, attempt=self.report.attempt)
+                entry.run.append("end", state="stopped", cause=cause, action=action, attempt=self.report.attempt)
             if self.stopping == "discard":
-                shutil.rmtree(one.run.checkpoints, ignore_errors=True)
-                shutil.rmtree(one.run.result, ignore_errors=True)
+                shutil.rmtree(entry.run.checkpoints, ignore_errors=True)
+                shutil.rmtree(entry.run.result, ignore_errors=True)
         self.tell()
         fields = self.ending()
         if self.stopping is None and (order := race.winner_order(self.run)):

@@ -98,11 +98,11 @@ class Sampled(Options):
             "temperature", "top_p", "top_k", "repetition_penalty", "presence_penalty", "frequency_penalty", "seed",
             "max_tokens"
         )  # fmt: skip
-        found = {name: value for name in names if (value := getattr(self, name)) is not None}
-        found["stop"] = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        settings = {name: value for name in names if (value := getattr(self, name)) is not None}
+        settings["stop"] = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         if self.logit_bias:
-            found["logit_bias"] = tuple((int(token), value) for token, value in self.logit_bias.items())
-        return found
+            settings["logit_bias"] = tuple((int(token), value) for token, value in self.logit_bias.items())
+        return settings
 
 
 class ChatRequest(Sampled):
@@ -132,10 +132,10 @@ class ChatRequest(Sampled):
         return [] if self.tool_choice == "none" else self.tools or []
 
     def sampling(self) -> dict[str, Any]:
-        found = super().sampling()
+        settings = super().sampling()
         if self.max_completion_tokens:
-            found["max_tokens"] = self.max_completion_tokens
-        return found | ({"logprobs": self.top_logprobs or 0} if self.logprobs else {})
+            settings["max_tokens"] = self.max_completion_tokens
+        return settings | ({"logprobs": self.top_logprobs or 0} if self.logprobs else {})
 
     def variables(self) -> dict[str, Any]:
         """The variables of the chat template besides the messages."""

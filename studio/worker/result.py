@@ -10,22 +10,20 @@ from studio import model, new_tokens
 from studio.config import RunConfig
 from studio.export import hf_files
 from studio.home import write_atomic
-from studio.run import Run
 from studio.runs import results
 from studio.talk import base_record
 from studio.talk.stopping import end_token_ids
 from studio.tokens import Encoder
 from studio.worker import distributed, memory, reward_head, sharding, tokenizer_class
-from studio.worker.report import Report
+from studio.worker.context import RunContext
 from studio.worker.trainer import StudioTrainer
 
 ROWS_LOOKED_AT = 20_000  # of a large data set
 
 
-def save_result(
-    run: Run, config: RunConfig, trainer: StudioTrainer, encoder: Encoder, base: Path, report: Report
-) -> None:
+def save_result(context: RunContext, trainer: StudioTrainer) -> None:
     """Write model/ with its manifest last, then the end event."""
+    run, config, base, encoder, _, report = context
     if report.stopping == "discard":
         peak = memory.peak_memory()
         report.emit("end", state="stopped", cause="Stopped and discarded as asked.", peak_memory=peak)

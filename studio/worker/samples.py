@@ -11,13 +11,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from studio.evaluation.questions import Question
 from studio.kernels import SAMPLE_MAX_NEW_TOKENS
 from studio.tokens import Encoder
 from studio.worker import distributed, memory
 from studio.worker.generate import Answer, Batch
+from studio.worker.modes import as_base, evaluating, keeps_base
 from studio.worker.rollouts import Ends, context_length
 from studio.worker.sampling import Sampling
 
@@ -77,7 +76,7 @@ class Samples:
         """whole: the user asked for it. What the base says under an adapter can wait until a step is done."""
         if self.trainer.sharded or not distributed.is_main():
             return  # a sharded model answers only when all processes ask at once
-        if step == 0 and base_stays(self.trainer.accelerator.unwrap_model(self.trainer.model)):
+        if step == 0 and keeps_base(self.trainer.accelerator.unwrap_model(self.trainer.model)):
             self.base_is_due = True
             return
         self.after_step()
@@ -98,10 +97,10 @@ class Samples:
             self._waited += 1
             return
         self._waited, began = 0, time.monotonic()
-        each, questions = seconds / len(self.questions), self.questions
+        share, questions = seconds / len(self.questions), self.questions
         if (
             memory.unless_short(
-                lambda: memory.in_halves(lambda some: self._answer(step, some, each * len(some)), questions)
+                lambda: memory.in_halves(lambda some: self._answer(step, some, share * len(some)), questions)
             )
             is None
         ):
@@ -130,18 +129,12 @@ class Samples:
 
     def _answer(self, step: int, questions: Sequence[Question], seconds: float) -> None:
         """Answer the questions, all at once and in so many seconds, and emit the answers."""
-        began, dtype = time.monotonic(), self.trainer.dtype
-        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        was_training = model.training
-        model.eval()
-        try:
-            with (
-                untouched(model) if step == 0 and not self.has_start else contextlib.nullcontext(),
-                torch.autocast(self.trainer.args.device.type, dtype, enabled=dtype != torch.float32),
-            ):
-                answers, tokens = self._generate(model, questions, began + seconds)
-        finally:
-            model.train(was_training)
+        began = time.monotonic()
+        with (
+            evaluating(self.trainer) as model,
+            as_base(model) if step == 0 and not self.has_start else contextlib.nullcontext(),
+        ):
+            answers, tokens = self._generate(model, questions, began + seconds)
         self.token_seconds = (time.monotonic() - began) / tokens
         for question, answer in zip(questions, answers, strict=True):
             is_cut = answer.finish_reason != "stop" and len(answer.output_ids) < SAMPLE_MAX_NEW_TOKENS
@@ -162,21 +155,10 @@ class Samples:
         for question in questions:
             prompt_ids = self.encoder.prompt_ids(question.messages, **question.variables)
             answers.append(self.ends.answer(prompt_ids, Sampling(SAMPLE_MAX_NEW_TOKENS, temperature=0)))
-            while batch.prefill(answers[-1]) is None:
-                pass
+            batch.prefill_group(answers[-1:])
         while batch.answers and (tokens < LEAST_TOKENS or time.monotonic() < until):
             batch.step()
             tokens += 1
         if error := next((answer.error for answer in answers if answer.error is not None), None):
             raise error
         return answers, tokens
-
-
-def base_stays(model: Any) -> bool:
-    """Whether the base can be asked during training. PiSSA and OLoRA have taken their start out of its weights."""
-    return hasattr(model, "disable_adapter") and not hasattr(model, "initial_lora")
-
-
-def untouched(model: Any) -> Any:
-    """The base under an adapter while the block lasts: freshly made virtual tokens would change its answers."""
-    return model.disable_adapter() if base_stays(model) else contextlib.nullcontext()

@@ -28,13 +28,13 @@ class RewardScorer:
 
     def __init__(self, name: str, max_length: int | None = None):
         """max_length: None: that of the run. Raises RunError where the run is no reward model."""
-        found = run.find(name)
-        reference = of_run(found, scores=True)
+        finished = run.find(name)
+        reference = of_run(finished, scores=True)
         models = LoadedModels()
         loaded = models.load(reference)
         self.model, self.device = reward_head.load(loaded.model, reference.result), models.device
         self.encoder = loaded.encoder
-        self.encoder.max_length, self.encoder.train_on = max_length or found.config.data.max_length, "last"
+        self.encoder.max_length, self.encoder.train_on = max_length or finished.config.data.max_length, "last"
 
     def __call__(self, texts: Sequence[str], questions: Sequence[Question]) -> list[float | None]:
         return self.scores(
@@ -49,21 +49,21 @@ class RewardScorer:
     ) -> list[float | None]:
         """The score of each conversation's last answer, None for what cannot be rendered."""
         encoded = self.encoder.encode_each(conversations)
-        found: list[float | None] = [None] * len(encoded)
-        rows = [(index, one) for index, one in enumerate(encoded) if isinstance(one, Encoded) and one.ids]
+        scores: list[float | None] = [None] * len(encoded)
+        rows = [(index, row) for index, row in enumerate(encoded) if isinstance(row, Encoded) and row.ids]
         rows.sort(key=lambda row: len(row[1].ids))
         for start in range(0, len(rows), BATCH):
             batch = rows[start : start + BATCH]
-            inputs = collate([{"input_ids": one.ids, "labels": one.labels, "good": True} for _, one in batch], False)
+            inputs = collate([{"input_ids": row.ids, "labels": row.labels, "good": True} for _, row in batch], False)
             with torch.no_grad():
                 ids, last = (inputs[key].to(self.device) for key in ("input_ids", "last_positions"))
                 values = reward_head.scores(
                     self.model, {"input_ids": ids, "padding": inputs["padding"], "use_cache": False}, last
                 )
             for (index, _), value in zip(batch, values.tolist(), strict=True):
-                found[index] = round(value, 6)
+                scores[index] = round(value, 6)
             progress(min(start + BATCH, len(rows)), len(rows))
-        return found
+        return scores
 
 
 def score(order: dict[str, Any]) -> list[float | None]:

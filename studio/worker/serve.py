@@ -23,8 +23,7 @@ from studio.worker.api import Server
 from studio.worker.batch_scheduler import BatchScheduler
 
 
-def main(arguments: list[str]) -> int:
-    credentials.receive()
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m studio.worker.serve")
     parser.add_argument("models", nargs="*", metavar="MODEL")
     parser.add_argument("--host", default="127.0.0.1")
@@ -38,7 +37,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--under", type=int, metavar="PID", help="the process that started it: gone, the server goes too"
     )
-    args = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    credentials.receive()
+    args = parser().parse_args(arguments)
     if args.under:
         process.die_with_parent(args.under)
     if args.detach:

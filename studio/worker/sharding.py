@@ -19,8 +19,8 @@ from studio.method import (
     trained_weights,
 )
 from studio.worker import distributed
+from studio.worker.decoder_layers import decoder_layers
 from studio.worker.distributed import to_local
-from studio.worker.layer_compile import decoder_layers
 from studio.worker.loss import has_plain_linear_head, unwrap
 
 ONE_BUCKET = 2**29  # bytes of gradients up to which they are summed at once

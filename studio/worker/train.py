@@ -1,7 +1,7 @@
 """python -m studio.worker.train RUN-FOLDER: one run, from order to result. Read `train` from top to bottom.
 
-The model is loaded and wrapped in base_model.py; the training step is in trainer.py, its batches in batches.py, their
-packing in packing.py, its loss in loss.py, checkpoints in checkpointing.py, the result in result.py.
+The model is loaded and wrapped in base_model.py. A step is `training_step` in trainer.py: batches.py and packing.py
+make its micro-batches, loss.py their loss. Checkpoints are in checkpointing.py, the result in result.py.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from studio.device import devices
 from studio.estimate import grown
 from studio.evaluation.questions import Question, distinct
 from studio.method import is_cast_deferred, trained_weights
+from studio.model import ModelFacts
 from studio.resolve import Resolved, resolve
 from studio.run import Run
 from studio.runs import checkpoints
@@ -30,13 +31,12 @@ from studio.talk import base_record
 from studio.talk.trust import check_base
 from studio.tokens import Encoder
 from studio.worker import (
-    activation_checkpointing,
     adamw,
     base_model,
+    decoder_layers,
     distributed,
     forgetting,
     keep_general,
-    layer_compile,
     loss_check,
     origin,
     preference,
@@ -47,6 +47,7 @@ from studio.worker import (
 )
 from studio.worker.arguments import arguments_of
 from studio.worker.batches import packing_statistics
+from studio.worker.context import RunContext
 from studio.worker.grpo import GroupObjective
 from studio.worker.loss import unwrap
 from studio.worker.packing import Layout
@@ -72,31 +73,59 @@ def main(run: Run) -> int:
 
 
 def train(run: Run, report: Report) -> None:
-    """Fetch the base model, prepare the data, load and wrap, check, train, save."""
+    """One run: model and data, the wrapped model, its checks, the training, the result."""
+    config, checkpoint = run.config, checkpoints.newest(run.checkpoints)
+    set_seed(config.training.seed)
+    context, facts = prepare(run, report)
+    resolved, base, tuned = load_model(context, facts)
+    if checkpoint:
+        checkpoints.refuse_other_data(checkpoint, context.rows.train.content)
+    trainer = make_trainer(context, resolved, tuned, resumes=bool(checkpoint))
+    resolved = loss_check.check_loss(trainer, resolved)
+    _prepare_objective(trainer, context, resolved)
+    report.emit(
+        "plan", parameters=facts.parameters, **base_record.of(context.folder), **plan_fields(context, resolved, tuned)
+    )
+    _measure_beside(trainer, context, resolved)
+    if not checkpoint and not config.start:
+        config.method.initialize(tuned, trainer.first_inputs)
+    if resolved.compile:
+        trainer.add_callback(decoder_layers.CompileCallback(base, report))
+    if resolved.probe:
+        trainer.add_callback(probe.MemoryProbe(trainer))
+    report.phase("training", from_step=int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
+    trainer.train_from(checkpoint, resolved.steps)
+    _note_dropped_rows(context.rows, report)
+    save_result(context, trainer)
+
+
+def prepare(run: Run, report: Report) -> tuple[RunContext, ModelFacts]:
+    """Fetch the base model, refuse what cannot be trained, read the data. The facts are those with new tokens' rows."""
     config, device = run.config, devices()[0]
     torch_devices.refuse_unusable(device)
-    set_seed(config.training.seed)
-
     report.phase("fetching model")
     folder = source.fetch(config.model, report=lambda what, done, total: print(what, done, total, flush=True))
-    checkpoint = checkpoints.newest(run.checkpoints)
-    if checkpoint:
+    if checkpoints.newest(run.checkpoints):
         check_base(run, folder)
     facts = model.facts(folder)
     config.method.refuse(facts, config.training, device)
     config.stage.refuse(config.method, config.data, config.training)
     preflight.check_new_tokens(config, facts)
-    facts = grown(facts, config)
     for caution in config.method.cautions(config.training):
         report.note(caution, "warning")
-
     report.phase("reading data")
     encoder = Encoder.from_order(config.data, folder, num_virtual_tokens=config.virtual_tokens)
     rows = data.prepare(config.data, encoder, config.training.seed, ahead=True)
-    _note_data(rows, encoder, config, report)
+    context = RunContext(run, config, folder, encoder, rows, report)
+    _note_data(context)
+    return context, grown(facts, config)
 
+
+def load_model(context: RunContext, facts: ModelFacts) -> tuple[Resolved, Any, Any]:
+    """(the settings with no `auto` left, the base, the model that the method makes of it), on the device."""
+    run, config, folder, encoder, rows, report = context
     report.phase("loading model")
-    resolved = resolve(config, facts, device, rows.statistics, distributed.local_world_size())
+    resolved = resolve(config, facts, devices()[0], rows.statistics, distributed.local_world_size())
     torch.set_num_threads(resolved.threads)
     torch.set_flush_denormal(True)  # denormal numbers are many times slower on a CPU, and add nothing
     resolved, base, tuned = base_model.load_in_finite_precision(config, resolved, folder, rows, report)
@@ -104,45 +133,17 @@ def train(run: Run, report: Report) -> None:
         origin.go_on(config, run, tuned, folder, encoder, report)
     if base.config._attn_implementation == "eager":
         resolved = resolved._replace(attention="eager")
-
-    if checkpoint:
-        checkpoints.refuse_other_data(checkpoint, rows.train.content)
-    trainer = make_trainer(run, config, resolved, tuned, rows, report, resumes=bool(checkpoint))
-    resolved = loss_check.check_loss(trainer, resolved)
-    _prepare_objective(trainer, run, config, resolved, encoder, folder)
-    report.emit(
-        "plan",
-        parameters=facts.parameters,
-        **base_record.of(folder),
-        **plan_fields(config, folder, resolved, tuned, rows),
-    )
-    _ask_base(trainer, encoder, config, resolved, rows, report)
-    if questions := _sample_questions(config, encoder, rows):
-        rounds = 1 + -(-resolved.steps // resolved.eval_every)
-        seconds, has_start = resolved.expected.get("seconds"), config.start is not None
-        report.samples = Samples(questions, encoder, trainer, seconds, rounds, has_start)
-    if not checkpoint and not config.start:
-        config.method.initialize(tuned, trainer.first_inputs)
-    if resolved.compile:
-        trainer.add_callback(layer_compile.CompileCallback(base, report))
-    if resolved.probe:
-        trainer.add_callback(probe.MemoryProbe(trainer))
-    report.phase("training", from_step=int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
-    trainer.train_from(checkpoint, resolved.steps)
-    _note_dropped_rows(rows, report)
-    save_result(run, config, trainer, encoder, folder, report)
+    return resolved, base, tuned
 
 
-def _prepare_objective(
-    trainer: StudioTrainer, run: Run, config: RunConfig, resolved: Resolved, encoder: Encoder, folder: Path
-) -> None:
+def _prepare_objective(trainer: StudioTrainer, context: RunContext, resolved: Resolved) -> None:
     """What a stage needs before the first step: the untouched base where no adapter can be switched off, rewards."""
-    stage = config.stage
-    asks_base = stage.uses_reference and not config.switches_adapter_off
+    run, config = context.run, context.config
+    asks_base = config.stage.uses_reference and not config.switches_adapter_off
     if isinstance(trainer.objective, GroupObjective):
-        trainer.objective.prepare(encoder, config, resolved.steps, run.folder)
+        trainer.objective.prepare(context.encoder, config, resolved.steps, run.folder)
         if asks_base:
-            untouched = base_model.load_base(config, resolved, folder)
+            untouched = base_model.load_base(config, resolved, context.folder)
             if config.start and config.method.adapter:  # with the adapter that this run goes on from
                 untouched = base_model.wrap_base(config, resolved, untouched)
                 config.method.load_result(untouched, origin.copied(run))
@@ -151,31 +152,35 @@ def _prepare_objective(
         reference.with_reference(trainer, run.folder, resolved.steps)
 
 
-def _ask_base(
-    trainer: StudioTrainer, encoder: Encoder, config: RunConfig, resolved: Resolved, rows: data.Prepared, report: Report
-) -> None:
-    """What the base says to the general prompts, to measure forgetting by and to hold on to."""
+def _measure_beside(trainer: StudioTrainer, context: RunContext, resolved: Resolved) -> None:
+    """Ask the base about the general prompts, to measure forgetting by and to hold on to; prepare the samples."""
+    config, encoder, report = context.config, context.encoder, context.report
     training = config.training
-    if config.stage.scores:
-        return
-    measures = True if training.keep_best and training.best_by == "frontier" else training.forgetting
-    report.forgetting = forgetting.start(trainer, encoder, resolved, measures, rows.statistics)
-    trainer.brake = keep_general.start(trainer, encoder, training.keep_general, training.keep_general_by)
+    if not config.stage.scores:
+        measures = True if training.keep_best and training.best_by == "frontier" else training.forgetting
+        report.forgetting = forgetting.start(trainer, encoder, resolved, measures, context.rows.statistics)
+        trainer.brake = keep_general.start(trainer, encoder, training.keep_general, training.keep_general_by)
+    if questions := _sample_questions(context):
+        rounds = 1 + -(-resolved.steps // resolved.eval_every)
+        seconds, has_start = resolved.expected.get("seconds"), config.start is not None
+        report.samples = Samples(questions, encoder, trainer, seconds, rounds, has_start)
 
 
-def _sample_questions(config: RunConfig, encoder: Encoder, rows: data.Prepared) -> list[Question]:
+def _sample_questions(context: RunContext) -> list[Question]:
     """The sample prompts as ordered, else the first distinct questions of what is held out."""
+    config = context.config
     if config.training.sample_prompts:
         return [Question(text, [{"role": "user", "content": text}]) for text in config.training.sample_prompts]
-    count = config.training.samples if len(rows.eval) and not config.stage.scores else 0
+    count = config.training.samples if len(context.rows.eval) and not config.stage.scores else 0
     if not count or not distributed.is_main():
         return []
-    few = data.held_out(config.data, encoder, config.training.seed, LOOKED_AT_FOR_SAMPLES)
+    few = data.held_out(config.data, context.encoder, config.training.seed, LOOKED_AT_FOR_SAMPLES)
     return distinct(few, count, config.data.train_on == "last")
 
 
-def _note_data(rows: data.Prepared, encoder: Encoder, config: RunConfig, report: Report) -> None:
+def _note_data(context: RunContext) -> None:
     """Say what is odd about template, tokens and rows, and how the rows that are evaluated on were chosen."""
+    _, config, _, encoder, rows, report = context
     if caution := encoder.end_of_turn_warning():
         report.note(caution, "warning")
     if note := encoder.new_tokens_note():
@@ -222,9 +227,8 @@ def _prepare_trackers(run: Run, names: Sequence[str], report: Report) -> None:
             swanlab.init(project=trackers.PROJECT, experiment_name=run.id)
 
 
-def make_trainer(
-    run: Run, config: RunConfig, resolved: Resolved, tuned: Any, rows: data.Prepared, report: Report, resumes: bool
-) -> StudioTrainer:
+def make_trainer(context: RunContext, resolved: Resolved, tuned: Any, resumes: bool) -> StudioTrainer:
+    run, config, _, _, rows, report = context
     training, evaluates, dtype = config.training, len(rows.eval) > 0, getattr(torch, resolved.dtype)
     sharded = distributed.world_size() > 1 and sharding.strategy(config, tuned) == "fsdp"
     optimizer = sharding.supported_optimizer(resolved.optimizer, report) if sharded else resolved.optimizer
@@ -256,7 +260,7 @@ def make_trainer(
         callbacks=[report],
     )
     if resolved.checkpointing:
-        trainer.add_callback(activation_checkpointing.FirstLayersOnly(unwrap(tuned), resolved.checkpointed_layers))
+        trainer.add_callback(decoder_layers.FirstLayersOnly(unwrap(tuned), resolved.checkpointed_layers))
     return trainer
 
 
@@ -266,10 +270,11 @@ def _with_stage(rows: Any, config: RunConfig) -> Any:
     return rows if unchanged else preference.PreferenceRows(rows, config.stage.mismatched)
 
 
-def plan_fields(config: RunConfig, folder: Path, resolved: Resolved, tuned: Any, rows: data.Prepared) -> dict[str, Any]:
+def plan_fields(context: RunContext, resolved: Resolved, tuned: Any) -> dict[str, Any]:
     """What is known before the first step."""
+    config, rows = context.config, context.rows
     first_rows = rows.train.first(ROWS_LOOKED_AT)
-    added = new_tokens.assign_ids(folder, config.data.new_tokens).ids
+    added = new_tokens.assign_ids(context.folder, config.data.new_tokens).ids
     return {
         "steps": resolved.steps,
         "epochs": config.training.epochs,

@@ -25,25 +25,11 @@ from studio.worker.batches import EffectiveBatchSampler, EvalBatches, MicroBatch
 from studio.worker.checkpointing import CheckpointedTrainer
 from studio.worker.grpo import GroupObjective, collate_prompts
 from studio.worker.loss import loss
-from studio.worker.packing import Layout
+from studio.worker.packing import Layout, model_inputs, to_device
 from studio.worker.preference import Metrics, Objective
 from studio.worker.report import Report
 
 PREFETCHED_STEPS = 4  # that a loader process prepares ahead
-BOOKKEEPING = (  # keys of a micro-batch that are no model inputs
-    *("num_items_in_batch", "num_tokens", "target_positions"),
-    *(
-        "answer_lengths",
-        "good",
-        "reference",
-        "mismatched",
-        "sequences",
-        "last_positions",
-        "advantages",
-        "token_weights",
-        "before",
-    ),
-)
 
 
 class StudioTrainer(CheckpointedTrainer):
@@ -93,36 +79,32 @@ class StudioTrainer(CheckpointedTrainer):
     ) -> torch.Tensor:
         """Forward and backward of all micro-batches, then of the brake; returns this process's part of the loss.
 
-        The loss is that per target token of the data, without the brake's penalty.
+        The loss is that per target token of the data, without the brake's penalty. The Trainer then clips the gradients
+        and steps optimizer and schedule.
         """
         model.train()
         if hasattr(self.optimizer, "train") and callable(self.optimizer.train):
             self.optimizer.train()  # schedule-free optimizers keep two sets of weights
-        num_tokens = micro_batches[0]["num_tokens"]
+        num_tokens, total = micro_batches[0]["num_tokens"], torch.zeros((), device=self.args.device)
         with fast_lora.narrow_copies(model, self.dtype):
-            total = self._forward_backward(model, micro_batches)
+            if self.objective is not None:
+                micro_batches = self.objective.start_step(model, micro_batches)
+            for index, micro_batch in enumerate(micro_batches):
+                is_last = index == len(micro_batches) - 1 and self.brake is None
+                with contextlib.nullcontext() if is_last else self.accelerator.no_sync(model):
+                    # Gradients are averaged over processes, num_items_in_batch is that of all: hence × world_size.
+                    scale = self.world_size / max(1, micro_batch["num_items_in_batch"])
+                    batch_loss = self.micro_batch_loss(model, micro_batch) * scale
+                    _refuse_no_gradient(self, batch_loss)
+                    self.accelerator.backward(batch_loss)
+                total += batch_loss.detach()
+                # Its graph's small objects lie all over a CPU's heap, and would tear up what the next one needs.
+                del batch_loss
+            if self.brake is not None:
+                penalty = self.brake(model, self.state.global_step)
+                self.accelerator.backward(penalty)
+                self.report.brake = penalty.detach()
         self.report.num_tokens += num_tokens
-        return total
-
-    def _forward_backward(self, model: Any, micro_batches: list[dict[str, Any]]) -> torch.Tensor:
-        total = torch.zeros((), device=self.args.device)
-        if self.objective is not None:
-            micro_batches = self.objective.start_step(model, micro_batches)
-        for index, micro_batch in enumerate(micro_batches):
-            is_last = index == len(micro_batches) - 1 and self.brake is None
-            with contextlib.nullcontext() if is_last else self.accelerator.no_sync(model):
-                # Gradients are averaged over processes, but num_items_in_batch is that of all: hence × world_size.
-                scale = self.world_size / max(1, micro_batch["num_items_in_batch"])
-                micro_batch_loss = self.micro_batch_loss(model, micro_batch) * scale
-                _refuse_no_gradient(self, micro_batch_loss)
-                self.accelerator.backward(micro_batch_loss)
-            total += micro_batch_loss.detach()
-            # Its graph's small objects lie all over a CPU's heap, and would tear up what the next one needs.
-            del micro_batch_loss
-        if self.brake is not None:
-            penalty = self.brake(model, self.state.global_step)
-            self.accelerator.backward(penalty)
-            self.report.brake = penalty.detach()
         return total
 
     def micro_batch_loss(self, model: Any, micro_batch: dict[str, Any]) -> torch.Tensor:
@@ -140,10 +122,10 @@ class StudioTrainer(CheckpointedTrainer):
 
     def model_inputs(self, micro_batch: dict[str, Any]) -> dict[str, Any]:
         """What the model and the loss are given of a micro-batch, on the device."""
-        return {key: self.to_device(value) for key, value in micro_batch.items() if key not in BOOKKEEPING}
+        return model_inputs(micro_batch, self.args.device)
 
     def to_device(self, value: Any) -> Any:
-        return value.to(self.args.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+        return to_device(value, self.args.device)
 
     def first_inputs(self, steps: int = 8) -> Iterator[dict[str, Any]]:
         """Model inputs of the run's first steps, for a method whose initialization looks at the data."""

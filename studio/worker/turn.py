@@ -28,11 +28,11 @@ class Race(Protocol):
     folder: Path
     braked: dict[Any, keep_general.Answers]
 
-    def count(self, one: Contestant, step: dict[str, Any]) -> None: ...
+    def count(self, entry: Contestant, step: dict[str, Any]) -> None: ...
 
     def is_time_over(self) -> bool: ...
 
-    def rows_of(self, one: Contestant) -> data.Prepared: ...
+    def rows_of(self, entry: Contestant) -> data.Prepared: ...
 
 
 class TurnReport(Report):
@@ -78,45 +78,46 @@ def forward_restored(model: Any) -> Iterator[None]:
             model.forward = before
 
 
-def train_turn(race_run: Race, one: Contestant, report: TurnReport, base: Any, shared: bool) -> Any:
+def train_turn(race_run: Race, entry: Contestant, report: TurnReport, base: Any, shared: bool) -> Any:
     """One turn: as train.train, from the wrapped model on. Returns the trainer."""
-    config, checkpoint = one.config, checkpoints.newest(one.run.checkpoints)
-    first = one.tuned is None
+    config, checkpoint = entry.config, checkpoints.newest(entry.run.checkpoints)
+    first = entry.tuned is None
     if first:
-        one.tuned = _wrap(one, base, shared)
-    resolved = one.resolved._replace(eval_every=NEVER, save_every=NEVER) if shared else one.resolved
-    rows = race_run.rows_of(one)
-    trainer = train.make_trainer(one.run, config, resolved, one.tuned, rows, report, resumes=bool(checkpoint))
+        entry.tuned = _wrap(entry, base, shared)
+    resolved = entry.resolved._replace(eval_every=NEVER, save_every=NEVER) if shared else entry.resolved
+    context = entry.context(race_run.folder, report)
+    measured = context._replace(rows=race_run.rows_of(entry))
+    trainer = train.make_trainer(measured, resolved, entry.tuned, resumes=bool(checkpoint))
     if first:
-        checked = loss_check.check_loss(trainer, one.resolved)
-        one.resolved = checked
-        one.row["trainable"] = sum(weight.numel() for weight in trained_weights(one.tuned).values())
-        one.row["share"] = round(100 * one.row["trainable"] / one.row["parameters"], 4)
+        checked = loss_check.check_loss(trainer, entry.resolved)
+        entry.resolved = checked
+        entry.row["trainable"] = sum(weight.numel() for weight in trained_weights(entry.tuned).values())
+        entry.row["share"] = round(100 * entry.row["trainable"] / entry.row["parameters"], 4)
         report.emit(
             "plan",
-            parameters=one.row["parameters"],
+            parameters=entry.row["parameters"],
             **base_record.of(race_run.folder),
-            **train.plan_fields(config, race_run.folder, one.resolved, one.tuned, one.rows),
+            **train.plan_fields(context, entry.resolved, entry.tuned),
         )
         if not checkpoint:
-            config.method.initialize(one.tuned, trainer.first_inputs)
-        if one.resolved.probe:
+            config.method.initialize(entry.tuned, trainer.first_inputs)
+        if entry.resolved.probe:
             trainer.add_callback(probe.MemoryProbe(trainer))
     brake = config.training.keep_general, config.training.keep_general_by
-    trainer.brake = keep_general.start(trainer, one.encoder, *brake, race_run.braked)
+    trainer.brake = keep_general.start(trainer, entry.encoder, *brake, race_run.braked)
     report.phase("training", from_step=step_of(checkpoint))
-    with forward_restored(one.tuned):
-        trainer.train_from(checkpoint, one.resolved.steps)
+    with forward_restored(entry.tuned):
+        trainer.train_from(checkpoint, entry.resolved.steps)
     return trainer
 
 
-def _wrap(one: Contestant, base: Any, shared: bool) -> Any:
+def _wrap(entry: Contestant, base: Any, shared: bool) -> Any:
     """The setting's model: modules of its own around the group's weights, with its own attention."""
     if shared:
         base = share_weights(base)
-        kernel = base_model.attention_kernel(one.config, one.resolved) or "sdpa"
+        kernel = base_model.attention_kernel(entry.config, entry.resolved) or "sdpa"
         if base.config._attn_implementation not in (kernel, "eager") and base._can_set_attn_implementation():
             base.set_attn_implementation(kernel)
     if base.config._attn_implementation == "eager":
-        one.resolved = one.resolved._replace(attention="eager")
-    return base_model.wrap_base(one.config, one.resolved, base)
+        entry.resolved = entry.resolved._replace(attention="eager")
+    return base_model.wrap_base(entry.config, entry.resolved, base)

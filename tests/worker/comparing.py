@@ -15,9 +15,8 @@ from studio.data import DataOrder
 from studio.tokens import Encoder
 from studio.worker.batches import MicroBatchCollator
 from studio.worker.grpo import GroupObjective
-from studio.worker.packing import Layout
+from studio.worker.packing import BOOKKEEPING, Layout
 from studio.worker.preference import Objective, PreferenceRows
-from studio.worker.trainer import BOOKKEEPING
 
 LAYOUTS = {"packed": Layout(True, 4096, 16), "padded": Layout(False, 4096, 2)}
 QUICK = {"forgetting": False, "samples": 0, "probe": False, "threads": 1}  # of training, for runs of a second
@@ -47,8 +46,9 @@ def objective_of(stage: Any, model: Any, kind: str = "chunked") -> Objective:
         loss_kind=kind,
         dtype=torch.float32,
         args=SimpleNamespace(device=torch.device("cpu")),
-        accelerator=SimpleNamespace(unwrap_model=lambda model: model, autocast=contextlib.nullcontext),
+        accelerator=SimpleNamespace(unwrap_model=lambda model, **_: model, autocast=contextlib.nullcontext),
         model=model,
+        sharded=False,
         report=SimpleNamespace(check_stop=lambda: None),
     )
     return (GroupObjective if stage.generates else Objective)(stage, trainer)

@@ -60,10 +60,13 @@ class Trainer(StudioTrainer):
         self.args = SimpleNamespace(device=torch.device(pretended.NAME), label_smoothing_factor=0.0)
         self.world_size, self.loss_kind, self.dtype = 1, resolved.loss, getattr(torch, resolved.dtype)
         self.optimizer = self.brake = self._correct = None
-        self.report = SimpleNamespace(num_tokens=0)
+        self.report, self.sharded = SimpleNamespace(num_tokens=0), False
         self.state = SimpleNamespace(global_step=0)
         self.accelerator = SimpleNamespace(
-            no_sync=lambda model: contextlib.nullcontext(), backward=backward, unwrap_model=lambda model: model
+            no_sync=lambda model: contextlib.nullcontext(),
+            backward=backward,
+            unwrap_model=lambda model, **_: model,
+            autocast=contextlib.nullcontext,
         )
 
 
@@ -122,6 +125,7 @@ def steps(
         )
         scaler = torch.amp.GradScaler(pretended.NAME, enabled=precision == "fp16")
         trainer = Trainer(resolved, lambda loss: scaler.scale(loss).backward())
+        trainer.model = tuned
         if not order.stage.is_supervised:
             trainer.layout = layout
             trainer.objective = (GroupObjective if order.stage.generates else Objective)(order.stage, trainer)

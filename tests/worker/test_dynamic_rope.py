@@ -17,8 +17,7 @@ from studio.tokens import Encoder
 from studio.worker import attention, dynamic_rope
 from studio.worker.log_probs import log_probs, sums_by_sequence
 from studio.worker.loss import unwrap
-from studio.worker.packing import collate
-from studio.worker.trainer import BOOKKEEPING
+from studio.worker.packing import BOOKKEEPING, collate
 from tests.worker.carrying import carry, order
 from tests.worker.test_gguf_llama_cpp import made
 from tests.worker.test_stretched_chat import LONGROPE, ROPES

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +122,10 @@ class ShortOfMemory(Batch):
 
     room = 2
 
-    def prefill(self, answer: Any) -> str | None:
+    def prefill_group(self, answers: Sequence[Any]) -> None:
         if len(self.answers) >= self.room:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return super().prefill(answer)
+        super().prefill_group(answers)
 
 
 @pytest.mark.parametrize("room", [2, 0])

@@ -17,8 +17,8 @@ from studio.evaluation.questions import Question
 from studio.rewards.judge import Judge
 from studio.run import create
 from studio.worker import reward_trial
-from studio.worker.judged import CACHE_FILE, JudgeScorer
 from studio.worker.score import RewardScorer
+from studio.worker.scorers import CACHE_FILE, JudgeScorer
 from tests.loopback import answering
 from tests.worker.comparing import QUICK
 

@@ -23,7 +23,7 @@ from studio import bounded_http
 from studio.errors import ModelError
 from studio.talk import chat
 from studio.worker import openai_answers
-from studio.worker.tool_calls import parse_calls
+from studio.worker.openai_answers import parse_calls
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 

@@ -19,9 +19,8 @@ from studio.errors import OrderError
 from studio.runs import launch
 from studio.training import Training
 from studio.worker import sharding, train
-from studio.worker.activation_checkpointing import FirstLayersOnly
+from studio.worker.decoder_layers import CompileCallback, FirstLayersOnly
 from studio.worker.fast_lora import LoraForward
-from studio.worker.layer_compile import CompileCallback
 from studio.worker.loss import unwrap
 from studio.worker.probe import MemoryProbe
 from studio.worker.trainer import StudioTrainer

@@ -1,4 +1,4 @@
-"""torch.compile, layer by layer: one compilation serves all layers of a kind; the whole model would take minutes."""
+"""A decoder's layers one by one: compiled, or checkpointed up to as many as memory asks for."""
 
 from __future__ import annotations
 
@@ -8,8 +8,30 @@ import torch
 from transformers import TrainerCallback
 
 
+def decoder_layers(base: Any) -> list[torch.nn.Module]:
+    """A decoder's layers, whatever the model calls them: its longest ModuleList."""
+    return list(max((module for module in base.modules() if isinstance(module, torch.nn.ModuleList)), key=len))
+
+
+class FirstLayersOnly(TrainerCallback):
+    """Checkpoints the first `count` layers; transformers covers all, or every n-th. The last ones go first in backward,
+    so it is they that keep their activations.
+    """
+
+    def __init__(self, base: Any, count: int):
+        self.base, self.count = base, count
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The Trainer has switched all layers on by now."""
+        for layer in decoder_layers(self.base)[self.count :]:
+            layer.gradient_checkpointing = False
+
+
 class CompileCallback(TrainerCallback):
-    """Compiles the decoder's layers; notes the seconds after the first step, and again when new shapes cost more."""
+    """torch.compile of each layer: one compilation serves all layers of a kind; the whole model would take minutes.
+
+    Notes the seconds after the first step, and again when new shapes cost more.
+    """
 
     def __init__(self, base: Any, report: Any):
         self.report, self.reported_seconds = report, 0.0
@@ -25,11 +47,6 @@ class CompileCallback(TrainerCallback):
         else:
             return
         self.reported_seconds = max(seconds, 1e-9)
-
-
-def decoder_layers(base: Any) -> list[torch.nn.Module]:
-    """A decoder's layers, whatever the model calls them: its longest ModuleList."""
-    return list(max((module for module in base.modules() if isinstance(module, torch.nn.ModuleList)), key=len))
 
 
 def compile_seconds() -> float:
