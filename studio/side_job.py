@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from studio import credentials, events, json_text
+from studio.child_process import last_line
 from studio.device import devices
 from studio.errors import DeviceError, ModelError, RunError, StudioError, as_studio_error, internal_error, reason_of
 from studio.evaluation.endpoint import KEY
@@ -184,9 +185,9 @@ class FolderJob:
     def _failure(self, code: int, error: dict[str, Any] | None, log_file: Path) -> StudioError:
         if error:
             return ModelError(error["message"], error["hint"], error["where"])
-        last = log_file.read_text(errors="replace").strip().splitlines()[-1:] or [f"exit code {code}"]
+        last = last_line(log_file.read_text(errors="replace"), f"exit code {code}")
         hint = f"The whole output is in {log_file}. If memory was short, end the chat and try again."
-        return ModelError(f"{self.name} failed: {last[0][:300]}", hint, self.folder.name)
+        return ModelError(f"{self.name} failed: {last[:300]}", hint, self.folder.name)
 
     def stopped(self) -> StudioError:
         return RunError(f"{self.name} was stopped as asked.", "Start it again when you like.", "run", STOPPED)
