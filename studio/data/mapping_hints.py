@@ -36,6 +36,9 @@ NO_TEXT = (
 )
 
 
+CHOSEN_ALONE = "To learn the chosen answers alone: --format chosen, or data.format: chosen."
+
+
 def layout_hint(columns: list[str], rows: list[Row], name: str) -> str:
     """A hint on how to read rows of unknown layout: a mapping that works on them, or what they lack."""
     if hint := turns_hint(columns, rows) or conversation_hint(columns, rows):
@@ -215,6 +218,8 @@ def suggest_mapping(rows: list[Any], kind: str, field: str, format: str) -> str:
     if kind == "wrong_type" and format in ("prompt", "alpaca") and (hint := _first_answer_hint(rows, field)):
         return hint
     answer = next((name for name in formats()["prompt"].COLUMNS["answer"] if any(name in row for row in rows)), None)
+    if kind == "empty_field" and format == "preference":  # prompt, chosen or rejected, which are where they belong
+        return CHOSEN_ALONE if field == "rejected" else ""
     if kind in ("missing_field", "empty_field") and format in ("text", "preference"):
         hint = layout_hint(columns_of(rows), rows, "")
         return hint if mapping_in(hint) else ""

@@ -143,6 +143,18 @@ def test_preference_data_is_offered_only_where_it_can_be_used(home: Path, tmp_pa
     assert data.read(path, "chosen").conversations[0]["messages"][-1]["content"] == QA[0][1]
 
 
+@pytest.mark.parametrize("empty", ["", None, "  ", []])
+def test_chosen_answers_are_learnt_where_no_answer_is_rejected(empty: object, home: Path, tmp_path: Path) -> None:
+    """The hint took prompt and chosen for columns to be named, and data.format: chosen refused the rows as well."""
+    rows = [{"prompt": f"Q {n}?", "chosen": f"A {n}.", "rejected": empty} for n in range(3)]
+    path = write(tmp_path, "p.jsonl", rows)
+    with pytest.raises(DataError, match="None of the 3 rows .* rejected") as refused:
+        data.read(path)
+    assert "data.format: chosen" in refused.value.hint
+    learnt = data.read(path, "chosen").conversations
+    assert [row["messages"][-1]["content"] for row in learnt] == ["A 0.", "A 1.", "A 2."]
+
+
 def test_a_stored_data_set_opens_in_datasets(home: Path, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     found = data.read(write(tmp_path, "a.jsonl", ALPACA))

@@ -13,7 +13,13 @@ COLUMNS = preference.COLUMNS
 
 
 def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
-    conversation = preference.convert(row, report)
+    """The rejected answer is not looked at: it may be empty."""
+
+    def of_what_is_learnt(kind: str, field: str | None = None, *more: Any, **named: Any) -> None:
+        if field != "rejected":
+            report(kind, field, *more, **named)
+
+    conversation = preference.convert({**row, "rejected": row.get("chosen")}, of_what_is_learnt)
     if conversation is None:
         return None
     return {key: value for key, value in conversation.items() if not key.startswith("rejected")}
