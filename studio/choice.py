@@ -14,7 +14,8 @@ from studio.config import RunConfig
 from studio.device import Device
 from studio.errors import StudioError
 from studio.forecast import fits, record
-from studio.forecast.fits import Fit, Past
+from studio.forecast.duration import NO_RUNS, Past
+from studio.forecast.fits import Fit
 from studio.home import subfolder
 from studio.memory.studio_loop import RowStatistics
 from studio.model import ModelFacts
@@ -43,11 +44,8 @@ class Question(NamedTuple):
     rows: RowStatistics | None = None
     here: bool = False  # whether the device is this computer's, whose finished runs count
 
-    def past(self, config: RunConfig) -> Past | None:
-        if not self.here:
-            return None
-        finished = record.finished_runs(self.device)
-        return Past(record.correction(finished, config), tuple(record.rates(finished, config)))
+    def past(self, config: RunConfig) -> Past:
+        return record.past(self.device, config) if self.here else NO_RUNS
 
 
 class Answer(NamedTuple):

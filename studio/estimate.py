@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from studio.config import RunConfig
 from studio.device import Device
 from studio.forecast import duration, remedies
+from studio.forecast.duration import NO_RUNS, Past
 from studio.memory.explain import explain
 from studio.memory.peak import Peak, grown, peak
 from studio.memory.studio_loop import ASSUMED_ROWS, RowStatistics
@@ -95,19 +96,18 @@ def estimate(
     config: RunConfig,
     device: Device,
     rows: RowStatistics | Mapping[str, int] | None = None,
+    past: Past = NO_RUNS,
     *,
     advised: bool = False,
-    correction: float = 1.0,
-    rates: Sequence[float] = (),
 ) -> Estimate:
     """The estimate of an order on a device.
 
     rows: statistics of the data (RowStatistics, or data.prepare's), where they are known. advised: with advice and
-    limits, some twenty further walks. correction, rates: from this device's finished runs (forecast/record.py).
+    limits, some twenty further walks.
     Raises OrderError where the method's knobs do not fit the model.
     """
     statistics, facts = RowStatistics.of(rows), grown(facts, config)
-    expected = peak(facts, config, device, statistics, correction)
+    expected = peak(facts, config, device, statistics, past.correction)
     loop, causes, disk = expected.loop, expected.by_cause(), on_disk(facts, config)
     result = Estimate(
         total=sum(causes.values()),
@@ -124,7 +124,7 @@ def estimate(
         micro_batch=expected.tokens,
         optimizer=loop.optimizer,
         context=expected.context,
-        correction=correction,
+        correction=past.correction,
         steps=config.training.max_steps if statistics is None else config.steps(statistics.rows),
         disk=sum(disk.values()),
         disk_by_cause=disk,
@@ -135,7 +135,7 @@ def estimate(
         headroom=round(1 - expected.needed / device.free, 4) if device.free else -1.0,
         explained=explain(causes, facts, config, loop),
         **_by_rank(expected, causes),
-        **_duration(facts, config, device, statistics, loop, rates),
+        **_duration(facts, config, device, statistics, loop, past.rates),
     )
     return result.model_copy(update=_advice(facts, config, statistics, expected)) if advised else result
 

@@ -14,6 +14,7 @@ from studio.device import Device
 from studio.errors import DeviceError
 from studio.footprint import Footprint
 from studio.forecast import duration, remedies
+from studio.forecast.duration import Past
 from studio.kernels import padded_width
 from studio.memory import peak, studio_loop, tables
 from studio.memory.states import nf4_bytes, optimizer_bytes
@@ -169,7 +170,7 @@ def test_limits_are_the_last_that_fit(small: ModelFacts, sections: dict, memory:
 def test_runs_seen_correct_the_estimate(small: ModelFacts, by: float) -> None:
     """All but the context, which no run changes; and checkpointing is settled by the corrected figure."""
     wanted = order(training={"checkpointing": True})
-    plain, corrected = (estimate.estimate(small, wanted, A10G, correction=one) for one in (1.0, by))
+    plain, corrected = (estimate.estimate(small, wanted, A10G, past=Past(one)) for one in (1.0, by))
     assert corrected.total - corrected.context == pytest.approx(by * (plain.total - plain.context), rel=1e-6)
     assert sum(corrected.by_cause.values()) == corrected.total
     assert min(corrected.by_cause.values()) >= 0

@@ -56,6 +56,16 @@ class Calibration(NamedTuple):
     start: float
 
 
+class Past(NamedTuple):
+    """What a device's finished runs say of an order (forecast/record.py): measured bytes over estimated, FLOP/s."""
+
+    correction: float = 1.0
+    rates: Sequence[float] = ()
+
+
+NO_RUNS = Past()
+
+
 class Pace(NamedTuple):
     """Seconds of the whole run, of one optimizer step, and tokens a second without padding.
 

@@ -6,7 +6,7 @@ settings that save most. A search for the longest rows takes two or three walks 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from studio import cards
@@ -14,6 +14,7 @@ from studio.config import RunConfig
 from studio.device import Device
 from studio.errors import OrderError
 from studio.forecast import duration, remedies
+from studio.forecast.duration import NO_RUNS, Past
 from studio.memory.peak import Peak, peak
 from studio.memory.studio_loop import ASSUMED_ROWS, RowStatistics
 from studio.model import ModelFacts
@@ -44,15 +45,8 @@ class Fit(NamedTuple):
 ROOMY = {"full": 22.0, "lora": 6.0, "qlora": 3.0}  # bytes a weight from which on a method mostly fits as it is
 
 
-class Past(NamedTuple):
-    """What a device's finished runs say of an order (forecast/record.py)."""
-
-    correction: float = 1.0
-    rates: Sequence[float] = ()
-
-
 def fit(
-    facts: ModelFacts, order: RunConfig, device: Device, rows: RowStatistics | None = None, past: Past | None = None
+    facts: ModelFacts, order: RunConfig, device: Device, rows: RowStatistics | None = None, past: Past = NO_RUNS
 ) -> Fit:
     """Of an order that names the method. Raises OrderError where the method does not go with the model or the device.
 
@@ -63,7 +57,7 @@ def fit(
     rows = rows._replace(eval_rows=0) if rows else None
 
     def measure(config: RunConfig, rows: RowStatistics | None = rows) -> Peak:
-        return peak(facts, config, device, rows, past.correction if past else 1.0)
+        return peak(facts, config, device, rows, past.correction)
 
     saving = _saving(trains, device, rows)
     tight = remedies.apply(trains, saving)
@@ -79,7 +73,7 @@ def fit(
     longest = _longest_rows(tight, rows, limit, facts, chosen, measure)
     seconds = None
     if held_out is not None:
-        speed = duration.speed(device, chosen.loop.weight_itemsize, past.rates if past else (), duration.kind(order))
+        speed = duration.speed(device, chosen.loop.weight_itemsize, past.rates, duration.kind(order))
         pace = duration.pace(facts, remedies.apply(order, settings), held_out, chosen.loop, speed)
         seconds = round(pace.total, 1)
     return Fit(order.method.name, True, chosen.total, longest, settings, seconds)
@@ -155,7 +149,7 @@ def fits(
     order: RunConfig,
     device: Device,
     rows: RowStatistics | None = None,
-    past: Callable[[RunConfig], Past | None] = lambda config: None,
+    past: Callable[[RunConfig], Past] = lambda config: NO_RUNS,
 ) -> dict[str, Fit]:
     """By method."""
     answers: dict[str, Fit] = {}

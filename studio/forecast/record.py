@@ -20,6 +20,7 @@ from studio.errors import OrderError, StudioError
 from studio.estimate import Estimate, estimate
 from studio.events import latest
 from studio.forecast import duration
+from studio.forecast.duration import Past
 from studio.memory.studio_loop import RowStatistics
 from studio.model import ModelFacts
 from studio.runs import summary
@@ -80,16 +81,14 @@ def forecast(
                 "place",
             )
         return estimate(facts, config, remote_device, rows, advised=advised)
+    return estimate(facts, config, device, rows, past(device, config), advised=advised)
+
+
+def past(device: Device, config: RunConfig) -> Past:
+    """What this device's finished runs say of an order."""
     finished = finished_runs(device)
-    return estimate(
-        facts,
-        config,
-        device,
-        rows,
-        advised=advised,
-        correction=correction(finished, config),
-        rates=rates(finished, config, duration.calibrated(device) is not None),
-    )
+    rated = rates(finished, config, duration.calibrated(device) is not None)
+    return Past(correction(finished, config), tuple(rated))
 
 
 def finished_runs(device: Device) -> list[FinishedRun]:

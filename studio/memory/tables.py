@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,38 +24,30 @@ def page(card: str = "NVIDIA A100 80GB", length: int = 2048, batch: int = 4) -> 
     """Markdown. Generated, so that it can never say anything else than the estimate does."""
     device = cards.device(card)
     estimates = {name: _estimate(EIGHT, name, length, batch, device) for name in METHODS}
+    found = list(estimates.values())
     lines = [
         f"## Where the memory of an 8B model goes ({batch} rows of {length} tokens, {device.name})",
         "",
         "| GiB | full | LoRA | QLoRA |",
         "|---|---:|---:|---:|",
+        *(_row(cause, (f"{expected.by_cause[cause] / GIB:.2f}" for expected in found)) for cause in CAUSES),
+        _row("**expected**", (f"**{expected.total / GIB:.1f}**" for expected in found)),
+        _row("band", (f"{expected.low / GIB:.1f} to {expected.high / GIB:.1f}" for expected in found)),
+        _row("fits", ("yes" if expected.fits else "no" for expected in found)),
+        _row("checkpointing (auto)", ("on" if expected.checkpointing else "off" for expected in found)),
     ]
-    lines += [
-        f"| {cause} | " + " | ".join(f"{estimates[name].by_cause[cause] / GIB:.2f}" for name in METHODS) + " |"
-        for cause in CAUSES
-    ]
-    lines += [
-        "| **expected** | " + " | ".join(f"**{estimates[name].total / GIB:.1f}**" for name in METHODS) + " |",
-        "| band | "
-        + " | ".join(f"{estimates[name].low / GIB:.1f} to {estimates[name].high / GIB:.1f}" for name in METHODS)
-        + " |",
-        "| fits | " + " | ".join("yes" if estimates[name].fits else "no" for name in METHODS) + " |",
-        "| checkpointing (auto) | "
-        + " | ".join("on" if estimates[name].checkpointing else "off" for name in METHODS)
-        + " |",
-    ]
-    for name in METHODS:
+    for name, expected in estimates.items():
+        lines += ["", f"**{name}** ({expected.trainable:,} trained numbers; peak at {expected.peak_phase}):", ""]
         lines += [
-            "",
-            f"**{name}** ({estimates[name].trainable:,} trained numbers; peak at {estimates[name].peak_phase}):",
-            "",
-        ]
-        lines += [
-            f"- {cause}, {estimates[name].by_cause[cause] / GIB:.2f} GiB. {text}"
-            for cause, text in estimates[name].explained.items()
-            if estimates[name].by_cause[cause]
+            f"- {cause}, {expected.by_cause[cause] / GIB:.2f} GiB. {text}"
+            for cause, text in expected.explained.items()
+            if expected.by_cause[cause]
         ]
     return "\n".join([*lines, "", *_tutorials(), ""])
+
+
+def _row(name: str, cells: Iterable[str]) -> str:
+    return f"| {name} | {' | '.join(cells)} |"
 
 
 SAID = {"full": "60-120 GB", "lora": "16-24 GB", "qlora": "5-8 GB"}  # what tutorials say a 7B model needs

@@ -6,7 +6,6 @@ The base, every run and the combination are evaluated on each run's held-out row
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -44,7 +43,7 @@ class Stopped(Exception):
 
 def main(run: Run) -> int:
     """Exit code 0: the end event is finished or stopped; 1: it is failed, with the cause."""
-    report = Report(run, int(os.environ.get("STUDIO_ATTEMPT", 1)))
+    report = Report(run)
     return report.run_to_exit_code(lambda: combine(run, report))
 
 

@@ -32,6 +32,7 @@ from studio.worker.sampling import Sampling
 MOST_AT_ONCE = {"cpu": 16}  # answers; elsewhere 64
 USED_SHARE = 0.5  # of the free memory, for the caches of answers
 TURN = 4  # batches of questions that one side answers before the other does
+Question = tuple[list[dict[str, Any]], dict[str, Any]]  # messages, template variables
 
 
 class Ended(NamedTuple):
@@ -154,12 +155,9 @@ def _answers(loaded_model: LoadedModel, side: str, order: dict[str, Any], questi
 
 
 def answered(
-    loaded_model: LoadedModel,
-    asked: Sequence[tuple[list[dict[str, Any]], dict[str, Any]]],
-    sampling: Sampling,
-    size: int,
+    loaded_model: LoadedModel, asked: Sequence[Question], sampling: Sampling, size: int
 ) -> Iterator[tuple[int, Ended]]:
-    """(number, answer) of every question (messages, template variables), each as soon as it has ended.
+    """(number, answer) of every question, each as soon as it has ended.
 
     size: answers that are generated at once; halved where memory does not suffice. A single answer without room ends
     as failed.
@@ -170,13 +168,12 @@ def answered(
         try:
             while waiting and len(running) < size:
                 number = waiting.popleft()
-                messages, variables = asked[number]
-                try:
-                    running[number] = loaded_model.answer(messages, sampling, **variables)
-                except StudioError as error:
-                    yield number, Ended("", "too long" if error.where == "messages" else "failed", 0)
-                    continue
-                loaded_model.batch.prefill_group([running[number]])
+                answer = _to_be_written(loaded_model, asked[number], sampling)
+                if isinstance(answer, Ended):
+                    yield number, answer
+                else:
+                    running[number] = answer
+                    loaded_model.batch.prefill_group([answer])
             loaded_model.batch.step()
         except RuntimeError as error:
             if not memory.is_out_of_memory(error):
@@ -201,6 +198,15 @@ def answered(
             if answer.finish_reason is not None:
                 del running[number]
                 yield number, Ended(answer.written, answer.finish_reason, len(answer.output_ids))
+
+
+def _to_be_written(loaded_model: LoadedModel, question: Question, sampling: Sampling) -> Answer | Ended:
+    """The answer to a question, which is still to be written; how it ended where it cannot be."""
+    messages, variables = question
+    try:
+        return loaded_model.answer(messages, sampling, **variables)
+    except StudioError as error:
+        return Ended("", "too long" if error.where == "messages" else "failed", 0)
 
 
 def batch_size(loaded_model: LoadedModel, order: dict[str, Any]) -> int:

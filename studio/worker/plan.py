@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import shutil
 import sys
 import time
@@ -33,7 +32,7 @@ Conversation = dict[str, Any]
 
 def main(run: Run) -> int:
     """Exit code 0: the end event says finished or stopped; 1: it says failed, and why."""
-    report = Report(run, int(os.environ.get("STUDIO_ATTEMPT", 1)))
+    report = Report(run)
     return report.run_to_exit_code(lambda: PlanRun(run, report).run_race())
 
 

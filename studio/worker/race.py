@@ -7,7 +7,6 @@ those of a run by itself, whatever else took turns meanwhile, and the winner can
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -37,7 +36,7 @@ DISCARDED = "Stopped and discarded as asked."
 
 def main(run: Run) -> int:
     """Exit code 0: the end event says finished or stopped; 1: it says failed, and why."""
-    report = Report(run, int(os.environ.get("STUDIO_ATTEMPT", 1)))
+    report = Report(run)
     return report.run_to_exit_code(lambda: RaceRun(run, report).run_race())
 
 

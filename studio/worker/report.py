@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 import traceback
@@ -39,9 +40,15 @@ class Report(TrainerCallback):
     """
 
     def __init__(
-        self, run: Run, attempt: int, early_stopping: int | None = None, keep_best: bool = False, best_by: str = "auto"
+        self,
+        run: Run,
+        attempt: int | None = None,
+        early_stopping: int | None = None,
+        keep_best: bool = False,
+        best_by: str = "auto",
     ):
-        self.run, self.attempt = run, attempt
+        """attempt: its number; None: the one that the supervisor gave this process."""
+        self.run, self.attempt = run, attempt or int(os.environ.get("STUDIO_ATTEMPT", 1))
         self.early_stopping, self.keep_best, self.best_by = early_stopping, keep_best, best_by
         self.trainer: Any = None
         self.precision: str | None = None  # torch's name of the dtype of the products

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainingArguments, set_seed
+from transformers import set_seed
 
-from studio import auto, data, model, new_tokens, preflight, process, trackers
+from studio import data, model, new_tokens, preflight, process
 from studio.base import source
-from studio.config import RunConfig
 from studio.data.streaming import StreamedRows
 from studio.device import devices
 from studio.estimate import grown
 from studio.evaluation.questions import Question, distinct
-from studio.method import is_cast_deferred, trained_weights
+from studio.method import trained_weights
 from studio.model import ModelFacts
 from studio.resolve import Resolved, resolve
 from studio.run import Run
@@ -31,7 +29,6 @@ from studio.talk import base_record
 from studio.talk.trust import check_base
 from studio.tokens import Encoder
 from studio.worker import (
-    adamw,
     base_model,
     decoder_layers,
     distributed,
@@ -39,17 +36,14 @@ from studio.worker import (
     keep_general,
     loss_check,
     origin,
-    preference,
     probe,
     reference,
-    sharding,
     torch_devices,
 )
-from studio.worker.arguments import arguments_of
 from studio.worker.batches import packing_statistics
 from studio.worker.context import RunContext
 from studio.worker.grpo import GroupObjective
-from studio.worker.loss import unwrap
+from studio.worker.make_trainer import make_trainer
 from studio.worker.packing import Layout
 from studio.worker.report import Report
 from studio.worker.result import ROWS_LOOKED_AT, save_result
@@ -66,9 +60,7 @@ def main(run: Run) -> int:
         process.die_with_parent(os.getppid())
         distributed.set_current_device()
     training = run.config.training
-    report = Report(
-        run, int(os.environ.get("STUDIO_ATTEMPT", 1)), training.early_stopping, training.keep_best, training.best_by
-    )
+    report = Report(run, None, training.early_stopping, training.keep_best, training.best_by)
     return report.run_to_exit_code(lambda: train(run, report))
 
 
@@ -76,7 +68,7 @@ def train(run: Run, report: Report) -> None:
     """One run: model and data, the wrapped model, its checks, the training, the result."""
     config, checkpoint = run.config, checkpoints.newest(run.checkpoints)
     set_seed(config.training.seed)
-    context, facts = prepare(run, report)
+    context, facts = prepare(run, report, resumes=bool(checkpoint))
     resolved, base, tuned = load_model(context, facts)
     if checkpoint:
         checkpoints.refuse_other_data(checkpoint, context.rows.train.content)
@@ -99,13 +91,13 @@ def train(run: Run, report: Report) -> None:
     save_result(context, trainer)
 
 
-def prepare(run: Run, report: Report) -> tuple[RunContext, ModelFacts]:
+def prepare(run: Run, report: Report, resumes: bool) -> tuple[RunContext, ModelFacts]:
     """Fetch the base model, refuse what cannot be trained, read the data. The facts are those with new tokens' rows."""
     config, device = run.config, devices()[0]
     torch_devices.refuse_unusable(device)
     report.phase("fetching model")
     folder = source.fetch(config.model, report=lambda what, done, total: print(what, done, total, flush=True))
-    if checkpoints.newest(run.checkpoints):
+    if resumes:
         check_base(run, folder)
     facts = model.facts(folder)
     config.method.refuse(facts, config.training, device)
@@ -214,60 +206,6 @@ def _note_dropped_rows(rows: data.Prepared, report: Report) -> None:
     if late and late["dropped"]:
         counts = "; ".join(f"{kind}: {dropped['count']}" for kind, dropped in late["dropped"].items())
         report.note(f"Rows that could not be trained on: {counts}.", data=late)
-
-
-def _prepare_trackers(run: Run, names: Sequence[str], report: Report) -> None:
-    for name in names:
-        if trackers.is_offline(name):
-            report.note(trackers.offline_note(name, run.folder))
-        os.environ.update(trackers.settings(name, run.folder))
-        if name == "swanlab" and distributed.is_main():
-            import swanlab  # transformers asks it for a run, and newer versions raise where there is none
-
-            swanlab.init(project=trackers.PROJECT, experiment_name=run.id)
-
-
-def make_trainer(context: RunContext, resolved: Resolved, tuned: Any, resumes: bool) -> StudioTrainer:
-    run, config, _, _, rows, report = context
-    training, evaluates, dtype = config.training, len(rows.eval) > 0, getattr(torch, resolved.dtype)
-    sharded = distributed.world_size() > 1 and sharding.strategy(config, tuned) == "fsdp"
-    optimizer = sharding.supported_optimizer(resolved.optimizer, report) if sharded else resolved.optimizer
-    rounds = optimizer == auto.ROUNDING
-    _prepare_trackers(run, training.report_to, report)
-    arguments = (sharding.ShardedTrainingArguments if sharded else TrainingArguments)(
-        **arguments_of(run, config, resolved),
-        optim="adamw_torch" if rounds else optimizer,
-        eval_strategy="steps" if evaluates else "no",
-        eval_on_start=evaluates and not resumes,
-        **sharding.distributed_arguments(tuned, resolved.device),
-    )
-    if sharded:
-        sharding.shard_model(tuned, arguments.device, dtype)
-    elif is_cast_deferred(tuned):
-        sharding.cast_deferred(distributed.to_device(tuned, resolved.device), tuned, dtype)
-    trainer = StudioTrainer(
-        config=config,
-        resolved=resolved._replace(loss=sharding.supported_loss(resolved.loss, tuned, report)),
-        report=report,
-        sharded=sharded,
-        optimizer_cls_and_kwargs=(
-            (adamw.RoundedAdamW, {"lr": config.learning_rate, "seed": training.seed}) if rounds else None
-        ),
-        model=tuned,
-        args=arguments,
-        train_dataset=_with_stage(rows.train, config),
-        eval_dataset=_with_stage(rows.eval, config) if evaluates else None,
-        callbacks=[report],
-    )
-    if resolved.checkpointing:
-        trainer.add_callback(decoder_layers.FirstLayersOnly(unwrap(tuned), resolved.checkpointed_layers))
-    return trainer
-
-
-def _with_stage(rows: Any, config: RunConfig) -> Any:
-    """The rows, with what the stage adds to each."""
-    unchanged = config.stage.is_supervised or config.stage.generates
-    return rows if unchanged else preference.PreferenceRows(rows, config.stage.mismatched)
 
 
 def plan_fields(context: RunContext, resolved: Resolved, tuned: Any) -> dict[str, Any]:

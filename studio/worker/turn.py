@@ -15,6 +15,7 @@ from studio.talk import base_record
 from studio.worker import base_model, keep_general, loss_check, probe, train
 from studio.worker.contestants import Contestant, step_of
 from studio.worker.loaded import share_weights
+from studio.worker.make_trainer import make_trainer
 from studio.worker.report import Report
 
 NEVER = 10**9  # steps: a turn evaluates and saves at its end
@@ -87,7 +88,7 @@ def train_turn(race_run: Race, entry: Contestant, report: TurnReport, base: Any,
     resolved = entry.resolved._replace(eval_every=NEVER, save_every=NEVER) if shared else entry.resolved
     context = entry.context(race_run.folder, report)
     measured = context._replace(rows=race_run.rows_of(entry))
-    trainer = train.make_trainer(measured, resolved, entry.tuned, resumes=bool(checkpoint))
+    trainer = make_trainer(measured, resolved, entry.tuned, resumes=bool(checkpoint))
     if first:
         checked = loss_check.check_loss(trainer, entry.resolved)
         entry.resolved = checked
