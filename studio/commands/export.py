@@ -19,6 +19,8 @@ from studio.talk import reference
 # the page's, without importing it
 LANGUAGES = ("en", *sorted(folder.parent.name for folder in (PROJECT / "studio/ui/strings").glob("*/page.json")))
 
+OTHER_PROMPTS = "The questions have other tokens there than in training."
+
 
 def add(parsers: Any, common: ArgumentParser) -> None:
     merge = parsers.add_parser(
@@ -102,6 +104,8 @@ def proven(proof: dict[str, Any]) -> list[str]:
         f"token for token; "
         f"{proof['stopped']} stopped at an end token; {ids['same']} of {ids['texts']} texts give the same ids."
     ]
+    if not proof["same_prompts"]:
+        lines.append(OTHER_PROMPTS)
     lines += [
         f"  text     {one['text'][:80]!r}\n  trained  {one['trained'][:16]}\n  exported {one['exported'][:16]}"
         for one in ids["differences"]

@@ -10,18 +10,20 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from studio import model
 from studio.errors import ExportError, StudioError
 from studio.events import Lock, is_locked
-from studio.export import gguf_families, hf_files, llama_cpp, modelfile, readme
+from studio.export import gguf_families, gguf_template, hf_files, llama_cpp, modelfile, readme
 from studio.export.proof import prove
 from studio.home import write_atomic
 from studio.job_process import run_worker
 from studio.talk.reference import ModelReference, resolve
 from studio.talk.stopping import never_stops
+from studio.tokens import Encoder
 
 KINDS = ("adapter", "merged", "gguf", "ollama")
 NO_TOOLS = (
@@ -265,9 +267,13 @@ def _gguf(reference: ModelReference, out: Path, precision: str, progress: Progre
 def _ollama(reference: ModelReference, out: Path, precision: str, progress: Progress) -> None:
     out.mkdir()
     _gguf(reference, out / "model.gguf", precision, progress)
-    context = model.facts(reference.base).max_position_embeddings
+    facts, special = model.facts(reference.base), reference.template.special
+    tokenizer = Encoder(reference.tokenizer, reference.template).tokenizer
+    template = replace(reference.template, text=hf_files.plain_template(reference.template.text))
+    template = gguf_template.adapted(template, tokenizer, special.get("eos_token", ""))
+    context = gguf_families.longrope_switch(facts) or facts.max_position_embeddings
     sampling = hf_files.sampling(reference.base)
-    text = modelfile.modelfile(reference.template, "model.gguf", reference.stop, context, sampling)
+    text = modelfile.modelfile(template, "model.gguf", reference.stop, context, sampling)
     write_atomic(out / "Modelfile", text)
     write_atomic(out / "README.md", readme.ollama(reference))
 

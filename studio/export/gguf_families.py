@@ -39,8 +39,8 @@ LARGEST = {"gemma2": 46, "gemma3_text": 62}  # layers of the one size whose quer
 ELSEWHERE = "Export it merged; llama.cpp's convert_hf_to_gguf.py reads that folder."
 
 
-def refuse(facts: ModelFacts, tokenizer: Path, untied: bool = False) -> None:
-    """Raise ExportError for a model that cannot be written. untied: its head was trained apart from the embedding."""
+def refuse(facts: ModelFacts, tokenizer: Path) -> None:
+    """Raise ExportError for a model that cannot be written."""
     kind, config = facts.model_type, facts.text_config
     if kind not in ARCHITECTURES:
         raise ExportError(
@@ -52,8 +52,6 @@ def refuse(facts: ModelFacts, tokenizer: Path, untied: bool = False) -> None:
             f"GGUF export does not write the {rope_type} stretching of positions of {kind} models.", ELSEWHERE, "model"
         )
     difference = _difference(facts, config)
-    if not difference and untied and kind in ("gemma", "gemma2"):
-        difference = "has a head of its own"
     if difference:
         raise ExportError(f"llama.cpp cannot compute this {kind} model: it {difference}.", "Export it merged.", "model")
     gguf_tokenizer.refuse(json.loads((tokenizer / "tokenizer.json").read_text(encoding="utf-8")))
@@ -98,12 +96,30 @@ def caution(facts: ModelFacts, tokenizer: Path) -> str:
             f"llama.cpp computes this model without its sliding window: beyond {window} tokens its answers differ from "
             "the trained model's."
         )
-    if gguf_tokenizer.composes(json.loads((tokenizer / "tokenizer.json").read_text(encoding="utf-8"))):
+    if switch := longrope_switch(facts):
+        found.append(
+            f"llama.cpp computes every text as a long one where its context (-c) is larger than {switch} "
+            "tokens: keep to that, or short texts have other answers than the trained model's."
+        )
+    words = json.loads((tokenizer / "tokenizer.json").read_text(encoding="utf-8"))
+    if token := gguf_tokenizer.cut_otherwise(words):
+        found.append(
+            f"llama.cpp cuts some words into other tokens than this model's tokenizer does, such as {token!r}."
+        )
+    if gguf_tokenizer.composes(words):
         found.append(
             "This model's tokenizer joins letters with their accents first (NFC), and llama.cpp does not: a text in "
             "which they stand apart has other tokens there."
         )
     return " ".join(found)
+
+
+def longrope_switch(facts: ModelFacts) -> int | None:
+    """Tokens of context beyond which llama.cpp takes LongRoPE's factors for long texts; None for other stretching."""
+    settings = rope(facts)
+    if settings["rope_type"] != "longrope":
+        return None
+    return int(settings.get("original_max_position_embeddings") or facts.max_position_embeddings or 4096)
 
 
 def rope(facts: ModelFacts) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from studio.errors import ExportError
@@ -24,6 +24,7 @@ PATTERNS = {
     _CASES % ("", "", "") + _REST: "tekken",
     _CASES % (_SHORT, _SHORT, "{1,3}") + _REST: "gpt-4o",
 }
+TAKEN_WHOLE = ("llama-bpe", "tekken")  # whose words llama.cpp does not merge where they are tokens
 
 
 class Vocabulary(NamedTuple):
@@ -46,6 +47,23 @@ def _normalizers(tokenizer: dict[str, Any]) -> set[str]:
 def composes(tokenizer: dict[str, Any]) -> bool:
     """Whether letters and accents that stand apart are one character to a byte-level tokenizer, as Qwen's has it."""
     return "NFC" in _normalizers(tokenizer)
+
+
+def cut_otherwise(tokenizer: dict[str, Any]) -> str:
+    """A word that llama.cpp gives other tokens than this tokenizer does, or "" where none is known.
+
+    Some byte-level tokenizers take a word that is a token whole, others merge its letters; llama.cpp goes by the
+    pattern. And it finds an added token inside words too.
+    """
+    from tokenizers import models  # late, as in tokens.py
+
+    model, added = tokenizer["model"], tokenizer.get("added_tokens", [])
+    inside = next((token["content"] for token in added if token.get("single_word")), "")
+    if inside or model.get("byte_fallback") or bool(model.get("ignore_merges")) == (pre(tokenizer) in TAKEN_WHOLE):
+        return inside
+    merging = models.BPE(model["vocab"], _pairs(model))
+    words = model["vocab"].keys() - {token["content"] for token in added}
+    return next((word for word in sorted(words) if [part.value for part in merging.tokenize(word)] != [word]), "")
 
 
 def pre(tokenizer: dict[str, Any]) -> str | None:
@@ -115,13 +133,17 @@ def _merges_complete(model: dict[str, Any]) -> bool:
     return sum(left in vocabulary and right in vocabulary for left, right in splits) == len(pairs)
 
 
-def vocabulary(tokenizer: dict[str, Any], size: int) -> Vocabulary:
-    """The tokens of all `size` rows of the embedding; rows without a token are marked unused."""
+def vocabulary(tokenizer: dict[str, Any], added: Mapping[int, Any], size: int) -> Vocabulary:
+    """The tokens of all `size` rows of the embedding; rows without a token are marked unused, others left out.
+
+    added: the added tokens by their ids, as tokenizers reads them.
+    """
     model = tokenizer["model"]
     tokens, types = [f"[PAD{token_id}]" for token_id in range(size)], [UNUSED] * size
     for token, token_id in model["vocab"].items():
-        tokens[token_id], types[token_id] = token, NORMAL
-    added = tokenizer.get("added_tokens", [])
+        if token_id < size:
+            tokens[token_id], types[token_id] = token, NORMAL
+    added = {token_id: token for token_id, token in added.items() if token_id < size}
     if not model.get("byte_fallback"):
         _add(added, tokens, types)
         return Vocabulary(
@@ -134,11 +156,10 @@ def vocabulary(tokenizer: dict[str, Any], size: int) -> Vocabulary:
             types[token_id] = BYTE
         elif token == model.get("unk_token"):
             types[token_id] = UNKNOWN
-    _add([token for token in added if types[token["id"]] != UNKNOWN], tokens, types)
+    _add({token_id: token for token_id, token in added.items() if types[token_id] != UNKNOWN}, tokens, types)
     return Vocabulary("llama", "default", tokens, types, [], scores, bool(space_prefix(tokenizer)))
 
 
-def _add(added: Iterable[dict[str, Any]], tokens: list[str], types: list[int]) -> None:
-    for token in added:
-        tokens[token["id"]] = token["content"]
-        types[token["id"]] = CONTROL if token.get("special") else USER
+def _add(added: Mapping[int, Any], tokens: list[str], types: list[int]) -> None:
+    for token_id, token in added.items():
+        tokens[token_id], types[token_id] = token.content, CONTROL if token.special else USER

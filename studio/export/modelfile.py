@@ -43,7 +43,8 @@ def modelfile(
         lines.append(
             "# This chat template does more than put marks around each turn. Ollama 0.30 takes it from the GGUF file."
         )
-    lines += [f'PARAMETER stop "{stop}"' for stop in stops]
+    marks = ['"' * (3 if '"' in stop else 1) for stop in stops]
+    lines += [f"PARAMETER stop {mark}{stop}{mark}" for mark, stop in zip(marks, stops, strict=True)]
     advised = {"temperature": 0.7, "repetition_penalty": 1.0, **sampling}
     lines += [f"PARAMETER {OLLAMA.get(name, name)} {value:g}" for name, value in advised.items()]
     if context:

@@ -14,10 +14,12 @@ import torch
 
 from studio import model
 from studio.errors import ExportError
-from studio.export import gguf_families, gguf_tokenizer
+from studio.export import gguf_families, gguf_template, gguf_tokenizer
 from studio.model import ModelFacts
 from studio.talk.reference import ModelReference
 from studio.talk.stopping import end_tokens
+from studio.template import Template
+from studio.tokens import Encoder
 from studio.worker import gguf_types, llama_cpp
 from studio.worker.merge import weights
 
@@ -53,8 +55,7 @@ def write(
     _settings(writer, facts, reference.label or reference.name, rows)
     writer.add_file_type(gguf_types.KINDS[kind][1])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    _tokenizer(writer, reference, rows)
-    writer.add_chat_template(template)
+    _tokenizer(writer, reference, rows, template)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -176,10 +177,12 @@ def _rope_scaling(writer: Settings, facts: ModelFacts, rope: dict[str, Any]) -> 
         writer.add_rope_scaling_attn_factors(math.sqrt(1 + math.log(stretch) / math.log(old)) if stretch > 1 else 1.0)
 
 
-def _tokenizer(writer: Settings, reference: ModelReference, size: int) -> None:
+def _tokenizer(writer: Settings, reference: ModelReference, size: int, template: str) -> None:
     """Write the tokens with their types, and the special ones; the end token is the one trained to end a turn."""
+    file = reference.tokenizer / "tokenizer.json"
+    tokenizer = Encoder(reference.tokenizer, reference.template).tokenizer
     vocabulary = gguf_tokenizer.vocabulary(
-        json.loads((reference.tokenizer / "tokenizer.json").read_text(encoding="utf-8")), size
+        json.loads(file.read_text(encoding="utf-8")), tokenizer.get_added_tokens_decoder(), size
     )
     writer.add_tokenizer_model(vocabulary.model)
     writer.add_tokenizer_pre(vocabulary.pre)
@@ -198,6 +201,10 @@ def _tokenizer(writer: Settings, reference: ModelReference, size: int) -> None:
         )
     writer.add_eos_token_id(ends[0])
     writer.add_eot_token_id(ends[0])
+    if len(ends) > 1:
+        writer.add_eom_token_id(ends[1])  # llama.cpp stops there too; further ones it knows by their usual names
+    written = Template("", template, reference.template.special)
+    writer.add_chat_template(gguf_template.adapted(written, tokenizer, vocabulary.tokens[ends[0]]).text)
     ids, special = {token: token_id for token_id, token in enumerate(vocabulary.tokens)}, reference.template.special
     for key, add in (
         ("bos_token", writer.add_bos_token_id),

@@ -46,27 +46,29 @@ class Server:
         params.cpuparams.n_threads = device.cores()
         self.server = xllamacpp.Server(params)
 
-    def ids(self, text: str) -> list[int]:
-        body = json.dumps({"content": text, "add_special": False, "parse_special": True}).encode()
+    def ids(self, text: str, add_special: bool = False) -> list[int]:
+        return self._post("tokenize", {"content": text, "add_special": add_special, "parse_special": True})["tokens"]
+
+    def _post(self, path: str, body: dict[str, Any]) -> Any:
         request = urllib.request.Request(
-            f"{self.server.listening_address}/tokenize", body, {"Content-Type": "application/json"}
+            f"{self.server.listening_address}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
         with urllib.request.urlopen(request, timeout=60) as response:
-            return json.loads(response.read())["tokens"]
+            return json.loads(response.read())
 
     def answer(self, messages: Messages, max_tokens: int, tools: Tools) -> dict[str, Any]:
-        shown = {"tools": tools, "tool_choice": "none"} if tools else {}  # in the prompt; no grammar for the answer
+        asked: dict[str, Any] = {"messages": messages, "reasoning_format": "none"}
+        if tools:
+            asked |= {"tools": tools, "tool_choice": "none"}  # in the prompt; no grammar for the answer
         response = self.server.handle_chat_completions(
             {
-                "messages": messages,
+                **asked,
                 "max_tokens": max_tokens,
                 "temperature": 0,
                 "repeat_penalty": 1.0,
                 "cache_prompt": False,
                 "return_tokens": True,
                 "verbose": True,
-                "reasoning_format": "none",
-                **shown,
             }
         )
         if "choices" not in response:
@@ -77,7 +79,7 @@ class Server:
         return {
             "text": response["choices"][0]["message"]["content"] or "",
             "ids": inner["tokens"][:-1] if stopped else inner["tokens"],
-            "prompt": self.ids(inner["prompt"]),
+            "prompt": self.ids(self._post("apply-template", asked)["prompt"], add_special=True),
             "finish": "stop" if stopped else "length",
         }
 

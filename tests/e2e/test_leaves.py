@@ -9,9 +9,11 @@ and the starter.
 from __future__ import annotations
 
 import json
+import operator
 import re
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from studio import config, queue, run
 from studio.export import folders, proof
 from studio.export.proof import TEXTS
 from studio.run import Run
+from studio.talk.reference import resolve
+from studio.talk.stopping import end_tokens
 from tests import families
 from tests.export.test_modelfile import written_by_go
 from tests.readers import Transformers4, by_llama_cpp, by_server, by_studio, by_transformers
@@ -117,7 +121,49 @@ def elsewhere(whole: Run | None, cut: Run, steps: int = STEPS // 2) -> None:
         assert one.state() == "finished", run.summary(one)
 
 
-def exported(one: Run, folder: Path, proven: bool) -> dict[str, Path]:
+class Alike:
+    """Whether two answers are the same, but for what another arithmetic makes of two tokens that are all but equally
+    likely: llama.cpp keeps keys and values in 16 bits. A real model has such places, a tiny one that learnt whole
+    answers by heart none.
+    """
+
+    def __init__(self, name: str):
+        import torch
+
+        from studio.worker.loaded import LoadedModels
+
+        self.loaded = LoadedModels("cpu", torch.float32).load(resolve(name))
+
+    def __call__(self, ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+        if ours["prompt"] != theirs["prompt"] or ours["ids"] == theirs["ids"]:
+            return ours == theirs
+        return self.margin(ours["prompt"], ours["ids"], theirs["ids"]) < 0.1
+
+    def margin(self, prompt: list[int], ours: list[int], theirs: list[int]) -> float:
+        """By how much the trained model prefers its own token, in log-probability, where the answers part."""
+        import torch
+
+        end = end_tokens(self.loaded.reference)[0]
+        pairs = enumerate(zip(ours + [end], theirs + [end], strict=False))
+        at, (own, other) = next((at, pair) for at, pair in pairs if pair[0] != pair[1])
+        with torch.inference_mode():
+            scores = self.loaded.model(input_ids=torch.tensor([prompt + ours[:at]])).logits[0, -1]
+        return float(scores[own] - scores[other])
+
+    def texts(self, found: list[dict[str, str]]) -> bool:
+        """The same of a proof's differences, whose ids are those of their texts."""
+        encoder = self.loaded.encoder
+        for one in found:
+            prompt = encoder.prompt_ids([{"role": "user", "content": one["question"]}])
+            ours, theirs = (
+                encoder.tokenizer.encode(one[side], add_special_tokens=False).ids for side in ("trained", "exported")
+            )
+            if ours != theirs and self.margin(prompt, ours, theirs) >= 0.1:
+                return False
+        return True
+
+
+def exported(one: Run, folder: Path, proven: bool, alike: Alike | None = None) -> dict[str, Path]:
     """Every way out that another program reads; with a proof, the studio's own must find nothing amiss."""
     found = {}
     for kind, precision in (("merged", "f32"), ("gguf", "f32"), ("gguf", "f16"), ("ollama", "f32")):
@@ -127,22 +173,30 @@ def exported(one: Run, folder: Path, proven: bool) -> dict[str, Path]:
         found[f"{kind}-{precision}"] = Path(told["path"])
         if proven:
             assert "failed" not in told["proof"], told["proof"]
-            assert told["proof"]["agree"] == told["proof"]["prompts"], told["proof"]
+            differ = told["proof"]["prompts"] - told["proof"]["agree"]
+            assert differ == 0 or (alike and differ <= 5 and alike.texts(told["proof"]["differences"])), told["proof"]
             assert told["proof"]["same_prompts"]
             assert told["proof"]["tokenizer"]["same"] == len(TEXTS)
     return found
 
 
-def compare(found: dict[str, Path], wanted: list[dict[str, Any]], questions: list[str], tokens: int) -> None:
+def compare(
+    found: dict[str, Path],
+    wanted: list[dict[str, Any]],
+    questions: list[str],
+    tokens: int,
+    alike: Callable[[Any, Any], bool] = operator.eq,
+) -> None:
     """transformers 5, llama.cpp on each GGUF file, and the Ollama folder: ids of the prompt, of the answer, and its
     text.
     """
     assert by_transformers(found["merged-f32"], questions, tokens)["answers"] == wanted
     for name in ("gguf-f32", "gguf-f16"):
-        assert by_llama_cpp(found[name], questions, tokens) == wanted, name
+        told = by_llama_cpp(found[name], questions, tokens)
+        assert all(map(alike, wanted, told)), (name, wanted, told)
     modelfile = (found["ollama-f32"] / "Modelfile").read_text()
     source = found["ollama-f32"] / re.search(r"^FROM (\S+)$", modelfile, re.M)[1]
-    assert by_llama_cpp(source, questions, tokens) == wanted
+    assert all(map(alike, wanted, by_llama_cpp(source, questions, tokens)))
     if shutil.which("go"):
         asked_by_ollama(found["ollama-f32"], source, modelfile, wanted, questions)
 
@@ -239,6 +293,7 @@ def test_the_starter(
     wanted = by_studio(whole.id, questions, 64)
     alone = [by_studio(whole.id, [question], 64, as_served=True)[0]["text"] for question in questions]
     assert alone == by_server(whole.id, questions, 64)  # in bfloat16 where the processor has it: one answer at a time
-    found = exported(whole, tmp_path, proven=True)
-    compare(found, wanted, questions, 64)
+    alike = Alike(whole.id)
+    found = exported(whole, tmp_path, True, alike)
+    compare(found, wanted, questions, 64, alike)
     older(transformers_4, found, wanted, questions, 64)

@@ -194,16 +194,16 @@ def rows(count: int, length: int) -> prove.Rows:
     return [{"ids": ids, "labels": [-100] * 4 + ids[4:]} for ids in drawn]
 
 
-def by_llama_cpp(file: Path, rows: prove.Rows) -> float:
+def by_llama_cpp(file: Path, rows: prove.Rows, context: int) -> float:
     """The mean loss by llama.cpp's own log-probabilities: those of all tokens behind each beginning of each row.
 
     They are the model's, before the bias to a letter (it gives none beside half a character).
     """
     code = """if 1:
         import json, sys, xllamacpp
-        file, rows = sys.argv[1], json.load(sys.stdin)
+        file, context, rows = sys.argv[1], int(sys.argv[2]), json.load(sys.stdin)
         params = xllamacpp.CommonParams()
-        params.model.path, params.n_ctx, params.n_parallel, params.n_gpu_layers = file, 512, 1, 0
+        params.model.path, params.n_ctx, params.n_parallel, params.n_gpu_layers = file, context, 1, 0
         params.warmup, params.verbosity, params.cpuparams.n_threads = False, 0, 1
         server, lost = xllamacpp.Server(params), []
         for row in rows:
@@ -216,13 +216,34 @@ def by_llama_cpp(file: Path, rows: prove.Rows) -> float:
                 lost.append(-next(one["logprob"] for one in first["top_logprobs"] if one["id"] == label))
         sys.stdout.write("loss " + str(sum(lost) / len(lost)))
         """
-    asked = subprocess.run([sys.executable, "-c", code, file], input=json.dumps(rows), capture_output=True, text=True)
+    asked = subprocess.run(
+        [sys.executable, "-c", code, file, str(context)], input=json.dumps(rows), capture_output=True, text=True
+    )
     return float(asked.stdout.rpartition("loss ")[2])
 
 
+DEFAULT = {"rope_type": "default", "rope_theta": 10000.0}
+LONG = {
+    "rope_parameters": ROPES["longrope"][1],
+    "original_max_position_embeddings": 128,
+    "max_position_embeddings": 512,
+}
 LOSSES: dict[str, tuple[str, dict[str, Any], int]] = {
     **{kind: (kind, {}, 24) for kind in families.GGUF if kind != "gemma"},  # transformers reads none from a GGUF
     **{rope: (kind, {"rope_parameters": parameters}, 150) for rope, (kind, parameters) in ROPES.items()},
+    "longrope, a short text": ("phi3", {**LONG, "original_max_position_embeddings": 256}, 24),
+    "longrope, a long text": ("phi3", LONG, 150),
+    "part of the head turned": ("phi3", {"rope_parameters": {**DEFAULT, "partial_rotary_factor": 0.5}}, 24),
+    "Gemma 3, stretched": (
+        "gemma3_text",
+        {
+            "rope_parameters": {
+                "full_attention": {**DEFAULT, "rope_theta": 1e6, "rope_type": "linear", "factor": 8.0},
+                "sliding_attention": DEFAULT,
+            }
+        },
+        24,
+    ),
     "a window that llama.cpp leaves out": ("mistral", {"sliding_window": 8}, 24),
     "heads wider than the rest": ("qwen3", {"head_dim": 32}, 24),
 }
@@ -238,7 +259,9 @@ def test_the_loss_of_a_file_is_what_llama_cpp_computes(case: str, home: Path, tm
     held_out = rows(1 if length > 100 else 2, length)
     order = {"questions": [], "prompts": [], "texts": [], "max_tokens": 4, "rows": held_out, "base": str(base)}
     told = prove.of_gguf(tmp_path / "out.gguf", order)
-    assert told["loss"] == pytest.approx(by_llama_cpp(tmp_path / "out.gguf", held_out), rel=1e-4)
+    assert told["loss"] == pytest.approx(
+        by_llama_cpp(tmp_path / "out.gguf", held_out, 512 if length > 100 else 128), rel=1e-4
+    )
     if "window" not in case:
         whole = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
         assert told["loss"] == pytest.approx(prove.mean_loss(whole, held_out), rel=1e-4)

@@ -47,6 +47,8 @@
           "{agree} of {prompts} answers equal the trained model's, {stopped} ended by themselves, {same} of {texts} "
             + "texts read alike ({by}).",
           { ...found, same: found.tokenizer.same, texts: found.tokenizer.texts })]];
+      if (!found.same_prompts)
+        said.push([studio.say("The questions have other tokens there than in training."), "warn"]);
       const loss = found.loss, number = (value) => (value == null ? "–" : value.toFixed(4));
       if (loss)
         said.push([studio.say("Held-out loss: trained {trained}, merged {merged}, exported {exported}.",
