@@ -13,7 +13,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from studio import bounded_http
-from studio.home import home
 from studio.ui import assets, calls, connections, files, guard, host_names, login, questions, shares, space, theme, who
 from studio.ui.login_page import LoginPage
 
@@ -105,8 +104,7 @@ def options() -> dict[str, Any]:
         "show_error": True,
         "max_file_size": UPLOAD,
         "state_session_capacity": calls.MAX_SESSIONS,
-        "allowed_paths": [],
-        "blocked_paths": [str(home())],
+        "allowed_paths": [],  # the guard serves no file at all; blocking the home would block the uploads in its cache
     }
 
 

@@ -22,7 +22,8 @@ def page_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     before = {
         name: os.environ.get(name) for name in ("STUDIO_HOME", "HF_HUB_OFFLINE", "GRADIO_TEMP_DIR", "STUDIO_PUBLIC")
     }
-    os.environ |= {"STUDIO_HOME": str(folder), "HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": str(folder.parent / "gradio")}
+    uploads = folder / "cache" / "gradio"  # where studio/page.py puts it
+    os.environ |= {"STUDIO_HOME": str(folder), "HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": str(uploads)}
     yield folder
     for name, value in before.items():
         os.environ.pop(name, None)

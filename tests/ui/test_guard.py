@@ -192,7 +192,7 @@ def test_no_file_is_handed_out(page: Page, page_home: Path, path: str) -> None:
     if not (page_home / "link").is_symlink():
         (page_home / "link").symlink_to("/etc/passwd")
     uploads = Path(os.environ["GRADIO_TEMP_DIR"])
-    uploads.mkdir(exist_ok=True)
+    uploads.mkdir(parents=True, exist_ok=True)
     if not (uploads / "link").is_symlink():
         (uploads / "link").symlink_to(page_home / "token")  # the one folder whose files are handed out
     wanted = path.format(home=page_home, uploads=uploads, project=Path(guard.__file__).parents[2])
