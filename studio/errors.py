@@ -165,6 +165,22 @@ SYSTEM_ERRORS: dict[int, tuple[str, str]] = {
 }
 
 
+def is_disk_full(error: BaseException) -> bool:
+    """Whether the system had no room left for what was written."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def writing_below(path: object) -> Iterator[None]:
+    """Context in which a full disk is told with the path that was written: the system names none."""
+    try:
+        yield
+    except OSError as error:
+        if is_disk_full(error) and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def reason_of(error: BaseException) -> str:
     """Why, in a few words and without a full stop: the system's own of its errors, else the first line of what it says.
 
@@ -207,12 +223,7 @@ def as_studio_error(error: BaseException) -> StudioError | None:
         )
         shown = file if len(file) <= 200 else f"{file[:120]}…{file[-40:]}"
         sentence = what.format(shown, len(os.fsencode(file)))
-        return StudioError(
-            re.sub("^a file", "A file", sentence),
-            hint,
-            "home",
-            "disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None,
-        )
+        return StudioError(re.sub("^a file", "A file", sentence), hint, "home", "disk" if is_disk_full(error) else None)
     if isinstance(error, RecursionError):
         return StudioError("This is nested too deeply to be read.", "Use fewer brackets within brackets.", "nesting")
     if isinstance(error, MemoryError):

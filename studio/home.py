@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from studio import crash
-from studio.errors import StudioError
+from studio.errors import StudioError, writing_below
 
 HOME_HINT = "Give a folder that may be written, with --home or STUDIO_HOME."
 PROJECT = Path(__file__).resolve().parent.parent  # the checkout: app.py, templates/, studio/samples/
@@ -89,7 +89,7 @@ def write_atomic(path: Path, data: str | bytes, mode: int = 0o666) -> None:
     temporary = temporary_path(path)
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with open(descriptor, "wb") as file:
+        with writing_below(path), open(descriptor, "wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -12,24 +13,42 @@ from typing import Any
 from studio.data.block import ROWS_PER_BLOCK, Block
 from studio.data.compression import open_decompressed
 from studio.data.containers import Container
+from studio.data.files import bursts
 from studio.data.tables import column_names
 from studio.errors import DataError, reason_of
+from studio.home import subfolder
 
 CLASSES_NOTE = "The numbers in {} stand for classes; read are their names: {}."
 PLAIN_TYPES = frozenset((str, int, float, bool, type(None)))
 
 
 def arrow_rows(path: Path, container: Container) -> Iterator[Block]:
+    """The rows. A packed file is unpacked on the disk: its rows are found by its end, and memory might not hold all."""
+    if not container.compression:
+        yield from _arrow_rows(path, path, container)
+        return
+    with tempfile.NamedTemporaryFile(dir=subfolder("datasets"), prefix=".unpacked-") as plain:
+        with open_decompressed(path, container.compression) as file:
+            while data := file.read(1 << 22):
+                plain.write(data)
+                if bursts(plain.tell(), path):
+                    raise DataError(
+                        f"{path.name} would unpack to more than {plain.tell() >> 20:,} MB.",
+                        "Unpack it first.",
+                        path.name,
+                    )
+        plain.flush()
+        yield from _arrow_rows(Path(plain.name), path, container)
+
+
+def _arrow_rows(plain: Path, path: Path, container: Container) -> Iterator[Block]:
+    """plain: the file, unpacked. path: as it is told."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     done, size = 0, path.stat().st_size
     try:
-        if container.compression:
-            with open_decompressed(path, container.compression) as file:
-                source = pa.BufferReader(file.read())
-        else:
-            source = pa.memory_map(str(path))
+        source = pa.memory_map(str(plain))
         batches = (
             pq.ParquetFile(source).iter_batches(batch_size=ROWS_PER_BLOCK)
             if container.name == "parquet"

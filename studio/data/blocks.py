@@ -17,7 +17,7 @@ from studio.data.lenient_json import repair
 from studio.data.nested_rows import expand_row, rows_within
 from studio.data.sheets import sheet_rows
 from studio.data.tables import csv_rows
-from studio.errors import DataError, reason_of
+from studio.errors import DataError, is_disk_full, reason_of
 from studio.text.marks import speaker, turns_in
 
 
@@ -26,6 +26,8 @@ def blocks(path: Path, container: Container) -> Iterator[Block]:
     try:
         yield from expand_blocks(_blocks(path, container))
     except DECOMPRESSION_ERRORS as error:
+        if is_disk_full(error):
+            raise
         raise DataError(
             f"{path.name} breaks off or is damaged: {reason_of(error)}.", "Fetch or pack the file again.", path.name
         ) from error

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
-from studio.errors import DataError, reason_of
+from studio.errors import DataError, is_disk_full, reason_of, writing_below
 from studio.home import subfolder
 
 DATA_ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".xlsx")
@@ -125,11 +125,7 @@ class Files:
             with zipfile.ZipFile(path) as archive:
                 inside = [i for i in archive.infolist() if not i.is_dir() and "__MACOSX" not in i.filename]
                 size = sum(i.file_size for i in inside)
-                if (
-                    size > MAX_UNPACKED
-                    or (size > 1 << 30 and size > MAX_RATIO * path.stat().st_size)
-                    or len(inside) > MAX_FILES
-                ):
+                if bursts(size, path) or len(inside) > MAX_FILES:
                     raise DataError(
                         f"{path.name} would unpack to {size >> 20:,} MB in {len(inside)} files.",
                         "Unpack it, and name the file.",
@@ -149,14 +145,21 @@ class Files:
                             path.name,
                         )
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    with archive.open(info) as packed, open(target, "wb") as file:
+                    with writing_below(target), archive.open(info) as packed, open(target, "wb") as file:
                         shutil.copyfileobj(packed, file, 1 << 20)
         # RuntimeError: a password is needed, or (NotImplementedError) an unknown compression
         except (zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError) as error:
+            if is_disk_full(error):
+                raise
             raise DataError(
                 f"{path.name} cannot be unpacked: {reason_of(error)}.", "Pack it again, without a password.", path.name
             ) from error
         self._choose(_files_below(folder), path.name, folder)
+
+
+def bursts(unpacked: int, path: Path) -> bool:
+    """Whether so many bytes are more than a packed file may hold."""
+    return unpacked > MAX_UNPACKED or (unpacked > 1 << 30 and unpacked > MAX_RATIO * path.stat().st_size)
 
 
 def _is_archive(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -75,7 +76,7 @@ class ParallelReaders:
         with ThreadPoolExecutor(count) as threads:
             shards = list(threads.map(self._run, range(count), jobs, repeat(report)))
         for shard in shards:
-            if isinstance(shard, DataError):
+            if isinstance(shard, Exception):
                 raise shard
             if shard is None:
                 raise DataError(
@@ -85,8 +86,8 @@ class ParallelReaders:
                 )
         return shards
 
-    def _run(self, k: int, job: dict[str, Any], report: Callable[[int, int], None]) -> Shard | DataError | None:
-        """One part, read by its process; None when that broke off."""
+    def _run(self, k: int, job: dict[str, Any], report: Callable[[int, int], None]) -> Shard | Exception | None:
+        """One part, read by its process, or what it raised; None when that broke off."""
         process = self.processes[k]
         try:
             process.stdin.write(json.dumps(job))
@@ -96,7 +97,9 @@ class ParallelReaders:
         for line in process.stdout:
             self.done[k] = json.loads(line)["done"]
             report(min(sum(self.done), self.total), self.total)
-        if process.wait():
+        if (status := process.wait()) == errno.ENOSPC:
+            return OSError(status, os.strerror(status), job["out"])
+        if status:
             return None
         pickled = Path(job["out"] + ".pickle")
         shard = pickle.loads(pickled.read_bytes())

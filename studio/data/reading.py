@@ -25,7 +25,7 @@ from studio.data.sample import sample_path
 from studio.data.shard import read_blocks
 from studio.data.source_reader import SAMPLE_ROWS, Preview, SourceReader, preview
 from studio.data.threads import group_turns
-from studio.errors import DataError
+from studio.errors import DataError, writing_below
 
 MAX_PATHS = 40  # paths named of a row
 Report = Callable[[int, int], None]
@@ -59,7 +59,8 @@ def read(
         if stored is None:
             draft = store.new_folder()
             try:
-                _read_into(draft, reader, report or (lambda done, total: None))
+                with writing_below(draft):
+                    _read_into(draft, reader, report or (lambda done, total: None))
                 stored = store.load(str(source), store.publish(draft, reader.fingerprint))
             finally:
                 if draft.exists():

@@ -7,6 +7,7 @@ which prints one JSON line {"done": bytes} a block and leaves its result at job[
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
@@ -28,7 +29,7 @@ from studio.data.converter import Converter
 from studio.data.formats import formats
 from studio.data.json_lines import json_lines
 from studio.data.problem import Problem
-from studio.errors import DataError
+from studio.errors import DataError, is_disk_full
 
 
 @dataclass
@@ -98,8 +99,13 @@ def main() -> None:
             sys.exit(1)
 
     try:
-        result: Any = read_blocks(source, job["format"], job["mapping"], Path(job["out"]), report)
-    except DataError as error:
-        result = error
-    with open(job["out"] + ".pickle", "wb") as file:
-        pickle.dump(result, file)
+        try:
+            result: Any = read_blocks(source, job["format"], job["mapping"], Path(job["out"]), report)
+        except DataError as error:
+            result = error
+        with open(job["out"] + ".pickle", "wb") as file:
+            pickle.dump(result, file)
+    except OSError as error:
+        if is_disk_full(error):
+            sys.exit(errno.ENOSPC)
+        raise

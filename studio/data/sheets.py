@@ -21,6 +21,7 @@ FORMULA_WITHOUT_RESULT = re.compile(rb"<f\b[^>]*(?:/>|>[^<]*</f>)(?:<v\s*/>|<v><
 HIDDEN = re.compile(rb'<(row|col)\b(?=[^>]*\bhidden="(?:1|true)")[^>]*\b(?:r|min)="(\d+)"[^>]*>')
 FIXED = re.compile(r"0+(?:\.(?P<decimals>0+))?(?P<percent>%)?")  # formats of numbers
 LAST_COLUMN = re.compile(rb'\bmax="(\d+)"')
+MAX_CELLS = 50_000_000  # of a sheet, which is held in memory
 OVERLAP_BYTES = 1 << 16  # searched twice, so that no cell falls between two chunks
 
 
@@ -79,14 +80,11 @@ def _filled_sheets(path: Path) -> list[Sheet]:
         with open(path, "rb") as file:  # by its name openpyxl would refuse one that ends otherwise
             book = openpyxl.load_workbook(file, read_only=True, data_only=True)
             sheets = [
-                Sheet(
-                    sheet.title,
-                    sheet.sheet_state == "visible",
-                    sheet._worksheet_path,
-                    [[*map(_shown, row)] for row in sheet.iter_rows()],
-                )
+                Sheet(sheet.title, sheet.sheet_state == "visible", sheet._worksheet_path, _rows_of(sheet, path.name))
                 for sheet in book.worksheets
             ]
+    except DataError:
+        raise
     except Exception as error:  # openpyxl and its parser raise what they like on a damaged file
         raise DataError(
             f"{path.name} is a ZIP or Excel file, but damaged: {reason_of(error)}.",
@@ -94,6 +92,22 @@ def _filled_sheets(path: Path) -> list[Sheet]:
             path.name,
         ) from error
     return [sheet for sheet in sheets if sum(any(c not in (None, "") for c in row) for row in sheet.rows) > 1]
+
+
+def _rows_of(sheet: Any, name: str) -> list[list[Any]]:
+    """The cells of a sheet. Raises DataError where there are more than memory should hold."""
+    sheet.reset_dimensions()  # the size that stands in a file may be wrong, and what lies beyond it would be missing
+    rows, count = [], 0
+    for row in sheet.iter_rows():
+        count += max(1, len(row))
+        if count > MAX_CELLS:
+            raise DataError(
+                f"The sheet {sheet.title} of {name} has more than {MAX_CELLS:,} cells, empty ones counted.",
+                "Delete what stands far to the right of the data or far below it, or save the sheet as CSV.",
+                name,
+            )
+        rows.append([*map(_shown, row)])
+    return rows
 
 
 def _marks_of(path: Path, sheet: str) -> Marks:

@@ -9,11 +9,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import mmap
 import os
 import shutil
+import time
 import uuid
 import zipfile
 from collections.abc import Callable
@@ -33,6 +35,10 @@ DATASET_FIELDS = (
 )  # fmt: skip
 
 
+ABANDONED = (".new-", ".zip-", ".unpacked-")  # how names begin of what is written while a file is read
+ABANDONED_AFTER = 24 * 3600.0  # seconds
+
+
 def folder_of(fingerprint: str) -> Path:
     return subfolder("datasets") / fingerprint
 
@@ -41,9 +47,18 @@ def new_folder(path: Path | None = None) -> Path:
     """A new folder to write a data set into, until `publish` renames it; with a path, that folder, emptied."""
     if path is not None:
         shutil.rmtree(path, ignore_errors=True)
+    _sweep(subfolder("datasets"))
     path = path or subfolder("datasets") / f".new-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     path.mkdir()
     return path
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes left that were killed while they read: as many bytes as the files had, and more."""
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError):
+            if path.name.startswith(ABANDONED) and time.time() - path.stat().st_mtime > ABANDONED_AFTER:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def publish(draft: Path, fingerprint: str) -> Path:

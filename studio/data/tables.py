@@ -117,12 +117,13 @@ def _text_of(cell: Any) -> Any:
 
 def column_names(cells: list[Any]) -> list[str]:
     """The columns' names; one that stands there twice gets a number, so that none hides another."""
-    names: list[str] = []
+    names: dict[str, int] = {}  # the number that its last double got
+    given: list[str] = []
     for cell in cells:
-        name = str(cell if cell is not None else "").strip().lstrip("\ufeff")
-        names.append(
-            name
-            if not name or name not in names
-            else f"{name} ({sum(n == name or n.startswith(name + ' (') for n in names) + 1})"
-        )
-    return names
+        base = name = str(cell if cell is not None else "").strip().lstrip("\ufeff")
+        while name and name in names:
+            names[base] += 1
+            name = f"{base} ({names[base]})"
+        names[name] = 1
+        given.append(name)
+    return given

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from studio import crash
-from studio.errors import RunError
+from studio.errors import RunError, is_disk_full
 from studio.home import fsync_path, write_atomic
 
 # besides an RNG state for each process, and weights
@@ -74,10 +74,7 @@ def _refuse_when_low(folder: Path) -> None:
 
 def disk_is_full(error: BaseException) -> bool:
     """Whether a failed write means a full disk. torch and safetensors only say so in the message."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    text = str(error)
-    return any(words in text for words in FULL_DISK_WORDS)
+    return is_disk_full(error) or any(words in str(error) for words in FULL_DISK_WORDS)
 
 
 def complete(folder: Path, step: int, fingerprint: str) -> Path:

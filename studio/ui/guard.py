@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
-from studio.ui import calls, who
+from studio.ui import calls, uploads, who
 from studio.ui.calls import Refusal
 from studio.ui.concurrency import ConcurrencyLimit
 from studio.ui.host_names import HostNames, of_space
@@ -109,6 +109,8 @@ class Guard:
     async def _pass(self, scope: dict[str, Any], receive: Any, send: Any, role: str) -> None:
         """Hand the request to the login page or the app; refuse it where its body asks for more than the role may."""
         response = self.login_page.response_for(Request(scope), role) if self.login_page else None
+        if response is None and scope["method"] == "POST" and scope["path"].rstrip("/") == f"{API}/upload":
+            response = await uploads.refuse_without_room(Request(scope, receive))
         if response is not None:
             await response(scope, receive, send)
             return

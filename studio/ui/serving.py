@@ -13,7 +13,22 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from studio import bounded_http
-from studio.ui import assets, calls, connections, files, guard, host_names, login, questions, shares, space, theme, who
+from studio.errors import is_disk_full
+from studio.ui import (
+    assets,
+    calls,
+    connections,
+    files,
+    guard,
+    host_names,
+    login,
+    questions,
+    shares,
+    space,
+    theme,
+    uploads,
+    who,
+)
 from studio.ui.login_page import LoginPage
 
 UPLOAD = os.environ.get("STUDIO_MAX_UPLOAD", "2gb")
@@ -56,7 +71,7 @@ def launch(page: gr.Blocks, reach: Reach, wait: bool = True) -> tuple[Any, str, 
             prevent_thread_lock=True,
             app_kwargs={
                 "middleware": [_guard(reach, login_page)],
-                "exception_handlers": {ClientDisconnect: _left},
+                "exception_handlers": {ClientDisconnect: _left, OSError: _refused_by_system},
                 "routes": [
                     questions.route(),
                     shares.route(),
@@ -86,6 +101,13 @@ def launch(page: gr.Blocks, reach: Reach, wait: bool = True) -> tuple[Any, str, 
 def _left(request: Request, _: Exception) -> Response:
     """A client that has gone in the middle of its request, such as an upload that was stopped: nothing went wrong."""
     return Response(status_code=400)
+
+
+async def _refused_by_system(request: Request, error: Exception) -> Response:
+    """A disk that filled up while an upload came; any other error of the system is one of ours."""
+    if is_disk_full(error):
+        return await uploads.no_room(request)
+    raise error
 
 
 def options() -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import filecmp
 import os
 import re
@@ -10,13 +12,42 @@ import time
 from pathlib import Path
 
 from gradio.utils import get_upload_folder
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 
-from studio.errors import DataError
-from studio.home import slug, subfolder
+from studio.errors import SPACE, DataError
+from studio.home import home, slug, subfolder
 
 UPLOAD_FOLDER = re.compile(r"[0-9a-f]{40,64}")  # gradio puts each upload into a folder named by its content's hash
 PARTIAL_FILE = re.compile(r"tmp[a-z0-9_]{8}")  # a file that is still coming, or that broke off
 ABANDONED_AFTER = 24 * 3600.0  # seconds
+BROKEN_AFTER = 600.0  # seconds without a byte, of a file that is still coming (bounded_http.py waits for less)
+SILENT = 1.0  # seconds after which nothing more of a body comes
+RESERVE = 50_000_000  # bytes of the disk that no upload takes: runs write their diaries there
+
+
+async def refuse_without_room(request: Request) -> Response | None:
+    """507 for an upload that the disk has no room for, before any of it is written; None for others."""
+    size = request.headers.get("content-length", "")
+    if not size.isdecimal() or int(size) + RESERVE <= shutil.disk_usage(home()).free:
+        return None
+    return await no_room(request)
+
+
+async def no_room(request: Request) -> Response:
+    """What somebody is told whose file found no room. A browser only listens once it has sent all, so all is taken."""
+    with contextlib.suppress(TimeoutError):  # all had come before
+        while True:
+            async with asyncio.timeout(SILENT):
+                message = await request.receive()
+            if message["type"] != "http.request" or not message.get("more_body"):
+                break
+    size, free = int(request.headers.get("content-length", 0)), shutil.disk_usage(home()).free
+    return PlainTextResponse(
+        f"The file has {size / 1e6:,.0f} MB, and the disk of {home()} has {free / 1e6:,.0f} MB free, of which "
+        f"{RESERVE / 1e6:.0f} are kept for runs.\n{SPACE}",
+        507,
+    )
 
 
 def uploaded(given: object) -> Path:
@@ -78,10 +109,10 @@ def sweep() -> None:
     """Remove uploads that nobody came back for, or that broke off."""
     try:
         for path in Path(get_upload_folder()).iterdir():
-            if time.time() - path.stat().st_mtime > ABANDONED_AFTER:
-                if UPLOAD_FOLDER.fullmatch(path.name):
-                    shutil.rmtree(path, ignore_errors=True)
-                elif PARTIAL_FILE.fullmatch(path.name):
-                    path.unlink(missing_ok=True)
+            age = time.time() - path.stat().st_mtime
+            if age > ABANDONED_AFTER and UPLOAD_FOLDER.fullmatch(path.name):
+                shutil.rmtree(path, ignore_errors=True)
+            elif age > BROKEN_AFTER and PARTIAL_FILE.fullmatch(path.name):
+                path.unlink(missing_ok=True)
     except OSError:
         return

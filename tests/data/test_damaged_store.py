@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +14,10 @@ from typing import Any
 import pytest
 
 from studio import data, template
+from studio.data import parallel
 from studio.data.editing.rows import rows_of
 from studio.data.order import DataOrder
+from studio.errors import as_studio_error
 from studio.home import subfolder
 from studio.tokens import Encoder
 from tests.data.fixtures import ALPACA, as_lines
@@ -83,3 +89,43 @@ def test_rows_to_edit_are_written_again(kind: str, home: Path, tmp_path: Path) -
     results = harmed(values, kind, "edits/*/rows")
     assert len(results) == 3
     assert [name for name, result in results if result != ALPACA] == []
+
+
+def test_what_a_killed_reader_left_goes_after_a_day(home: Path, tmp_path: Path) -> None:
+    folder = subfolder("datasets")
+    for age in ("old", "young"):
+        for name in (f".new-1-{age}", f".zip-{age}"):
+            (folder / name).mkdir()
+            (folder / name / "part-0.arrow").write_bytes(b"x")
+        (folder / f".unpacked-{age}").write_bytes(b"x")
+    for path in folder.glob("*old"):
+        os.utime(path, (1, 1))
+    (tmp_path / "rows.json").write_text(json.dumps(ALPACA))
+    data.read(tmp_path / "rows.json")
+    assert sorted(path.name for path in folder.glob(".*")) == [".new-1-young", ".unpacked-young", ".zip-young"]
+
+
+def test_a_disk_that_fills_while_parts_are_read_is_told_with_the_path(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = f"import sys; sys.stdin.read(); sys.exit({errno.ENOSPC})"
+    monkeypatch.setattr(parallel, "COMMAND", [sys.executable, "-c", ends])
+    monkeypatch.setattr(parallel, "LARGE", 0)
+    (tmp_path / "rows.jsonl").write_bytes(as_lines(ALPACA))
+    with pytest.raises(OSError, match="No space") as caught:
+        data.read(tmp_path / "rows.jsonl")
+    assert as_studio_error(caught.value).message.startswith(f"The disk is full: {subfolder('datasets')}")
+
+
+def test_a_disk_that_fills_while_an_archive_is_unpacked_is_no_fault_of_the_archive(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with zipfile.ZipFile(tmp_path / "rows.zip", "w") as archive:
+        archive.writestr("rows.jsonl", as_lines(ALPACA))
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    with pytest.raises(OSError, match="No space") as caught:
+        data.read(tmp_path / "rows.zip")
+    assert as_studio_error(caught.value).message.startswith(f"The disk is full: {subfolder('datasets')}")

@@ -4,6 +4,8 @@ workbooks with more than one sheet and with hidden parts, with cells as Excel wr
 
 from __future__ import annotations
 
+import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 
 from studio import data
 from studio.data.editing.fixes import apply_fix
+from studio.data.tables import column_names
 from studio.errors import DataError
 from tests.data.fixtures import as_lines
 from tests.data.test_shapes import A, U, said, write
@@ -207,6 +210,23 @@ def test_groups_above_the_header_of_a_sheet(home: Path, tmp_path: Path) -> None:
 
     read = hide(tmp_path / "a.xlsx", change, Data=[["Dialogue", None, "Meta"], *DATA])
     assert (said(read.conversations[0]), read.unused, read.conversations[0]["line"]) == (ROWS[0], ["note"], 3)
+
+
+def test_a_sheet_larger_than_it_says_is_read_whole(home: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.xlsx"
+    workbook(path, Data=[DATA[0], *DATA[1:2] * 40])
+    with zipfile.ZipFile(path) as book:
+        parts = {name: book.read(name) for name in book.namelist()}
+    with zipfile.ZipFile(path, "w") as book:
+        for name, xml in parts.items():
+            book.writestr(name, re.sub(rb'<dimension ref="[^"]*"', b'<dimension ref="A1:B2"', xml))
+    assert data.read(path).rows == 40
+
+
+def test_doubles_of_thousands_of_columns_are_named_at_once() -> None:
+    assert column_names(["a (2)", "a", "a", "", "a", ""]) == ["a (2)", "a", "a (3)", "", "a (4)", ""]
+    names = column_names([f"c{n % 100_000}" for n in range(200_000)])
+    assert len(set(names)) == 200_000
 
 
 # -- Parquet

@@ -4,6 +4,7 @@ its links lead.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from studio import config
-from studio.errors import OrderError, StudioError
+from studio.errors import SPACE, OrderError, StudioError
 from studio.home import PROJECT
 from studio.ui import aligning, files, jobs, tune, uploads, who
 from studio.ui.questions import reads
@@ -358,6 +359,26 @@ def test_an_upload_is_moved_and_not_kept_twice(page: Page, page_home: Path, tmp_
     assert not [
         one for one in folder.rglob("*") if one.is_file() and uploads.UPLOAD_FOLDER.fullmatch(one.parent.name)
     ], "refused ones go too"
+
+
+UPLOADED = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.json"\r\n\r\n[1]\r\n--x--\r\n'
+
+
+@pytest.mark.parametrize("when", ["before", "while it comes"])
+def test_an_upload_without_room_is_refused_in_words(
+    page: Page, page_home: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if when == "before":
+        monkeypatch.setattr(uploads, "RESERVE", 10**18)
+    else:
+        monkeypatch.setattr("tempfile._TemporaryFileWrapper.write", full, raising=False)
+    told = page.ask("POST", "/gradio_api/upload", UPLOADED, Content_Type="multipart/form-data; boundary=x")
+    assert told.status == 507
+    assert f"the disk of {page_home.resolve()} has " in told.body
+    assert told.body.endswith(SPACE)
 
 
 def test_what_nobody_came_back_for_goes_after_a_day(page_home: Path) -> None:

@@ -294,6 +294,17 @@ def test_a_gzip_bomb_is_read_within_bounds(home: Path, tmp_path: Path) -> None:
     assert "Line 1 of bomb.jsonl.gz is longer than 64 MB" in read_within(path, 700)
 
 
+def test_a_packed_parquet_file_is_unpacked_on_the_disk_and_not_without_end(home: Path, tmp_path: Path) -> None:
+    """Rows of one are found by its end, so that it has to be unpacked whole."""
+    path = tmp_path / "bomb.parquet.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(b"PAR1")
+        for _ in range(1100):
+            file.write(bytes(1_000_000))
+    assert "bomb.parquet.gz would unpack to more than 1,0" in read_within(path, 700)
+    assert not list((home / "datasets").glob(".unpacked-*"))
+
+
 def test_an_endless_line_and_millions_of_empty_ones(home: Path, tmp_path: Path) -> None:
     long, empty = tmp_path / "long.jsonl", tmp_path / "empty.jsonl"
     with open(long, "wb") as file:

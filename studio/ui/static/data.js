@@ -18,7 +18,8 @@
     studio.open("data");
   };
 
-  studio.parts.data = (element, upload) => {
+  studio.parts.data = (element, gradioUpload) => {
+    const upload = studio.sending(gradioUpload);
     const server = studio.asking("data", "inspect", "rows", "preview", "lengths");
     const at = (selector) => element.querySelector(selector);
     const main = at(".data-main"), sources = at(".sources");
@@ -52,7 +53,7 @@
         const { path } = await upload(file);
         use(await studio.call("import", path, file.name));
       } catch (error) {
-        trouble = error.message ? error : { message: studio.say("The file could not be sent."), hint: String(error) };
+        trouble = error;
       }
       sending = null; drawSources();
     };

@@ -69,6 +69,16 @@
     };
   };
 
+  // Gradio's upload(file) -> {path}, which tells a refusal as "HTTP 507: …". Rejects as studio.call does.
+  studio.sending = (upload) => async (file) => {
+    try {
+      return await upload(file);
+    } catch (error) {
+      const [, status, text] = String(error?.message || "").match(/^HTTP (\d+): (.*)$/s) || [];
+      throw status ? refusal(Number(status), { error: text }) : studio.trouble({ status: 0 });
+    }
+  };
+
   // Which jobs this visitor may call, as the server says with every answer ("*": all). What an element with {job: name}
   // would do is greyed where the server would refuse it.
   let allowed = null;
