@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from studio.base.starter import REPO
+from studio.methods.lora import LoRA
 from studio.talk.reference import ModelReference
 
 
@@ -27,16 +28,15 @@ def _head(reference: ModelReference, kind: str) -> str:
 
 
 def adapter(reference: ModelReference) -> str:
+    """With the lines that load it in other programs, where they load its kind."""
     source = hub_name((reference.manifest.get("model") or {}).get("source") or str(reference.base))
-    note = ""
     if type(reference.method).__name__ == "Adapter":
-        note = "\nThis kind of adapter is read by Fine-Tuning Studio only: `python -m studio chat ./FOLDER`.\n"
+        only = "This kind of adapter is read by Fine-Tuning Studio only: `python -m studio chat ./FOLDER`."
+        return f"{_head(reference, 'adapter')}\n{only}\n"
+    note = ""
     if count := len(reference.manifest.get("new_tokens") or {}):
         tokens = f"{count} new tokens and trained rows for them" if count > 1 else "1 new token and trained rows for it"
-        note += (
-            f"\nIt brings {tokens}; the lines below make room for them. vLLM does not load adapters with rows of their "
-            "own: export the model merged for it.\n"
-        )
+        note = f"\nIt brings {tokens}; the lines below make room for them.\n"
     return (
         _head(reference, "adapter")
         + note
@@ -54,9 +54,19 @@ prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, ret
 print(tokenizer.decode(model.generate(**prompt, max_new_tokens=200)[0]))
 ```
 
-With vLLM: `vllm serve {source} --enable-lora --lora-modules mine=./`
+{_with_vllm(reference, source)}
 """
     )
+
+
+def _with_vllm(reference: ModelReference, source: str) -> str:
+    """vLLM loads LoRA's matrices alone: without DoRA, rows of new tokens, or modules trained whole."""
+    method = reference.method
+    more = reference.manifest.get("new_tokens") or getattr(method, "dora", False)
+    if isinstance(method, LoRA) and not more and not method.modules_to_save:
+        return f"With vLLM: `vllm serve {source} --enable-lora --lora-modules mine=./`"
+    merged = ": export the model merged for it" if method and method.mergeable else ""
+    return f"vLLM does not load adapters of this kind{merged}."
 
 
 def merged(reference: ModelReference) -> str:

@@ -6,18 +6,20 @@ import json
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from studio import config, run
+from studio import config, run, template
 from studio.errors import ExportError
 from studio.export import folders as export
+from studio.export import readme
 from studio.export.hf_files import plain_template
 from studio.methods import METHODS
 from studio.run import Run
-from studio.talk.reference import resolve
+from studio.talk.reference import ModelReference, resolve
 from studio.worker.export import merged
 from studio.worker.gguf_file import permuted
 from studio.worker.merge import merge, rounded, weights
@@ -111,6 +113,27 @@ def test_adapter_zip_holds_no_path_of_this_computer(home: Path, tiny_model: Path
         assert {"adapter_model.safetensors", "README.md", "chat_template.jinja", "tokenizer.json"} <= set(
             packed.namelist()
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "knobs", "peft", "vllm"),
+    [
+        ("lora", {}, True, "vllm serve"),
+        ("lora", {"dora": True}, True, "merged for it"),
+        ("lora", {"modules_to_save": ["lm_head"]}, True, "merged for it"),
+        ("ia3", {}, True, "merged for it"),
+        ("prompt", {}, True, "does not load adapters of this kind."),
+        ("adapter", {}, False, ""),
+    ],
+)
+def test_an_adapters_readme_names_only_programs_that_load_its_kind(
+    name: str, knobs: dict[str, Any], peft: bool, vllm: str, tmp_path: Path
+) -> None:
+    """It showed vLLM's command for all, and peft's lines below "is read by Fine-Tuning Studio only"."""
+    told = readme.adapter(ModelReference("one", tmp_path, template.load("chatml"), method=METHODS[name](**knobs)))
+    assert ("AutoPeftModelForCausalLM" in told) == peft
+    assert ("vllm serve" in told) == (vllm == "vllm serve")
+    assert vllm in told
 
 
 @pytest.mark.parametrize(
