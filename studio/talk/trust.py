@@ -9,7 +9,9 @@ from types import MappingProxyType
 from typing import Any
 
 from studio import model, run, token_rows
+from studio.base import source
 from studio.errors import ModelError
+from studio.runs import checkpoints
 from studio.talk import base_record
 
 
@@ -30,6 +32,17 @@ def check_base(parent: run.Run, base: Path, manifest: Mapping[str, Any] = Mappin
             "Put the files of then back there (their revision on the Hub, a copy), or train anew on the new ones.",
             "model",
         )
+
+
+def check_going_on(parent: run.Run) -> None:
+    """Raise ModelError where an ended run cannot go on because its base is gone or another one: before it is queued,
+    which would end a finished run as failed.
+    """
+    if parent.config.place.remote:
+        return
+    folder = source.check(parent.config.model)
+    if folder and checkpoints.newest(parent.checkpoints):
+        check_base(parent, folder)
 
 
 def refuse_unwritten(folder: Path, config: dict[str, Any], manifest: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from studio.errors import RunError
 from studio.forecast import remedies
 from studio.run import Run
 from studio.runs import goal, remote
+from studio.talk import trust
 from studio.ui import (
     aligning,
     assets,
@@ -93,6 +94,7 @@ def combine(
 def resume(name: str) -> dict[str, Any]:
     """Queue a run again; it goes on from its newest complete checkpoint. Returns {run, state}."""
     chosen = run.find(name)
+    trust.check_going_on(chosen)
     queue.resume(chosen)
     return _after(chosen)
 
@@ -129,6 +131,7 @@ def extend(name: str, epochs: float) -> dict[str, Any]:
         raise RunError(
             f"A run cannot be extended by {epochs!r} epochs.", "Give a number above 0, at most 1000.", "epochs"
         )
+    trust.check_going_on(chosen)
     goal.extend(chosen, float(epochs))
     return _after(chosen)
 

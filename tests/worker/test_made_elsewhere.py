@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from studio import preflight
 from studio.__main__ import parser
 from studio.base.shards import weight_files
 from studio.commands import estimate
+from studio.commands import queue as commands
 from studio.config import build
 from studio.errors import ExportError, ModelError, OrderError
 from studio.loading import load_base
@@ -263,6 +265,9 @@ def test_a_run_goes_on_over_its_own_base_only(home: Path, tiny_model: Path, tmp_
     tensors = load_file(base / "model.safetensors")
     tensors["model.norm.weight"] *= 1.5
     save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="other weights than when it was trained"):
+        commands.extend(Namespace(name=run.id, epochs=1.0))
+    assert run.state() == "finished"
     events = carry(run)
     assert events[-1]["state"] == "failed"
     assert "other weights than when it was trained" in events[-1]["cause"]
