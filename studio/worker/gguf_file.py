@@ -39,14 +39,12 @@ def write(
     names = gguf.get_tensor_name_map(architecture, facts.num_hidden_layers)
     # one tensor in memory at a time
     writer = gguf.GGUFWriter(out, gguf.MODEL_ARCH_NAMES[architecture], use_temp_file=True)
-    rows, twice = facts.vocab_size, facts.tie_word_embeddings and "lm_head.weight" in facts.tensors
+    rows = facts.vocab_size
     mix = gguf_types.Mix(kind, facts.num_hidden_layers, facts.tie_word_embeddings)
     for name, data in _tensors(reference, facts):
         target = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if target is None:
             raise ExportError(f"The tensor {name} has no name in GGUF.", "Export it merged instead.", "model")
-        if twice and target == "output.weight":
-            continue  # the same table a second time
         if target == "token_embd.weight":
             rows = data.shape[0]
         _add(writer, target, data.numpy(), mix, (importance or {}).get(name.removesuffix(".weight")))

@@ -48,11 +48,27 @@ def weights(reference: ModelReference) -> Weights:
         yield from _merge_model(reference)
 
 
-def _stored_tensors(folder: Path) -> Weights:
+def _stored_tensors(folder: Path, changed: Collection[str] = ()) -> Weights:
+    """Yield what the files hold, without a tied head that they hold a second time. changed: names to yield for all."""
+    second = _second_head(folder)
     for file in weight_files(folder):
         with safe_open(file, "pt") as stored:
             for name in stored.keys():  # noqa: SIM118 - not a dict
-                yield name, _widened(stored.get_tensor(name))
+                if name != second or name in changed:
+                    yield name, _widened(stored.get_tensor(name))
+
+
+def _second_head(folder: Path) -> str:
+    """The name of a tied head that is stored although it is the embedding's table; "" where there is none."""
+    facts = model.facts(folder)
+    head = next((name for name in _HEADS if name in facts.tensors), "")
+    if not (head and facts.tie_word_embeddings and facts.tables()):
+        return ""
+    names, pair = (head, facts.tables()[0]), []
+    for file in weight_files(folder):
+        with safe_open(file, "pt") as stored:
+            pair += [stored.get_tensor(name) for name in names if name in stored.keys()]  # noqa: SIM118
+    return head if torch.equal(*pair) else ""
 
 
 def _widened(weight: torch.Tensor) -> torch.Tensor:
@@ -86,9 +102,8 @@ def _merge_lora(reference: ModelReference, config: dict[str, Any], matrices: dic
     scale = config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
     facts, row_indices = model.facts(reference.base), token_rows.saved_indices(reference.result)
     tables = {name: f"base_model.model.{name.removesuffix('.weight')}" for name in facts.tables()}
-    if facts.tie_word_embeddings and tables:
-        tables |= {head: next(iter(tables.values())) for head in _HEADS}  # stored a second time
-    for name, weight in _stored_tensors(reference.base):
+    on_heads = [name for name in _HEADS if f"base_model.model.{name.removesuffix('.weight')}.lora_A.weight" in matrices]
+    for name, weight in _stored_tensors(reference.base, on_heads):
         stem = f"base_model.model.{name.removesuffix('.weight')}"
         if f"{stem}.lora_A.weight" in matrices:
             weight = weight + scale * (matrices[f"{stem}.lora_B.weight"] @ matrices[f"{stem}.lora_A.weight"])
@@ -242,8 +257,7 @@ def base_dtype(found: ModelReference) -> torch.dtype:
 
 def still_tied(base: Path, names: Iterable[str]) -> bool:
     """Whether head and embedding of a merged model, given its tensors' names, are one table."""
-    facts = model.facts(base)
-    return facts.tie_word_embeddings and not any(head in names and head not in facts.tensors for head in _HEADS)
+    return model.facts(base).tie_word_embeddings and not any(head in names for head in _HEADS)
 
 
 def _rename(out: Path, files: list[list[str]], total: int) -> None:

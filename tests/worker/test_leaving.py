@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -21,7 +22,8 @@ from studio.methods import METHODS
 from studio.talk import base_record, stopping
 from studio.talk.reference import resolve
 from studio.tokens import Encoder
-from studio.worker import gguf_file, prove, settings
+from studio.worker import gguf_file, model_config, prove
+from studio.worker.convert import dequantized
 from studio.worker.export import merged
 from studio.worker.loaded import LoadedModels
 from studio.worker.merge import merge
@@ -30,17 +32,31 @@ from tests.worker.test_export import logits, trained
 from tests.worker.test_gguf import SPLITS
 
 
+@pytest.mark.parametrize("stored", ["once", "twice"])
 @pytest.mark.parametrize("whole", [["lm_head"], ["embed_tokens"], ["lm_head", "embed_tokens"]])
-def test_a_head_trained_apart_stays_apart(whole: list[str], home: Path, tiny_model: Path, tmp_path: Path) -> None:
-    """The base is tied; transformers reads the merged folder and answers as base and adapter do in the chat."""
-    found = resolve(trained(tiny_model, modules_to_save=whole).id)
+def test_a_head_trained_apart_stays_apart(
+    whole: list[str], stored: str, home: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    """The base is tied; transformers reads the merged folder and the GGUF, and answers as base and adapter do in the
+    chat. twice: the base's file holds the tied head beside the embedding.
+    """
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model, base)
+    if stored == "twice":
+        tensors = load_file(base / "model.safetensors")
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+        save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    found = resolve(trained(base, modules_to_save=whole).id)
     ids = torch.arange(5, 25)[None]
     wanted = logits(LoadedModels("cpu", torch.float32).load(found).model, ids)
     merged(found, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is False
-    assert torch.allclose(
-        logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32), ids), wanted, atol=1e-4
-    )
+    gguf_file.write(found, tmp_path / "out.gguf", "f32", "")
+    for read in (
+        AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32),
+        dequantized(tmp_path / "out.gguf", torch.float32, base),
+    ):
+        assert torch.allclose(logits(read, ids), wanted, atol=1e-4)
 
 
 def test_a_tied_model_stays_tied(home: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -271,8 +287,6 @@ def test_a_base_with_other_weights_is_refused(home: Path, tiny_model: Path, tmp_
     """In chat, merge and export, which all ask for the voice; put back, it is taken again, and a copy of it elsewhere
     too.
     """
-    from safetensors.torch import load_file, save_file
-
     from studio.base import shards
 
     base = tmp_path / "base"
@@ -308,7 +322,7 @@ def test_a_base_with_other_settings_is_refused(
     run_ = trained(base)
     manifest = run_.result / "manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **base_record.of(base)}))
-    monkeypatch.setattr(base_record.headers, "completed", settings.completed)  # in this process: it has torch
+    monkeypatch.setattr(base_record.headers, "completed", model_config.settings)  # in this process: it has torch
     AutoModelForCausalLM.from_pretrained(base).save_pretrained(base)
     AutoTokenizer.from_pretrained(base).save_pretrained(base)
     assert "rope_parameters" in (base / "config.json").read_text()
