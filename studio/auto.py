@@ -239,8 +239,9 @@ def windowed(facts: ModelFacts, longest: int) -> bool:
 
 
 def masked(config: RunConfig, facts: ModelFacts, longest: int) -> bool:
-    """Whether padded rows need the mask that transformers makes. A causal mask alone they do not: what fills a row up
-    stands behind it, and a kernel that knows it is causal takes no memory for a mask and asks the device nothing.
+    """Whether padded rows need the mask that transformers makes.
+
+    Under causal attention they need none, as padding stands behind a row's tokens; a causal kernel forms no mask.
     """
     plain = (
         config.training.attention in ("auto", "sdpa")

@@ -22,7 +22,7 @@ def settings(folder: Path) -> dict[str, Any]:
 
 
 def end_ids(settings: Mapping[str, Any]) -> list[int]:
-    """The end tokens in settings, of this file or of config.json, as a list whatever form they have."""
+    """The eos_token_id of this file or of config.json as a list: [] for none or an invalid one."""
     eos = settings.get("eos_token_id")
     ids = eos if isinstance(eos, list) else [eos]
     return [token for token in ids if isinstance(token, int) and not isinstance(token, bool) and token >= 0]

@@ -151,7 +151,7 @@ def fits(
     rows: RowStatistics | None = None,
     past: Callable[[RunConfig], Past] = lambda config: NO_RUNS,
 ) -> dict[str, Fit]:
-    """By method."""
+    """The answer of each method; one that is refused does not fit, with the reason in `why`."""
     answers: dict[str, Fit] = {}
     for method in METHODS:
         config = with_method(order, method)

@@ -164,7 +164,7 @@ def _checkpointed(plan: Mapping[str, Any], facts: ModelFacts) -> float:
 
 
 def like(runs: list[FinishedRun], config: RunConfig, least: int) -> list[FinishedRun]:
-    """The runs most like an order of which there are `least`: of its model and method, of its method, or all."""
+    """The runs of the order's model and method where there are `least` of them, else those of its method, else all."""
     name = config.model.source
     same = [item for item in runs if item.method == config.method.name and item.model == name]
     alike = [item for item in runs if item.method == config.method.name]

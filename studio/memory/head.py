@@ -52,7 +52,7 @@ def chunked(ops: Operations, final: FakeTensor) -> FakeTensor:
 
 
 def _flat(ops: Operations, final: FakeTensor) -> FakeTensor:
-    """All positions but the rows' last: a copy of several rows, a view of one, with a gradient tensor of its own."""
+    """hidden[:, :-1].flatten(0, 1): a copy where there are several rows, else a view; its gradient is a new tensor."""
     if ops.loop.batch > 1:
         return ops.tape.op(final.numel, final.itemsize, [final])
     flat = ops.tape.view(final)

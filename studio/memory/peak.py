@@ -105,7 +105,7 @@ class Walk:
     correction: float
 
     def __call__(self, checkpointed: int, tokens: int | None = None, optimizer: str | None = None) -> Peak:
-        """The peak with so many checkpointed layers, and tokens of a micro-batch and optimizer (None: the usual)."""
+        """The peak. checkpointed: layers; tokens: of a micro-batch; None for tokens or optimizer: the usual."""
         facts, config, device = self.facts, self.config, self.device
         footprint = footprint_of(facts, config.method, 2 if config.training.weights == "bf16" else 4)
         loop = studio_loop.studio_loop(config, facts, device, self.rows, footprint, checkpointed, tokens)
@@ -138,8 +138,10 @@ def peak(
 
 
 def _quickest(walk: Walk) -> tuple[Peak, int]:
-    """(the peak, checkpointed layers): first fewer tokens at once, down to what keeps a card busy, then checkpointed
-    layers, then fewer tokens still. Where nothing fits, what takes least.
+    """(peak, checkpointed layers) of the quickest settings that fit; of the leanest where none do.
+
+    Memory is saved in this order: fewer tokens at once, down to what keeps a card busy; checkpointed layers; fewer
+    tokens still.
     """
     training, device, layers = walk.config.training, walk.device, walk.facts.num_hidden_layers
     ordered = layers if training.checkpointed_layers == "auto" else min(layers, training.checkpointed_layers)

@@ -32,7 +32,7 @@ def processes(config: RunConfig) -> int:
 
 
 def split(config: RunConfig, device: Device, states: States, footprint: Footprint) -> bool:
-    """Whether the model is split over the devices. auto: where its states fill two thirds of one."""
+    """Whether FSDP splits the model. auto: where weights, gradients and AdamW's states fill two thirds of a device."""
     if processes(config) == 1 or config.data.new_tokens or not config.stage.is_supervised:
         return False
     if config.training.sharding != "auto":

@@ -54,8 +54,8 @@ def _trained(footprint: Footprint, optimizer: str, device: str) -> tuple[int, in
 
 @lru_cache(maxsize=64)
 def _weights(facts: ModelFacts, footprint: Footprint, itemsize: int) -> tuple[int, int, int, int]:
-    """The frozen weights as loaded, a tied head once, as it is stored once: (bytes of those in 4 or 8 bits, of them the
-    scales, bytes of the rest, numbers of the largest packed one). itemsize: bytes of a number that is not packed.
+    """(bytes of frozen weights in 4 or 8 bits, bytes of their scales, bytes of the other frozen weights, elements of
+    the largest packed weight). A tied head counts once. itemsize: bytes of an element that is not packed.
     """
     trained, quantized = footprint.weights - footprint.copies, footprint.quantized
     linears = facts.linears() if quantized else {}

@@ -39,7 +39,7 @@ class VirtualTokens(Method):
             self.refuse_layers(facts)
 
     def refuse_layers(self, facts: ModelFacts) -> None:
-        """Raise OrderError for a model whose layers read what a vector in place of a token does not have."""
+        """Raise OrderError for a model whose layers look up the token id again (Gemma 3n), which a vector has not."""
         if facts.text_config.get("hidden_size_per_layer_input"):
             raise OrderError(
                 f"Every layer of this {facts.model_type} model looks a token up in a table of its own, and the trained "

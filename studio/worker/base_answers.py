@@ -123,7 +123,7 @@ def target_log_probs(model: Any, batch: TargetBatch) -> torch.Tensor:
 def _of_each(
     model: Any, rows: Sequence[Row], device: torch.device, ask: Callable[[Sequence[int], TargetBatch], Iterable[Found]]
 ) -> list[Found]:
-    """What `ask` finds of every row: it is given the numbers of a batch, fewer at a time where memory is short."""
+    """A result of `ask` for each row. It gets the numbers and the batch of some rows; fewer where memory is short."""
     by_row: dict[int, Found] = {}
 
     def take(numbers: Sequence[int]) -> None:

@@ -48,7 +48,7 @@ class Contestant:
         return RunContext(self.run, self.config, folder, self.encoder, self.rows, report)
 
     def read(self, step: int) -> None:
-        """Bring the row up to a step, from the setting's own events."""
+        """Update the row of the table from the setting's events up to `step`."""
         events = self.run.events()
         evals = [event for event in events if event["kind"] == "eval" and event["step"] <= step]
         evals = [event for event in evals if event["loss"] is not None]

@@ -36,7 +36,7 @@ def switch(config: Any) -> tuple[str, int] | None:
 
 @contextmanager
 def padded(tokens: Sequence[int] | None) -> Iterator[None]:
-    """Within, the rows that a model reads end in so many tokens of padding; None: in none."""
+    """While the block lasts, the rows that a model reads end in padding. tokens: of each row; None: there is none."""
     before = _padding.set(tokens)
     try:
         yield
@@ -54,7 +54,7 @@ def each_as_alone(model: Any) -> Any:
 
 
 def _forward(module: Any, switch: int, x: torch.Tensor, position_ids: torch.Tensor, *args: Any, **options: Any) -> Any:
-    """The module's own forward for the sequences up to the switch, and for those of each length beyond it."""
+    """Call the module's forward once for all sequences up to the switch, and once for each length beyond it."""
     positions, lengths = _sequences(position_ids)
     lengths = lengths.where(lengths > switch, 0)
     frequencies: Any = None
@@ -68,7 +68,7 @@ def _forward(module: Any, switch: int, x: torch.Tensor, position_ids: torch.Tens
 
 
 def _sequences(position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(positions [rows, tokens], those of padding 0; length of the sequence that each belongs to)."""
+    """(positions, with 0 at padding; length of the sequence that each token belongs to), both [rows, tokens]."""
     positions, padding = position_ids, _padding.get()
     if padding is not None:
         width = positions.shape[-1]

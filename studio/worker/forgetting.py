@@ -117,7 +117,7 @@ class AfterTraining:
         return summarise([item for item, _ in rows], compare(model, [row for _, row in rows], answers, device))
 
     def _is_of_same_tokens(self, item: general.Item, row: Row) -> bool:
-        """A tuned model with tokens of its own may cut a text otherwise than its base."""
+        """Whether base and tuned model cut the item into as many target tokens; new tokens can change that."""
         return item.id in self.base and len(self.base[item.id].loss) == len(targets_of(row))
 
 

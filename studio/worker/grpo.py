@@ -59,7 +59,7 @@ class GroupObjective(Objective):
         self.steps = 1  # of the whole run
 
     def prepare(self, encoder: Encoder, config: RunConfig, steps: int, cache: Path) -> None:
-        """Open the rewards, and whatever writes answers. cache: a folder for replies. Raises StudioError."""
+        """Open the rewards and the writer of answers. cache: a folder for replies of judges. Raises StudioError."""
         ends = Ends.of(encoder, context_length(self.trainer.model, config.virtual_tokens))
         at_once = config.training.batch_size * self.stage.group
         self.writer = Writer(self.stage, encoder, ends, at_once, config.training.seed)

@@ -82,7 +82,7 @@ def start(
 ) -> Brake | None:
     """Ask the base, before the first step and before a checkpoint is loaded. None where strength is 0.
 
-    known: answers of this base by (by, encoder), which are taken from there and put there.
+    known: a cache of the base's answers, by (by, id of the encoder).
     """
     if not strength:
         return None

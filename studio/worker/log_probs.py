@@ -42,7 +42,7 @@ def log_probs(
 
 
 def sums_by_sequence(values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """[n]: the values summed over each of n sequences, which have so many of them, one after the other."""
+    """[n]: the sum over each of n sequences. values: of all, one after the other; lengths: [n], values of each."""
     index = torch.repeat_interleave(lengths, output_size=len(values))
     return values.new_zeros(len(lengths)).index_add(0, index, values)
 

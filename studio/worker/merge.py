@@ -177,7 +177,7 @@ _HEADS = ("lm_head.weight", "embed_out.weight")
 
 
 def untied(whole: Any) -> Any:
-    """Give a model whose head is the embedding's table a head of its own."""
+    """The model with a head of its own where it shared the embedding's table."""
     head, table = whole.get_output_embeddings(), whole.get_input_embeddings()
     if head is not None and head.weight is table.weight:
         head.weight = torch.nn.Parameter(table.weight.detach().clone(), requires_grad=False)

@@ -28,7 +28,7 @@ def evaluating(trainer: Any) -> Iterator[Any]:
 
 
 def keeps_base(model: Any) -> bool:
-    """Whether the base is there beside an adapter. PiSSA and OLoRA have taken their start out of its weights."""
+    """Whether the base's weights are unchanged beside an adapter. PiSSA and OLoRA take their start out of them."""
     return hasattr(model, "disable_adapter") and not hasattr(model, "initial_lora")
 
 

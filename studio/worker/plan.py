@@ -159,7 +159,7 @@ class PlanRun(RaceRun):
 
 
 def with_examples(row: Conversation, shots: Sequence[Conversation]) -> Conversation:
-    """A conversation with those of others before it, behind its own system message."""
+    """A conversation with the turns of `shots` inserted between its system message and its own turns."""
     messages = row["messages"]
     system = [message for message in messages[:1] if message["role"] == "system"]
     turns = [message for shot in shots for message in shot["messages"] if message["role"] != "system"]

@@ -76,7 +76,7 @@ def _answer_start(row: Row) -> int:
 
 
 class Objective:
-    """The loss of one stage. trainer: a StudioTrainer; the reference is asked of its model."""
+    """The loss of one stage. trainer: a StudioTrainer, whose model without its adapter is the reference."""
 
     def __init__(self, stage: Stage, trainer: Any):
         self.stage, self.trainer = stage, trainer

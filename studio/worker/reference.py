@@ -47,7 +47,7 @@ def with_reference(trainer: Any, folder: Path, steps: int) -> None:
 
 
 def drawn_rows(count: int, effective_batch_size: int, seed: int, steps: int) -> list[int]:
-    """The numbers, sorted, of those of `count` rows that so many steps draw."""
+    """The sorted numbers of the rows that the run's first `steps` steps draw. count: of all rows."""
     sampler, drawn = EffectiveBatchSampler(count, effective_batch_size, seed), set[int]()
     for epoch in range(-(-steps // max(1, len(sampler)))):
         sampler.set_epoch(epoch)

@@ -218,7 +218,7 @@ class Report(TrainerCallback):
 
     @staticmethod
     def _gain(values: dict[str, float], prefix: str = "") -> str:
-        """The loss, and of answers that earn rewards the reward: their loss stays near 0 whatever is learnt."""
+        """The figure to print: the reward where there is one, as GRPO's loss says little; else the loss."""
         name = "reward" if f"{prefix}reward" in values else "loss"
         return f"{name} {values[f'{prefix}{name}']:.4f}"
 

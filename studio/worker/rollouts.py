@@ -89,7 +89,7 @@ class Writer:
         self.at_once, self.seed = at_once, seed
 
     def write(self, model: Any, prompts: Sequence[Row], group: int, turn: str, first: int = 0) -> list[Rollout]:
-        """`group` answers to each prompt, those of a prompt one after the other. The model is in eval mode.
+        """Write `group` answers to each prompt; returns them prompt by prompt. The model is in eval mode.
 
         turn: what the random numbers depend on beside the order's seed, such as the step: the same turn draws the same.
         first: the place of the first of these prompts among those of the turn.
@@ -129,7 +129,7 @@ class Writer:
 
 
 def as_row(rollout: Rollout) -> Row:
-    """The prompt with its answer, of which every token is a target; positions are those of its tokens."""
+    """The prompt with its answer as a row to train on; every token of the answer is a target."""
     prompt = rollout.prompt_ids
     return {"input_ids": [*prompt, *rollout.ids], "labels": [IGNORE_INDEX] * len(prompt) + rollout.ids, "good": True}
 

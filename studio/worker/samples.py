@@ -128,7 +128,7 @@ class Samples:
         self._said.add(text)
 
     def _answer(self, step: int, questions: Sequence[Question], seconds: float) -> None:
-        """Answer the questions, all at once and in so many seconds, and emit the answers."""
+        """Answer the questions as one batch, within `seconds`, and emit the answers."""
         began = time.monotonic()
         with (
             evaluating(self.trainer) as model,

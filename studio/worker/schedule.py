@@ -42,14 +42,14 @@ def ordered_groups(scheduler: torch.optim.lr_scheduler.LambdaLR) -> list[dict[st
 
 
 def restore_groups(scheduler: torch.optim.lr_scheduler.LambdaLR, ordered: list[dict[str, Any]]) -> None:
-    """Put back what `ordered_groups` gave: a checkpoint's are those of the order before a resume changed it."""
+    """Put back what `ordered_groups` returned: a resume has loaded the values of the order at the checkpoint."""
     for group, values in zip(scheduler.optimizer.param_groups, ordered, strict=True):
         group.update(values)
     scheduler.base_lrs = [values["initial_lr"] for values in ordered]
 
 
 def sync_learning_rates(scheduler: torch.optim.lr_scheduler.LambdaLR) -> None:
-    """Set the optimizer's rates to those of the coming step; a resume has loaded its old schedule's last ones."""
+    """Set the optimizer's rates to those of the coming step; a resume has loaded the last ones of its old schedule."""
     factors = [factor(scheduler.last_epoch) for factor in scheduler.lr_lambdas]
     rates = [base * factor for base, factor in zip(scheduler.base_lrs, factors, strict=True)]
     for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):

@@ -77,7 +77,7 @@ def distributed_arguments(model: Any, device: str) -> dict[str, Any]:
 
 
 def as_stored(base: Any, dtype: torch.dtype) -> Any:
-    """A base whose weights are those of its files, which all processes of a host map and share; dtype: of its use."""
+    """The base with its weights as its files store them, which a host's processes share. dtype: of its products."""
     base.stored_dtype, base.config.dtype = base.dtype, dtype
     return base
 
@@ -169,7 +169,7 @@ def load_shard(model: Any, folder: Path) -> None:
 
 
 def shard_optimizer_state(optimizer: torch.optim.Optimizer, trainer: Any) -> torch.optim.Optimizer:
-    """The optimizer, whose state_dict now holds this process's shards and whose load_state_dict makes DTensors of them.
+    """The optimizer with hooks: state_dict returns this process's shards, load_state_dict turns shards into DTensors.
 
     The Trainer loads the first process's file everywhere; the others then read their own from the same checkpoint.
     """
