@@ -109,8 +109,8 @@ def _compared(base: Mapping[str, Any], tuned: Mapping[str, Any]) -> dict[str, An
 
 
 def _is_mean(row: Mapping[str, Any]) -> bool:
-    each = row["each"]
-    return bool(each) and abs(sum(each) / len(each) - row["value"]) <= SAME_MEAN
+    by_question = row["each"]
+    return bool(by_question) and abs(sum(by_question) / len(by_question) - row["value"]) <= SAME_MEAN
 
 
 def _verdict(difference: Mapping[str, Any], higher_is_better: bool | None) -> str | None:

@@ -136,7 +136,7 @@ def device(name: str | None = None, memory: str | int | None = None) -> Device:
         )
     card = find(name)
     if card is None:
-        known = {" ".join(sorted(_words(one.name))): one.name for one in CARDS}
+        known = {" ".join(sorted(_words(card.name))): card.name for card in CARDS}
         near = [
             known[match]
             for match in difflib.get_close_matches(

@@ -147,9 +147,9 @@ class _Answering(NamedTuple):
     def __call__(self, name: str) -> Answer:
         order, device, rows, _ = self.question
         facts = facts_of(name)
-        found = fits.fits(facts, order, device, rows, self.question.past)
-        none = not any(fit.fits for fit in found.values())
-        return Answer(found, fits.smallest(found, facts, order, device) if none else None)
+        answers = fits.fits(facts, order, device, rows, self.question.past)
+        none = not any(fit.fits for fit in answers.values())
+        return Answer(answers, fits.smallest(answers, facts, order, device) if none else None)
 
 
 def _within(answer: Answer, name: str) -> Answer:

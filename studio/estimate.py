@@ -145,11 +145,11 @@ def _by_rank(expected: Peak, causes: dict[str, int]) -> dict[str, Any]:
     loop = expected.loop
     if loop.world_size == 1:
         return {}
-    each = {"total": sum(causes.values()), "high": expected.high, "by_cause": causes}
+    share = {"total": sum(causes.values()), "high": expected.high, "by_cause": causes}
     return {
         "processes": loop.world_size,
         "sharding": "fsdp" if loop.fsdp else "ddp",
-        "by_rank": tuple({"rank": rank, **each} for rank in range(loop.world_size)),
+        "by_rank": tuple({"rank": rank, **share} for rank in range(loop.world_size)),
     }
 
 

@@ -50,8 +50,8 @@ def evaluate(
     """
     order, task = order or run.config.evaluation or EvaluationOrder(), job(run, progress)
     with task.working(claimed=claimed), _streamed_rows(task):
-        found = _evaluate(run, order, name or run.id, file, rows, task)
-        return task.keep(found) if file is None and name in (None, run.id) else found
+        answer = _evaluate(run, order, name or run.id, file, rows, task)
+        return task.keep(answer) if file is None and name in (None, run.id) else answer
 
 
 def job(run: Run, progress: Progress = lambda _: None) -> SideJob:
@@ -106,8 +106,11 @@ def _evaluate(
 
 
 def _rows(run: Run, file: str | None, most: int | None) -> list[dict[str, Any]]:
-    found = list(data.read(file).conversations)[: most or FILE_ROWS] if file else proof.held_out(run.config)[:most]
-    rows = [{key: row[key] for key in ("text", "messages", "tools", "row") if row.get(key)} for row in found]
+    if file:
+        conversations = list(data.read(file).conversations)[: most or FILE_ROWS]
+    else:
+        conversations = proof.held_out(run.config)[:most]
+    rows = [{key: row[key] for key in ("text", "messages", "tools", "row") if row.get(key)} for row in conversations]
     if not rows:
         raise DataError("There is nothing to measure on.", "The run held no rows out; give a file with --data.", "data")
     return rows
@@ -230,8 +233,8 @@ def after_training(run: Run) -> None:
     try:
         evaluate(run, claimed=True)
     except Exception as error:  # noqa: BLE001 - the run is told, and the queue advanced
-        told = as_studio_error(error) or internal_error(error)
-        run.append("note", level="warning", text=f"The run was not evaluated: {told.message}", hint=told.hint)
+        explained = as_studio_error(error) or internal_error(error)
+        run.append("note", level="warning", text=f"The run was not evaluated: {explained.message}", hint=explained.hint)
 
 
 def start(run: Run, order: EvaluationOrder) -> None:

@@ -79,7 +79,7 @@ def influences(
     the text of the first and last LISTED; against: the last ones, worst first; harmful: those whose gradients point
     against that of the held-out rows. Raises StudioError.
     """
-    found, task = check(run), job(run, progress)
+    result, task = check(run), job(run, progress)
     began = time.time()
     with task.working():
         printed = task.carry_out(
@@ -94,7 +94,7 @@ def influences(
                 "dimension": dimension(run),
                 "most_rows": most_rows,
                 "most_held_out": MOST_HELD_OUT,
-                "cache": str(_cache(task.folder, found, dimension(run), most_rows)),
+                "cache": str(_cache(task.folder, result, dimension(run), most_rows)),
             },
         )
         collected = _collect(run.config, printed)
@@ -181,8 +181,8 @@ def _dataset(config: RunConfig, source: str) -> data.Dataset:
 
 def without(run: Run, rows: list[dict[str, Any]]) -> RunConfig:
     """The order without some rows {source, row}, on new files, with the same held-out rows. Raises OrderError."""
-    config, found = run.config, reference.resolve(run.id)
-    encoder = Encoder.from_order(config.data, found.base)
+    config = run.config
+    encoder = Encoder.from_order(config.data, reference.resolve(run.id).base)
     trained: dict[str, set[int]] = {source.source: set() for source in config.data.sources()}
     for dataset, conversation, _ in data.training_examples(config.data, encoder, config.training.seed):
         trained[dataset.source].add(int(conversation["row"]))

@@ -84,7 +84,7 @@ def _part(plain: dict[str, Any], share: float) -> list[dict[str, Any]]:
     """data.train with a share of every source's rows."""
     train = plain["data"]["train"]
     sources = [{"source": train}] if isinstance(train, str) else train
-    return [{"source": one["source"], "weight": round(share * one.get("weight", 1.0), 4)} for one in sources]
+    return [{"source": source["source"], "weight": round(share * source.get("weight", 1.0), 4)} for source in sources]
 
 
 def _affordable(config: RunConfig, minutes: float, facts: ModelFacts, rows: Mapping[str, int], shots: int) -> int:
@@ -159,7 +159,7 @@ class Figures(NamedTuple):
     @property
     def prompt(self) -> Losses:
         """The better of no and some examples."""
-        return min((one for one in (self.zero, self.few) if one), key=lambda one: one.mean)
+        return min((losses for losses in (self.zero, self.few) if losses), key=lambda losses: losses.mean)
 
 
 def difference(before: Losses, after: Losses, share: float = 0.95) -> Interval:
@@ -169,8 +169,10 @@ def difference(before: Losses, after: Losses, share: float = 0.95) -> Interval:
 
 def interval(losses: Losses) -> tuple[float, float]:
     """The 95 % interval of a mean loss; of one row, the loss itself."""
-    found = statistics.compare({"loss": losses.statistic}, {"loss": losses.statistic})["loss"].tuned
-    return (found.value, found.value) if found.low is None or found.high is None else (found.low, found.high)
+    measured = statistics.compare({"loss": losses.statistic}, {"loss": losses.statistic})["loss"].tuned
+    if measured.low is None or measured.high is None:
+        return measured.value, measured.value
+    return measured.low, measured.high
 
 
 def power_law(rows: np.ndarray, losses: np.ndarray) -> tuple[float, float, float]:
@@ -190,7 +192,7 @@ def power_law(rows: np.ndarray, losses: np.ndarray) -> tuple[float, float, float
 
 def rows_needed(curve: list[Point]) -> tuple[int, bool]:
     """(rows from which on twice as many bring less than DOUBLING of the loss, whether that is only a lower bound)."""
-    rows, losses = (np.array(values, float) for values in zip(*((one.rows, one.losses.mean) for one in curve)))
+    rows, losses = (np.array(values, float) for values in zip(*((point.rows, point.losses.mean) for point in curve)))
     floor, scale, exponent = power_law(rows, losses)
     count, most = float(rows[-1]), MOST_ROWS * float(rows[-1])
     while count < most:

@@ -59,10 +59,12 @@ def orders(config: RunConfig) -> list[RunConfig]:
     plain.pop("race")
     plain.pop("name", None)
     text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
-    contestants = [orders_of.parse(text, sorted(one, key=_name_first), where="the race") for one in contest.settings]
+    contestants = [
+        orders_of.parse(text, sorted(settings, key=_name_first), where="the race") for settings in contest.settings
+    ]
     return [
-        one.model_copy(update={"name": f"{config.name or 'race'} {label}"[:120]})
-        for one, label in zip(contestants, labels(contest), strict=True)
+        order.model_copy(update={"name": f"{config.name or 'race'} {label}"[:120]})
+        for order, label in zip(contestants, labels(contest), strict=True)
     ]
 
 
@@ -109,14 +111,14 @@ def price(
 ) -> Price:
     """One base, the largest setting's step, and the other settings' adapters beside it, of the largest group."""
     contestants = orders(config)
-    alone = [record.forecast(estimate.grown(facts, one), one, device, rows) for one in contestants]
+    alone = [record.forecast(estimate.grown(facts, order), order, device, rows) for order in contestants]
     peaks = []
     for group in groups(contestants):
         largest = max(group, key=lambda number: alone[number].high)
         waiting = sum(ADAPTER_ITEMSIZE * alone[number].trainable for number in group if number != largest)
         peaks.append((alone[largest].high + waiting, alone[largest].total + waiting, waiting))
     high, total, waiting = max(peaks)
-    seconds = [one.seconds for one in alone]
+    seconds = [expected.seconds for expected in alone]
     known = sum(seconds) * config.race.cost() if all(seconds) else None
     return Price(total, high, waiting, device.free, high <= device.free, known, alone)
 
@@ -139,15 +141,15 @@ def check(config: RunConfig, rows: RowStatistics | Mapping[str, int] | None = No
             "Set training.compile to false; the winner can be trained with it.",
             "training.compile",
         )
-    for one in orders(config):
-        if not one.stage.is_supervised:
+    for order in orders(config):
+        if not order.stage.is_supervised:
             raise OrderError(
-                f"A race compares settings of supervised tuning, not of {one.stage.label}.",
+                f"A race compares settings of supervised tuning, not of {order.stage.label}.",
                 "Leave stage out, or train the settings as runs and compare them.",
                 "stage",
             )
-        preflight.check(one)
-        if one.training.keep_general and not one.method.adapter:
+        preflight.check(order)
+        if order.training.keep_general and not order.method.adapter:
             raise OrderError(
                 "In a race the brake on forgetting works for adapters only: between two turns the base is gone.",
                 "Set training.keep_general to 0, or leave full out.",

@@ -40,7 +40,7 @@ def variants(settings: Sequence[str]) -> tuple[list[str], list[tuple[str, ...]]]
         _refuse_key(key.strip())
         if len(set(values)) < len(values):
             raise OrderError(f"--set {setting} names a value twice.", "Name each value once.", key)
-        varied.append([f"{key.strip()}={one}" for one in values])
+        varied.append([f"{key.strip()}={value}" for value in values])
     return common, [*itertools.product(*varied)] if varied else []
 
 
@@ -90,7 +90,7 @@ def default_settings(base: RunConfig) -> list[tuple[str, ...]]:
 
 def labels(contest: Contest) -> list[str]:
     """A short name for each contestant: "rank 8 · rate 0.001"."""
-    return [" · ".join(_label(setting) for setting in one) for one in contest.settings]
+    return [" · ".join(_label(setting) for setting in settings) for settings in contest.settings]
 
 
 def _label(setting: str) -> str:

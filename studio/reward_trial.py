@@ -65,10 +65,10 @@ def questions(config: RunConfig, rows: int) -> dict[int, Question]:
     conversations = dataset.decide(config.data.problems).conversations
     count = len(conversations)
     chosen = conversations.take(sorted({index * count // rows for index in range(rows)})) if count else []
-    found = {row["row"]: question for row in chosen if (question := data.asked_of(row)) is not None}
-    if not found:
+    questions = {row["row"]: question for row in chosen if (question := data.asked_of(row)) is not None}
+    if not questions:
         raise OrderError(f"{dataset.source} holds no prompts.", "Take data with a question a row.", "data.train")
-    return found
+    return questions
 
 
 def table(

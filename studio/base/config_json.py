@@ -60,16 +60,16 @@ def _refuse_other_layers(config: dict[str, Any], tensors: dict[str, Tensor]) -> 
     transformers leaves the others out without a word, or starts them at random. Layers behind the last that only
     predict ahead (DeepSeek's) count neither way.
     """
-    said = {count for key in (*LAYER_COUNTS, "num_layers_per_stack") if isinstance(count := config.get(key), int)}
-    said |= {count + (config.get("num_nextn_predict_layers") or 0) for count in said}
+    counts = {count for key in (*LAYER_COUNTS, "num_layers_per_stack") if isinstance(count := config.get(key), int)}
+    counts |= {count + (config.get("num_nextn_predict_layers") or 0) for count in counts}
     stored: dict[str, int] = {}
     for name in tensors:
         if (match := targets.LAYER.search(name)) and not targets.NOT_TEXT.search(name):
             stack = name[: match.start()]
             stored[stack] = max(stored.get(stack, 0), int(match[1]) + 1)
-    if said and stored and not said & set(stored.values()):
+    if counts and stored and not counts & set(stored.values()):
         raise ModelError(
-            f"config.json says {min(said)} layers, and the weight files hold {max(stored.values())}.",
+            f"config.json says {min(counts)} layers, and the weight files hold {max(stored.values())}.",
             "Download the model again, config.json and weights from one place.",
             "model",
         )
@@ -100,8 +100,8 @@ def _refuse_other_rows(text: dict[str, Any], said: int, tensors: dict[str, Tenso
 
 def _is_tied(config: dict[str, Any], tensors: dict[str, Tensor]) -> bool:
     """Whether the head is the embedding's table: as the outermost config says, else where no head is stored."""
-    said = config.get("tie_word_embeddings")
-    return not any(HEAD.search(name) for name in tensors) if said is None else bool(said)
+    tied = config.get("tie_word_embeddings")
+    return not any(HEAD.search(name) for name in tensors) if tied is None else bool(tied)
 
 
 def _listed_layers(text: dict[str, Any]) -> int | None:

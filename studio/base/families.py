@@ -142,9 +142,9 @@ def causal_types() -> frozenset[str]:
 
     Read from its source: importing its auto classes loads torch.
     """
-    found = find_spec("transformers")
+    spec = find_spec("transformers")
     files = [
-        Path(place, "models/auto/modeling_auto.py") for place in (found and found.submodule_search_locations) or ()
+        Path(folder, "models/auto/modeling_auto.py") for folder in (spec and spec.submodule_search_locations) or ()
     ]
     text = "".join(file.read_text(encoding="utf-8") for file in files if file.is_file())
     table = re.search(r"^MODEL_FOR_CAUSAL_LM_MAPPING_NAMES = OrderedDict\((.*?)^\)", text, re.MULTILINE | re.DOTALL)

@@ -48,18 +48,18 @@ def check_url(url: str, key: str = KEY, where: str = "judge.url") -> None:
             where,
         )
     try:
-        found = socket.getaddrinfo(parts.hostname, port or 443, type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(parts.hostname, port or 443, type=socket.SOCK_STREAM)
     except OSError as error:
         raise OrderError(f"{parts.hostname} is not known: {reason_of(error)}.", "Check the address.", where) from error
-    addresses = [ipaddress.ip_address(entry[4][0].partition("%")[0]) for entry in found]
+    addresses = [ipaddress.ip_address(entry[4][0].partition("%")[0]) for entry in entries]
     plain = [getattr(address, "ipv4_mapped", None) or address for address in addresses]
-    if any(each.is_link_local or each.is_multicast or each.is_unspecified for each in plain):
+    if any(address.is_link_local or address.is_multicast or address.is_unspecified for address in plain):
         raise OrderError(
             f"{parts.hostname} leads to a service of the host itself, which is not asked.",
             "Give the address of a model server.",
             where,
         )
-    if os.environ.get(key) and parts.scheme == "http" and not all(each.is_loopback for each in plain):
+    if os.environ.get(key) and parts.scheme == "http" and not all(address.is_loopback for address in plain):
         raise OrderError(
             f"The key in {key} would travel unencrypted to {parts.hostname}.", "Use https, or unset it.", where
         )

@@ -30,13 +30,13 @@ LEADERS_HEAD = ("run", "method", "gain", "forgetting (KL)", "memory", "minutes",
 
 def figures(run: Run) -> tuple[str, list[list[str]]]:
     """(verdict, rows of HEAD) of what was measured of base and tuned, with 95 % intervals; ("", []) without any."""
-    found = evaluations.metrics(run)
-    base, tuned = found.get("base") or {}, found.get("tuned") or {}
+    metrics = evaluations.metrics(run)
+    base, tuned = metrics.get("base") or {}, metrics.get("tuned") or {}
     rows = []
     for key, (name, digits, factor) in FIGURES.items():
         if tuned.get(key) is None:
             continue
-        change = (found.get("difference") or {}).get(key) or {}
+        change = (metrics.get("difference") or {}).get(key) or {}
         bounds = [change.get("low"), change.get("high")]
         rise = None if base.get(key) is None else tuned[key] - base[key]
         cells = [
@@ -45,7 +45,7 @@ def figures(run: Run) -> tuple[str, list[list[str]]]:
             figure(change.get("value", rise), digits, factor, bounds, signed=True),
         ]
         rows.append([name, *cells])
-    return (found.get("verdict") or {}).get("text", ""), rows
+    return (metrics.get("verdict") or {}).get("text", ""), rows
 
 
 def figure(

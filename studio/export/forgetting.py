@@ -19,16 +19,16 @@ COLOUR = "#4477aa"
 def section(run: Run) -> str:
     """The part of the report; "" where forgetting was not measured."""
     events = current_events(run.events())
-    found = general.last([event for event in events if event["kind"] == "forgetting"])
-    if found is None:
+    measured = general.last([event for event in events if event["kind"] == "forgetting"])
+    if measured is None:
         return ""
     points = general.curve(events)
-    kinds = [(name, f"{one['loss_rise']:.4f}", f"{one['kl']:.4f}") for name, one in (found["kinds"] or {}).items()]
-    advice = "".join(f"<li>{html.escape(text)}</li>" for text in found["advice"])
+    kinds = [(name, f"{one['loss_rise']:.4f}", f"{one['kl']:.4f}") for name, one in (measured["kinds"] or {}).items()]
+    advice = "".join(f"<li>{html.escape(text)}</li>" for text in measured["advice"])
     return (
-        f"<h2>Forgetting</h2><p><b>{sentence(found)}</b> On {found['items']} general questions the loss "
-        f"changed by {found['loss_rise']:+.4f} per token (95 % interval {found['low']:+.4f} to {found['high']:+.4f}), "
-        f"and the answers moved by {found['kl']:.4f} (KL to the base).</p>"
+        f"<h2>Forgetting</h2><p><b>{sentence(measured)}</b> On {measured['items']} general questions the loss "
+        f"changed by {measured['loss_rise']:+.4f} per token (95 % interval {measured['low']:+.4f} to "
+        f"{measured['high']:+.4f}), and the answers moved by {measured['kl']:.4f} (KL to the base).</p>"
         + (f'<div class="scroll">{svg(points)}</div>{_points(points)}' if len(points) > 1 else "")
         + table(("kind", "loss rise", "KL"), kinds)
         + (f"<ul>{advice}</ul>" if advice else "")

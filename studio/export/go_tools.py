@@ -91,14 +91,14 @@ def _inside(text: str, start: str, around: tuple[str, str]) -> str:
 def declared_text(parts: Tools, messages: list[Message], tools: list[dict[str, Any]]) -> str:
     """What `declared` writes, with JSON as chat templates write it."""
     system = messages[0]["content"].join(parts.system) if messages[0]["role"] == "system" else parts.alone
-    return system + parts.tools[0].join(written(one["function"]) for one in tools) + parts.tools[1]
+    return system + parts.tools[0].join(written(function["function"]) for function in tools) + parts.tools[1]
 
 
 def called_text(parts: Tools, message: Message) -> str:
     """What `called` writes, with JSON as chat templates write it."""
     functions = [call["function"] for call in message.get("tool_calls") or []]
     before, middle, after = parts.call
-    calls = [before + one["name"] + middle + written(one["arguments"]) + after for one in functions]
+    calls = [before + function["name"] + middle + written(function["arguments"]) + after for function in functions]
     return (parts.lead if calls and message["content"] else "") + parts.calls.join(calls)
 
 

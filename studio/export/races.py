@@ -17,17 +17,17 @@ HEAD = (
 
 def section(run: Run) -> str:
     """HTML; everything from data, names or a model is escaped."""
-    found = plan.answer(run)
-    if found:
+    answer = plan.answer(run)
+    if answer:
         points = [
             (point["rows"], f"{point['loss']:.4f}", f"[{point['low']:.4f}, {point['high']:.4f}]")
-            for point in found["curve"]
+            for point in answer["curve"]
         ]
         return (
-            f"<h2>Verdict</h2><p><b>{html.escape(found['sentence'])}</b></p>"
+            f"<h2>Verdict</h2><p><b>{html.escape(answer['sentence'])}</b></p>"
             + table(("rows", "held-out loss", "95 % band"), points)
-            + f"<p>The base as it is: {found['base_loss']:.4f}"
-            + (f"; with examples in its prompt: {found['few_shot_loss']:.4f}" if found["few_shot_loss"] else "")
+            + f"<p>The base as it is: {answer['base_loss']:.4f}"
+            + (f"; with examples in its prompt: {answer['few_shot_loss']:.4f}" if answer["few_shot_loss"] else "")
             + ".</p>"
         )
     return "<h2>Race of settings</h2>" + table(HEAD, [_cells(row) for row in race.table(run)])

@@ -24,17 +24,17 @@ def page(card: str = "NVIDIA A100 80GB", length: int = 2048, batch: int = 4) -> 
     """Markdown. Generated, so that it can never say anything else than the estimate does."""
     device = cards.device(card)
     estimates = {name: _estimate(EIGHT, name, length, batch, device) for name in METHODS}
-    found = list(estimates.values())
+    figures = list(estimates.values())
     lines = [
         f"## Where the memory of an 8B model goes ({batch} rows of {length} tokens, {device.name})",
         "",
         "| GiB | full | LoRA | QLoRA |",
         "|---|---:|---:|---:|",
-        *(_row(cause, (f"{expected.by_cause[cause] / GIB:.2f}" for expected in found)) for cause in CAUSES),
-        _row("**expected**", (f"**{expected.total / GIB:.1f}**" for expected in found)),
-        _row("band", (f"{expected.low / GIB:.1f} to {expected.high / GIB:.1f}" for expected in found)),
-        _row("fits", ("yes" if expected.fits else "no" for expected in found)),
-        _row("checkpointing (auto)", ("on" if expected.checkpointing else "off" for expected in found)),
+        *(_row(cause, (f"{expected.by_cause[cause] / GIB:.2f}" for expected in figures)) for cause in CAUSES),
+        _row("**expected**", (f"**{expected.total / GIB:.1f}**" for expected in figures)),
+        _row("band", (f"{expected.low / GIB:.1f} to {expected.high / GIB:.1f}" for expected in figures)),
+        _row("fits", ("yes" if expected.fits else "no" for expected in figures)),
+        _row("checkpointing (auto)", ("on" if expected.checkpointing else "off" for expected in figures)),
     ]
     for name, expected in estimates.items():
         lines += ["", f"**{name}** ({expected.trainable:,} trained numbers; peak at {expected.peak_phase}):", ""]

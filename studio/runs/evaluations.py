@@ -25,9 +25,9 @@ def metrics(run: Run) -> dict[str, Any]:
     """{base, tuned, verdict, …} as far as they were measured: held-out loss, perplexity and token accuracy of every run
     that evaluates, and the scores of its answers after an evaluation; {} before the first measurement.
     """
-    found = results(run)
-    if found:
-        return {key: value for key, value in found.items() if key != "table"}
+    measured = results(run)
+    if measured:
+        return {key: value for key, value in measured.items() if key != "table"}
     evals = [event for event in current_events(run.events()) if event["kind"] == "eval" and event["loss"] is not None]
     before, after = next((event for event in evals if event["step"] == 0), None), latest(evals, "eval")
     return {

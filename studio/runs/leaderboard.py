@@ -43,12 +43,12 @@ def leaderboard(source: str, known: Sequence[Run] | None = None) -> list[dict[st
 
 def groups(known: Sequence[Run] | None = None) -> list[dict[str, Any]]:
     """[{data, name, runs}] of the data sets with at least two finished runs, the newest first."""
-    found: dict[str, dict[str, Any]] = {}
+    by_data: dict[str, dict[str, Any]] = {}
     for run in runs() if known is None else known:
         if row := _row(run):
-            entry = found.setdefault(row["data"], {"data": row["data"], "name": row["names"][0], "runs": 0})
+            entry = by_data.setdefault(row["data"], {"data": row["data"], "name": row["names"][0], "runs": 0})
             entry["runs"] += 1
-    return [entry for entry in found.values() if entry["runs"] > 1]
+    return [entry for entry in by_data.values() if entry["runs"] > 1]
 
 
 def beside(run: Run) -> list[dict[str, Any]]:
@@ -83,8 +83,8 @@ def _row(run: Run) -> dict[str, Any] | None:
     sources = (run.plan().get("data") or {}).get("sources") or []
     if not row["saved"] or row["combined"] or not sources:
         return None
-    found = evaluations.results(run)
-    verdict = found.get("verdict") or {}
+    evaluation = evaluations.results(run)
+    verdict = evaluation.get("verdict") or {}
     metric = verdict.get("metric") if verdict.get("metric") != "loss" else None
     before, after = row["eval_loss_before"], row["eval_loss"]
     forgetting = row.get("forgetting") or {}
@@ -99,7 +99,7 @@ def _row(run: Run) -> dict[str, Any] | None:
         "loss": after,
         "gain": None if before is None or after is None else before - after,
         "metric": metric,
-        "score": found["tuned"].get(metric) if metric else None,
+        "score": evaluation["tuned"].get(metric) if metric else None,
         "forgetting": forgetting.get("kl"),
         "kept": forgetting.get("verdict"),
         "memory": row["peak_memory"],

@@ -137,7 +137,7 @@ class PlanRun(RaceRun):
     def ending(self) -> dict[str, Any]:
         """The answer for the end event; the runs become ordinary ones of the history."""
         measured = [entry for entry in self.contestants if entry.number in self.best]
-        found = None
+        conclusion = None
         if self.stopping is None and len(measured) < len(self.contestants):
             failed = next((entry.row["cause"] for entry in self.contestants if entry.row["cause"]), None)
             raise StudioError(failed or "The time was over before every run had begun.", "Give it more minutes.")
@@ -147,7 +147,7 @@ class PlanRun(RaceRun):
                 plan.Point(min(len(entry.rows.train), entry.row["step"] * batch), self.best[entry.number])
                 for entry in measured
             ]
-            found = plan.conclude(
+            conclusion = plan.conclude(
                 plan.Figures(self.base["zero"], self.base["few"], curve, self.base["swapped"], self.swapped_tuned)
             )
         runs = []
@@ -155,7 +155,7 @@ class PlanRun(RaceRun):
             if entry.row["step"]:
                 runs.append(queue.adopt(entry.config, entry.run.folder).id)
         shutil.rmtree(self.run.folder / FOLDER, ignore_errors=True)
-        return {"plan": {**found, "runs": runs} if found else None, "runs": runs}
+        return {"plan": {**conclusion, "runs": runs} if conclusion else None, "runs": runs}
 
 
 def with_examples(row: Conversation, shots: Sequence[Conversation]) -> Conversation:

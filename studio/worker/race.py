@@ -222,11 +222,11 @@ class RaceRun:
         pool = [entry for entry in self.contestants if len(entry.row["losses"]) > level]
         pool.sort(key=lambda entry: entry.row["losses"][level])
         kept = self.contest.kept(level, entrants)
-        for place, entry in enumerate(pool, 1):
-            if place <= kept or entry not in group or entry.row["state"] != "racing":
+        for rank, entry in enumerate(pool, 1):
+            if rank <= kept or entry not in group or entry.row["state"] != "racing":
                 continue
             step, loss = entry.row["step"], entry.row["losses"][level]
-            cause = f"Stopped at step {step}: its held-out loss {loss:.4f} was number {place} of {len(pool)}."
+            cause = f"Stopped at step {step}: its held-out loss {loss:.4f} was number {rank} of {len(pool)}."
             entry.row |= {"state": "out", "cause": cause}
             entry.run.append("end", state="stopped", cause=cause, attempt=self.report.attempt)
             entry.tuned = None

@@ -95,8 +95,8 @@ class Writer:
         first: the place of the first of these prompts among those of the turn.
         """
         groups = [
-            [self._answer(prompt, f"{turn}/{place}/{number}") for number in range(group)]
-            for place, prompt in enumerate(prompts, first)
+            [self._answer(prompt, f"{turn}/{index}/{number}") for number in range(group)]
+            for index, prompt in enumerate(prompts, first)
         ]
         batch, waiting = Batch(model), list(groups)
         while waiting or batch.answers:
