@@ -19,8 +19,7 @@ from transformers import set_seed
 from studio import combining, data, device, model, token_rows
 from studio.combination import Combination
 from studio.errors import ModelError, StudioError
-from studio.export import hf_files
-from studio.home import folder_size, write_atomic
+from studio.home import folder_size
 from studio.run import Run, find
 from studio.runs import results
 from studio.talk import base_record
@@ -32,6 +31,7 @@ from studio.worker.memory import peak_memory
 from studio.worker.packing import count_target_tokens
 from studio.worker.prove import Rows, mean_loss
 from studio.worker.report import Report
+from studio.worker.result import manifest_of, write_manifest
 
 ROWS = 200  # held-out rows to evaluate per run, at most
 ROWS_PER_STOP_CHECK = 8
@@ -248,26 +248,11 @@ def _save(run: Run, config: Any, joined: Any, parents: list[ModelReference], tab
     joined.set_adapter("default")
     with results.replacing(run.result) as result:
         config.method.save_result(joined, result)
-        hf_files.copy_tokenizer(base, result, first.template.text)
-        tokenizer_class.correct(result)
-        write_atomic(
-            result / "manifest.json",
-            json.dumps(
-                {
-                    "base": str(base),
-                    **base_record.of(base),
-                    "model": config.model.model_dump(),
-                    "method": config.method.model_dump(mode="json"),
-                    "template": first.template.name,
-                    "stop": list(first.stop),
-                    "step": 0,
-                    "special_answers": sorted(special_answers),
-                    "combined": {**config.combine.model_dump(mode="json", exclude={"held_out"}), "losses": table},
-                },
-                indent=1,
-                ensure_ascii=False,
-            ),
-        )
+        tokenizer_class.write(base, result, first.template.text)
+        combined = {**config.combine.model_dump(mode="json", exclude={"held_out"}), "losses": table}
+        manifest = manifest_of(config, base, first.template.name, first.stop)
+        more = {"step": 0, "special_answers": sorted(special_answers), "combined": combined}
+        write_manifest(result, manifest | more)
 
 
 if __name__ == "__main__":

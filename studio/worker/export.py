@@ -47,8 +47,7 @@ def merged(reference: ModelReference, out: Path, precision: str = "own") -> None
         ends=ends,
     )
     hf_files.write_generation_config(reference.base, out, ends)
-    hf_files.copy_tokenizer(reference.tokenizer, out, hf_files.plain_template(reference.template.text))
-    tokenizer_class.correct(out)
+    tokenizer_class.write(reference.tokenizer, out, hf_files.plain_template(reference.template.text))
 
 
 def main(what: str, name: str, out: Path) -> int:

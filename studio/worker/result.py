@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,8 @@ def save_result(context: RunContext, trainer: StudioTrainer) -> None:
     if distributed.is_main():
         with results.replacing(run.result) as folder:
             _write(folder, full_model, config, encoder, base)
-            manifest = _manifest(config, encoder, base) | {
-                "step": step,
-                "special_answers": special_answers(trainer.train_dataset, encoder),
-            }
-            write_atomic(folder / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False))
+            special = special_answers(trainer.train_dataset, encoder)
+            write_manifest(folder, _manifest(context) | {"step": step, "special_answers": special})
         report.saved(run.result, "model")
     stopped = report.stopping is not None
     report.emit(
@@ -58,8 +56,7 @@ def _write(folder: Path, full_model: Any, config: RunConfig, encoder: Encoder, b
     config.method.save_result(full_model, folder)
     if config.stage.scores:
         reward_head.save(full_model, folder)
-    hf_files.copy_tokenizer(encoder.tokenizer_folder, folder, encoder.template.text)
-    tokenizer_class.correct(folder)
+    tokenizer_class.write(encoder.tokenizer_folder, folder, encoder.template.text)
     if not config.method.adapter:
         size = new_tokens.assign_ids(base, config.data.new_tokens).size
         template = encoder.template
@@ -74,20 +71,31 @@ def _write(folder: Path, full_model: Any, config: RunConfig, encoder: Encoder, b
         hf_files.write_generation_config(base, folder, ends)
 
 
-def _manifest(config: RunConfig, encoder: Encoder, base: Path) -> dict[str, Any]:
-    """What a reader of the result must know: the base it is for, the method, and how it is talked to."""
-    added = new_tokens.assign_ids(base, config.data.new_tokens)
+def _manifest(context: RunContext) -> dict[str, Any]:
+    config, encoder = context.config, context.encoder
+    added = new_tokens.assign_ids(context.folder, config.data.new_tokens)
+    return {
+        **manifest_of(config, context.folder, encoder.template.name, encoder.template.stop_strings),
+        **({} if config.stage.is_supervised else {"stage": config.stage.model_dump(mode="json")}),
+        **({"start": config.start} if config.start else {}),
+        **({"own_tokenizer": True, "new_tokens": added.ids} if added.rows else {}),
+    }
+
+
+def manifest_of(config: RunConfig, base: Path, template: str, stop: Iterable[str]) -> dict[str, Any]:
+    """What a reader of any result must know: the base it is for, the method, and how it is talked to."""
     return {
         "base": str(base),
         **base_record.of(base),
         "model": config.model.model_dump(),
         "method": config.method.model_dump(mode="json"),
-        **({} if config.stage.is_supervised else {"stage": config.stage.model_dump(mode="json")}),
-        **({"start": config.start} if config.start else {}),
-        "template": encoder.template.name,
-        "stop": encoder.template.stop_strings,
-        **({"own_tokenizer": True, "new_tokens": added.ids} if added.rows else {}),
+        "template": template,
+        "stop": list(stop),
     }
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    write_atomic(folder / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False))
 
 
 def special_answers(rows: Any, encoder: Encoder) -> list[int]:

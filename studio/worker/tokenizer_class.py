@@ -8,9 +8,15 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from studio.export.hf_files import OLD_CLASS
+from studio.export import hf_files
 from studio.export.proof import TEXTS
 from studio.loading import LOADING_ERRORS
+
+
+def write(source: Path, folder: Path, template: str) -> None:
+    """Copy a tokenizer's files with a chat template, and correct the class that they name."""
+    hf_files.copy_tokenizer(source, folder, template)
+    correct(folder)
 
 
 def correct(folder: Path) -> None:
@@ -19,7 +25,7 @@ def correct(folder: Path) -> None:
     if not (file.is_file() and tokenizer.is_file()) or _loads_as_described(folder):
         return
     config = json.loads(file.read_text(encoding="utf-8"))
-    config["tokenizer_class"] = OLD_CLASS
+    config["tokenizer_class"] = hf_files.OLD_CLASS
     file.write_text(json.dumps(config, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
