@@ -24,7 +24,6 @@ from studio.talk import reference
 from studio.text import patterns
 from studio.training import Training
 
-# of transformers, those that need no more than their name -> the package that brings them
 OPTIMIZERS_BY_PACKAGE = {  # of transformers, those that need no more than their name
     "torch": "adamw adamw_torch adamw_torch_fused adafactor sgd adagrad rmsprop",
     "bitsandbytes": "adamw_8bit adamw_bnb_8bit ademamix ademamix_8bit lion_8bit lion_32bit paged_adamw_8bit "

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
-from studio.config import RunConfig
 from studio.errors import ModelError
 from studio.method import cast_trained_to_float32, is_cast_deferred
 from studio.origin import copied
-from studio.run import Run
 from studio.talk import base_record
-from studio.tokens import Encoder
-from studio.worker.report import Report
+from studio.worker.context import RunContext
 
 
-def go_on(config: RunConfig, run: Run, tuned: Any, base: Path, encoder: Encoder, report: Report) -> None:
+def go_on(context: RunContext, tuned: Any) -> None:
     """Load the adapter in the run's folder into `tuned`. Raises ModelError where the base is another now."""
+    run, config, base, encoder, _, report = context
     folder = copied(run)
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     if difference := base_record.difference(manifest, base):

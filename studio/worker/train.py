@@ -115,14 +115,14 @@ def prepare(run: Run, report: Report, resumes: bool) -> tuple[RunContext, ModelF
 
 def load_model(context: RunContext, facts: ModelFacts) -> tuple[Resolved, Any, Any]:
     """(the settings with no `auto` left, the base, the model that the method makes of it), on the device."""
-    run, config, folder, encoder, rows, report = context
+    _, config, folder, _, rows, report = context
     report.phase("loading model")
     resolved = resolve(config, facts, devices()[0], rows.statistics, distributed.local_world_size())
     torch.set_num_threads(resolved.threads)
     torch.set_flush_denormal(True)  # denormal numbers are many times slower on a CPU, and add nothing
     resolved, base, tuned = base_model.load_in_finite_precision(config, resolved, folder, rows, report)
     if config.start:
-        origin.go_on(config, run, tuned, folder, encoder, report)
+        origin.go_on(context, tuned)
     if base.config._attn_implementation == "eager":
         resolved = resolved._replace(attention="eager")
     return resolved, base, tuned
