@@ -18,11 +18,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from studio import child_process, credentials, device, process
+from studio import child_process, credentials, device, process, program
 from studio.config import build as order_of
 from studio.driver import fit, nvidia
 from studio.driver.build import build
@@ -179,12 +178,9 @@ def versions() -> dict[str, str]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "driver": nvidia.driver().version or "none",
+        **dict.fromkeys(PACKAGES, "not installed"),
+        **program.versions(*PACKAGES),
     }
-    for package in PACKAGES:
-        try:
-            installed[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            installed[package] = "not installed"
     variables = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK", device.DEVICE_VARIABLE)
     return installed | {name: os.environ[name] for name in variables if name in os.environ}
 

@@ -39,3 +39,14 @@ def requirements() -> str:
         return file.read_text()
     declared = metadata.requires(NAME) or []
     return "".join(f"{line}\n" for line in declared if "extra ==" not in line)
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """The versions of those of the packages that are installed."""
+    installed = {}
+    for package in packages:
+        try:
+            installed[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return installed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from studio.errors import StudioError
 from studio.export import evaluation, proof, readme
 from studio.export.curve import curve, png
 from studio.home import write_atomic
+from studio.program import versions
 from studio.run import Run, summary
 from studio.runs.combined import losses
 from studio.talk import votes
@@ -240,19 +240,8 @@ def _quoted(text: str) -> str:
     return text.replace("\n", "\n> ")
 
 
-def versions() -> dict[str, str]:
-    """The installed versions of the training libraries."""
-    installed = {}
-    for name in PROGRAMS:
-        try:
-            installed[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return installed
-
-
 def _made_with(licence: str | None, base: str) -> str:
-    installed = ", ".join(f"{name} {version}" for name, version in versions().items())
+    installed = ", ".join(f"{name} {version}" for name, version in versions(*PROGRAMS).items())
     terms = (
         f"The base model's licence is {licence}; it applies to this model too."
         if licence

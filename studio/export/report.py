@@ -11,10 +11,11 @@ from studio.combination import TYPES
 from studio.data.problem import KINDS, shorten
 from studio.events import latest, perplexity
 from studio.export import evaluation, forgetting, proof, races
-from studio.export.card import cells, portable, preferred, short, versions
+from studio.export.card import PROGRAMS, cells, portable, preferred, short
 from studio.export.curve import curve, svg
 from studio.export.evaluation import figure
 from studio.export.html_table import table
+from studio.program import versions
 from studio.run import Run, summary
 from studio.runs.combined import losses
 from studio.talk import votes
@@ -68,7 +69,7 @@ def report(run: Run, alone: bool = False) -> str:
         _votes(run),
         _notes(events),
         f'<h2>The order</h2><pre translate="no">{_e(portable(config.to_yaml(), config))}</pre>',
-        f'<p translate="no">{_e(", ".join(f"{name} {version}" for name, version in versions().items()))}</p>',
+        f'<p translate="no">{_e(", ".join(f"{name} {version}" for name, version in versions(*PROGRAMS).items()))}</p>',
     ]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'

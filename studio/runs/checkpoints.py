@@ -17,12 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from studio import crash
+from studio import crash, program
 from studio.errors import RunError, is_disk_full
 from studio.home import fsync_path, write_atomic
 
 # besides an RNG state for each process, and weights
 REQUIRED_FILES = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
+WRITERS = ("torch", "transformers", "peft", "accelerate", "bitsandbytes")  # libraries that write a checkpoint
 WEIGHTS = (".safetensors", ".bin", ".distcp")
 HASHED_UP_TO = 5_000_000  # bytes up to which a file's hash is stored too
 # bytes that must stay free beyond a checkpoint's own size
@@ -90,7 +91,10 @@ def complete(folder: Path, step: int, fingerprint: str) -> Path:
         _refuse_unsound(inner, step, files)
         write_atomic(
             inner / MANIFEST,
-            json.dumps({"step": step, "fingerprint": fingerprint, "versions": versions(), "files": files}, indent=1),
+            json.dumps(
+                {"step": step, "fingerprint": fingerprint, "versions": program.versions(*WRITERS), "files": files},
+                indent=1,
+            ),
         )
     except BaseException:
         shutil.rmtree(_writing(folder, step), ignore_errors=True)
@@ -210,6 +214,11 @@ def newest(folder: Path) -> Path | None:
 # -- before an attempt
 
 
+def step_of(checkpoint: Path | None) -> int:
+    """The steps behind a checkpoint; 0 for none."""
+    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+
+
 def tidy(folder: Path) -> list[str]:
     """Remove partial writes and move damaged checkpoints to broken/. Returns sentences on what was moved and why."""
     if not folder.is_dir():
@@ -247,16 +256,3 @@ def refuse_other_data(checkpoint: Path, fingerprint: str) -> None:
             "Put the old file back to resume, or start a new run with the new one.",
             "data.train",
         )
-
-
-def versions() -> dict[str, str]:
-    """Versions of the libraries that write a checkpoint."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    installed = {}
-    for name in ("torch", "transformers", "peft", "accelerate", "bitsandbytes"):
-        try:
-            installed[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return installed

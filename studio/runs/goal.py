@@ -19,7 +19,7 @@ def finish(run: Run) -> None:
             "Resume it: it starts again." if newest is None else "Chat with it, or resume the run to train further.",
             "run",
         )
-    step = int(newest.name.rpartition("-")[2])
+    step = checkpoints.step_of(newest)
     queue.resume(run, {"training": {"max_steps": step}}, f"finished at step {step}")
 
 

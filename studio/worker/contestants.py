@@ -86,7 +86,7 @@ def prepare(race_run: Run, folder: Path, facts: ModelFacts) -> list[Contestant]:
         if row["state"] in ("waiting", "racing", "stopped"):
             checkpoint = checkpoints.newest(entry.run.checkpoints)
             row["state"] = "racing" if checkpoint else "waiting"
-            entry.read(step_of(checkpoint))
+            entry.read(checkpoints.step_of(checkpoint))
         contestants.append(entry)
     return contestants
 
@@ -100,10 +100,6 @@ def _begin(race_run: Run, number: int, order: RunConfig) -> Run:
     checkpoints.tidy(part.checkpoints)
     sequence.begin(part.checkpoints, order)
     return part
-
-
-def step_of(checkpoint: Path | None) -> int:
-    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
 
 
 def training_seconds(events: list[dict[str, Any]]) -> float:

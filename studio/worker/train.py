@@ -75,9 +75,7 @@ def train(run: Run, report: Report) -> None:
     trainer = make_trainer(context, resolved, tuned, resumes=bool(checkpoint))
     resolved = loss_check.check_loss(trainer, resolved)
     _prepare_objective(trainer, context, resolved)
-    report.emit(
-        "plan", parameters=facts.parameters, **base_record.of(context.folder), **plan_fields(context, resolved, tuned)
-    )
+    emit_plan(context, resolved, tuned, facts.parameters)
     _measure_beside(trainer, context, resolved)
     if not checkpoint and not config.start:
         config.method.initialize(tuned, trainer.first_inputs)
@@ -85,7 +83,7 @@ def train(run: Run, report: Report) -> None:
         trainer.add_callback(decoder_layers.CompileCallback(base, report))
     if resolved.probe:
         trainer.add_callback(probe.MemoryProbe(trainer))
-    report.phase("training", from_step=int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
+    report.phase("training", from_step=checkpoints.step_of(checkpoint))
     trainer.train_from(checkpoint, resolved.steps)
     _note_dropped_rows(context.rows, report)
     save_result(context, trainer)
@@ -208,26 +206,29 @@ def _note_dropped_rows(rows: data.Prepared, report: Report) -> None:
         report.note(f"Rows that could not be trained on: {counts}.", data=late)
 
 
-def plan_fields(context: RunContext, resolved: Resolved, tuned: Any) -> dict[str, Any]:
-    """What is known before the first step."""
+def emit_plan(context: RunContext, resolved: Resolved, tuned: Any, parameters: int) -> None:
+    """Say what is known before the first step. parameters: of the base."""
     config, rows = context.config, context.rows
-    first_rows = rows.train.first(ROWS_LOOKED_AT)
     added = new_tokens.assign_ids(context.folder, config.data.new_tokens).ids
-    return {
-        "steps": resolved.steps,
-        "epochs": config.training.epochs,
-        "rows": len(rows.train),
-        "eval_rows": len(rows.eval),
-        "trainable": sum(weight.numel() for weight in trained_weights(tuned).values()),
-        **({"new_tokens": list(added)} if added else {}),
-        "effective_batch": resolved.effective,
-        "processes": distributed.world_size(),
+    layout, seed = Layout.of(resolved), config.training.seed
+    context.report.emit(
+        "plan",
+        parameters=parameters,
+        trainable=sum(weight.numel() for weight in trained_weights(tuned).values()),
+        **base_record.of(context.folder),
+        steps=resolved.steps,
+        epochs=config.training.epochs,
+        rows=len(rows.train),
+        eval_rows=len(rows.eval),
+        effective_batch=resolved.effective,
+        processes=distributed.world_size(),
         **resolved.as_event(),
-        **packing_statistics(first_rows, Layout.of(resolved), resolved.effective, config.training.seed),
-        "stage": config.stage.name,
-        "data": rows.record,
-        "statistics": rows.statistics,
-    }
+        **packing_statistics(rows.train.first(ROWS_LOOKED_AT), layout, resolved.effective, seed),
+        **({"new_tokens": list(added)} if added else {}),
+        stage=config.stage.name,
+        data=rows.record,
+        statistics=rows.statistics,
+    )
 
 
 if __name__ == "__main__":

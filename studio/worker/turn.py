@@ -11,9 +11,8 @@ from studio import data
 from studio.method import trained_weights
 from studio.run import Run
 from studio.runs import checkpoints
-from studio.talk import base_record
 from studio.worker import base_model, keep_general, loss_check, probe, train
-from studio.worker.contestants import Contestant, step_of
+from studio.worker.contestants import Contestant
 from studio.worker.loaded import share_weights
 from studio.worker.make_trainer import make_trainer
 from studio.worker.report import Report
@@ -90,23 +89,17 @@ def train_turn(race_run: Race, entry: Contestant, report: TurnReport, base: Any,
     measured = context._replace(rows=race_run.rows_of(entry))
     trainer = make_trainer(measured, resolved, entry.tuned, resumes=bool(checkpoint))
     if first:
-        checked = loss_check.check_loss(trainer, entry.resolved)
-        entry.resolved = checked
+        entry.resolved = loss_check.check_loss(trainer, entry.resolved)
         entry.row["trainable"] = sum(weight.numel() for weight in trained_weights(entry.tuned).values())
         entry.row["share"] = round(100 * entry.row["trainable"] / entry.row["parameters"], 4)
-        report.emit(
-            "plan",
-            parameters=entry.row["parameters"],
-            **base_record.of(race_run.folder),
-            **train.plan_fields(context, entry.resolved, entry.tuned),
-        )
+        train.emit_plan(context, entry.resolved, entry.tuned, entry.row["parameters"])
         if not checkpoint:
             config.method.initialize(entry.tuned, trainer.first_inputs)
         if entry.resolved.probe:
             trainer.add_callback(probe.MemoryProbe(trainer))
     brake = config.training.keep_general, config.training.keep_general_by
     trainer.brake = keep_general.start(trainer, entry.encoder, *brake, race_run.braked)
-    report.phase("training", from_step=step_of(checkpoint))
+    report.phase("training", from_step=checkpoints.step_of(checkpoint))
     with forward_restored(entry.tuned):
         trainer.train_from(checkpoint, entry.resolved.steps)
     return trainer
