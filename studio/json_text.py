@@ -35,6 +35,11 @@ def read_or_default(file: Path, fallback: Any) -> Any:
     return value if isinstance(value, type(fallback)) else fallback
 
 
+def whole_number(value: Any) -> int:
+    """A count from outside: a whole number not below zero that JSON holds exactly; anything else is 0."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else 0
+
+
 def read_lines(file: Path) -> list[dict[str, Any]]:
     """The objects in a file of ours that has one a line; none where it is missing. A line that a crash cut is left out.
 

@@ -25,9 +25,7 @@ def align(name: str, file: str) -> dict[str, Any]:
     order = _order(name, file)
     space.refuse_training()
     preflight.check(order)
-    run = queue.submit(order)
-    live.listing.invalidate()
-    return {"run": run.id, "state": run.state()}
+    return live.changed(queue.submit(order))
 
 
 @rights.job(waits=True)

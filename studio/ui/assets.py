@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import gradio as gr
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
@@ -15,7 +16,7 @@ STATIC = Path(__file__).parent / "static"
 TRANSLATED = re.compile(r'data-say="([^"]+)"\s*>[^<]*<')
 LIBRARIES = ("vendored/markdown-it.min.js",)  # of others, as they are published; the licence stands beside each
 URL_PREFIX = "/studio/"  # where those are fetched from, once
-LOAD_FIRST = ("frames.js", "words.js", "page.js", "live.js")  # what every other script stands on
+LOAD_FIRST = ("frames.js", "words.js", "elements.js", "page.js", "live.js")  # what every other script stands on
 
 
 def read(name: str) -> str:
@@ -41,7 +42,13 @@ def styles() -> list[Path]:
     return sorted(STATIC.glob("*.css"), key=lambda path: (path.name != "studio.css", path.name))
 
 
-def mount(name: str) -> str:
+def part(name: str, elem_id: str) -> None:
+    """A part of the page, inside a gr.Blocks: studio.parts.NAME draws it, on static/NAME.html where there is one."""
+    template = read(f"{name}.html") if (STATIC / f"{name}.html").is_file() else "<div></div>"
+    gr.HTML(html_template=template, js_on_load=_mount(name), apply_default_css=False, elem_id=elem_id)
+
+
+def _mount(name: str) -> str:
     """js_on_load of a gr.HTML: calls studio.parts.NAME(element, upload) once the scripts are there."""
     return f"""(function wait(tries) {{
   const part = window.studio && window.studio.parts && window.studio.parts[{name!r}];

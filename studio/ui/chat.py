@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import gradio as gr
 from starlette.responses import Response
 
 from studio import data, events
@@ -13,7 +12,7 @@ from studio.errors import RunError, StudioError
 from studio.home import subfolder
 from studio.runs import checkpoints
 from studio.talk import chat, chats, votes
-from studio.ui import assets, live, rights, who, words
+from studio.ui import live, rights, who, words
 from studio.ui.who import VISITOR, WATCHER
 
 MAX_PROMPT_CHARS = 200_000  # characters of a prompt
@@ -32,15 +31,6 @@ PROMPTS = (
     "Write a short thank-you note to a neighbour.",
     "Give me three ideas for a rainy Sunday.",
 )
-
-
-def build(page: gr.Blocks) -> None:
-    """The tab, and the jobs its buttons call."""
-    gr.HTML(
-        html_template="<div></div>", js_on_load=assets.mount("chat"), apply_default_css=False, elem_id="studio-chat"
-    )
-    for job in (chat_ask, chat_stop, chat_vote, chat_delete, chat_load, chat_unload, chat_keep, chat_pairs):
-        rights.register(job)
 
 
 # -- what the page reads
@@ -151,9 +141,6 @@ def cast_votes(question: dict[str, Any]) -> Response:
     return Response(
         "".join(json.dumps(vote, ensure_ascii=False) + "\n" for vote in cast), media_type="text/plain; charset=utf-8"
     )
-
-
-READS = (models, talks, said, cast_votes)
 
 
 # -- jobs

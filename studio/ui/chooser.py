@@ -74,9 +74,6 @@ def hub(question: dict[str, Any]) -> dict[str, Any]:
     return {"rows": [row for row in rows if row["model"] not in catalogue.entries()], "service": None}
 
 
-READS = (listing, fitting, hub)
-
-
 def _asked(order: Any) -> tuple[RunConfig, RowStatistics | None]:
     """The order and its rows' lengths; a plain order where it is not valid yet, no rows where they cannot be read."""
     plain = config.build({"data": {"train": "rows.json"}})

@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
-
 from studio import config, data
 from studio.config import RunConfig
 from studio.data import examples
@@ -21,10 +19,11 @@ from studio.data.pasting import read_pasted
 from studio.data.ratings import has_ratings, pairs_of
 from studio.errors import StudioError
 from studio.home import slug
+from studio.json_text import whole_number
 from studio.stages import learning_from
 from studio.talk import chats
 from studio.text import sandbox
-from studio.ui import assets, data_edit, files, making, measure, rights, who, words
+from studio.ui import files, measure, rights, who, words
 from studio.ui.data_rows import page_of, preview_of
 from studio.ui.who import VISITOR, WATCHER
 
@@ -54,7 +53,7 @@ def rows(question: Question) -> Question:
     return answer_of(
         lambda run_config, lang: page_of(
             read(run_config),
-            _number(question.get("start")),
+            whole_number(question.get("start")),
             str(question.get("search") or "")[:200],
             str(question.get("kind") or ""),
         ),
@@ -66,7 +65,8 @@ def rows(question: Question) -> Question:
 def preview(question: Question) -> Question:
     """{order, lang, row} -> one row as conversation, as rendered text and as tokens; or {error}."""
     return answer_of(
-        lambda run_config, lang: preview_of(run_config, read(run_config), _number(question.get("row")), lang), question
+        lambda run_config, lang: preview_of(run_config, read(run_config), whole_number(question.get("row")), lang),
+        question,
     )
 
 
@@ -222,11 +222,6 @@ def _told(noted: data.TemplateProblems, run_config: RunConfig, lang: str) -> lis
     return found
 
 
-def _number(value: Any) -> int:
-    """A count from a browser: a whole number not below zero; anything else is 0."""
-    return value if isinstance(value, int) and 0 <= value < 2**53 else 0
-
-
 @rights.job(waits=True)
 def rated_pairs(source: str) -> dict[str, Any]:
     """A data set of pairs out of a file of ratings: best and worst answers. Returns {source, name, pairs, left_out}."""
@@ -243,17 +238,3 @@ def paste_rows(text: str, header: str = "auto") -> dict[str, Any]:
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in pasted.rows or ()]
     path = chats.new_text("".join(lines) or pasted.text, "pasted", pasted.ending)
     return {"source": str(path), "name": path.name, "header": pasted.header}
-
-
-READS = (inspect, rows, preview, lengths, *data_edit.READS, *making.READS)
-
-
-def build(page: gr.Blocks) -> None:
-    """The tab's one part, and the jobs of its editor."""
-    data_edit.build()
-    making.build()
-    rights.register(rated_pairs)
-    rights.register(paste_rows)
-    gr.HTML(
-        html_template=assets.read("data.html"), js_on_load=assets.mount("data"), apply_default_css=False, elem_id="data"
-    )

@@ -20,6 +20,7 @@ from studio.data.editing.saving import save
 from studio.data.editing.state import State
 from studio.data.editing.typed import meant
 from studio.errors import OrderError, StudioError
+from studio.json_text import whole_number
 from studio.ui import files, measure, rights, words
 from studio.ui.data_edit_view import bar_of, in_short, lists_of, roles_of, row_after, text_of, texts_of
 from studio.ui.data_rows import PAGE, conversation_of, tokens_of
@@ -27,12 +28,6 @@ from studio.ui.data_rows import PAGE, conversation_of, tokens_of
 Question = dict[str, Any]
 SCAN_SECONDS = 0.15  # seconds of processor time that a question about all rows takes; the page then asks on from there
 FIELDS = ("find", "put", "regex", "case", "only", "skip")
-
-
-def build() -> None:
-    """Declare the jobs. Inside a gr.Blocks."""
-    for job in (data_edit, data_save):
-        rights.register(job)
 
 
 @rights.read(waits=True)
@@ -98,9 +93,6 @@ def _mapping(run_config: RunConfig) -> Question | None:
     return {key: value for key, value in entry.items() if key in ("columns", "tags", "formatting")} if entry else None
 
 
-READS = (edit_rows, edit_row, edit_find, edit_fix)
-
-
 def _wanted(question: Question) -> RunConfig:
     """The order of a question, if it may be asked. Raises OrderError."""
     order = question.get("order") if isinstance(question, dict) else None
@@ -149,8 +141,8 @@ def _rows(run_config: RunConfig, edits: Edits, state: State, question: Question)
         if kind
         else state.order
     )
-    start = _number(question.get("start"))
-    if row := _number(question.get("around")):  # the page of rows that a row stands on
+    start = whole_number(question.get("start"))
+    if row := whole_number(question.get("around")):  # the page of rows that a row stands on
         at = np.flatnonzero(chosen == row)
         start = int(at[0]) // PAGE * PAGE if len(at) else start
     faults = {problem.row for problem in edits.dataset.problems}
@@ -177,7 +169,7 @@ def _rows(run_config: RunConfig, edits: Edits, state: State, question: Question)
 
 
 def _row(run_config: RunConfig, edits: Edits, state: State, question: Question) -> Question:
-    row = _number(question.get("row"))
+    row = whole_number(question.get("row"))
     if not state.exists(row):
         raise OrderError(f"There is no row {row}.", "It may have been deleted in another tab.", "row")
     broken = state.broken(row)
@@ -220,14 +212,14 @@ def _find(run_config: RunConfig, edits: Edits, state: State, question: Question)
     given = {name: question[name] for name in FIELDS if question.get(name) is not None}
     step = operation({"skip": edits.dataset.unused, **given, "op": "replace"})
     assert isinstance(step, Replace)
-    return _hits(state, scan.find(state, step, _number(question.get("start")), SCAN_SECONDS), len(state.order))
+    return _hits(state, scan.find(state, step, whole_number(question.get("start")), SCAN_SECONDS), len(state.order))
 
 
 def _fix(run_config: RunConfig, edits: Edits, state: State, question: Question) -> Question:
     step = operation({"op": "fix", "kind": question.get("kind"), "way": question.get("way")})
     assert isinstance(step, Fix)
     of = len(edits.dataset.by_kind.get(step.kind, ()))
-    return _hits(state, scan.fix(state, edits.dataset, step, _number(question.get("start")), SCAN_SECONDS), of)
+    return _hits(state, scan.fix(state, edits.dataset, step, whole_number(question.get("start")), SCAN_SECONDS), of)
 
 
 def _hits(state: State, hits: scan.Hits, of: int) -> Question:
@@ -239,8 +231,3 @@ def _hits(state: State, hits: scan.Hits, of: int) -> Question:
         "after": hits.after,
         "of": of,
     }
-
-
-def _number(value: Any) -> int:
-    """A count from a browser: a whole number not below zero; anything else is 0."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else 0

@@ -11,6 +11,7 @@ from studio import evaluating
 from studio.errors import RunError, wrong_setting
 from studio.evaluation import table
 from studio.evaluation.order import EvaluationOrder
+from studio.json_text import whole_number
 from studio.runs import evaluations, leaderboard
 from studio.ui import live, rights
 from studio.ui.who import VISITOR, WATCHER
@@ -45,8 +46,7 @@ def evaluation(question: dict[str, Any]) -> Response:
     mark; at most MOST_ROWS of its table.
     """
     chosen = live.run_of(question)
-    rows = question.get("rows")
-    status = evaluating.status(chosen, rows if isinstance(rows, int) and rows > 0 else 0)
+    status = evaluating.status(chosen, whole_number(question.get("rows")))
     status["metrics"] = evaluations.metrics(chosen)
     found = evaluations.results(chosen)
     return live.side_job_response(

@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import orjson
 from starlette.responses import FileResponse, Response
 
 from studio import credentials
@@ -93,12 +92,12 @@ def taken(question: dict[str, Any]) -> Response:
     try:
         run_ = live.run_of(question)
     except StudioError as error:
-        return Response(orjson.dumps({"exports": {}, "error": str(error)}), media_type="application/json")
+        return live.json_response({"exports": {}, "error": str(error)})
     answer = {
         "exports": {kind: _state(_folder(run_.id), kind) for kind in KINDS},
         "quantizer": bool(llama_cpp.installed()),
     }
-    return Response(orjson.dumps(answer), media_type="application/json")
+    return live.json_response(answer)
 
 
 def _state(folder: Path, kind: str) -> dict[str, Any]:

@@ -10,8 +10,9 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from studio import data
+from studio import config, data
 from studio.base import source
 from studio.base.source import ModelOrder
 from studio.config import RunConfig
@@ -28,7 +29,22 @@ SUGGESTED = (
     "HuggingFaceTB/SmolLM2-1.7B-Instruct",
     "Qwen/Qwen2.5-7B-Instruct",
 )
+MAX_TEXT_CHARS = 200_000  # characters of an order or a prompt
 HINT = "On a page with a login, or that others can reach, use an upload, a sample or a Hub id."
+
+
+def text_of(value: Any, where: str) -> str:
+    """A text from outside, of a bounded length. Raises OrderError."""
+    if not isinstance(value, str) or not value.strip() or len(value) > MAX_TEXT_CHARS or "\0" in value:
+        raise OrderError(f"{where} should be text, at most {MAX_TEXT_CHARS} characters.", "", where)
+    return value
+
+
+def order_of(text: Any) -> RunConfig:
+    """An order from outside, as YAML, with all its paths allowed. Raises OrderError."""
+    order = config.parse(text_of(text, "order"))
+    allow(order)
+    return order
 
 
 def allow(order: RunConfig) -> None:

@@ -61,8 +61,7 @@ def train_without(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         for entry in (rows if isinstance(rows, list) else [])
         if isinstance(entry, dict) and isinstance(entry.get("row"), int) and isinstance(entry.get("source"), str)
     ]
-    new = influence.again(live.get_run(name), entries)
-    return {"run": new.id, "state": new.state()}
+    return live.changed(influence.again(live.get_run(name), entries))
 
 
 @rights.read(WATCHER, VISITOR)

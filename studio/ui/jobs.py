@@ -13,10 +13,9 @@ from studio import config, data, device, preflight, queue, run
 from studio.errors import DataError, OrderError
 from studio.forecast import calibration, record
 from studio.talk import chat as server
-from studio.ui import files, measure, rights, space, uploads, zero
+from studio.ui import files, live, measure, rights, space, uploads, zero
 from studio.ui.who import VISITOR, WATCHER
 
-MAX_TEXT_CHARS = 200_000  # characters of an order or a prompt
 ASKED = ("data.encoding", "data.mapping")  # what the page asks about a file that it has kept
 
 
@@ -55,7 +54,7 @@ def import_file(file: Any, name: str = "") -> dict[str, Any]:
 @rights.job(WATCHER, VISITOR, changes=False, waits=True)
 def inspect(source: str, format: str = "auto") -> dict[str, Any]:
     """A data file's format, container, rows, problems ({kind: rows}), columns, notes and fingerprint."""
-    plain = {"data": {"train": _text(source, "source"), "format": _text(format, "format")}}
+    plain = {"data": {"train": files.text_of(source, "source"), "format": files.text_of(format, "format")}}
     files.allow(config.build(plain))
     dataset = data.read(source, format)
     names = ("format", "container", "rows", "refused", "columns", "unused", "notes", "reason", "fingerprint")
@@ -65,7 +64,7 @@ def inspect(source: str, format: str = "auto") -> dict[str, Any]:
 @rights.job(WATCHER, VISITOR, changes=False, waits=True)
 def estimate(order: str) -> dict[str, Any]:
     """Memory, time and disk of an order in YAML, with the keys of `python -m studio estimate --json`."""
-    run_config = _parsed(order)
+    run_config = files.order_of(order)
     facts = measure.facts_of(run_config)
     if facts is None:
         raise OrderError(
@@ -82,31 +81,30 @@ def estimate(order: str) -> dict[str, Any]:
 @rights.job()
 def start(order: str) -> dict[str, Any]:
     """Queue a run from an order in YAML; returns {run, state}."""
-    run_config = _parsed(order)
+    run_config = files.order_of(order)
     if not run_config.place.remote:
         space.refuse_training()
     preflight.check(run_config)
-    new = queue.submit(run_config)
-    return {"run": new.id, "state": new.state()}
+    return live.changed(queue.submit(run_config))
 
 
 @rights.job(WATCHER, VISITOR, changes=False)
 def status(name: str) -> dict[str, Any]:
     """A run's summary, with the keys of `python -m studio show --json`. name: the run, a part of it, or last."""
-    return run.summary(run.find(_text(name, "name")))
+    return run.summary(run.find(files.text_of(name, "name")))
 
 
 @rights.job()
 def stop(name: str, discard: bool = False) -> dict[str, Any]:
     """Ask a run to stop after its step and save; with discard, without a result. Returns {run, state}."""
-    chosen = run.find(_text(name, "name"))
+    chosen = run.find(files.text_of(name, "name"))
     return {"run": chosen.id, "state": queue.stop(chosen, discard is True)}
 
 
 @rights.job(VISITOR, waits=True)
 def chat(model: str, prompt: str) -> dict[str, Any]:
     """One answer of a finished run (its id) or of a base (base:MODEL): {answer, tokens, tokens_per_second}."""
-    reference, prompt = _text(model, "model"), _text(prompt, "prompt")
+    reference, prompt = files.text_of(model, "model"), files.text_of(prompt, "prompt")
     files.allow_model(reference)
     return zero.with_gpu(_answered)(reference, prompt)
 
@@ -137,16 +135,3 @@ def _readable(path: Path) -> None:
     except DataError as error:
         if error.where not in ASKED:
             raise
-
-
-def _parsed(order: str) -> config.RunConfig:
-    run_config = config.parse(_text(order, "order"))
-    files.allow(run_config)
-    return run_config
-
-
-def _text(value: Any, where: str) -> str:
-    """A text from outside, of a bounded length. Raises OrderError."""
-    if not isinstance(value, str) or not value.strip() or len(value) > MAX_TEXT_CHARS or "\0" in value:
-        raise OrderError(f"{where} should be text, at most {MAX_TEXT_CHARS} characters.", "", where)
-    return value

@@ -21,6 +21,7 @@ from studio.errors import RunError, StudioError
 from studio.events import latest
 from studio.forecast import duration
 from studio.home import inside, subfolder
+from studio.json_text import whole_number
 from studio.run import ALIVE, Run
 from studio.runs import checkpoints
 from studio.side_job import FolderJob
@@ -193,11 +194,11 @@ def _part(question: dict[str, Any], seen: RunsSnapshot) -> dict[str, Any]:
         return {"id": name, "gone": error.message}
     tail = tails.of(run_)
     same = question.get("generation") == tail.generation
-    start = _index(question.get("points")) if same else 0
-    other = _index(question.get("others")) if same else 0
+    start = whole_number(question.get("points")) if same else 0
+    other = whole_number(question.get("others")) if same else 0
     if start > tail.points:
         start, other, same = 0, 0, False
-    stride = max(1, -(-tail.points // MAX_POINTS)) if start == 0 else max(1, _index(question.get("stride")) or 1)
+    stride = max(1, -(-tail.points // MAX_POINTS)) if start == 0 else max(1, whole_number(question.get("stride")) or 1)
     stop = min(tail.points, start + POINTS_PER_ANSWER * stride)
     part: dict[str, Any] = {
         "id": name,
@@ -219,10 +220,6 @@ def _part(question: dict[str, Any], seen: RunsSnapshot) -> dict[str, Any]:
     return part
 
 
-def _index(value: Any) -> int:
-    return value if isinstance(value, int) and value >= 0 else 0
-
-
 def get_run(name: str) -> Run:
     """The run of exactly this id. Raises StudioError; never leaves the folder of runs."""
     run_ = Run(inside(subfolder("runs"), name.replace("\0", "")))
@@ -234,6 +231,12 @@ def get_run(name: str) -> Run:
 def run_of(question: dict[str, Any]) -> Run:
     """The run whose id a question names. Raises as get_run."""
     return get_run(str(question.get("id", "")))
+
+
+def changed(run_: Run) -> dict[str, Any]:
+    """What a job that makes or changes a run returns: {run, state}; the list is read again."""
+    listing.invalidate()
+    return {"run": run_.id, "state": run_.state()}
 
 
 def stop_side_job(task: FolderJob) -> dict[str, Any]:

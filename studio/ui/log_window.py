@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from studio.json_text import whole_number
 from studio.run import Run
 
 LOG_BYTES = 64_000  # bytes of log in an answer
@@ -19,7 +20,7 @@ def since(run_: Run, question: dict[str, Any]) -> dict[str, Any]:
     try:
         with open(run_.log, "rb") as file:
             found = os.fstat(file.fileno())
-            at = question["at"] if isinstance(question.get("at"), int) and question["at"] >= 0 else 0
+            at = whole_number(question.get("at"))
             same = question.get("file") == found.st_ino and at <= found.st_size and found.st_size - at <= MAX_BEHIND
             if not same:
                 at = max(0, found.st_size - LOG_BYTES)

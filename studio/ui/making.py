@@ -8,6 +8,7 @@ from typing import Any
 from starlette.responses import Response
 
 from studio import making
+from studio.json_text import whole_number
 from studio.making.rows import PROMPT, small_note
 from studio.talk import chats
 from studio.ui import live, rights, uploads, words
@@ -68,17 +69,8 @@ def made(question: dict[str, Any]) -> Response:
     }
     if question.get("id"):
         task = making.Making(making.folder(str(question["id"])))
-        start = question["start"] if isinstance(question.get("start"), int) and question["start"] >= 0 else 0
+        start = whole_number(question.get("start"))
         parts = task.passages()
         answer |= task.status() | {"results": task.results(), "passages": len(parts)}
         answer["rows"] = [row._asdict() | parts[row.passage]._asdict() for row in task.rows()[start:]]
     return live.json_response(answer)
-
-
-READS = (made,)
-
-
-def build() -> None:
-    """Declare the jobs. Inside a gr.Blocks."""
-    for job in (read_document, make_rows, stop_making, take_rows):
-        rights.register(job)

@@ -1,7 +1,7 @@
 """What the page may ask: the reading functions of its parts, by name, over one plain route of their own.
 
-A tab's module names them in READS. They change nothing, take one JSON object, and return one, or a response. Gradio
-has a route for such functions too; it costs three times as much a call, and reads posts of any content type.
+A module declares them with @rights.read. They change nothing, take one JSON object, and return one, or a response.
+Gradio has a route for such functions too; it costs three times as much a call, and reads posts of any content type.
 """
 
 from __future__ import annotations
@@ -21,10 +21,43 @@ from studio import request_body
 from studio.errors import StudioError, as_studio_error, internal_error
 from studio.json_text import NestingError, check_depth
 from studio.request_body import BodyError
-from studio.ui import bar, chat, chooser, data, guard, races, rights, tune, who, words
+from studio.ui import (
+    aligning,
+    benchmark,
+    chat,
+    chooser,
+    data,
+    data_edit,
+    doctor,
+    evaluation,
+    exports,
+    guard,
+    influence,
+    judge,
+    live,
+    making,
+    races,
+    recipes,
+    rights,
+    run_details,
+    shares,
+    tune,
+    who,
+    words,
+)
 from studio.ui.live import json_response
 
-PARTS = {"studio-bar": bar, "tune": tune, "chooser": chooser, "data": data, "studio-chat": chat, "races": races}
+# what each part of the page asks
+PARTS = {
+    "studio-bar": (
+        live, run_details, exports, shares, doctor, evaluation, influence, judge, aligning, benchmark
+    ),
+    "tune": (tune, recipes),
+    "chooser": (chooser,),
+    "data": (data, data_edit, making),
+    "studio-chat": (chat,),
+    "races": (races,),
+}  # fmt: skip
 MAX_BYTES = 4 << 20  # bytes of a question: an order, and a long text in it
 
 
@@ -46,12 +79,12 @@ class Question(BaseModel):
 
 
 def reads() -> dict[str, Callable[[dict[str, Any]], Any]]:
-    """Every reading function, as part/name. Raises TypeError for one that does not say who may ask it."""
-    found = {f"{part}/{read.__name__}": read for part, module in PARTS.items() for read in module.READS}
-    for name, read in found.items():
-        if not rights.roles_of(read):
-            raise TypeError(f"The read {name} does not say who may ask it: put @rights.read(…) on it.")
-    return found
+    """Every reading function, as part/name."""
+    return {
+        f"{part}/{read.__name__}": read
+        for part, modules in PARTS.items()
+        for read in rights.declared_in(*modules, reads=True)
+    }
 
 
 def warm() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from starlette.responses import Response
 
-from studio import config, plan, preflight, queue, race, race_settings
+from studio import plan, preflight, queue, race, race_settings
 from studio.config import RunConfig
 from studio.errors import OrderError, StudioError
 from studio.run import Run
@@ -15,7 +15,6 @@ from studio.runs import compare
 from studio.ui import files, live, measure, rights, space
 from studio.ui.who import VISITOR, WATCHER
 
-MAX_TEXT_CHARS = 200_000  # characters of an order
 MOST_POINTS = 200  # of a setting's training curve
 
 
@@ -63,11 +62,8 @@ def keep_setting(name: str, setting: int | None = None) -> dict[str, Any]:
 
 
 def _ordered(order: Any) -> RunConfig:
-    """An order from outside, with all its paths allowed. Raises OrderError."""
-    if not isinstance(order, str) or not order.strip() or len(order) > MAX_TEXT_CHARS or "\0" in order:
-        raise OrderError(f"order should be text, at most {MAX_TEXT_CHARS} characters.", "", "order")
-    run_config = config.parse(order)
-    files.allow(run_config)
+    """An order of one run that may be trained here. Raises OrderError."""
+    run_config = files.order_of(order)
     if run_config.race or run_config.combine:
         raise OrderError("This order is a race or a combination already.", "Give the order of one run.", "race")
     space.refuse_training()
@@ -76,8 +72,7 @@ def _ordered(order: Any) -> RunConfig:
 
 def _answer(run: Run) -> dict[str, Any]:
     queue.advance()
-    live.listing.invalidate()
-    return {"run": run.id, "state": run.state()}
+    return live.changed(run)
 
 
 @rights.read(WATCHER, VISITOR, waits=True)
@@ -103,6 +98,3 @@ def _curves(part: Run) -> dict[str, list[list[float]]]:
         points = [[step, loss] for step, loss in zip(line["step"], line["loss"], strict=True) if loss is not None]
         thinned[name] = points[:: max(1, -(-len(points) // MOST_POINTS))]
     return thinned
-
-
-READS = (standing,)

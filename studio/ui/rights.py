@@ -14,6 +14,7 @@ import inspect
 import traceback
 from collections.abc import Callable
 from functools import cache, partial, wraps
+from types import ModuleType
 from typing import Any
 
 import anyio
@@ -28,6 +29,7 @@ from studio.ui.who import NOBODY, OWNER
 ROLES = "__studio_roles__"
 CHANGES = "__studio_changes__"
 WAITS = "__studio_waits__"
+READS = "__studio_reads__"
 REFUSED = "Only the owner may do this here.\nLog in as the owner."
 Function = Callable[..., Any]
 
@@ -46,6 +48,7 @@ def job(*roles: str, changes: bool = True, waits: bool = False) -> Callable[[Fun
         setattr(function, ROLES, frozenset({OWNER, *roles}))
         setattr(function, CHANGES, changes)
         setattr(function, WAITS, waits)
+        setattr(function, READS, False)
         return function
 
     return declared
@@ -53,7 +56,22 @@ def job(*roles: str, changes: bool = True, waits: bool = False) -> Callable[[Fun
 
 def read(*roles: str, waits: bool = False) -> Callable[[Function], Function]:
     """Declare who besides the owner may ask a reading question. waits: as of a job."""
-    return job(*roles, changes=False, waits=waits)
+
+    def declared(function: Function) -> Function:
+        setattr(job(*roles, changes=False, waits=waits)(function), READS, True)
+        return function
+
+    return declared
+
+
+def declared_in(*modules: ModuleType, reads: bool) -> list[Function]:
+    """The jobs, or the reading questions, that modules declare, in their order."""
+    return [
+        function
+        for module in modules
+        for function in vars(module).values()
+        if getattr(function, READS, None) is reads and function.__module__ == module.__name__
+    ]
 
 
 # threads of jobs that may wait, of reads that may wait, and of other reads

@@ -4,74 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import gradio as gr
-
 from studio import combining, preflight, queue, run
 from studio.errors import RunError
 from studio.forecast import remedies
-from studio.run import Run
 from studio.runs import goal, remote
 from studio.talk import trust
-from studio.ui import (
-    aligning,
-    assets,
-    benchmark,
-    doctor,
-    evaluation,
-    exports,
-    influence,
-    judge,
-    live,
-    races,
-    rights,
-    shares,
-)
+from studio.ui import live, rights
 
 LABELS = {"name": str, "note": str, "star": bool}
 MAX_NOTE_CHARS = 2000  # characters of a note
-
-
-def build(page: gr.Blocks) -> None:
-    """The tab, and the jobs its buttons call."""
-    gr.HTML(
-        html_template="<div></div>", js_on_load=assets.mount("runs"), apply_default_css=False, elem_id="studio-runs"
-    )
-    for job in (
-        combine,
-        resume,
-        finish,
-        pause,
-        ask,
-        extend,
-        repair_run,
-        label,
-        move,
-        delete,
-        exports.take_away,
-        shares.share_run,
-        shares.end_shares,
-        doctor.examine,
-        evaluation.evaluate,
-        evaluation.stop_evaluation,
-        races.start_race,
-        races.start_plan,
-        races.keep_setting,
-        influence.find_influence,
-        influence.stop_influence,
-        influence.train_without,
-        aligning.align,
-        aligning.score_answers,
-        judge.judge_answers,
-        judge.stop_judging,
-        benchmark.start_benchmark,
-        benchmark.stop_benchmark,
-    ):
-        rights.register(job)
-
-
-def _after(chosen: Run) -> dict[str, Any]:
-    live.listing.invalidate()
-    return {"run": chosen.id, "state": chosen.state()}
 
 
 @rights.job(waits=True)
@@ -87,7 +28,7 @@ def combine(
         )
     parents = [live.get_run(str(parent)) for parent in names]
     order = combining.order(parents, weights, how, density, name.strip() or None)
-    return _after(queue.submit(order))
+    return live.changed(queue.submit(order))
 
 
 @rights.job()
@@ -96,7 +37,7 @@ def resume(name: str) -> dict[str, Any]:
     chosen = run.find(name)
     trust.check_going_on(chosen)
     queue.resume(chosen)
-    return _after(chosen)
+    return live.changed(chosen)
 
 
 @rights.job()
@@ -104,7 +45,7 @@ def pause(name: str) -> dict[str, Any]:
     """Stop a run, keep its checkpoint, and let it wait in the queue until it is resumed. Returns {run, state}."""
     chosen = run.find(name)
     queue.pause(chosen)
-    return _after(chosen)
+    return live.changed(chosen)
 
 
 @rights.job()
@@ -112,7 +53,7 @@ def ask(name: str, what: str) -> dict[str, Any]:
     """Ask a living run to save, evaluate or sample after its present step. Returns {run, state}."""
     chosen = run.find(name)
     chosen.ask(what)
-    return _after(chosen)
+    return live.changed(chosen)
 
 
 @rights.job()
@@ -120,7 +61,7 @@ def finish(name: str) -> dict[str, Any]:
     """Make the model of a run's newest checkpoint its result, without another step. Returns {run, state}."""
     chosen = run.find(name)
     goal.finish(chosen)
-    return _after(chosen)
+    return live.changed(chosen)
 
 
 @rights.job()
@@ -133,7 +74,7 @@ def extend(name: str, epochs: float) -> dict[str, Any]:
         )
     trust.check_going_on(chosen)
     goal.extend(chosen, float(epochs))
-    return _after(chosen)
+    return live.changed(chosen)
 
 
 @rights.job()
@@ -145,10 +86,10 @@ def repair_run(name: str, change: dict[str, Any]) -> dict[str, Any]:
         raise RunError("That change was not offered for this run.", "Choose one of those on its page.", "change")
     if offered["resumes"]:
         queue.resume(chosen, change, why=f"after a failure: {offered['text']}")
-        return _after(chosen)
+        return live.changed(chosen)
     run_config = chosen.config.with_changes(**change)
     preflight.check(run_config)
-    return _after(queue.submit(run_config))
+    return live.changed(queue.submit(run_config))
 
 
 @rights.job()
@@ -167,7 +108,7 @@ def label(name: str, values: dict[str, Any]) -> dict[str, Any]:
                 key,
             )
     chosen.label(**values)
-    return _after(chosen)
+    return live.changed(chosen)
 
 
 @rights.job()
@@ -175,7 +116,7 @@ def move(name: str, place: int) -> dict[str, Any]:
     """Put a waiting run at a place in the queue; 1 is next. Returns {run, state}."""
     chosen = run.find(name)
     queue.move(chosen, int(place))
-    return _after(chosen)
+    return live.changed(chosen)
 
 
 @rights.job()

@@ -5,21 +5,18 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any
 
-import gradio as gr
-
 from studio import config, data, reward_trial, template
 from studio.base import source
 from studio.data.formats import formats
 from studio.errors import OrderError, StudioError
 from studio.home import subfolder
 from studio.presets import PRESETS, applied
-from studio.ui import assets, elsewhere, files, recipes, rights, words
+from studio.ui import elsewhere, files, rights, words
 from studio.ui.files import SUGGESTED
 from studio.ui.tune_form import form
 from studio.ui.tune_summary import summary
 from studio.ui.who import VISITOR, WATCHER
 
-MAX_ORDER_CHARS = 200_000  # characters of an order
 TRIED_ROWS = 4  # whose prompts the base answers
 
 
@@ -72,7 +69,7 @@ def read(question: dict[str, Any]) -> dict[str, Any]:
     lang = words.language(question.get("lang"))
     text = str(question.get("yaml", ""))
     try:
-        if len(text) > MAX_ORDER_CHARS:
+        if len(text) > files.MAX_TEXT_CHARS:
             raise OrderError(
                 "The order is too long.", "Data stands in a file of its own; an order only names it.", "yaml"
             )
@@ -127,19 +124,4 @@ def rewards_on_data(question: dict[str, Any]) -> dict[str, Any]:
 @rights.job(waits=True)
 def try_rewards(order: str) -> dict[str, Any]:
     """Let an order's base answer some prompts and give rewards, in about a minute, as reward_trial.trial does."""
-    if len(order) > MAX_ORDER_CHARS:
-        raise OrderError("The order is too long.", "Data stands in a file of its own; an order only names it.", "order")
-    run_config = config.parse(order)
-    files.allow(run_config)
-    return reward_trial.trial(run_config, "base", TRIED_ROWS)
-
-
-READS = (offer, look, preset, write, read, recipes.recipes, rewards_on_data)
-
-
-def build(page: gr.Blocks) -> None:
-    """The tab's one part."""
-    gr.HTML(
-        html_template=assets.read("tune.html"), js_on_load=assets.mount("tune"), apply_default_css=False, elem_id="tune"
-    )
-    rights.register(try_rewards)
+    return reward_trial.trial(files.order_of(order), "base", TRIED_ROWS)

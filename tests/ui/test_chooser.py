@@ -60,7 +60,7 @@ def test_a_time_needs_no_tokenizer(home: Path, tmp_path: Path) -> None:
 
 
 def test_the_hub_is_searched_by_the_owner_and_waited_for_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    for read in chooser.READS:
+    for read in rights.declared_in(chooser, reads=True):
         assert rights.roles_of(questions.reads()[f"chooser/{read.__name__}"]) == {OWNER, WATCHER, VISITOR}
     monkeypatch.setattr(chooser, "unreachable", lambda: "no network")
     with who.acting_as(who.Requester(WATCHER)):

@@ -176,7 +176,7 @@ def test_files_outside_the_home_are_refused_where_others_can_reach_the_page(
 
 
 def test_only_the_owner_sees_and_does_it(question: dict[str, Any]) -> None:
-    for function in (*data_edit.READS, data_edit.data_edit, data_edit.data_save):
+    for function in (each for reads in (True, False) for each in rights.declared_in(data_edit, reads=reads)):
         assert rights.roles_of(function) == {OWNER}
         assert not any(rights.allows(function, role) for role in (NOBODY, WATCHER, VISITOR))
     change(question, op="delete", rows=[1])
