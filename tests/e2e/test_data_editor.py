@@ -111,7 +111,7 @@ def _everywhere(tab: Any) -> None:
 
 
 def _refused_row(tab: Any) -> None:
-    tab.locator('.row-line[data-row="7"]').click()
+    tab.locator('.row-line[data-row="7"]:visible').click()
     shown(tab, 7)
     assert "not trained on" in tab.locator(".edit-verdict").inner_text()
     empty = tab.locator(".turn-edit textarea").nth(1)
@@ -133,7 +133,7 @@ def _fix(tab: Any) -> None:
 
 def _rows(tab: Any) -> None:
     """One deleted, one added."""
-    tab.locator('.row-line[data-row="3"]').click()
+    tab.locator('.row-line[data-row="3"]:visible').click()
     shown(tab, 3)
     tab.locator(".edit-delete").click()
     counted(tab, "4 changes, not saved")

@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(chromium_path() is None, reas
 SCRIPTS = (
     *assets.LIBRARIES,
     "words.js",
+    "elements.js",
     "page.js",
     "live.js",
     "axis.js",

@@ -29,12 +29,13 @@ def test_the_jobs_have_fixed_names(client: Client) -> None:
 
 
 def test_the_page_gives_an_array_only_where_a_job_takes_a_list(client: Client) -> None:
-    """studio.call(name, ...values): an array around all values would be the first of them."""
+    """studio.call(name, ...values) and what calls it: an array around all values would be the first of them."""
     named = client.view_api(return_format="dict")["named_endpoints"]
+    call = re.compile(r'studio\.(?:call|perform|makeRun)\("(\w+)"((?:, *[\w.()]+)*), *\[')
     given = [
         (job, len(re.findall(r",", before)))
         for file in (PROJECT / "studio/ui/static").glob("*.js")
-        for job, before in re.findall(r'studio\.call\("(\w+)"((?:, *[\w.()]+)*), *\[', file.read_text(encoding="utf-8"))
+        for job, before in call.findall(file.read_text(encoding="utf-8"))
     ]
     assert ("train_without", 1) in given
     for job, place in given:

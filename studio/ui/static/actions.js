@@ -1,6 +1,6 @@
 // What can be done with a run. A button locks until the run's real state has changed, or 30 seconds have passed.
 (() => {
-  const studio = window.studio, make = studio.element, live = studio.live;
+  const studio = window.studio, { element: make, button, say, bytes } = studio, live = studio.live;
   const locks = new Map(); // run -> {state, until, seen}
   const PATIENCE = 30000;
 
@@ -38,7 +38,6 @@
   studio.place = (row) => studio.queue().findIndex((one) => one.id === row.id) + 1;
   const place = async (row, wanted) => { await act(row, "move", wanted); locks.delete(row.id); };
 
-  const say = studio.say;
   const ACTS = {
     stop: {
       job: "stop", name: "Stop and keep", title: "Ends after this step and saves what was learnt.",
@@ -49,8 +48,8 @@
       if (await studio.inquire({
         title: say("Stop and discard?"),
         text:
-          say("The run ends now. Nothing of what it learnt since its last checkpoint is kept, and no model is "
-            + "written."),
+        say("The run ends now. Nothing of what it learnt since its last checkpoint is kept, and no model is "
+          + "written."),
         act: say("Stop and discard"), grave: true
       }))
         act(row, "stop", true);
@@ -115,7 +114,7 @@
       run: async (row) => { await act(row, "label", { star: !row.star }); locks.delete(row.id); }
     },
     remove: { job: "delete", name: "Delete…", grave: true, run: async (row) => {
-      const size = studio.bytes(row.bytes);
+      const size = bytes(row.bytes);
       if (!(await studio.inquire({
         title: say("Delete {name}?", { name: row.name }),
         text: say("Its order, curve, log, checkpoints and model are removed: {size}. This cannot be undone.", { size }),
@@ -125,7 +124,7 @@
       const gone = await act(row, "delete");
       if (gone) {
         locks.delete(row.id);
-        studio.tell({ message: say("Deleted; {size} freed.", { size: studio.bytes(gone.bytes) }) }, "good");
+        studio.tell({ message: say("Deleted; {size} freed.", { size: bytes(gone.bytes) }) }, "good");
         if (gone.note) studio.tell({ message: gone.note });
         if (live.open === row.id) studio.open("runs", { run: null });
       }
@@ -143,6 +142,14 @@
     lost: [[], ["resume", "finish", "duplicate", "rename", "note", "remove"]],
   };
 
+  // Calls a job that makes a run, and opens the run's page.
+  studio.makeRun = async (job, ...values) => {
+    const made = await studio.perform(job, ...values);
+    if (!made?.run) return null;
+    live.hurry();
+    studio.open("runs", { run: made.run, compare: null });
+    return made;
+  };
   studio.repair = async (row, one) => {
     const done = await act(row, "repair_run", one.change);
     if (done && done.run !== row.id) { locks.delete(row.id); studio.open("runs", { run: done.run }); }
@@ -158,11 +165,9 @@
   // Nothing stands before the first in the queue, nothing behind the last.
   const idle = (row, name) => studio.locked(row) || (["first", "earlier"].includes(name) && studio.place(row) <= 1)
     || (name === "later" && studio.place(row) >= studio.queue().length) || (name === "finish" && row.saved);
-  const button = (row, name, kind = "") => make("button",
-    {
-      type: "button", job: ACTS[name].job, class: `button ${kind} ${ACTS[name].grave ? "grave" : ""}`,
-      title: ACTS[name].title ? say(ACTS[name].title) : null,
-      disabled: idle(row, name), onclick: () => ACTS[name].run(row) }, say(ACTS[name].name));
+  const actButton = (row, name, kind = "") =>
+    button(`button ${kind} ${ACTS[name].grave ? "grave" : ""}`, say(ACTS[name].name), () => ACTS[name].run(row),
+      { job: ACTS[name].job, title: ACTS[name].title ? say(ACTS[name].title) : null, disabled: idle(row, name) });
 
   // The buttons of a run in its state: what is said first, and a menu for the rest.
   studio.acts = (row) => {
@@ -170,18 +175,16 @@
     const node = make("div", { class: "acts" });
     if (studio.locked(row))
       node.append(make("span", { class: "spinner", role: "status", "aria-label": say("Waiting for the run") }));
-    for (const name of row.hold ? ["resume", ...first] : first) node.append(button(row, name));
+    for (const name of row.hold ? ["resume", ...first] : first) node.append(actButton(row, name));
     if (more.length) node.append(studio.menu(row, more));
     return node;
   };
   // ↑ and ↓ beside a run that waits, with its place.
   studio.steps = (row) => {
     if (row.state !== "queued" || studio.queue().length < 2) return null;
-    const step = (name, sign) => make("button",
-      {
-        type: "button", job: "move", class: "chip step", "data-key": `${name} ${row.id}`, disabled: idle(row, name),
-        "aria-label": `${row.name}: ${say(ACTS[name].name)}`,
-        title: say(ACTS[name].name), onclick: () => ACTS[name].run(row) }, sign);
+    const step = (name, sign) => button("chip step", sign, () => ACTS[name].run(row),
+      { job: "move", "data-key": `${name} ${row.id}`, disabled: idle(row, name),
+        "aria-label": `${row.name}: ${say(ACTS[name].name)}`, title: say(ACTS[name].name) });
     return make("span", { class: "steps" },
       make("span", { class: "quiet num" },
         say("{place} of {n}", { place: studio.place(row), n: studio.queue().length })),
@@ -193,19 +196,17 @@
     if (row.combined) names = names.filter((name) => !TRAINED.includes(name));
     if (row.race) names = names.filter((name) => !ONE.includes(name));
     const list = make("div", { class: "menu-list", role: "menu" },
-      names.map((name) => make("button",
-        { type: "button", role: "menuitem", job: ACTS[name].job, class: ACTS[name].grave ? "grave" : "",
-          title: ACTS[name].title ? say(ACTS[name].title) : null, disabled: idle(row, name),
-          onclick: () => { box.open = false; ACTS[name].run(row); }
-        },
-          say(ACTS[name].name))));
+      names.map((name) => button(ACTS[name].grave ? "grave" : "", say(ACTS[name].name),
+        () => { box.open = false; ACTS[name].run(row); },
+        { role: "menuitem", job: ACTS[name].job, title: ACTS[name].title ? say(ACTS[name].title) : null,
+          disabled: idle(row, name) })));
     const box = make("details",
       { class: "menu", ontoggle: () => { if (box.open) list.querySelector("button")?.focus(); },
         onkeydown: (event) => {
           if (event.key === "Escape" && box.open) { event.stopPropagation(); box.open = false; box.firstChild.focus(); }
         }
       },
-    make("summary", { "aria-label": say("More"), title: say("More") }, "⋯"), list);
+      make("summary", { "aria-label": say("More"), title: say("More") }, "⋯"), list);
     box.addEventListener("focusout", (event) => {
       if (!box.contains(event.relatedTarget))
         setTimeout(() => { if (!box.contains(document.activeElement)) box.open = false; }, 120);

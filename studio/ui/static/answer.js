@@ -1,22 +1,22 @@
 // One turn of a conversation: the question, one or two answers beside each other, votes, and what can be done with
 // each.
 (() => {
-  const studio = window.studio, make = studio.element;
+  const studio = window.studio, { element: make, button, say, number } = studio;
   const GOING = ["waiting", "loading", "writing"];
   const WINNER = { left: 0, right: 1 };
 
   const progress = (answer, server) => {
-    if (answer.state === "waiting") return studio.say("Waiting…");
+    if (answer.state === "waiting") return say("Waiting…");
     if (answer.state === "loading")
-      return server?.doing ? `${studio.told(server.doing)}…` : studio.say("Loading the model; this happens once…");
+      return server?.doing ? `${studio.told(server.doing)}…` : say("Loading the model; this happens once…");
     return "";
   };
   const numbers = (answer) => {
     const usage = answer.usage;
-    if (!usage) return answer.state === "stopped" ? studio.say("stopped") : "";
-    return [studio.say("{n} tokens", { n: studio.number(usage.tokens) }),
-      usage.tokens_per_second ? studio.say("{n} tokens/s", { n: studio.number(usage.tokens_per_second, 1) }) : null,
-      answer.finish === "length" ? studio.say("cut at the longest answer") : null].filter(Boolean).join(" · ");
+    if (!usage) return answer.state === "stopped" ? say("stopped") : "";
+    return [say("{n} tokens", { n: number(usage.tokens) }),
+      usage.tokens_per_second ? say("{n} tokens/s", { n: number(usage.tokens_per_second, 1) }) : null,
+      answer.finish === "length" ? say("cut at the longest answer") : null].filter(Boolean).join(" · ");
   };
 
   class Answer {
@@ -37,21 +37,16 @@
       this.node.setAttribute("aria-busy", String(GOING.includes(answer.state)));
       const { thoughts, text, open } = studio.thoughts(answer.text);
       this.thinking.hidden = !thoughts;
-      this.thinking.firstChild.textContent = open && answer.state === "writing"
-        ? studio.say("Thinking…")
-        : studio.say("Thoughts");
+      this.thinking.firstChild.textContent = open && answer.state === "writing" ? say("Thinking…") : say("Thoughts");
       this.thinking.lastChild.textContent = thoughts;
       const waits = progress(answer, server);
       if (answer.error) {
         this.text.replaceChildren(...studio.markdown(text),
-          make("div", { class: "call bad" },
-            make("div", {}, make("b", {}, studio.told(answer.error.message)),
-              answer.error.hint ? make("p", {}, studio.told(answer.error.hint)) : null),
-            acts.again));
+          studio.callout("bad", studio.told(answer.error.message), studio.told(answer.error.hint || ""), acts.again));
       } else if (waits) this.text.replaceChildren(make("p", { class: "quiet said-wait", role: "status" }, waits));
       else
         this.text.replaceChildren(...studio.markdown(text
-          || (answer.state === "done" ? studio.say("(an empty answer)") : "")));
+          || (answer.state === "done" ? say("(an empty answer)") : "")));
       this.foot.replaceChildren(...[make("span", { class: "quiet num" }, numbers(answer)),
         make("span", { class: "grow" }), ...(GOING.includes(answer.state) ? [] : acts.each)].filter(Boolean));
     }
@@ -71,14 +66,8 @@
       if (this.said !== turn.prompt + studio.language) {
         this.said = turn.prompt + studio.language;
         this.prompt.replaceChildren(make("p", {}, turn.prompt), make("span", { class: "asked-acts" },
-          make("button", {
-            type: "button", job: "chat_ask", class: "icon", title: studio.say("Edit and ask again"),
-            onclick: () => chat.edit(place)
-          }, studio.say("Edit")),
-          make("button", {
-            type: "button", job: "chat_ask", class: "icon", title: studio.say("Ask again"),
-            onclick: () => chat.retry(place)
-          }, studio.say("Again"))));
+          button("icon", say("Edit"), () => chat.edit(place), { job: "chat_ask", title: say("Edit and ask again") }),
+          button("icon", say("Again"), () => chat.retry(place), { job: "chat_ask", title: say("Ask again") })));
       }
       while (this.answers.length < turn.answers.length) {
         const made = new Answer();
@@ -88,22 +77,15 @@
       while (this.answers.length > turn.answers.length) this.answers.pop().node.remove();
       this.pair.classList.toggle("two", turn.answers.length === 2);
       turn.answers.forEach((answer, side) => {
-        const name = turn.hidden
-          ? studio.say("Answer {letter}", { letter: "AB"[side] })
-          : chat.nameOf(turn.sides[side]);
+        const name = turn.hidden ? say("Answer {letter}", { letter: "AB"[side] }) : chat.nameOf(turn.sides[side]);
         const acts = { each: [
-          make("button", {
-            type: "button", class: "icon",
-            onclick: () => studio.copy(answer.text)
-          }, studio.say("Copy")),
-          make("button", {
-            type: "button", job: "chat_keep", class: "icon",
-            title: studio.say("Keep as a training row, as it is or corrected"),
-            onclick: () => chat.keep(place, side, answer)
-          }, studio.say("Keep")), chat.taught(place, side)],
-        again: make("button", { type: "button", class: "button", onclick: () => chat.retry(place) },
-          answer.error?.where === "server" ? studio.say("Restart and ask again") : studio.say("Ask again"))
-      };
+          button("icon", say("Copy"), () => studio.copy(answer.text)),
+          button("icon", say("Keep"), () => chat.keep(place, side, answer),
+            { job: "chat_keep", title: say("Keep as a training row, as it is or corrected") }),
+          chat.taught(place, side)],
+          again: button("button", answer.error?.where === "server" ? say("Restart and ask again") : say("Ask again"),
+            () => chat.retry(place))
+        };
         this.answers[side].draw(answer, name, server, acts);
         this.answers[side].node.classList.toggle("won", turn.vote in WINNER && WINNER[turn.vote] === side);
       });
@@ -114,20 +96,20 @@
       const key = JSON.stringify([turn.hidden, turn.vote, turn.rate, done, studio.language]);
       if (key === this.voted) return;
       this.voted = key;
-      const cast = (choice, name) => make("button",
-        { type: "button", job: "chat_vote", class: "button", onclick: () => this.chat.vote(this.place, choice) }, name);
+      const cast = (choice, name) =>
+        button("button", name, () => this.chat.vote(this.place, choice), { job: "chat_vote" });
       if (turn.hidden && done)
-        this.vote.replaceChildren(make("span", { class: "quiet" }, studio.say("Which one is better?")),
-          cast("left", studio.say("A is better")), cast("tie", studio.say("Equally good")),
-          cast("right", studio.say("B is better")));
+        this.vote.replaceChildren(make("span", { class: "quiet" }, say("Which one is better?")),
+          cast("left", say("A is better")), cast("tie", say("Equally good")),
+          cast("right", say("B is better")));
       else if (turn.rate?.rate != null) {
-        const { name, rate, low, high, votes } = turn.rate, percent = (value) => studio.number(100 * value);
+        const { name, rate, low, high, votes } = turn.rate, percent = (value) => number(100 * value);
         this.vote.replaceChildren(make("p", { class: "quiet" },
-          studio.say("{name} is preferred in {share} % of {n} votes (95 % interval: {low}–{high} %).",
+          say("{name} is preferred in {share} % of {n} votes (95 % interval: {low}–{high} %).",
             { name: this.chat.nameOf(name), share: percent(rate), n: votes, low: percent(low), high: percent(high) }),
-          " ", make("button", { type: "button", job: "chat_pairs", class: "plain",
-            title: studio.say("A data set of the better and the worse answers of all votes, to train with DPO."),
-            onclick: () => this.chat.pairs() }, studio.say("Make preference pairs of all votes"))));
+          " ", button("plain", say("Make preference pairs of all votes"), () => this.chat.pairs(),
+            { job: "chat_pairs",
+              title: say("A data set of the better and the worse answers of all votes, to train with DPO.") })));
       } else this.vote.replaceChildren();
     }
   }

@@ -1,6 +1,6 @@
 // Take a run away: adapter, merged model, GGUF, Ollama folder, report; each with its proof of equal answers.
 (() => {
-  const studio = window.studio, make = studio.element;
+  const studio = window.studio, { element: make, button, say, bytes } = studio;
   const ADAPTER = ["adapter", "Adapter",
     "Only what was learnt, some megabytes. For programs that load it beside the base model."];
   const MERGED = ["merged", "Whole model",
@@ -22,16 +22,14 @@
     const node = make("div", { class: "card away" });
     let row = null, timer = null, key = null, bits = "gguf", weighed = false;
     const begin = async (kind) => {
-      try { await studio.call("take_away", row.id, kind); } catch (problem) { studio.tell(problem); }
+      await studio.perform("take_away", row.id, kind);
       look();
     };
     const fetchFile = async (kind, name) => {
       try {
         studio.save(await studio.askFile("studio-bar", "download", { id: row.id, kind, lang: studio.language }), name);
       } catch (problem) {
-        studio.tell(problem.status === 404
-          ? { message: studio.say("The file cannot be read.") }
-          : studio.trouble(problem));
+        studio.tell(problem.status === 404 ? { message: say("The file cannot be read.") } : studio.trouble(problem));
       }
     };
     // What a proof found, as [sentence, class]: a proof that failed leaves the file standing, and says so.
@@ -39,11 +37,11 @@
       if (!found) return [];
       if (found.failed)
         return [[
-          [studio.say("The file stands, but it could not be proved:"), studio.told(found.failed.message),
+          [say("The file stands, but it could not be proved:"), studio.told(found.failed.message),
             studio.told(found.failed.hint || "")].join(" "),
           "warn"]];
       const said =
-        [[studio.say(
+        [[say(
           "{agree} of {prompts} answers equal the trained model's, {stopped} ended by themselves, {same} of {texts} "
             + "texts read alike ({by}).",
           { ...found, same: found.tokenizer.same, texts: found.tokenizer.texts })]];
@@ -51,7 +49,7 @@
         said.push([studio.say("The questions have other tokens there than in training."), "warn"]);
       const loss = found.loss, number = (value) => (value == null ? "–" : value.toFixed(4));
       if (loss)
-        said.push([studio.say("Held-out loss: trained {trained}, merged {merged}, exported {exported}.",
+        said.push([say("Held-out loss: trained {trained}, merged {merged}, exported {exported}.",
           { trained: number(loss.trained), merged: number(loss.merged), exported: number(loss.exported) })]);
       const ended = (found.not_asked || []).map((reason) =>
         [studio.say("Not asked: {reason}", { reason: studio.told(reason) }), "warn"]);
@@ -60,47 +58,39 @@
     const line = ([kind, name, about], one) => {
       const acts = [];
       if (one.state === "going")
-        acts.push(make("span", { class: "spinner", role: "status", "aria-label": studio.say("Being written") }));
+        acts.push(make("span", { class: "spinner", role: "status", "aria-label": say("Being written") }));
       else if (one.state === "done" && one.answer.there) {
         if (one.answer.file)
-          acts.push(make("button",
-            {
-              type: "button", job: "download", class: "button",
-              onclick: () => fetchFile(kind, one.answer.path.split("/").pop())
-            },
-            studio.say("Download")));
+          acts.push(button("button", say("Download"), () => fetchFile(kind, one.answer.path.split("/").pop()),
+            { job: "download" }));
         else
-          acts.push(make("button", {
-            type: "button", class: "button",
-            onclick: () => studio.copy(one.answer.path)
-          }, studio.say("Copy the path")));
+          acts.push(button("button", say("Copy the path"), () => studio.copy(one.answer.path)));
       } else
-        acts.push(make("button", { type: "button", job: "take_away", class: "button", onclick: () => begin(kind) },
-          studio.say("Write it")));
+        acts.push(button("button", say("Write it"), () => begin(kind), { job: "take_away" }));
       const said = one.state === "going"
         ? [[studio.told(one.said || "starting")]]
         : one.state === "failed"
         ? [[`${studio.told(one.error.message)} ${studio.told(one.error.hint || "")}`, "bad"]]
         : one.state === "done" && one.answer.there
-        ? [[`${studio.bytes(one.answer.bytes)} · ${one.answer.path}`], ...proof(one.answer.proof),
+        ? [[`${bytes(one.answer.bytes)} · ${one.answer.path}`], ...proof(one.answer.proof),
           [studio.told(one.answer.note || "")]]
         : [];
       return make("div", { class: "repair" },
-        make("div", {}, make("b", {}, studio.say(name)), make("p", { class: "quiet" }, studio.say(about)),
+        make("div", {}, make("b", {}, say(name)), make("p", { class: "quiet" }, say(about)),
           said.filter(([text]) => text)
             .map(([text, tone = "quiet"]) => make("p", { class: `away-said num ${tone}` }, text))),
-          make("div", { class: "acts" }, acts));
+        make("div", { class: "acts" }, acts));
     };
     // One line to choose a GGUF by its bits, and one for each that was begun.
     const gguf = (answer) => {
       const quantized = QUANTIZED.includes(bits), kind = quantized && weighed ? bits + WEIGHED : bits;
       const list = make("select", {
-        class: "field", "aria-label": studio.say("Bits of the GGUF"),
+        class: "field", "aria-label": say("Bits of the GGUF"),
         onchange: (event) => { bits = event.target.value; key = null; look(); }
       },
         BITS.map(([each,
           name]) => make("option", { value: each, disabled: QUANTIZED.includes(each) && !answer.quantizer },
-            studio.say(name))));
+            say(name))));
       list.value = bits;
       const box = make("input",
         { type: "checkbox", onchange: (event) => { weighed = event.target.checked; key = null; look(); } });
@@ -111,21 +101,19 @@
       const there = known.state === "going" || (known.state === "done" && known.answer.there);
       return [make("div", { class: "repair" },
         make("div", {}, make("b", {}, "GGUF"),
-          make("p", { class: "quiet" }, studio.say(BITS.find(([each]) => each === bits)[3])),
+          make("p", { class: "quiet" }, say(BITS.find(([each]) => each === bits)[3])),
           answer.quantizer
             ? null
             : make("p", { class: "quiet" },
-              studio.say("Q6_K, Q5_K_M and Q4_K_M are written by llama.cpp's own quantizer: pip install xllamacpp, "
+              say("Q6_K, Q5_K_M and Q4_K_M are written by llama.cpp's own quantizer: pip install xllamacpp, "
                 + "then load this page again.")),
           quantized
             ? make("label", { class: "away-weighed" }, box, " ",
-              studio.say("Weigh each column by what your rows put through it (importance matrix)"))
+              say("Weigh each column by what your rows put through it (importance matrix)"))
             : null),
-      make("div", { class: "acts" }, list,
-        make("button",
-          { type: "button", job: "take_away", class: "button", disabled: there, onclick: () => begin(kind) },
-          studio.say("Write it")))),
-      ...begun.map((each) => line(each, answer.exports[each[0]]))];
+        make("div", { class: "acts" }, list,
+          button("button", say("Write it"), () => begin(kind), { job: "take_away", disabled: there }))),
+        ...begun.map((each) => line(each, answer.exports[each[0]]))];
     };
     const look = async () => {
       clearTimeout(timer);
@@ -136,23 +124,18 @@
         if (now !== key) {
           key = now;
           node.replaceChildren(make("p", { class: "quiet" },
-            studio.say("After each export the trained and the exported model are asked the same 20 questions; answers, "
+            say("After each export the trained and the exported model are asked the same 20 questions; answers, "
               + "ids of difficult texts and held-out loss are compared.")),
             ...[ADAPTER, MERGED].map((kind) => line(kind, answer.exports[kind[0]] || { state: "none" })),
             ...gguf(answer), line(OLLAMA, answer.exports.ollama || { state: "none" }),
             make("div", { class: "repair" },
-              make("div", {}, make("b", {}, studio.say("Report")),
+              make("div", {}, make("b", {}, say("Report")),
                 make("p", { class: "quiet" },
-                  studio.say("One HTML file with the order, the data's verdicts, curves, samples and numbers; needs no "
+                  say("One HTML file with the order, the data's verdicts, curves, samples and numbers; needs no "
                     + "network."))),
               make("div", { class: "acts" },
-                make("button", { type: "button", job: "share_run", class: "button",
-                  onclick: () => studio.share(row.id) },
-                  studio.say("Share by a link…")),
-                make("button", {
-                  type: "button", job: "download", class: "button",
-                  onclick: () => fetchFile("report", `${row.id}.html`)
-                }, studio.say("Download")))));
+                button("button", say("Share by a link…"), () => studio.share(row.id), { job: "share_run" }),
+                button("button", say("Download"), () => fetchFile("report", `${row.id}.html`), { job: "download" }))));
         }
       }
       timer = setTimeout(look,
@@ -167,9 +150,9 @@
       if (!row) return;
       if (!row.saved && row.state !== "finished") {
         key = null;
-        node.replaceChildren(make("div", { class: "empty" }, make("h3", {}, studio.say("Nothing to take away yet")),
+        node.replaceChildren(make("div", { class: "empty" }, make("h3", {}, say("Nothing to take away yet")),
           make("p", {},
-            studio.say("When the run has finished, its adapter, a whole model or a file for other programs can be "
+            say("When the run has finished, its adapter, a whole model or a file for other programs can be "
               + "written here."))));
         return;
       }

@@ -1,6 +1,6 @@
 // The bar under the header, on every tab: the running job, and whether the studio can be reached.
 (() => {
-  const studio = window.studio, make = studio.element;
+  const studio = window.studio, { element: make, say, number, duration } = studio;
   const live = studio.live;
 
   // A cause or action that the core has filled with values, in the page's language: by the sentence whose {0} {1} …
@@ -15,14 +15,14 @@
       .join("")}$`), said]);
   studio.told = studio.told || ((message) => {
     const table = (window.studioWords || {})[studio.language] || {};
-    if (!message || Object.hasOwn(table, message) || studio.language === "en") return studio.say(message || "");
+    if (!message || Object.hasOwn(table, message) || studio.language === "en") return say(message || "");
     for (const [pattern, said] of patterns[studio.language] ||= patternsOf(table)) {
       const found = message.match(pattern);
       if (found) return said.replace(/\{(\d+)\}/g, (slot, n) => studio.told(found.groups[`slot${n}`] ?? slot));
     }
     return message;
   });
-  studio.methodLabel = (name) => studio.say(studio.offer?.form.methods.find((one) => one.name === name)?.label || name);
+  studio.methodLabel = (name) => say(studio.offer?.form.methods.find((one) => one.name === name)?.label || name);
   // A folder or file of this computer by its last name; ids and samples as they are.
   const isPath = (name) => /^([/~]|[A-Za-z]:[\\/])/.test(name || "");
   studio.brief = (name) => (isPath(name) ? name.split(/[/\\]/).filter(Boolean).pop() : name);
@@ -38,10 +38,8 @@
     queued: "waiting", starting: "starting", running: "running", stopping: "stopping", finished: "finished",
     stopped: "stopped", failed: "failed", lost: "lost"
   };
-  studio.phase = (row) => studio.say(row.state === "stopping"
-    ? "Stopping"
-    : PHASES[row.phase] || row.phase || "Starting");
-  studio.state = (state) => make("span", { class: `state state-${state}` }, studio.say(STATES[state] || state));
+  studio.phase = (row) => say(row.state === "stopping" ? "Stopping" : PHASES[row.phase] || row.phase || "Starting");
+  studio.state = (state) => make("span", { class: `state state-${state}` }, say(STATES[state] || state));
 
   // A note of the browser when a run ends that was seen alive, for those who asked for it.
   const seen = new Map(), ENDED = ["finished", "failed", "stopped", "lost"];
@@ -50,7 +48,7 @@
       const before = seen.get(row.id), ended = ENDED.includes(row.state);
       if (before && ended && !ENDED.includes(before) && studio.stored("studio-notify") === "on"
         && window.Notification?.permission === "granted") {
-          new Notification(`${row.name}: ${studio.say(STATES[row.state])}`,
+          new Notification(`${row.name}: ${say(STATES[row.state])}`,
             { body: row.cause ? studio.told(row.cause) : "", tag: row.id });
         }
       seen.set(row.id, row.state);
@@ -62,8 +60,8 @@
     if (granted) studio.store("studio-notify", "on");
     else
       studio.tell({
-        message: studio.say("The browser does not allow notifications here."),
-        hint: studio.say("Allow them for this page in the browser's settings.")
+        message: say("The browser does not allow notifications here."),
+        hint: say("Allow them for this page in the browser's settings.")
       });
   };
 
@@ -91,10 +89,10 @@
       if (live.since) {
         const time = new Intl.DateTimeFormat(studio.language === "zh" ? "zh-CN" : "en-GB",
           { timeStyle: "medium" }).format(live.since);
-        link.textContent = live.lapsed ? studio.say("You are no longer logged in. Load the page again.")
+        link.textContent = live.lapsed ? say("You are no longer logged in. Load the page again.")
           : live.fault
           ? `${live.fault.message} ${live.fault.hint}`
-          : studio.say("Server unreachable since {time}. A run goes on by itself; this page fills in what it missed.",
+          : say("Server unreachable since {time}. A run goes on by itself; this page fills in what it missed.",
             { time });
       }
       const row = live.now[0];
@@ -110,10 +108,10 @@
       studio.write(doing, studio.phase(row));
       const others = live.now.length - 1 + live.waiting;
       const learnt = row.stage === "grpo" ? ["reward", row.reward] : ["loss", row.train_loss];
-      studio.write(numbers, [learnt[1] == null ? null : `${studio.say(learnt[0])} ${studio.figure(learnt[1])}`,
-        row.percent == null ? null : `${studio.number(row.percent)} %`,
-        row.left == null ? null : studio.say("{time} left", { time: studio.duration(row.left) }),
-        others ? studio.say("{n} more", { n: others }) : null].filter(Boolean).join(" · "));
+      studio.write(numbers, [learnt[1] == null ? null : `${say(learnt[0])} ${studio.figure(learnt[1])}`,
+        row.percent == null ? null : `${number(row.percent)} %`,
+        row.left == null ? null : say("{time} left", { time: duration(row.left) }),
+        others ? say("{n} more", { n: others }) : null].filter(Boolean).join(" · "));
       meter.style.width = `${row.percent || 0}%`;
     };
     live.listen((what) => { draw(); if (what.list) notify(); });

@@ -1,6 +1,6 @@
 // What a run's page says above the curves: what went wrong and what would help, what comes next, warnings.
 (() => {
-  const studio = window.studio, make = studio.element;
+  const studio = window.studio, { element: make, button, say, bytes } = studio;
   const ANEW = ["order", "data", "template", "model"]; // what a resume would meet again
 
   // After an out-of-memory, or a loss that blew up: what would help, ranked, each one click away.
@@ -11,19 +11,17 @@
       const rows = answer.repairs.map((one, place) => make("div", { class: "repair" },
         make("div", {}, make("b", {}, studio.told(one.text)),
           make("p", { class: "quiet" },
-            [one.saves ? studio.say("saves about {size}", { size: studio.bytes(one.saves) }) : null,
+            [one.saves ? say("saves about {size}", { size: bytes(one.saves) }) : null,
               studio.told(one.cost)].filter(Boolean)
               .join(" · "))),
-      make("button", {
-        type: "button", job: "repair_run", class: `button ${place ? "" : "primary"}`, disabled: studio.locked(row),
-        onclick: () => studio.repair(row, one)
-      }, one.resumes ? studio.say("Resume with it") : studio.say("Start anew with it"))));
+        button(`button ${place ? "" : "primary"}`, one.resumes ? say("Resume with it") : say("Start anew with it"),
+          () => studio.repair(row, one), { job: "repair_run", disabled: studio.locked(row) })));
       list.hidden = false;
-      list.append(make("h3", {}, studio.say(row.reason === "nan" ? "What would help" : "What would make it fit")),
+      list.append(make("h3", {}, say(row.reason === "nan" ? "What would help" : "What would make it fit")),
         ...rows.slice(0, 3));
       if (rows.length > 3)
         list.append(make("details", { class: "repairs-more" },
-          make("summary", {}, studio.say("{n} more", { n: rows.length - 3 })), rows.slice(3)));
+          make("summary", {}, say("{n} more", { n: rows.length - 3 })), rows.slice(3)));
     }).catch(() => list.remove());
     return list;
   };
@@ -32,7 +30,7 @@
   const aligning = (row) => {
     const box = make("div", { class: "call info", hidden: true });
     const start = async (one) => {
-      const made = await studio.call("align", row.id, one.source).catch((problem) => studio.tell(problem));
+      const made = await studio.perform("align", row.id, one.source);
       if (made?.run) studio.open("runs", { run: made.run });
     };
     const look = async (one) => {
@@ -45,17 +43,13 @@
       if (!sources.length) { box.remove(); return; }
       const about = fault
         ? `${fault.message} ${fault.hint}`
-        : studio.say("It goes on from here: what it learnt stays, and is what it is compared with.");
-      box.append(make("div", {}, make("b", {}, studio.say("Teach it which answers to prefer.")), make("p", {}, about)),
+        : say("It goes on from here: what it learnt stays, and is what it is compared with.");
+      box.append(make("div", {}, make("b", {}, say("Teach it which answers to prefer.")), make("p", {}, about)),
         ...(fault
           ? []
-          : sources.map((one) => make("button",
-            { type: "button", job: "align", class: "button", onclick: () => start(one) },
-            studio.say("{stage} on {name}", { stage: one.label, name: one.name })))),
-        fault
-          ? ""
-          : make("button", { type: "button", class: "plain", onclick: () => look(sources[0]) },
-            studio.say("Look at the settings first")));
+          : sources.map((one) => button("button", say("{stage} on {name}", { stage: one.label, name: one.name }),
+            () => start(one), { job: "align" }))),
+        fault ? "" : button("plain", say("Look at the settings first"), () => look(sources[0])));
       box.hidden = false;
     }).catch(() => box.remove());
     return box;
@@ -65,32 +59,24 @@
     .slice(-3);
   studio.runCalls = (row, track, toLog) => {
     const calls = [];
-    const call = (kind, title, text, ...acts) => calls.push(make("div",
-      { class: `call ${kind}`, role: kind === "bad" ? "alert" : "status" },
-      make("div", {}, make("b", {}, title), text ? make("p", {}, text) : null), acts.filter(Boolean)));
-    const log = () => make("button", { type: "button", class: "button", onclick: () => toLog() },
-      studio.say("Read the log"));
+    const call = (...given) => calls.push(studio.callout(...given));
+    const log = () => button("button", say("Read the log"), () => toLog());
     if (row.state === "failed" || row.state === "lost")
       call("bad", studio.told(row.cause || (row.state === "lost" ? "The run was cut off." : "The run failed.")),
         studio.told(row.action || ""),
         ["memory", "nan"].includes(row.reason)
           ? null
           : ANEW.includes(row.reason) && !row.combined
-          ? make("button", { type: "button", class: "button primary", onclick: () => studio.reuse(row.id) },
-            studio.say("Change the settings"))
-          : make("button", {
-            type: "button", job: "resume", class: "button primary", disabled: studio.locked(row),
-            onclick: () => studio.ACTS.resume.run(row)
-          }, studio.say("Resume")),
+          ? button("button primary", say("Change the settings"), () => studio.reuse(row.id))
+          : button("button primary", say("Resume"), () => studio.ACTS.resume.run(row),
+            { job: "resume", disabled: studio.locked(row) }),
         log());
     if (["failed", "lost"].includes(row.state) && ["memory", "killed", "nan"].includes(row.reason) && !row.race)
       calls.push(repairs(row));
     if (row.state === "stopped" && row.cause) call("warn", studio.told(row.cause), studio.told(row.action || ""));
     if (row.state === "queued")
-      call("info", row.hold ? studio.say("This run is paused.") : studio.say("This run waits for the device."),
-        row.hold
-          ? studio.say("Resume puts it back in line.")
-          : studio.say("It starts by itself when the run before it has ended."),
+      call("info", row.hold ? say("This run is paused.") : say("This run waits for the device."),
+        row.hold ? say("Resume puts it back in line.") : say("It starts by itself when the run before it has ended."),
         ...[studio.steps(row)].filter(Boolean));
     for (const sign of row.signs || [])
       call(sign.level === "error" ? "bad" : "warn", studio.told(sign.text),
@@ -98,21 +84,19 @@
     for (const note of studio.runNotes(track))
       call(note.level === "error" ? "bad" : "warn", studio.told(note.text), studio.told(note.hint || ""));
     if (row.state === "finished" && row.race && !row.race.plan)
-      call("good", studio.say("The race is over."),
-        studio.say("Take the winner's settings, or go on with it as an ordinary run."),
-        make("button", { type: "button", job: "keep_setting", class: "button primary",
-          onclick: () => studio.keepSetting(row.id) }, studio.say("Go on with the winner")));
+      call("good", say("The race is over."),
+        say("Take the winner's settings, or go on with it as an ordinary run."),
+        button("button primary", say("Go on with the winner"), () => studio.keepSetting(row.id),
+          { job: "keep_setting" }));
     if (row.state === "finished" && row.stage === "reward")
-      call("good", studio.say("Finished. It gives answers a score."),
-        studio.say("Take it as a reward of GRPO, or score a file: {command}",
+      call("good", say("Finished. It gives answers a score."),
+        say("Take it as a reward of GRPO, or score a file: {command}",
           { command: `python -m studio score ${row.id} FILE` }));
     else if (row.state === "finished" && !row.race)
-      call("good", studio.say("Finished. See what it learnt."),
-        studio.say("Ask it and the base model the same question, side by side."),
-        make("button", {
-          type: "button", job: "chat_ask", class: "button primary",
-          onclick: () => studio.open("chat", { model: row.id, run: null })
-        }, studio.say("Chat with it")));
+      call("good", say("Finished. See what it learnt."),
+        say("Ask it and the base model the same question, side by side."),
+        button("button primary", say("Chat with it"), () => studio.open("chat", { model: row.id, run: null }),
+          { job: "chat_ask" }));
     if (row.state === "finished" && !row.race && !row.combined && row.stage !== "reward") calls.push(aligning(row));
     return calls;
   };

@@ -1,7 +1,7 @@
 // Cards among a run's results. jobCard: one over a job beside the run (studio/side_job.py), which it begins and stops;
 // it asks how the job stands while the run is looked at, and draws only what has changed.
 (() => {
-  const studio = window.studio, make = studio.element;
+  const studio = window.studio, { element: make, button, say } = studio;
   const BEGINS = 10000; // milliseconds that a job which was just begun has until the server tells of it
   studio.resultCards = [];
 
@@ -20,8 +20,7 @@
         begun = Date.now();
         part.begun?.();
         card.draw();
-        try { await studio.call(job, card.row.id, ...given); }
-        catch (problem) { begun = 0; studio.tell(problem); card.draw(); }
+        if (!(await studio.perform(job, card.row.id, ...given))) { begun = 0; card.draw(); }
         look();
       },
       draw() {
@@ -36,7 +35,7 @@
           card.seen = card.results = key = null;
           begun = 0;
           part.reset?.();
-          card.node.replaceChildren(part.head(), make("p", { class: "quiet" }, studio.say("Reading…")));
+          card.node.replaceChildren(part.head(), make("p", { class: "quiet" }, say("Reading…")));
         }
         card.row = row;
         if (!row) clearTimeout(timer);
@@ -46,34 +45,24 @@
 
     const stop = async () => {
       begun = 0;
-      try { await studio.call(part.stop, card.row.id); } catch (problem) { studio.tell(problem); }
+      await studio.perform(part.stop, card.row.id);
       look();
     };
     const progress = () => {
       const done = card.seen?.done || 0, all = card.seen?.of || 0, counted = part.count(done, all);
       const doing = card.seen?.state === "going" && card.seen.doing && card.seen.doing !== "starting"
         ? studio.told(card.seen.doing)
-        : studio.say("Starting…");
-      return [make("p", { class: "doctor-now", role: "status" }, make("span", { class: "spinner" }),
-        make("span", {}, doing), all ? make("span", { class: "quiet num" }, counted) : null),
-      all
-        ? make("span", { class: "row-meter doctor-meter", role: "img", "aria-label": counted },
-          make("i", { style: `width:${(100 * done) / all}%` }))
-        : null,
-      part.waits === false
-        ? null
-        : make("p", { class: "quiet" }, studio.say("A run that is ordered meanwhile waits. This page may be closed.")),
-      make("div", { class: "acts" }, make("button", { type: "button", job: part.stop, class: "button", onclick: stop },
-        part.stopLabel())),
-      part.streamed?.()];
+        : "";
+      return [...studio.progress(doing, done, all, counted), part.waits === false ? null : studio.waiting(),
+        make("div", { class: "acts" }, button("button", part.stopLabel(), stop, { job: part.stop })),
+        part.streamed?.()];
     };
     const problem = () => {
       if (card.seen?.state === "cut off" && part.cutOff) return make("p", { class: "bad" }, part.cutOff());
       if (!card.seen?.error) return null;
       const { message, hint } = card.seen.error, failed = card.seen.state === "failed";
       if (!failed) return make("p", { class: "quiet", role: "status" }, studio.told(message));
-      return make("div", { class: "call bad", role: "alert" }, make("div", {}, make("b", {}, studio.told(message)),
-        hint ? make("p", {}, studio.told(hint)) : null));
+      return studio.callout("bad", studio.told(message), studio.told(hint || ""));
     };
 
     const look = async () => {

@@ -1,7 +1,7 @@
 // A chart on a canvas: raw faint, smoothed strong, one line of values that follows the cursor. Draws any number of
 // runs.
 (() => {
-  const studio = window.studio;
+  const studio = window.studio, { element: make, say } = studio;
   const PAD = { left: 52, right: 12, top: 8, bottom: 24 };
 
   const { place, quantile, widened } = studio.axis;
@@ -17,8 +17,8 @@
       this.over = make("canvas", { class: "chart-over", "aria-hidden": "true" });
       this.empty = make("p", { class: "chart-empty", hidden: true });
       this.stage = make("div", { class: "chart-stage", tabindex: "0", role: "img",
-        "aria-label": studio.say(spec.title) }, this.canvas, this.over, this.empty);
-      this.title = make("h4", { "aria-level": "2" }, studio.say(spec.title));
+        "aria-label": say(spec.title) }, this.canvas, this.over, this.empty);
+      this.title = make("h4", { "aria-level": "2" }, say(spec.title));
       this.about = make("p", { class: "chart-about quiet small", hidden: true });
       this.node = make("figure", { class: `chart chart-${spec.key}` }, make("figcaption", {}, this.title, this.readout),
         this.stage, this.about);
@@ -93,7 +93,7 @@
       return entries.flatMap((entry) => spec.columns.map(([column, name], at) => {
         if (spec.columns.length === 1) return this.line(entry, column);
         const alone = entries.length === 1, colour = alone ? ink[at] : entry.colour;
-        const label = alone ? studio.say(name) : `${entry.label} · ${studio.say(name)}`;
+        const label = alone ? say(name) : `${entry.label} · ${say(name)}`;
         return this.line({ ...entry, label, colour, evalColour: colour }, column);
       }));
     }
@@ -222,21 +222,21 @@
         const value = this.valueAt(line, board.cursor ?? Infinity);
         if (value)
           said.push({
-            colour: line.colour, name: many ? line.label : spec.evals ? studio.say("train") : "",
+            colour: line.colour, name: many ? line.label : spec.evals ? say("train") : "",
             text: spec.format(value.strong), raw: value.raw
           });
         const evals = board.cursor == null ? line.evals : line.evals.filter((point) => point.x <= board.cursor);
         if (evals.length && !many)
-          said.push({ colour: line.evalColour, name: studio.say("held-out"), text: spec.format(evals.at(-1).y) });
+          said.push({ colour: line.evalColour, name: say("held-out"), text: spec.format(evals.at(-1).y) });
       }
       return said;
     }
 
     tell() {
-      studio.write(this.title, studio.say(this.spec.title));
+      studio.write(this.title, say(this.spec.title));
       const about = this.spec.about && studio.offer?.form.metrics[this.spec.about];
       this.about.hidden = !about;
-      if (about) studio.write(this.about, studio.say(about));
+      if (about) studio.write(this.about, say(about));
       const said = this.values(), key = JSON.stringify(said);
       if (key === this.told) return;
       this.told = key;
@@ -248,8 +248,7 @@
     describe() {
       const said = this.values().map((one) => `${one.name} ${one.text}`.trim()).join(", ");
       const where = this.board.cursor == null ? "" : ` · ${this.board.tell(this.board.cursor, true)}`;
-      this.stage.setAttribute("aria-label",
-        `${studio.say(this.spec.title)}: ${said || studio.say(this.spec.empty)}${where}`);
+      this.stage.setAttribute("aria-label", `${say(this.spec.title)}: ${said || say(this.spec.empty)}${where}`);
     }
   }
 

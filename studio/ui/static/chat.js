@@ -1,7 +1,7 @@
 // The Chat tab: the base and the tuned model side by side, conversations kept on disk, a blind comparison. Answers are
 // read by asking for what is new, so a refresh or a second tab shows the same, and no connection is held open.
 (() => {
-  const studio = window.studio, make = studio.element, live = studio.live;
+  const studio = window.studio, { element: make, button, say, number, bytes } = studio, live = studio.live;
   const QUICK = 140, SLOW = 4000; // milliseconds between two looks, while an answer is written and else
   const PRECISE = matchMedia("(pointer: fine)"); // elsewhere a keyboard comes up with the focus and covers the page
   // what decides who can be talked to
@@ -12,12 +12,11 @@
     constructor(element) {
       Object.assign(this,
         { models: [], server: { ready: false }, turns: [], id: null, going: false, count: 0, started: [] });
-      this.picks = [0,
-        1].map((side) => make("select",
-          { class: "field", onchange: () => { this.chosen[side] = this.picks[side].value; this.keepPicks(); } }));
+      this.picks = [0, 1].map((side) => make("select",
+        { class: "field", onchange: () => { this.chosen[side] = this.picks[side].value; this.keepPicks(); } }));
       this.chosen = ["", ""];
       this.blind = make("button", {
-        type: "button", job: "chat_vote", class: "chip", "aria-pressed": "false",
+        job: "chat_vote", class: "chip", "aria-pressed": "false",
         onclick: () => { this.blind.setAttribute("aria-pressed", String(!this.isBlind())); }
       });
       this.status = make("div", { class: "server", role: "status" });
@@ -28,13 +27,13 @@
         if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); this.send(); }
       } });
       this.go = make("button", {
-        type: "button", job: "chat_ask", class: "button primary send",
+        job: "chat_ask", class: "button primary send",
         onclick: () => (this.going ? this.stop() : this.send())
       });
       this.knobs = new studio.Knobs();
       this.modelsLine = make("div", { class: "chat-models" });
       this.sheet = make("div", { class: "chat-main" },
-        make("h1", { class: "hidden-but-read", "data-say": "Chat" }, studio.say("Chat")), this.modelsLine, this.stream,
+        make("h1", { class: "hidden-but-read", "data-say": "Chat" }, say("Chat")), this.modelsLine, this.stream,
         make("div", { class: "composer card" }, this.suggest, make("div", { class: "compose" }, this.box, this.go),
           this.knobs.node));
       this.aside = make("aside", { class: "chat-side" }, this.talks.node, this.status);
@@ -48,7 +47,6 @@
     }
 
     speak() {
-      const say = studio.say;
       this.picks[0].setAttribute("aria-label", say("Left model"));
       this.picks[1].setAttribute("aria-label", say("Right model"));
       this.blind.textContent = say("Blind comparison");
@@ -56,8 +54,7 @@
         this.blind.title = say("Hides which answer is whose, shuffles the sides and lets you vote.");
       this.box.placeholder = say("Ask something");
       this.box.setAttribute("aria-label", say("Your question"));
-      const fresh = make("button", { type: "button", class: "button", onclick: () => this.fresh() },
-        say("New conversation"));
+      const fresh = button("button", say("New conversation"), () => this.fresh());
       this.modelsLine.replaceChildren(this.picks[0], make("span", { class: "quiet" }, say("beside")), this.picks[1],
         this.blind, make("span", { class: "grow" }), fresh);
       this.knobs.speak();
@@ -68,7 +65,7 @@
     nameOf(model) {
       if (!model) return "";
       const known = this.models.find((one) => one.name === model);
-      const bare = (name) => studio.say("{name}, untuned", { name: studio.brief(name) });
+      const bare = (name) => say("{name}, untuned", { name: studio.brief(name) });
       if (known) return known.kind === "base" ? bare(known.label) : known.label;
       const under = this.models.find((one) => one.base === model);
       return under ? bare(under.under) : model;
@@ -107,8 +104,8 @@
     }
     drawPicks() {
       const options = [...new Map(this.models.flatMap((one) => (one.base
-        ? [[one.name, one.label], [one.base, studio.say("{name}, untuned", { name: one.under })]]
-        : [[one.name, studio.say("{name}, untuned", { name: one.label })]]))).entries()];
+        ? [[one.name, one.label], [one.base, say("{name}, untuned", { name: one.under })]]
+        : [[one.name, say("{name}, untuned", { name: one.label })]]))).entries()];
       const several = new Map();
       for (const [value, label] of options)
         if (!several.has(label) || this.chosen.includes(value)) several.set(label, value);
@@ -116,7 +113,7 @@
       if (key === this.picked) return;
       this.picked = key;
       this.picks.forEach((pick, side) => {
-        pick.replaceChildren(...(side ? [make("option", { value: "" }, studio.say("nobody else"))] : []),
+        pick.replaceChildren(...(side ? [make("option", { value: "" }, say("nobody else"))] : []),
           ...[...several].map(([label, value]) => make("option", { value, title: label }, studio.brief(label))));
         pick.value = this.chosen[side];
       });
@@ -131,7 +128,6 @@
     }
     drawServer() {
       const { server } = this;
-      const say = studio.say;
       const key = JSON.stringify([this.warming, server.ready, server.doing, server.models,
         Math.round((server.memory || 0) / 5e7), studio.language, this.died]);
       if (key === this.served) return;
@@ -141,19 +137,16 @@
         parts.push(make("p", { class: "quiet server-load" }, say("Loading the model; this happens once…")));
       else if (this.died && !server.ready)
         parts.push(make("p", { class: "bad" }, say("The model server has ended.")),
-          make("button", { type: "button", job: "chat_load", class: "button", onclick: () => this.warm() },
-            say("Restart it")));
+          button("button", say("Restart it"), () => this.warm(), { job: "chat_load" }));
       else if (!server.ready)
         parts.push(make("p", { class: "quiet" }, say("No model in memory. It is loaded with your first question.")));
       else {
         parts.push(make("p", { class: "quiet num" },
           server.doing
             ? `${studio.told(server.doing)}…`
-            : say("{n} in memory, {size}", { n: (server.models || []).length, size: studio.bytes(server.memory) })));
-        parts.push(make("button", {
-          type: "button", job: "chat_unload", class: "chip",
-          title: say("Ends the model server; all its memory is given back."), onclick: () => this.unload()
-        }, say("Unload")));
+            : say("{n} in memory, {size}", { n: (server.models || []).length, size: bytes(server.memory) })));
+        parts.push(button("chip", say("Unload"), () => this.unload(),
+          { job: "chat_unload", title: say("Ends the model server; all its memory is given back.") }));
       }
       this.status.replaceChildren(...parts);
     }
@@ -162,18 +155,16 @@
       if (!studio.may("chat_load")) return; // who only looks reads what was said
       Object.assign(this, { died: false, warming: true });
       this.drawServer();
-      try { await studio.call("chat_load", this.sides()); } catch (problem) { studio.tell(problem); }
+      await studio.perform("chat_load", this.sides());
       this.warming = false;
       this.meet();
     }
     async unload() {
-      try {
-        const answer = await studio.call("chat_unload");
-        this.died = false;
-        this.server = { ready: false };
-        studio.tell({ message: studio.say("Unloaded; {size} given back.", { size: studio.bytes(answer.bytes) }) },
-          "good");
-      } catch (problem) { studio.tell(problem); }
+      const answer = await studio.perform("chat_unload");
+      if (answer) {
+        Object.assign(this, { died: false, server: { ready: false } });
+        studio.tell({ message: say("Unloaded; {size} given back.", { size: bytes(answer.bytes) }) }, "good");
+      }
       this.drawServer();
     }
 
@@ -201,37 +192,31 @@
       if (!prompt.trim() || this.sending || !studio.may("chat_ask")) return;
       this.sending = true;
       const from = turn ?? this.editing;
-      try {
-        const answer = await studio.call("chat_ask", {
-          prompt, id: this.id, turn: from, sides: this.sides(), system: this.knobs.system.value,
-          sampling: this.knobs.sampling(), blind: this.isBlind()
-        });
+      const answer = await studio.perform("chat_ask", {
+        prompt, id: this.id, turn: from, sides: this.sides(), system: this.knobs.system.value,
+        sampling: this.knobs.sampling(), blind: this.isBlind()
+      });
+      if (answer) {
         if (turn == null) this.box.value = "";
-        this.editing = null;
-        if (this.id !== answer.id) { this.id = answer.id; studio.open("chat", { talk: answer.id }, true); }
-        this.going = true;
-        this.count = -1;
-        this.end = true;
-      } catch (problem) { studio.tell(problem); }
+        if (this.id !== answer.id) studio.open("chat", { talk: this.id = answer.id }, true);
+        Object.assign(this, { editing: null, going: true, count: -1, end: true });
+      }
       this.sending = false;
       this.grow();
       this.look();
     }
     async stop() {
-      try { await studio.call("chat_stop", this.id); } catch (problem) { studio.tell(problem); }
+      await studio.perform("chat_stop", this.id);
       this.look();
     }
     retry(place) { this.send(this.turns[place].prompt, place); }
     edit(place) { this.editing = place; this.box.value = this.turns[place].prompt; this.grow(); this.box.focus(); }
     async vote(place, choice) {
-      try {
-        await studio.call("chat_vote", this.id, place, choice);
-        this.count = -1;
-      } catch (problem) { studio.tell(problem); }
+      if (await studio.perform("chat_vote", this.id, place, choice)) this.count = -1;
       this.look();
     }
     async pairs() {
-      const made = await studio.call("chat_pairs").catch((problem) => studio.tell(problem));
+      const made = await studio.perform("chat_pairs");
       if (made?.source) studio.usePairs(made);
     }
     // The button that finds the rows behind an answer of a run with an adapter; null where there is none to ask.
@@ -241,9 +226,7 @@
       if (turn.hidden || run?.stage !== "sft" || run.method === "full" || !turn.answers[side].text) return null;
       const earlier = this.turns.slice(0, place).flatMap((one) => {
         const own = one.answers[one.sides.indexOf(model)];
-        return own?.text
-          ? [{ role: "user", content: one.prompt }, { role: "assistant", content: own.text }]
-          : [];
+        return own?.text ? [{ role: "user", content: one.prompt }, { role: "assistant", content: own.text }] : [];
       });
       const system = this.knobs.system.value.trim();
       if (system) earlier.unshift({ role: "system", content: system });
@@ -251,21 +234,18 @@
     }
     async keep(place, side, answer) {
       const text = await studio.inquire({
-        title: studio.say("Keep as a training row"),
+        title: say("Keep as a training row"),
         text:
-          studio.say("The conversation up to this answer becomes one row of the data set kept-answers. Correct the "
-            + "answer first if it should be better."),
-        field: { label: studio.say("Answer"), value: studio.thoughts(answer.text).text, long: true },
-        act: studio.say("Keep")
+        say("The conversation up to this answer becomes one row of the data set kept-answers. Correct the "
+          + "answer first if it should be better."),
+        field: { label: say("Answer"), value: studio.thoughts(answer.text).text, long: true },
+        act: say("Keep")
       });
       if (!text) return;
-      try {
-        const kept = await studio.call("chat_keep", { id: this.id, turn: place, side, text });
-        studio.tell({
-          message: studio.say("Kept: the data set kept-answers now has {n} rows.", { n: studio.number(kept.rows) })
-        },
+      const kept = await studio.perform("chat_keep", { id: this.id, turn: place, side, text });
+      if (kept)
+        studio.tell({ message: say("Kept: the data set kept-answers now has {n} rows.", { n: number(kept.rows) }) },
           "good");
-      } catch (problem) { studio.tell(problem); }
     }
 
     // One look at what is new; comes again soon while an answer is being written.
@@ -317,7 +297,7 @@
       }
     }
     drawSend() {
-      this.go.textContent = this.going ? studio.say("Stop") : studio.say("Send");
+      this.go.textContent = this.going ? say("Stop") : say("Send");
       this.go.classList.toggle("primary", !this.going);
     }
     drawSuggest() {
@@ -327,15 +307,13 @@
       if (key !== this.suggested) {
         this.suggested = key;
         this.stream.replaceChildren(make("div", { class: "hello" },
-          make("h2", {},
-            tuned ? studio.say("See what {name} learnt", { name: tuned.label }) : studio.say("Talk to a model")),
+          make("h2", {}, tuned ? say("See what {name} learnt", { name: tuned.label }) : say("Talk to a model")),
           make("p", { class: "quiet" },
             tuned
-              ? studio.say("The same question goes to both: to the untuned model first, then to yours.")
-              : studio.say("When a run has finished, it stands here beside the untuned model."))));
-        this.suggest.replaceChildren(...prompts.map((prompt) => make("button",
-          { type: "button", class: "chip", onclick: () => { this.box.value = prompt; this.grow(); this.box.focus(); } },
-          prompt)));
+              ? say("The same question goes to both: to the untuned model first, then to yours.")
+              : say("When a run has finished, it stands here beside the untuned model."))));
+        this.suggest.replaceChildren(...prompts.map((prompt) =>
+          button("chip", prompt, () => { this.box.value = prompt; this.grow(); this.box.focus(); })));
         if (prompts.length && (!this.box.value || this.filled === this.box.value)) {
           this.box.value = this.filled = prompts[0];
           this.grow();

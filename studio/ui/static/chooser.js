@@ -2,15 +2,15 @@
 // the device can do with it for the data of the order. The catalogue needs no network, and answers fill places kept
 // free.
 (() => {
-  const studio = window.studio, make = studio.element;
+  const studio = window.studio, { element: make, button, say, number, bytes, duration } = studio;
   const METHODS = [["full", "Full"], ["lora", "LoRA"], ["qlora", "QLoRA"]];
   const OPEN = ["apache-2.0", "mit"];
   const SIZES = { small: [0, 1e9], medium: [1e9, 4.5e9], large: [4.5e9, 1.05e10], huge: [1.05e10, Infinity] };
   const LANGUAGES = { en: "English", zh: "Chinese", es: "Spanish", fr: "French", de: "German", ja: "Japanese",
     ko: "Korean", ar: "Arabic", pt: "Portuguese", ru: "Russian" };
   const weights = (count) => (count == null ? "" : count < 5e8
-    ? `${studio.number(count / 1e6, count < 1e7 ? 2 : 0)}M`
-    : `${studio.number(count / 1e9, count < 1e10 ? 2 : 0)}B`);
+    ? `${number(count / 1e6, count < 1e7 ? 2 : 0)}M`
+    : `${number(count / 1e9, count < 1e10 ? 2 : 0)}B`);
 
   // host: where in the page it lies. take(model, method or null, settings): what choosing does to the order.
   studio.chooser = (host, take, lookedAt) => {
@@ -30,16 +30,15 @@
     const box = make("div", { class: "chooser-list", onkeydown: (event) => move(event) });
     const bar = make("div", { class: "chooser-filters" });
 
-    const select = (key, label, options) => make("label", {}, make("span", {}, studio.say(label)),
-      make("select", { onchange: (event) => { filters[key] = event.target.value; list(); } },
-        options.map(([value, text]) => make("option", { value, selected: filters[key] === value }, studio.say(text)))));
-    const devices = (names) => make("label", {}, make("span", {}, studio.say("Device")),
-      make("select", { onchange: (event) => { card = event.target.value; ask(); } },
-        make("option", { value: "" }, studio.say("This one")),
-        names.map((name) => make("option", { value: name, selected: name === card }, name))));
+    const select = (key, label, options) => make("label", {}, make("span", {}, say(label)),
+      studio.select(options.map(([value, text]) => [value, say(text)]), filters[key],
+        (value) => { filters[key] = value; list(); }));
+    const devices = (names) => make("label", {}, make("span", {}, say("Device")),
+      studio.select([["", say("This one")], ...names.map((name) => [name, name])], card,
+        (name) => { card = name; ask(); }));
     const frame = (names) => {
-      search.placeholder = studio.say("Search models");
-      search.setAttribute("aria-label", studio.say("Search models"));
+      search.placeholder = say("Search models");
+      search.setAttribute("aria-label", say("Search models"));
       bar.replaceChildren(
         select("fits", "Fits", [["", "Any"], ["some", "By some method"], ...METHODS]),
         select("size", "Size", [["", "Any"], ["small", "Under 1B"], ["medium", "1B to 4B"], ["large", "4B to 10B"],
@@ -47,13 +46,8 @@
         select("language", "Language", [["", "Any"], ...Object.entries(LANGUAGES)]),
         select("licence", "Licence", [["", "Any"], ["open", "Open (Apache, MIT)"], ["free", "Not gated"]]),
         devices(names));
-      dialog.setAttribute("aria-label", studio.say("Choose a model"));
-      dialog.replaceChildren(
-        make("div", { class: "chooser-head" }, make("h2", {}, studio.say("Choose a model")),
-          make("button", { type: "button", class: "plain", "aria-label": studio.say("Close"),
-            onclick: () => dialog.close() },
-            "✕")),
-        search, bar, where, box);
+      dialog.setAttribute("aria-label", say("Choose a model"));
+      dialog.replaceChildren(studio.dialogHead(dialog, say("Choose a model")), search, bar, where, box);
     };
 
     const move = (event) => {
@@ -69,7 +63,7 @@
       const found = answers[row.model], text = search.value.trim().toLowerCase();
       const [low, high] = SIZES[filters.size] || [0, Infinity];
       const some = METHODS.some(([key]) => found?.fits[key]?.fits);
-      const names = `${row.model} ${row.family} ${studio.say(row.family)} ${row.licence}`.toLowerCase();
+      const names = `${row.model} ${row.family} ${say(row.family)} ${row.licence}`.toLowerCase();
       return (!text || names.includes(text) || row.hub)
         && (!filters.fits || (filters.fits === "some" ? some : found?.fits[filters.fits]?.fits))
         && (!filters.size || (row.parameters >= low && row.parameters < high))
@@ -78,55 +72,52 @@
     };
 
     const facts = (row) => [weights(row.parameters), row.licence, row.context
-      && studio.say("reads {n} tokens", { n: studio.number(row.context) }),
-      row.kind === "base" && studio.say("a base: knows no chat yet"),
-      row.thinking === "always" ? studio.say("always thinks first")
-      : row.thinking === "both" && studio.say("can think first"),
-      row.use === "code" && studio.say("for code"),
-      row.released?.replace("-", "\u2011"), row.local && studio.say("on this computer")]
+      && say("reads {n} tokens", { n: number(row.context) }),
+      row.kind === "base" && say("a base: knows no chat yet"),
+      row.thinking === "always" ? say("always thinks first") : row.thinking === "both" && say("can think first"),
+      row.use === "code" && say("for code"),
+      row.released?.replace("-", "\u2011"), row.local && say("on this computer")]
       .filter(Boolean).join(" · ");
     const pill = (row, key, label) => {
       const fit = answers[row.model]?.fits[key];
-      return make("button", { type: "button", class: `fit ${fit ? (fit.fits ? "fit-yes" : "fit-no") : ""}`,
+      return make("button", { class: `fit ${fit ? (fit.fits ? "fit-yes" : "fit-no") : ""}`,
         disabled: !fit?.fits,
         title: fit && !fit.fits ? studio.told(fit.why) : "", onclick: () => done(row, key, fit.settings) },
-        make("b", {}, studio.say(label)),
-        make("span", { class: "num" }, fit ? (fit.total ? studio.bytes(fit.total) : "–") : "…"));
+        make("b", {}, say(label)),
+        make("span", { class: "num" }, fit ? (fit.total ? bytes(fit.total) : "–") : "…"));
     };
     const verdict = (row) => {
       const found = answers[row.model];
-      if (row.hub) return studio.say("What it takes is told in the summary once it is chosen.");
+      if (row.hub) return say("What it takes is told in the summary once it is chosen.");
       if (!found) return " ";
       const best = METHODS.find(([key]) => found.fits[key]?.fits);
       if (!best)
         return found.smallest
-          ? studio.say("Will not fit. The smallest card that would: {card}, with {method}.",
-            { card: found.smallest.device,
-              method: studio.say(METHODS.find(([key]) => key === found.smallest.method)[1]) })
-          : studio.say("Will not fit on one card.");
+          ? say("Will not fit. The smallest card that would: {card}, with {method}.",
+            { card: found.smallest.device, method: say(METHODS.find(([key]) => key === found.smallest.method)[1]) })
+          : say("Will not fit on one card.");
       const fit = found.fits[best[0]];
-      return [studio.say("{method} fits: rows up to {n} tokens",
-        { method: studio.say(best[1]), n: studio.number(fit.max_length) }),
-        fit.seconds != null && `≈ ${studio.duration(fit.seconds)}`,
-        Object.keys(fit.settings).length > 0 && studio.say("with the settings that save most memory")]
+      return [say("{method} fits: rows up to {n} tokens", { method: say(best[1]), n: number(fit.max_length) }),
+        fit.seconds != null && `≈ ${duration(fit.seconds)}`,
+        Object.keys(fit.settings).length > 0 && say("with the settings that save most memory")]
         .filter(Boolean).join(" · ");
     };
     const choice = (row) => make("article", { class: "choice", "data-model": row.model },
-      make("button", { type: "button", class: "choice-name",
+      make("button", { class: "choice-name",
         "aria-current": row.model === studio.order.model() ? "true" : null,
         onclick: () => done(row, null, {}) },
         make("b", {}, row.model.split("/").pop()),
-        make("span", { class: "quiet" }, studio.say(row.family) || row.model.split("/")[0])),
+        make("span", { class: "quiet" }, say(row.family) || row.model.split("/")[0])),
       make("p", { class: "quiet small" }, facts(row)),
       make("div", { class: "fits" }, METHODS.map(([key, label]) => pill(row, key, label))),
       make("p", { class: "small choice-verdict" }, verdict(row)),
-      row.access && make("p", { class: "small choice-access" }, studio.say("Gated."), " ", row.access));
+      row.access && make("p", { class: "small choice-access" }, say("Gated."), " ", row.access));
 
     const list = () => {
       const found = [...rows, ...hub.rows].filter(shown);
       box.replaceChildren(...(found.length
         ? found.map(choice)
-        : [make("p", { class: "quiet" }, studio.say("No model is like that."))]),
+        : [make("p", { class: "quiet" }, say("No model is like that."))]),
         ...(hub.service ? [make("p", { class: "quiet small" }, hub.service)] : []));
     };
     // Answers change the texts of the cards that stand there; only a filter by them changes which do.
@@ -141,12 +132,12 @@
     };
     // What counts is what is free; where others hold a part of it, both are said.
     const memory = ({ memory: all, free }) => (free < 0.9 * all
-      ? studio.say("{free} of {bytes} free", { free: studio.bytes(free), bytes: studio.bytes(all) })
-      : studio.bytes(all));
+      ? say("{free} of {bytes} free", { free: bytes(free), bytes: bytes(all) })
+      : bytes(all));
     const told = () => studio.write(where, on
-      ? studio.say(trained ? "On {device}, {bytes}, for your {n} rows." : "On {device}, {bytes}.",
-        { device: on.name, bytes: memory(on), n: studio.number(trained) })
-      : studio.say("What each takes is being worked out…"));
+      ? say(trained ? "On {device}, {bytes}, for your {n} rows." : "On {device}, {bytes}.",
+        { device: on.name, bytes: memory(on), n: number(trained) })
+      : say("What each takes is being worked out…"));
 
     const done = (row, method, settings) => { dialog.close(); take(row.model, method, settings); };
     // A few models a question, those in sight first, so that the first cards are answered at once.

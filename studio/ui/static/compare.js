@@ -1,6 +1,6 @@
 // Several runs side by side: their curves in one chart, the settings that differ, the numbers they ended with.
 (() => {
-  const studio = window.studio, make = studio.element, live = studio.live;
+  const studio = window.studio, { element: make, say, number, bytes, duration } = studio, live = studio.live;
   const NUMBERS = [["state", "State"], ["train_loss", "Loss"], ["eval_loss_before", "Held-out loss before"],
     ["best_eval_loss", "Best held-out loss"], ["step", "Steps"], ["trainable", "Trained parameters"],
     ["tokens_per_second", "Tokens per second"], ["peak_memory", "Peak memory"], ["seconds", "Time"], ["bytes", "Size"]];
@@ -17,48 +17,35 @@
     const shown = (field, value) => value == null
       ? "–"
       : field === "state"
-      ? studio.say(value)
+      ? say(value)
       : field === "seconds"
-      ? studio.duration(value)
+      ? duration(value)
       : field === "peak_memory" || field === "bytes"
-      ? studio.bytes(value)
-      : field.includes("loss") ? studio.figure(value) : studio.number(value);
-    const table = (title, rows) => [make("h3", {}, title),
-      make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title },
-        make("table", { class: "simple" },
-          make("thead", {},
-            make("tr", {}, make("th", {}, make("span", { class: "hidden-but-read" }, studio.say("Setting"))),
-              ids.map((id) => make("th", { scope: "col" }, name(id))))),
-          make("tbody", {},
-            rows.map(([label,
-              cells]) => make("tr", {}, make("th", { scope: "row" }, label),
-                cells.map((cell) => make("td", { class: "num" }, cell)))))))];
+      ? bytes(value)
+      : field.includes("loss") ? studio.figure(value) : number(value);
+    const table = (title, rows) => [make("h3", {}, title), studio.table(
+      [make("span", { class: "hidden-but-read" }, say("Setting")), ...ids.map((id) => [name(id)])],
+      rows.map(([label, cells]) => [label, ...cells]), { label: title })];
     const draw = () => {
       const now = JSON.stringify([ids.map((id) => NUMBERS.map(([field]) => shown(field, row(id)?.[field]))),
         ids.map(name), differing, studio.language]);
       if (now === key) return;
       key = now;
-      head.replaceChildren(make("a", {
-        class: "back", href: "?tab=runs",
-        onclick: (event) => { event.preventDefault(); studio.open("runs", { run: null, compare: null }); }
-      }, `← ${studio.say("All runs")}`),
-        make("h2", {}, studio.say("Compare {n} runs", { n: ids.length })));
-      tables.replaceChildren(...table(studio.say("Numbers"),
-        NUMBERS.map(([field, label]) => [studio.say(label), ids.map((id) => shown(field, row(id)?.[field]))])),
+      head.replaceChildren(studio.allRuns(), make("h2", {}, say("Compare {n} runs", { n: ids.length })));
+      tables.replaceChildren(...table(say("Numbers"),
+        NUMBERS.map(([field, label]) => [say(label), ids.map((id) => shown(field, row(id)?.[field]))])),
         ...(differing == null
           ? []
           : differing.length
-          ? table(studio.say("Settings that differ"),
+          ? table(say("Settings that differ"),
             differing.map(({ key: setting, values }) => [make("code", {}, setting),
               values.map((value) => (value == null
                 ? "–"
-                : Array.isArray(value)
-                ? value.join(", ")
-                : String(value)))]))
-          : [make("h3", {}, studio.say("Settings that differ")),
-            make("p", { class: "quiet" }, studio.say("None: these runs had the same order."))]),
+                : Array.isArray(value) ? value.join(", ") : String(value)))]))
+          : [make("h3", {}, say("Settings that differ")),
+            make("p", { class: "quiet" }, say("None: these runs had the same order."))]),
         ...(answers.length
-          ? table(studio.say("Answers to the same prompts"),
+          ? table(say("Answers to the same prompts"),
             answers.map((asked) => [asked.prompt, asked.answers.map((answer) => answer ?? "–")]))
           : []));
     };
@@ -67,8 +54,7 @@
       open(wanted) {
         if (wanted.join() !== ids.join()) {
           ids = wanted.slice(0, 8); differing = null; answers = []; key = null;
-          studio.ask("studio-bar", "differences", { ids })
-            .then((answer) => {
+          studio.ask("studio-bar", "differences", { ids }).then((answer) => {
               if (wanted.slice(0, 8).join() === ids.join()) {
                 differing = answer.settings;
                 answers = answer.answers;

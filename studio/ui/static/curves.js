@@ -1,7 +1,7 @@
 // The board of charts: one cursor, one zoom, one smoothing for all of them; runs laid over each other; picture and
 // table of the numbers.
 (() => {
-  const studio = window.studio, make = studio.element;
+  const studio = window.studio, { element: make, button, say, bytes, duration } = studio;
 
   const short = (value) => {
     if (!Number.isFinite(value)) return "–";
@@ -16,9 +16,7 @@
     ? (Math.abs(value) >= 1e4 || digits > 4 ? short(value) : value.toFixed(digits))
     : !Number.isFinite(value)
     ? "–"
-    : Math.abs(value) >= 0.001 && Math.abs(value) < 1000
-    ? value.toFixed(Math.abs(value) < 10 ? 4 : 2)
-    : short(value));
+    : Math.abs(value) >= 0.001 && Math.abs(value) < 1000 ? value.toFixed(Math.abs(value) < 10 ? 4 : 2) : short(value));
   const whole = (value) => (Number.isFinite(value) ? short(Math.round(value)) : "–");
   studio.figure = figure;
 
@@ -42,7 +40,7 @@
     },
     {
       key: "memory", title: "Memory", columns: [["memory"]], level: "estimated_memory", zero: true,
-      format: (value) => studio.bytes(value), empty: "Shown from the first step on.", hidden: true
+      format: (value) => bytes(value), empty: "Shown from the first step on.", hidden: true
     },
   ];
   // Of runs that compare answers. about: the metric whose meaning is told below.
@@ -175,14 +173,12 @@
     tell(x, exact) {
       if (this.axis === "time")
         return exact
-          ? studio.duration(x)
+          ? duration(x)
           : x < 120
           ? `${short(x)} s`
-          : x < 7200
-          ? `${short(x / 60)} min`
-          : `${short(x / 3600)} h`;
+          : x < 7200 ? `${short(x / 60)} min` : `${short(x / 3600)} h`;
       const number = this.axis === "tokens" ? short(Math.round(x)) : studio.number(Math.round(x));
-      return exact ? `${studio.say(this.axis === "step" ? "step" : "tokens")} ${number}` : number;
+      return exact ? `${say(this.axis === "step" ? "step" : "tokens")} ${number}` : number;
     }
 
     // Drawing waits for the next frame, and for the tab to be in sight.
@@ -208,7 +204,7 @@
 
     drawTools() {
       const slider = make("input",
-        { type: "range", min: "0", max: "0.99", step: "0.01", "aria-label": studio.say("Smoothing"),
+        { type: "range", min: "0", max: "0.99", step: "0.01", "aria-label": say("Smoothing"),
           oninput: (event) => {
             this.smoothing = +event.target.value;
             event.target.nextElementSibling.textContent = this.smoothing.toFixed(2);
@@ -217,12 +213,11 @@
           }
         });
       slider.value = this.smoothing;
-      const toggle = (name, key, title) => make("button",
-        { type: "button", class: "chip", title: studio.say(title), "aria-pressed": String(this[key]),
-          onclick: () => { this[key] = !this[key]; this.keep(); this.drawTools(); this.all(); } }, studio.say(name));
-      const axis = make("div", { class: "segments", role: "group", "aria-label": studio.say("Horizontal axis") },
-        AXES.map(([key, name]) => make("button", { type: "button",
-          "aria-pressed": String(this.axis === key),
+      const toggle = (name, key, title) =>
+        button("chip", say(name), () => { this[key] = !this[key]; this.keep(); this.drawTools(); this.all(); },
+          { title: say(title), "aria-pressed": String(this[key]) });
+      const axis = make("div", { class: "segments", role: "group", "aria-label": say("Horizontal axis") },
+        AXES.map(([key, name]) => make("button", { "aria-pressed": String(this.axis === key),
           onclick: () => {
             this.axis = key;
             this.view = null;
@@ -232,44 +227,41 @@
             this.all();
           }
         },
-          studio.say(name))));
-      const chips = make("div", { class: "chip-row", role: "group", "aria-label": studio.say("Charts shown") },
-        this.offered().filter(({ spec }) => spec.key !== "loss").map(({ spec }) => make("button", {
-          type: "button", class: "chip",
-          "aria-pressed": String(!this[this.hiding].includes(spec.key)), onclick: () => {
+          say(name))));
+      const chips = make("div", { class: "chip-row", role: "group", "aria-label": say("Charts shown") },
+        this.offered().filter(({ spec }) => spec.key !== "loss").map(({ spec }) =>
+          button("chip", say(spec.title), () => {
             const hidden = this[this.hiding];
             this[this.hiding] = hidden.includes(spec.key)
               ? hidden.filter((key) => key !== spec.key)
               : [...hidden, spec.key];
             this.keep(); this.drawTools(); this.all();
-          } }, studio.say(spec.title))));
+          }, { "aria-pressed": String(!this[this.hiding].includes(spec.key)) })));
       const row = (...parts) => make("div", { class: "tool-row" }, parts.filter(Boolean));
       const gap = () => make("span", { class: "grow" });
       this.tools.replaceChildren(
-        row(make("label", { class: "smoothing" }, make("span", {}, studio.say("Smoothing")), slider,
+        row(make("label", { class: "smoothing" }, make("span", {}, say("Smoothing")), slider,
           make("output", { class: "num" }, this.smoothing.toFixed(2))),
           axis,
           toggle("Log scale", "log", "Draws loss and gradient norm on a logarithmic scale."),
           toggle("Clip outliers", "clip",
             "Leaves the rarest 2 % of values out of the scale, so that one spike does not flatten the curve."),
-          this.view
-            && make("button", { type: "button", class: "chip strong", onclick: () => this.zoom(null) },
-              studio.say("Show all")),
+          this.view && button("chip strong", say("Show all"), () => this.zoom(null)),
           gap(),
           make("span", { class: "saves" },
-            make("button", { type: "button", class: "chip", onclick: () => this.picture() }, studio.say("Save PNG")),
-            make("button", { type: "button", class: "chip", onclick: () => this.numbers() }, studio.say("Save CSV")))),
+            button("chip", say("Save PNG"), () => this.picture()),
+            button("chip", say("Save CSV"), () => this.numbers()))),
         row(chips, gap(), this.beside));
       this.charts.forEach((chart) => { chart.node.hidden = this.isHidden(chart); });
       this.drawn = String(this.offered().map(({ spec }) => spec.key));
-      this.details.firstChild.textContent = studio.say("Last values as a table");
+      this.details.firstChild.textContent = say("Last values as a table");
       this.drawLegend();
     }
 
     drawLegend() {
       this.legend.hidden = this.entries.length < 2;
       this.legend.replaceChildren(...this.entries.map((entry) => make("button",
-        { type: "button", class: "chip", "aria-pressed": String(!this.off.has(entry.track.id)), onclick: () => {
+        { class: "chip", "aria-pressed": String(!this.off.has(entry.track.id)), onclick: () => {
           if (!this.off.delete(entry.track.id)) this.off.add(entry.track.id);
           this.drawLegend(); this.all();
         } }, make("i", { style: `background:${this.ink().series[entry.place % 8]}` }), entry.label)));
@@ -283,13 +275,9 @@
         const evals = track.others.filter((event) => event.kind === "eval" && event.loss != null);
         return [label, studio.number(track.last("step")), figure(track.last("loss")),
           evals.length ? figure(evals.at(-1).loss) : "–", short(track.last("learning_rate")),
-          short(track.last("grad_norm")), whole(track.last("tokens_per_second")), studio.bytes(track.last("memory"))];
+          short(track.last("grad_norm")), whole(track.last("tokens_per_second")), bytes(track.last("memory"))];
       });
-      this.table.replaceChildren(make("table", {},
-        make("thead", {}, make("tr", {}, head.map((name) => make("th", { scope: "col" }, studio.say(name))))),
-        make("tbody", {},
-          rows.map((row) => make("tr", {},
-            row.map((cell, place) => make(place ? "td" : "th", place ? { class: "num" } : { scope: "row" }, cell)))))));
+      this.table.replaceChildren(studio.table(head, rows));
     }
 
     picture() {
@@ -307,7 +295,7 @@
         pen.font = "600 15px system-ui, sans-serif";
         pen.textAlign = "left";
         pen.textBaseline = "top";
-        pen.fillText(studio.say(chart.spec.title), 16, 12);
+        pen.fillText(say(chart.spec.title), 16, 12);
         let left = 180;
         for (const entry of this.shown()) {
           pen.fillStyle = entry.colour;
@@ -339,8 +327,7 @@
             ...compared.map(() => "")].join(","));
         for (let i = 0; i < track.n; i += 1) {
           lines.push([text(track.id),
-            ...names.slice(1)
-              .map((name) => (name === "held_out_loss"
+            ...names.slice(1).map((name) => (name === "held_out_loss"
                 ? evals.get(track.columns.step[i]) ?? ""
                 : cell(name, i)))].join(","));
         }

@@ -1,6 +1,6 @@
 // The Data tab: choose or bring data, see what it is, decide on problems, look at any row, move the cut line.
 (() => {
-  const studio = window.studio, make = studio.element;
+  const studio = window.studio, { element: make, button, say, number, bytes } = studio;
   const DECISIONS = [["drop", "Drop"], ["keep", "Keep"], ["stop", "Stop"]];
   const PARTS = [["prompt", "Question"], ["answer", "Answer"], ["input", "More input"], ["system", "System text"],
     ["reasoning", "Reasoning"], ["messages", "List of turns"]];
@@ -8,9 +8,9 @@
 
   // A data set of pairs that was just made becomes the order's, under a stage that learns from it.
   studio.usePairs = (made) => {
-    const left = Object.entries(made.left_out).map(([why, count]) => `${studio.number(count)} ${studio.say(why)}`);
-    studio.tell({ message: studio.say("{name}: {n} pairs.", { name: made.name, n: studio.number(made.pairs) })
-      + (left.length ? " " + studio.say("Left out: {what}.", { what: left.join(", ") }) : "") }, "good");
+    const left = Object.entries(made.left_out).map(([why, count]) => `${number(count)} ${say(why)}`);
+    studio.tell({ message: say("{name}: {n} pairs.", { name: made.name, n: number(made.pairs) })
+      + (left.length ? " " + say("Left out: {what}.", { what: left.join(", ") }) : "") }, "good");
     if (!["dpo", "orpo", "reward"].includes(studio.order.stage()))
       studio.order.set("stage", { name: "dpo" }, undefined, "data");
     studio.order.use(made.source);
@@ -27,7 +27,7 @@
     const about = make("section", { class: "card about" });
     const problems = make("section", { class: "card problems", hidden: true });
     const edit = make("button",
-      { type: "button", job: "data_edit", class: "button edit-open", onclick: () => editing(() => editor.open()) });
+      { job: "data_edit", class: "button edit-open", onclick: () => editing(() => editor.open()) });
     const measured = studio.histogram(server, () => drawProblems()), rows = studio.rows(server, edit);
     const editor = studio.editor(server,
       { saved: (made) => written(made), closed: () => { rows.element.hidden = false; drawn = ""; look(); } });
@@ -39,7 +39,6 @@
     };
     const go = (row) => (editor.isOpen ? editing(() => editor.open(row)) : rows.show(row, true));
     at(".onward").addEventListener("click", () => studio.open("tune"));
-    const question = (more = {}) => ({ order: studio.order.value, lang: studio.language, ...more });
 
     // A new file becomes the order's, and what was found in it comes into view, which lies far below on a phone.
     const use = (made) => {
@@ -61,22 +60,21 @@
     const openMaking = studio.making(element, upload, (made) => use(made));
     const paste = async () => {
       const pasted = await studio.inquire({
-        title: studio.say("Paste rows"),
-        text: studio.say("Cells copied from Excel or another table, a Markdown table, JSON, or lines that begin with "
+        title: say("Paste rows"),
+        text: say("Cells copied from Excel or another table, a Markdown table, JSON, or lines that begin with "
           + "Q: and A:. They become a file of their own."),
-        fields: [{ key: "text", label: studio.say("Rows"), value: "", long: true },
-          { key: "header", label: studio.say("The first line of a table holds"), value: "auto",
-            choices: [["auto", studio.say("recognise it")], ["names", studio.say("the columns' names")],
-              ["row", studio.say("a row")]] }],
-        act: studio.say("Use these rows")
+        fields: [{ key: "text", label: say("Rows"), value: "", long: true },
+          { key: "header", label: say("The first line of a table holds"), value: "auto",
+            choices: [["auto", say("recognise it")], ["names", say("the columns' names")], ["row", say("a row")]] }],
+        act: say("Use these rows")
       });
       if (!pasted) return;
-      trouble = null; sending = studio.say("what was pasted"); drawSources();
+      trouble = null; sending = say("what was pasted"); drawSources();
       try {
         const made = await studio.call("paste_rows", pasted.text, pasted.header);
-        told = { source: made.source, text: [studio.say("Pasted as {name}.", { name: made.name }),
-          made.header === "row" && studio.say("The first line was taken as a row: the columns had no names."),
-          made.header === "names" && studio.say("The first line was taken as the columns' names.")]
+        told = { source: made.source, text: [say("Pasted as {name}.", { name: made.name }),
+          made.header === "row" && say("The first line was taken as a row: the columns had no names."),
+          made.header === "names" && say("The first line was taken as the columns' names.")]
           .filter(Boolean).join(" ") };
         use(made);
       } catch (error) {
@@ -97,15 +95,15 @@
       told = {
         source: made.source,
         text:
-          studio.say(
-            "Saved as {name}: {n} rows. It is what will be trained on now; the file it was made from is unchanged.",
-            { name: made.name, n: studio.number(made.rows) })
+        say(
+          "Saved as {name}: {n} rows. It is what will be trained on now; the file it was made from is unchanged.",
+          { name: made.name, n: number(made.rows) })
         + (made.left_out
           ? " "
-            + studio.say(made.left_out === 1
+            + say(made.left_out === 1
               ? "1 row that could not be read is not in it."
               : "{n} rows that could not be read are not in it.",
-              { n: studio.number(made.left_out) })
+              { n: number(made.left_out) })
           : "")
       };
       studio.order.replace({ ...studio.order.value, data }, "data");
@@ -116,7 +114,7 @@
     function drawSources() {
       const offer = studio.offer || { samples: [], uploads: [] }, chosen = studio.order.train();
       const pick = (source, name, note) => make("button", {
-        type: "button", class: "source", "aria-pressed": String(source === chosen),
+        class: "source", "aria-pressed": String(source === chosen),
         onclick: () => studio.order.use(source)
       },
         make("b", {}, name), make("span", { class: "quiet" }, note));
@@ -126,9 +124,9 @@
         onchange: (event) => { if (event.target.files[0]) bring(event.target.files[0]); }
       });
       const drop = make("label", { class: `drop ${studio.may("import") ? "" : "off"}`, for: "bring" },
-        make("b", {}, sending ? studio.say("Sending {name}…", { name: sending }) : studio.say("Bring your own file")),
+        make("b", {}, sending ? say("Sending {name}…", { name: sending }) : say("Bring your own file")),
         make("span", { class: "quiet" },
-          studio.say("Drop it here or press. JSON, JSON Lines, CSV, TSV, Excel, Parquet, Arrow or text, packed or "
+          say("Drop it here or press. JSON, JSON Lines, CSV, TSV, Excel, Parquet, Arrow or text, packed or "
             + "not.")));
       for (const name of ["dragover", "dragleave", "drop"]) {
         drop.addEventListener(name, (event) => {
@@ -141,51 +139,46 @@
       const known = [...offer.samples.map((one) => `sample:${one.name}`), ...offer.uploads.map((one) => one.source)];
       const other = make("input", {
         id: "other-source", type: "text", value: known.includes(chosen) ? "" : chosen,
-        placeholder: studio.say("owner/data-set or a path"), spellcheck: "false", autocomplete: "off"
+        placeholder: say("owner/data-set or a path"), spellcheck: "false", autocomplete: "off"
       });
       other.addEventListener("change", () => other.value.trim() && studio.order.use(other.value.trim()));
       const more = make("p", { class: "bring-more" },
-        make("button", { type: "button", job: "paste_rows", class: "plain", onclick: paste },
-          studio.say("Paste rows…")),
-        make("button", { type: "button", job: "make_rows", class: "plain", onclick: openMaking },
-          studio.say("From documents…")));
+        button("plain", say("Paste rows…"), paste, { job: "paste_rows" }),
+        button("plain", say("From documents…"), openMaking, { job: "make_rows" }));
       sources.replaceChildren(...[make("div", { class: "bring" }, file, drop), more,
-        trouble && make("p", { class: "fault", role: "alert" }, make("b", {}, trouble.message), " ",
-          trouble.hint || ""),
-        offer.uploads.length > 0 && make("h3", { "aria-level": "2" }, studio.say("Yours")),
-        ...offer.uploads.slice(0, 12).map((one) => pick(one.source, one.name, studio.bytes(one.bytes))),
-        make("h3", { "aria-level": "2" }, studio.say("Sample data")),
+        trouble && studio.fault(trouble),
+        offer.uploads.length > 0 && make("h3", { "aria-level": "2" }, say("Yours")),
+        ...offer.uploads.slice(0, 12).map((one) => pick(one.source, one.name, bytes(one.bytes))),
+        make("h3", { "aria-level": "2" }, say("Sample data")),
         ...offer.samples.filter((one) => !one.recipe || `sample:${one.name}` === chosen)
-          .map((one) => pick(`sample:${one.name}`, studio.say(one.title), studio.say(one.description))),
-        make("h3", { "aria-level": "2" },
-          make("label", { for: "other-source" }, studio.say("From the Hub or this computer"))),
+          .map((one) => pick(`sample:${one.name}`, say(one.title), say(one.description))),
+        make("h3", { "aria-level": "2" }, make("label", { for: "other-source" }, say("From the Hub or this computer"))),
         other].filter(Boolean));
     }
 
     function drawAbout() {
       if (!found || found.nothing) {
         about.replaceChildren(make("p", { class: "quiet" },
-          studio.say(found ? "Choose a data set on the left, or bring your own file." : "Reading…")));
+          say(found ? "Choose a data set on the left, or bring your own file." : "Reading…")));
         return;
       }
       if (found.error) {
-        about.replaceChildren(make("p", { class: "fault", role: "alert" }, make("b", {}, found.error.message), " ",
-          found.error.hint),
+        about.replaceChildren(studio.fault(found.error),
           ...suggested(), ...rated(), ...encoded(found.error.where === "data.encoding"), ...naming(true));
         return;
       }
       const figure = (value, label, tone) => make("div", { class: `figure ${tone || ""}` },
-        make("b", { class: "num" }, value), make("span", {}, studio.say(label)));
+        make("b", { class: "num" }, value), make("span", {}, say(label)));
       const total = Math.max(1, found.train + found.held);
       about.replaceChildren(...[
         told?.source === found.source && make("p", { class: "saved-note", role: "status" }, told.text),
-        make("div", { class: "figures" }, figure(studio.number(found.rows), "rows in the file"),
-          figure(studio.number(found.train), "to train on"),
-          figure(studio.number(found.held), "held out to measure on"),
-          found.rows - found.kept > 0 && figure(studio.number(found.rows - found.kept), "dropped", "bad")),
+        make("div", { class: "figures" }, figure(number(found.rows), "rows in the file"),
+          figure(number(found.train), "to train on"),
+          figure(number(found.held), "held out to measure on"),
+          found.rows - found.kept > 0 && figure(number(found.rows - found.kept), "dropped", "bad")),
         make("div", {
           class: "split", role: "img",
-          "aria-label": studio.say("{train} to train on, {held} held out", { train: found.train, held: found.held })
+          "aria-label": say("{train} to train on, {held} held out", { train: found.train, held: found.held })
         },
           make("i", { class: "split-train", style: `width:${(100 * found.train) / total}%` }),
           make("i", { class: "split-held", style: `width:${(100 * found.held) / total}%` })),
@@ -194,24 +187,22 @@
           found.reason),
         found.made
           && make("p", { class: "quiet small made-from" },
-            studio.say("Made in the editor from {name}: {what}.",
+            say("Made in the editor from {name}: {what}.",
               { name: found.made.from, what: studio.editedCounts(found.made.counts) })),
         found.unsure && make("p", { class: "note" }, found.unsure),
         ...suggested(),
         ...(found.notes || []).map((note) => make("p", { class: "note" }, note)),
         found.unused?.length > 0
-          && make("p", { class: "unused small" }, studio.say("Columns not used:"), " ",
+          && make("p", { class: "unused small" }, say("Columns not used:"), " ",
             ...found.unused.slice(0, 20).map((name) => make("span", { class: "tag idle" }, name)),
-            found.unused.length > 20 && studio.say("and {n} more", { n: studio.number(found.unused.length - 20) }),
+            found.unused.length > 20 && say("and {n} more", { n: number(found.unused.length - 20) }),
             found.classes
               && make("span", { class: "quiet" }, " ",
-                studio.say("To learn {label} as the answer to {text}, name the columns below.",
+                say("To learn {label} as the answer to {text}, name the columns below.",
                   { label: found.classes.answer, text: found.classes.prompt }))),
         ...compared(), ...rated(),
         ...encoded(!found.encoding?.startsWith("utf-")), ...naming(Boolean(found.unsure || found.classes)),
-        found.stopped
-          && make("p", { class: "fault", role: "alert" }, make("b", {}, found.stopped.message), " ",
-            found.stopped.hint)].filter(Boolean));
+        found.stopped && studio.fault(found.stopped)].filter(Boolean));
     }
 
     // Of preference data: what is compared, what may be learnt instead, and the stages that learn from it.
@@ -219,31 +210,28 @@
       const figures = found.compared, stages = studio.offer?.form.stages || [];
       if (!figures) return [];
       const said = figures.pairs != null
-        ? studio.say("{n} pairs; the chosen answer is the longer one in {share} % of them ({a} and {b} characters on "
+        ? say("{n} pairs; the chosen answer is the longer one in {share} % of them ({a} and {b} characters on "
           + "average).",
-        { n: studio.number(figures.pairs), share: studio.number(100 * figures.longer_chosen),
-          a: studio.number(figures.characters_chosen), b: studio.number(figures.characters_rejected) })
-        : studio.say("{good} good and {bad} bad answers.",
-          { good: studio.number(figures.good), bad: studio.number(figures.bad) });
+          { n: number(figures.pairs), share: number(100 * figures.longer_chosen),
+            a: number(figures.characters_chosen), b: number(figures.characters_rejected) })
+        : say("{good} good and {bad} bad answers.", { good: number(figures.good), bad: number(figures.bad) });
       const takes = stages.filter((one) => found.stages.includes(one.name));
       return [make("p", { class: "compared" }, said),
         ...found.cautions.map((text) => make("p", { class: "note" }, text)),
-        make("div", { class: "compared-stages", role: "group", "aria-label": studio.say("Stage") },
-          takes.map((one) => make("button", { type: "button", class: "chip", title: studio.say(one.about),
-            "aria-pressed": String(studio.order.stage() === one.name),
-            onclick: () => { studio.order.set("stage", { name: one.name }, undefined, "data"); drawAbout(); } },
-          make("b", {}, studio.say("Train it with {stage}", { stage: studio.say(one.label) })))))];
+        make("div", { class: "compared-stages", role: "group", "aria-label": say("Stage") },
+          takes.map((one) => button("chip", make("b", {}, say("Train it with {stage}", { stage: say(one.label) })),
+            () => { studio.order.set("stage", { name: one.name }, undefined, "data"); drawAbout(); },
+            { title: say(one.about), "aria-pressed": String(studio.order.stage() === one.name) })))];
     }
     // A file of ratings: pairs are made of it with one click.
     function rated() {
       if (!found.rated) return [];
       const start = async () => {
-        const made = await studio.call("rated_pairs", studio.order.train()).catch((problem) => studio.tell(problem));
+        const made = await studio.perform("rated_pairs", studio.order.train());
         if (made?.source) studio.usePairs(made);
       };
-      return [make("p", { class: "note" }, studio.say("This file holds rated answers."), " ",
-        make("button", { type: "button", job: "rated_pairs", class: "plain", onclick: start },
-          studio.say("Make preference pairs of them")))];
+      return [make("p", { class: "note" }, say("This file holds rated answers."), " ",
+        button("plain", say("Make preference pairs of them"), start, { job: "rated_pairs" }))];
     }
     // The encoding of a text file, chosen by hand: where it is not UTF-8, or not sure.
     function encoded(wanted) {
@@ -251,13 +239,11 @@
       if (!wanted && !(chosen && chosen !== "auto")) return [];
       const names = ["auto", "utf-8", "gb18030", "big5", "shift_jis", "euc_jp", "euc_kr", "cp1251", "koi8_r", "cp1252",
         "cp1250", "cp1253", "cp1254", "cp1255", "cp1256", "utf-16"];
-      const select = make("select", { id: "file-encoding" },
-        ...[...new Set([...names, chosen || "auto"])].map((name) => make("option", { value: name },
-          name === "auto" ? studio.say("recognise it") : name)));
-      select.value = chosen || "auto";
-      select.addEventListener("change", () => studio.order.set("data.encoding", select.value, "auto", "data"));
+      const select = studio.select([...new Set([...names, chosen || "auto"])]
+        .map((name) => [name, name === "auto" ? say("recognise it") : name]), chosen || "auto",
+        (name) => studio.order.set("data.encoding", name, "auto", "data"), { id: "file-encoding" });
       return [make("div", { class: "columns encoding" },
-        make("label", { for: "file-encoding" }, studio.say("Encoding"), select))];
+        make("label", { for: "file-encoding" }, say("Encoding"), select))];
     }
 
     // What a hint says to name by hand, done with one button.
@@ -266,13 +252,12 @@
       if (!guess) return [];
       const turned = { ...guess, prompt: guess.answer, answer: guess.prompt };
       const ways = guess.prompt && guess.answer ? [guess, turned] : [guess];
-      const label = (part) => studio.say(Object.fromEntries(PARTS)[part] || part);
-      return [make("div", { class: "ways" }, ways.map((way) => make("button", {
-        type: "button", class: "button read-suggested",
-        onclick: () => studio.order.set("data.mapping", { ...(studio.order.get("data.mapping") || {}), ...way },
-          undefined, "data")
-      }, studio.say("Read it this way: {columns}",
-        { columns: Object.entries(way).map(([part, column]) => `${label(part)} = ${column}`).join(", ") }))))];
+      const label = (part) => say(Object.fromEntries(PARTS)[part] || part);
+      return [make("div", { class: "ways" },
+        ways.map((way) => button("button read-suggested", say("Read it this way: {columns}",
+          { columns: Object.entries(way).map(([part, column]) => `${label(part)} = ${column}`).join(", ") }),
+          () => studio.order.set("data.mapping", { ...(studio.order.get("data.mapping") || {}), ...way },
+            undefined, "data"))))];
     }
 
     // The columns, named by hand: where the layout is not known, or may not be what was meant.
@@ -280,47 +265,38 @@
       const mapping = studio.order.get("data.mapping");
       if (!found.columns?.length || !(wanted || mapping)) return [];
       const selects = Object.fromEntries(PARTS.map(([part]) => [part,
-        make("select", { id: `column-${part}` }, make("option", { value: "" }, studio.say("none")),
-          ...found.columns.map((name) => make("option", { value: name }, name)))]));
-      for (const [part, select] of Object.entries(selects))
-        select.value = mapping?.[part] || found.suggested?.[part] || found.classes?.[part] || "";
+        studio.select([["", say("none")], ...found.columns.map((name) => [name, name])],
+          mapping?.[part] || found.suggested?.[part] || found.classes?.[part] || "", () => {},
+          { id: `column-${part}` })]));
       const trouble = make("p", { class: "quiet small", role: "status" });
       const read = () => {
-        const chosen = Object.fromEntries(Object.entries(selects)
-          .filter(([, select]) => select.value)
+        const chosen = Object.fromEntries(Object.entries(selects).filter(([, select]) => select.value)
           .map(([part, select]) => [part, select.value]));
         if (!chosen.messages && !(chosen.prompt && chosen.answer)) {
-          trouble.textContent = studio.say("Give a question and an answer, or a list of turns.");
+          trouble.textContent = say("Give a question and an answer, or a list of turns.");
           return;
         }
         studio.order.set("data.mapping", chosen, undefined, "data");
       };
-      return [make("details", { class: "naming", open: true }, make("summary", {}, studio.say("Name the columns")),
-        make("div", { class: "columns", role: "group", "aria-label": studio.say("Which column holds what") },
-          PARTS.map(([part, label]) => make("label", { for: `column-${part}` }, studio.say(label), selects[part]))),
+      return [make("details", { class: "naming", open: true }, make("summary", {}, say("Name the columns")),
+        make("div", { class: "columns", role: "group", "aria-label": say("Which column holds what") },
+          PARTS.map(([part, label]) => make("label", { for: `column-${part}` }, say(label), selects[part]))),
         make("div", { class: "row-head" }, trouble,
           mapping
-            && make("button", {
-              type: "button", class: "plain",
-              onclick: () => studio.order.set("data.mapping", undefined, undefined, "data")
-            }, studio.say("Recognise it again"))
+            && button("plain", say("Recognise it again"),
+              () => studio.order.set("data.mapping", undefined, undefined, "data"))
             || "",
-          make("button", { type: "button", class: "primary read-so", onclick: read },
-            studio.say("Read it this way"))))];
+          button("primary read-so", say("Read it this way"), read)))];
     }
 
     // What can be done about the rows of a kind at once; shown first, done when it was looked at.
     const mends = (one) => studio.may("data_edit") && make("p", { class: "small jump mends" },
       one.mend
-        && make("button", {
-          type: "button", class: "plain", "data-mend": one.kind,
-          onclick: () => editing(() => editor.fix(one.kind, "mend"))
-        }, `${studio.say(one.mend)}…`),
+        && button("plain", `${say(one.mend)}…`, () => editing(() => editor.fix(one.kind, "mend")),
+          { "data-mend": one.kind }),
       one.delete
-        && make("button", {
-          type: "button", class: "plain", "data-delete": one.kind,
-          onclick: () => editing(() => editor.fix(one.kind, "delete"))
-        }, `${studio.say("Delete these rows")}…`));
+        && button("plain", `${say("Delete these rows")}…`, () => editing(() => editor.fix(one.kind, "delete")),
+          { "data-delete": one.kind }));
 
     function drawProblems() {
       problems.hidden = !found?.problems;
@@ -328,8 +304,8 @@
       // of the file, and of what template and model make of it
       const known = [...found.problems, ...measured.told(found.fingerprint)];
       const head = make("div", { class: "card-head plain-head" },
-        make("div", {}, make("h2", {}, studio.say("Problems")), make("p", { class: "quiet" },
-          studio.say(known.length
+        make("div", {}, make("h2", {}, say("Problems")), make("p", { class: "quiet" },
+          say(known.length
             ? "Decide for each kind what becomes of its rows. Nothing is dropped unless it stands here."
             : "None found. Every row can be trained on."))));
       const lines = known.map((one) => {
@@ -339,22 +315,18 @@
           if (value === one.default) delete all[one.kind]; else all[one.kind] = value;
           studio.order.set("data.problems", Object.keys(all).length ? all : undefined, undefined, "data"); };
         return make("li", { class: "problem" },
-          make("span", { class: `dot ${one.severity}`, title: studio.say(SEVERITY[one.severity]) }), make("div", {},
-            make("p", {}, make("b", { class: "num" }, studio.number(one.count)), " · ", studio.say(one.reason)),
-            make("p", { class: "quiet small" }, studio.say(one.hint), " ",
-              one.virtual > 0
-                && studio.say("The method takes {n} tokens of it for itself.", { n: studio.number(one.virtual) }),
+          make("span", { class: `dot ${one.severity}`, title: say(SEVERITY[one.severity]) }), make("div", {},
+            make("p", {}, make("b", { class: "num" }, number(one.count)), " · ", say(one.reason)),
+            make("p", { class: "quiet small" }, say(one.hint), " ",
+              one.virtual > 0 && say("The method takes {n} tokens of it for itself.", { n: number(one.virtual) }),
               one.value && make("code", {}, one.value)),
             one.rows.length > 0
-              && make("p", { class: "small jump" }, studio.say("Rows"), " ",
-                one.rows.map((row) => make("button", { type: "button", class: "plain num", onclick: () => go(row) },
-                  String(row))),
+              && make("p", { class: "small jump" }, say("Rows"), " ",
+                one.rows.map((row) => button("plain num", String(row), () => go(row))),
                 one.count > one.rows.length && found.problems.includes(one)
-                  && make("button", {
-                    type: "button", class: "plain",
-                    onclick: () => (editor.isOpen ? editor.only(one.kind) : rows.only(one.kind))
-                  }, studio.say("all {n}", { n: studio.number(one.count) }))),
-                found.problems.includes(one) && mends(one)),
+                  && button("plain", say("all {n}", { n: number(one.count) }),
+                    () => (editor.isOpen ? editor.only(one.kind) : rows.only(one.kind)))),
+            found.problems.includes(one) && mends(one)),
           !one.fixed && studio.segments("What becomes of these rows", DECISIONS, chosen, decide));
       });
       problems.replaceChildren(head, ...(lines.length ? [make("ul", {}, lines)] : []));
@@ -364,7 +336,7 @@
       const mine = (asked += 1);
       drawSources();
       if (anew) { found = null; drawAbout(); problems.hidden = true; main.classList.add("waiting"); }
-      const answer = await server.inspect(question()).catch((problem) => ({ error: studio.trouble(problem) }));
+      const answer = await server.inspect(studio.question()).catch((problem) => ({ error: studio.trouble(problem) }));
       if (mine !== asked) return;
       found = answer;
       main.classList.remove("waiting");
@@ -374,9 +346,9 @@
       measured.element.hidden = !fine;
       rows.element.hidden = !fine || editor.isOpen;
       edit.textContent = found.edits
-        ? studio.say(found.edits === 1 ? "Go on editing (1 change not saved)" : "Go on editing ({n} changes not saved)",
-          { n: studio.number(found.edits) })
-        : studio.say("Edit the rows");
+        ? say(found.edits === 1 ? "Go on editing (1 change not saved)" : "Go on editing ({n} changes not saved)",
+          { n: number(found.edits) })
+        : say("Edit the rows");
       edit.hidden = !studio.may("data_edit");
       if (fine) { measured.refresh(found.fingerprint); rows.refresh(found); showWanted(); }
     };
@@ -404,7 +376,7 @@
     studio.translate(element);
     measured.element.hidden = rows.element.hidden = true; // until there is something to show
     drawAbout();
-    sources.replaceChildren(make("p", { class: "quiet" }, studio.say("Reading…")));
+    sources.replaceChildren(make("p", { class: "quiet" }, say("Reading…")));
     look();
   };
 })();

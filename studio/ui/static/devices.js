@@ -1,12 +1,12 @@
 // The device panel: what the card, the memory and the disk are used for.
 (() => {
-  const studio = window.studio, make = studio.element, live = studio.live;
+  const studio = window.studio, { element: make, say, number, bytes } = studio, live = studio.live;
   const meter = (label, parts, total, text) => make("div", { class: "device-row" },
     make("span", { class: "device-label" }, label),
     make("span", { class: "device-meter", role: "img", "aria-label": `${label}: ${text}` },
       parts.map(([name, value]) => make("i", { class: `device-${name}`,
         style: `width:${total ? Math.min(100, (100 * value) / total) : 0}%` }))),
-        make("span", { class: "device-text num" }, text));
+    make("span", { class: "device-text num" }, text));
 
   // The device is asked for, and drawn, only while a panel is in sight.
   const inSight = new Set();
@@ -21,22 +21,22 @@
       const rows = seen.devices.flatMap((one) => [
         make("h3", {}, one.name,
           one.temperature == null ? null : make("span", { class: "quiet num" }, ` ${one.temperature} °C`)),
-        meter(one.kind !== "cpu" && !one.shared ? studio.say("Device memory") : studio.say("Memory"),
+        meter(one.kind !== "cpu" && !one.shared ? say("Device memory") : say("Memory"),
           [["mine", one.mine], ["others", one.others]], one.memory,
           one.mine
-            ? studio.say("{mine} by this run, {others} by others, of {total}",
-              { mine: studio.bytes(one.mine), others: studio.bytes(one.others), total: studio.bytes(one.memory) })
-            : studio.say("{used} of {total}", { used: studio.bytes(one.used), total: studio.bytes(one.memory) })),
+            ? say("{mine} by this run, {others} by others, of {total}",
+              { mine: bytes(one.mine), others: bytes(one.others), total: bytes(one.memory) })
+            : say("{used} of {total}", { used: bytes(one.used), total: bytes(one.memory) })),
         one.utilisation != null
-          ? meter(studio.say("Utilisation"), [["load", one.utilisation]], 100, `${one.utilisation} %`)
+          ? meter(say("Utilisation"), [["load", one.utilisation]], 100, `${one.utilisation} %`)
           : null,
       ]);
       if (seen.devices.every((one) => one.kind !== "cpu" && !one.shared))
-        rows.push(meter(studio.say("Memory"), [["others", seen.ram.used]], seen.ram.total,
-          studio.say("{used} of {total}", { used: studio.bytes(seen.ram.used), total: studio.bytes(seen.ram.total) })));
-      rows.push(meter(studio.say("Processor"), [["load", seen.load]], 100, `${studio.number(seen.load)} %`));
-      rows.push(meter(studio.say("Disk"), [["others", seen.disk.used]], seen.disk.total,
-        studio.say("{free} free", { free: studio.bytes(seen.disk.free) })));
+        rows.push(meter(say("Memory"), [["others", seen.ram.used]], seen.ram.total,
+          say("{used} of {total}", { used: bytes(seen.ram.used), total: bytes(seen.ram.total) })));
+      rows.push(meter(say("Processor"), [["load", seen.load]], 100, `${number(seen.load)} %`));
+      rows.push(meter(say("Disk"), [["others", seen.disk.used]], seen.disk.total,
+        say("{free} free", { free: bytes(seen.disk.free) })));
       node.replaceChildren(...rows.filter(Boolean));
     };
     new IntersectionObserver(([seen]) => {

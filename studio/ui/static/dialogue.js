@@ -1,7 +1,7 @@
 // A question in the middle of the page: a sentence, perhaps a field, and what to do. Closed by Escape; the focus goes
 // back.
 (() => {
-  const studio = window.studio, make = studio.element;
+  const studio = window.studio, { element: make, button, say } = studio;
 
   // One line of a question: {label, value, long, type, step, choices: [[value, name]], note, shown}; note and shown are
   // functions of all values.
@@ -9,12 +9,10 @@
     const entry = choices
       ? make("select", { class: "field", "aria-label": label },
         choices.map(([key, name]) => make("option", { value: key }, name)))
-      : make(long
-        ? "textarea"
-        : "input", {
-          class: "field", rows: long ? "4" : null, type: long ? null : type || "text", step: step || null,
-          "aria-label": label
-        });
+      : make(long ? "textarea" : "input", {
+        class: "field", rows: long ? "4" : null, type: long ? null : type || "text", step: step || null,
+        "aria-label": label
+      });
     entry.value = value ?? "";
     return entry;
   };
@@ -22,10 +20,9 @@
   // {title, text, field, act: "Delete", grave: true} -> the field's value (or true), null when closed. fields, each
   // with a key: their values by key.
   studio.inquire = ({ title, text, field, fields, act, grave, other }) => new Promise((answer) => {
-    const lines = (fields
-      || (field ? [field] : [])).map((one) => ({
-        one, entry: entryOf(one), note: one.note ? make("small", { class: "quiet" }) : null
-      }));
+    const lines = (fields || (field ? [field] : [])).map((one) => ({
+      one, entry: entryOf(one), note: one.note ? make("small", { class: "quiet" }) : null
+    }));
     for (const line of lines) line.node = make("label", {}, make("span", {}, line.one.label), line.entry, line.note);
     const values = () => (fields
       ? Object.fromEntries(lines.map(({ one, entry }) => [one.key, entry.value]))
@@ -40,12 +37,8 @@
     const form = make("form", { method: "dialog" }, make("h3", {}, title), text && make("p", {}, text),
       lines.map((line) => line.node),
       make("div", { class: "dialogue-acts" },
-        make("button", { type: "button", class: "button", onclick: () => box.close() }, studio.say("Cancel")),
-        other
-          && make("button", {
-            type: "button", class: `button ${other.grave ? "grave" : ""}`,
-            onclick: () => { said = other.value; box.close(); }
-          }, other.act),
+        button("button", say("Cancel"), () => box.close()),
+        other && button(`button ${other.grave ? "grave" : ""}`, other.act, () => { said = other.value; box.close(); }),
         make("button",
           { type: "submit", class: `button ${grave ? "grave" : "primary"}`, onclick: () => { said = values(); } },
           act)));
@@ -64,7 +57,7 @@
     const note = make("div", { class: `telling ${kind}` },
       make("b", {}, studio.told(problem.message ?? String(problem))),
       problem.hint ? make("p", {}, studio.told(problem.hint)) : null,
-      make("button", { type: "button", "aria-label": studio.say("Close"), onclick: () => note.remove() }, "×"));
+      make("button", { "aria-label": say("Close"), onclick: () => note.remove() }, "×"));
     shelf.append(note);
     setTimeout(() => note.remove(), kind === "bad" ? 15000 : 5000);
   };

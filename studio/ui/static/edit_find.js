@@ -1,13 +1,13 @@
 // Find and replace, and fixes of one kind of problem, in the data editor (editor.js): a preview first.
 (() => {
-  const studio = window.studio, make = studio.element;
+  const studio = window.studio, { element: make, button, say, number } = studio;
 
   // question(more) adds what every question holds; apply(op) carries an operation out; names() are roles and columns;
   // open(row) shows a row; renew(revision) reads the rows anew where they have changed.
-  studio.editFinder = ({ server, question, apply, names, open, renew }) => {
+  studio.editFinder = ({ server, apply, names, open, renew }) => {
     const form = make("form", { class: "edit-find" });
     const results = make("div", { class: "edit-results", hidden: true });
-    const say = studio.say, number = studio.number, counted = studio.counted;
+    const counted = studio.counted;
     let searched = 0;
     const find = make("input", { type: "search", id: "edit-find" });
     const other = make("input", { type: "text", id: "edit-put" });
@@ -48,22 +48,20 @@
         : what;
       const status = make("div", { class: "edit-found" });
       const lines = make("div", { class: "edit-lines" });
-      const button = make("button", { type: "button", class: "primary edit-apply", hidden: true });
+      const confirm = make("button", { class: "primary edit-apply", hidden: true });
       results.hidden = false;
       results.replaceChildren(make("div", { class: "row-head" }, status,
-        make("div", { class: "row-acts" },
-          make("button", { type: "button", class: "button", onclick: hide }, say("Close")), button)),
+        make("div", { class: "row-acts" }, button("button", say("Close"), hide), confirm)),
         lines);
       status.textContent = say("Looking through the rows…");
       for (let from = 0; from != null;) {
         const answer = await (what === "replace"
           ? server.edit_find
-          : server.edit_fix)(question({ ...asking, start: from }))
+          : server.edit_fix)(studio.question({ ...asking, start: from }))
           .catch((problem) => ({ error: studio.trouble(problem) }));
         if (mine !== searched) return;
         if (answer.error) {
-          status.replaceChildren(make("p", { class: "fault", role: "alert" }, make("b", {}, answer.error.message), " ",
-            answer.error.hint || ""));
+          status.replaceChildren(studio.fault(answer.error));
           return;
         }
         await renew(answer.revision);
@@ -71,8 +69,7 @@
         for (const one of answer.examples) if (total.examples.push(one) <= 30) lines.append(example(one));
         from = answer.after;
         if (from != null)
-          status.textContent = say("Looking through the rows… {n} of {of}",
-            { n: number(from), of: number(answer.of) });
+          status.textContent = say("Looking through the rows… {n} of {of}", { n: number(from), of: number(answer.of) });
       }
       const n = number(total.rows);
       status.replaceChildren(make("b", {},
@@ -85,21 +82,19 @@
             ? ["1 row would be deleted", "{n} rows would be deleted"]
             : ["1 row would be mended", "{n} rows would be mended"])),
         total.rows > 30 ? make("span", { class: "quiet small" }, " ", say("The first 30 are shown.")) : "");
-      button.hidden = !total.rows;
-      button.textContent = what === "replace"
+      confirm.hidden = !total.rows;
+      confirm.textContent = what === "replace"
         ? say("Replace all {n}", { n: number(total.matches) })
         : counted(total.rows,
           what.way === "delete" ? ["Delete 1 row", "Delete all {n} rows"] : ["Fix 1 row", "Fix all {n} rows"]);
-      button.addEventListener("click", () => {
-        button.disabled = true;
+      confirm.addEventListener("click", () => {
+        confirm.disabled = true;
         apply(what === "replace" ? { op: "replace", ...asking } : { op: "fix", ...asking });
       });
     }
     const KINDS = { same: "span", old: "del", new: "ins" };
     const example = (one) => make("p", { class: "edit-line" },
-      make("button", {
-        type: "button", class: "plain num", onclick: () => open(one.row)
-      }, String(one.row)),
+      button("plain num", String(one.row), () => open(one.row)),
       one.label ? make("span", { class: "quiet small" }, one.label) : "",
       make("span", { class: "edit-text" }, one.parts.map(([what, text]) => make(KINDS[what], {}, text)),
         one.more > 0 ? make("span", { class: "quiet small" }, " ", say("and {n} more", { n: one.more })) : ""));

@@ -1,48 +1,47 @@
 // The data editor: any row changed in place, find and replace with a preview, fixes of one kind of problem, undo; saved
 // as a new file.
 (() => {
-  const studio = window.studio, make = studio.element;
-  const STANDARD = ["system", "user", "assistant", "tool"], PAGE = 20;
+  const studio = window.studio, { element: make, button, say, number } = studio;
+  const STANDARD = ["system", "user", "assistant", "tool"];
   const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
   const COUNTED = {
     cells: ["1 cell changed", "{n} cells changed"], added: ["1 row added", "{n} rows added"],
     deleted: ["1 row deleted", "{n} rows deleted"],
     replacements: ["1 place replaced", "{n} places replaced"], mended: ["1 row mended", "{n} rows mended"] };
-  const counted = studio.counted = (n, [one, many]) => studio.say(n === 1 ? one : many, { n: studio.number(n) });
-  studio.editedCounts = (counts) => Object.entries(COUNTED)
-    .filter(([key]) => counts[key])
+  const counted = studio.counted = (n, [one, many]) => say(n === 1 ? one : many, { n: number(n) });
+  studio.editedCounts = (counts) => Object.entries(COUNTED).filter(([key]) => counts[key])
     .map(([key, texts]) => counted(counts[key], texts))
     .join(" · ");
 
   // saved(answer) is told of a new file, closed() that the editor was left.
   studio.editor = (server, { saved, closed }) => {
-    const list = make("div", { class: "rows-list", tabindex: "0", role: "group" });
+    const list = new studio.RowList({
+      load: (options) => load(options), show: (row) => show(row), goTo: (row) => goTo(row),
+      line: (one) => [make("span", { class: "row-text" }, one.text || "–"),
+        one.added || one.changed
+          ? make("i", { class: "dot edited", title: say(one.added ? "new" : "changed") })
+          : one.fault ? make("i", { class: "dot suspicious", title: say("worth a look") }) : ""]
+    });
     const view = make("div", { class: "edit-view" });
     const title = make("h2");
-    const counter = make("p", { class: "quiet small num" });
     const bar = make("div", { class: "edit-bar" });
     const notice = make("div", { class: "edit-notice", role: "status" });
     const finder = studio.editFinder({
-      server, question: (more) => question(more), apply: (op) => step(op),
+      server, apply: (op) => step(op),
       names: () => [...new Set([...page.roles, ...page.columns])],
-      open: goTo,
+      open: (row) => goTo(row),
       renew: (revision) => (revision !== state.revision ? load({ quiet: true }) : null),
     });
     const verdict = make("div", { class: "edit-verdict" });
-    const leave = make("button", { type: "button", class: "button", onclick: () => close() });
+    const leave = make("button", { class: "button", onclick: () => close() });
     const element = make("section", { class: "card editor", hidden: true },
-      make("div", { class: "rows-head" }, title, counter, leave), notice, bar, finder.form, finder.results,
-      make("div", { class: "rows-columns" }, list, view));
+      make("div", { class: "rows-head" }, title, list.counter, leave), notice, bar, finder.form, finder.results,
+      make("div", { class: "rows-columns" }, list.node, view));
     let state = { revision: 0, changes: 0, counts: {} };
-    let page = { count: 0, rows: [], columns: [], roles: [] };
-    let start = 0;
-    let kind = "";
-    let chosen = null;
-    let shown = null;
-    let asked = 0, looked = 0, going = Promise.resolve();
-    const question = (more) => ({ order: studio.order.value, lang: studio.language, ...more });
-    const say = studio.say, number = studio.number;
+    let page = { columns: [], roles: [] };
+    let shown = null, asked = 0, looked = 0, going = Promise.resolve();
+    const question = studio.question;
 
     // -- what was done, in words
     const did = (one) => ({
@@ -59,9 +58,7 @@
           ? ["deletion of 1 row", "deletion of {n} rows"]
           : ["mending of 1 row", "mending of {n} rows"]),
     }[one.op] || (() => ""))();
-    const tell = (problem) => notice.replaceChildren(...(problem
-      ? [make("p", { class: "fault", role: "alert" }, make("b", {}, problem.message), " ", problem.hint || "")]
-      : []));
+    const tell = (problem) => notice.replaceChildren(...(problem ? [studio.fault(problem)] : []));
 
     // -- changes go one after the other, each with the revision that the one before it left
     const change = (op) => (going = going.then(async () => {
@@ -80,16 +77,15 @@
       const answer = await change(op);
       if (!answer) return;
       finder.hide();
-      if (answer.row != null) chosen = answer.row;
+      if (answer.row != null) list.chosen = answer.row;
       await load({ around: answer.row });
     };
 
     // -- the bar: what is not saved
-    const undo = make("button", { type: "button", class: "button edit-undo", onclick: () => step({ op: "undo" }) });
-    const redo = make("button", { type: "button", class: "button edit-redo", onclick: () => step({ op: "redo" }) });
-    const discard = make("button",
-      { type: "button", class: "button edit-discard", onclick: () => step({ op: "discard" }) });
-    const keep = make("button", { type: "button", class: "primary edit-save", onclick: () => save() });
+    const undo = make("button", { class: "button edit-undo", onclick: () => step({ op: "undo" }) });
+    const redo = make("button", { class: "button edit-redo", onclick: () => step({ op: "redo" }) });
+    const discard = make("button", { class: "button edit-discard", onclick: () => step({ op: "discard" }) });
+    const keep = make("button", { class: "primary edit-save", onclick: () => save() });
     const count = make("p", { class: "edit-count" });
     bar.append(count, undo, redo, discard, keep);
     function drawBar() {
@@ -123,92 +119,35 @@
     // -- the list
     async function load({ around = null, quiet = false } = {}) {
       const mine = (asked += 1);
-      const answer = await server.edit_rows(question({ start, kind, around }))
+      const answer = await server.edit_rows(question({ start: list.start, kind: list.kind, around }))
         .catch((problem) => ({ error: studio.trouble(problem) }));
       if (mine !== asked || element.hidden) return;
       if (answer.error) { tell(answer.error); return; }
-      page = state = answer; start = answer.start;
-      drawList(); drawBar();
+      page = state = answer;
+      title.textContent = say("Edit {name}", { name: page.from || "" }); leave.textContent = say("Leave the editor");
+      list.node.setAttribute("aria-label", say("Rows; arrow keys go from one to the next, Enter edits"));
+      list.take(answer); drawBar();
       if (quiet) return;
-      if (!page.rows.some((one) => one.row === chosen)) chosen = page.rows[0]?.row ?? null;
+      const chosen = list.settle();
       if (chosen != null) await show(chosen); else {
         shown = null;
         view.replaceChildren(make("p", { class: "quiet" }, say("No row fits.")));
       }
     }
-    const turn = (to) => { start = Math.max(0, to); chosen = null; load(); };
-    function goTo(row) { chosen = row; kind = ""; load({ around: row }); }
-    function drawList() {
-      title.textContent = say("Edit {name}", { name: page.from || "" }); leave.textContent = say("Leave the editor");
-      list.setAttribute("aria-label", say("Rows; arrow keys go from one to the next, Enter edits"));
-      const last = Math.min(start + page.rows.length, page.count);
-      counter.replaceChildren(page.count
-        ? say("{first}–{last} of {n}", { first: number(start + 1), last: number(last), n: number(page.count) })
-        : "–",
-        " ",
-        make("button", {
-          type: "button", class: "plain", disabled: start === 0, "aria-label": say("Earlier rows"),
-          onclick: () => turn(start - PAGE)
-        }, "←"),
-        " ",
-        make("button", {
-          type: "button", class: "plain", disabled: last >= page.count, "aria-label": say("Later rows"),
-          onclick: () => turn(start + PAGE)
-        }, "→"),
-        " ",
-        page.count > PAGE
-          ? make("input", {
-            type: "text", inputmode: "numeric", class: "go-to num", placeholder: say("Go to row"),
-            "aria-label": say("Go to row"),
-            onchange: ({ target }) => {
-              const row = Number(target.value.replace(/\D/g, ""));
-              if (row) goTo(row);
-            }
-          })
-          : "",
-        " ",
-        kind
-          ? make("button", { type: "button", class: "plain", onclick: () => { kind = ""; turn(0); } },
-            say("Show all rows"))
-          : "");
-      list.replaceChildren(...page.rows.map((one) => make("button", {
-        type: "button", class: "row-line", tabIndex: -1, "data-row": String(one.row),
-        "aria-pressed": String(one.row === chosen), onclick: () => show(one.row)
-      },
-        make("span", { class: "num quiet" }, String(one.row)), make("span", { class: "row-text" }, one.text || "–"),
-        one.added || one.changed
-          ? make("i", { class: "dot edited", title: say(one.added ? "new" : "changed") })
-          : one.fault
-          ? make("i", { class: "dot suspicious", title: say("worth a look") })
-          : "")));
-    }
-    list.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && event.target === list) {
-        event.preventDefault();
-        view.querySelector("textarea")?.focus();
-        return;
-      }
-      const by = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 }[event.key];
-      if (!by) return;
+    function goTo(row) { list.chosen = row; list.kind = ""; load({ around: row }); }
+    list.node.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || event.target !== list.node) return;
       event.preventDefault();
-      const place = page.rows.findIndex((one) => one.row === chosen), there = page.rows[place + by];
-      if (there) { show(there.row); list.children[place + by]?.scrollIntoView({ block: "nearest" }); }
-      else if (by > 0 && start + page.rows.length < page.count) turn(start + PAGE);
-      else if (by < 0 && start > 0) turn(start - PAGE);
+      view.querySelector("textarea")?.focus();
     });
 
     // -- one row
     async function show(row, fields = true) {
       const mine = (looked += 1);
-      chosen = row;
-      for (const line of list.children) line.setAttribute("aria-pressed", String(line.dataset.row === String(row)));
+      list.choose(row);
       const answer = await server.edit_row(question({ row })).catch((problem) => ({ error: studio.trouble(problem) }));
-      if (mine !== looked || chosen !== row) return;
-      if (answer.error) {
-        view.replaceChildren(make("p", { class: "fault", role: "alert" }, answer.error.message, " ",
-          answer.error.hint || ""));
-        return;
-      }
+      if (mine !== looked || list.chosen !== row) return;
+      if (answer.error) { view.replaceChildren(studio.fault(answer.error)); return; }
       shown = answer;
       if (fields) drawRow();
       drawVerdict();
@@ -219,7 +158,7 @@
       field?.classList.toggle("unsaved", !answer);
       if (!answer) return false;
       await load({ quiet: true });
-      if (chosen === row) await show(row, !field);
+      if (list.chosen === row) await show(row, !field);
       return true;
     };
     // A text that is changed in place: leaving it or Ctrl+Enter keeps the change, Esc takes it back.
@@ -246,13 +185,13 @@
           field.value = before;
           field.classList.remove("unsaved");
           tell(null);
-          list.focus();
+          list.node.focus();
         }
         if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
           event.preventDefault();
           commit();
           const all = [...view.querySelectorAll("textarea")];
-          (all[all.indexOf(field) + 1] || list).focus();
+          (all[all.indexOf(field) + 1] || list.node).focus();
         }
       });
       return field;
@@ -273,30 +212,20 @@
         return talk[(talk.indexOf(role) + 1) % talk.length] || role;
       };
       return make("div", { class: "turns-edit" },
-        at[0] !== "system"
-          ? make("button", { type: "button", class: "plain small", onclick: () => insert(0, "system") },
-            "+ " + say("System text"))
-          : "",
+        at[0] !== "system" ? button("plain small", "+ " + say("System text"), () => insert(0, "system")) : "",
         turns.map((one, n) => {
           const label = `${one[who]} ${n + 1}`;
-          const role = make("select", { "aria-label": say("Who speaks in turn {n}", { n: n + 1 }) },
-            roles.map((name) => make("option", { value: name }, name)));
-          role.value = one[who];
-          role.addEventListener("change", () => put([...path, n, who], { value: role.value }));
+          const role = studio.select(roles.map((name) => [name, name]), one[who],
+            (value) => put([...path, n, who], { value }),
+              { "aria-label": say("Who speaks in turn {n}", { n: n + 1 }) });
           return make("div", { class: "turn-edit" }, make("div", { class: "turn-head" }, role,
-            make("button", { type: "button", class: "plain small", onclick: () => insert(n + 1, following(one[who])) },
-              "+ " + say("Turn below")),
-            make("button", {
-              type: "button", class: "plain small", disabled: turns.length < 2,
-              onclick: () => put([...path, n], { op: "remove" })
-            }, say("Remove"))),
+            button("plain small", "+ " + say("Turn below"), () => insert(n + 1, following(one[who]))),
+            button("plain small", say("Remove"), () => put([...path, n], { op: "remove" }),
+              { disabled: turns.length < 2 })),
             typeof one[said] === "string"
               ? area([...path, n, said], one[said], label)
-              : one[said] === undefined
-              ? ""
-              : json([...path, n, said], label),
-            Object.keys(one)
-              .filter((key) => key !== who && key !== said)
+              : one[said] === undefined ? "" : json([...path, n, said], label),
+            Object.keys(one).filter((key) => key !== who && key !== said)
               .map((key) => cell([...path, n, key], one[key], key)));
         }));
     }
@@ -318,32 +247,25 @@
             ? make("span", { class: "tag edited-tag" }, say(shown.added ? "new" : "changed"))
             : ""),
         make("div", { class: "row-acts" },
-          make("button", {
-            type: "button", class: "button edit-add",
-            onclick: () => step({ op: "add", after: row })
-          }, say("Add a row below")),
-          make("button", { type: "button", class: "button edit-delete", onclick: () => remove(row) },
-            say("Delete this row")))),
+          button("button edit-add", say("Add a row below"), () => step({ op: "add", after: row })),
+          button("button edit-delete", say("Delete this row"), () => remove(row)))),
         ...parts,
         shown.missing.length
           ? make("p", { class: "small quiet jump" }, say("Empty columns:"), " ",
-            shown.missing.slice(0, 12)
-              .map((name) => make("button",
-                { type: "button", class: "plain", onclick: () => put([name], { value: "" }) },
-                "+ " + name)))
+            shown.missing.slice(0, 12).map((name) => button("plain", "+ " + name, () => put([name], { value: "" }))))
           : "",
         verdict);
     }
     const remove = (row) => {
-      const place = page.rows.findIndex((one) => one.row === row);
-      chosen = (page.rows[place + 1] || page.rows[place - 1])?.row ?? null;
+      const place = list.rows.findIndex((one) => one.row === row);
+      list.chosen = (list.rows[place + 1] || list.rows[place - 1])?.row ?? null;
       return step({ op: "delete", rows: [row] });
     };
     function drawVerdict() {
       const open = verdict.querySelector("details")?.open ?? false;
       verdict.replaceChildren(...[...shown.problems.map((one) => make("p", { class: "note" },
         make("b", {}, one.field || ""), " ", one.reason, " ", one.hint, one.value && make("code", {}, one.value))),
-        shown.fault && make("p", { class: "fault" }, shown.fault.message, " ", shown.fault.hint || ""),
+        shown.fault && studio.fault(shown.fault),
         shown.refused
           ? make("p", { class: "quiet small" }, say("As it stands, this row is not trained on."))
           : !shown.fault && shown.tokens
@@ -356,11 +278,11 @@
     }
 
     const open = async (row = null) => {
-      if (row != null) { chosen = row; kind = ""; }
+      if (row != null) { list.chosen = row; list.kind = ""; }
       element.hidden = false;
       element.setAttribute("aria-label", say("Editor"));
       tell(null);
-      if (!page.rows.length) { title.textContent = say("Reading…"); counter.textContent = ""; }
+      if (!list.rows.length) { title.textContent = say("Reading…"); list.counter.textContent = ""; }
       await load({ around: row });
       finder.draw();
     };
@@ -368,10 +290,10 @@
       asked += 1;
       looked += 1;
       element.hidden = true;
-      for (const part of [list, view, counter]) part.replaceChildren();
+      list.clear(); view.replaceChildren();
       finder.hide();
     };
-    const close = () => { clear(); page = { ...page, rows: [] }; closed(); };
+    const close = () => { clear(); list.rows = []; closed(); };
     return {
       element, open,
       get isOpen() { return !element.hidden; },
@@ -380,11 +302,11 @@
         await finder.preview({ kind: which, way });
         finder.results.scrollIntoView({ behavior: "smooth", block: "center" });
       },
-      async only(which) { await open(); kind = which; turn(0); },
+      async only(which) { await open(); list.only(which); },
       // Another file, another language, or the same file anew.
       begin() {
-        page = { count: 0, rows: [], columns: [], roles: [] }; state = { revision: 0, changes: 0, counts: {} };
-        start = 0; kind = ""; chosen = null; shown = null; finder.clear();
+        page = { columns: [], roles: [] }; state = { revision: 0, changes: 0, counts: {} };
+        list.begin(); shown = null; finder.clear();
         drawBar(); clear();
       },
       speak() { drawBar(); finder.draw(); if (!element.hidden) load(); },

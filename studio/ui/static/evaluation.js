@@ -1,7 +1,7 @@
 // The evaluation of a run by answers: start and stop it, the verdict, figures of base and tuned with their intervals,
 // and the table of answers.
 (() => {
-  const studio = window.studio, make = studio.element;
+  const studio = window.studio, { element: make, button, say, number, duration } = studio;
   const PAGE = 50;
   const FIGURES = [["exact_match", "Exact match"], ["label_accuracy", "Right labels"], ["macro_f1", "Macro F1"],
     ["json_valid", "Valid JSON"], ["json_schema", "Fulfils the schema"], ["json_equal", "The same JSON"],
@@ -14,15 +14,15 @@
 
   const figure = (key, value) => (value == null
     ? "–"
-    : key in RAW ? studio.number(value, RAW[key]) : `${studio.number(100 * value, value < 0.1 ? 1 : 0)} %`);
+    : key in RAW ? number(value, RAW[key]) : `${number(100 * value, value < 0.1 ? 1 : 0)} %`);
   // A difference: of two shares it is in percentage points.
   const gap = (key, value) => `${value > 0 ? "+" : ""}${key in RAW
-    ? studio.number(value, RAW[key])
-    : studio.say("{n} points", { n: studio.number(100 * value, Math.abs(value) < 0.1 ? 1 : 0) })}`;
+    ? number(value, RAW[key])
+    : say("{n} points", { n: number(100 * value, Math.abs(value) < 0.1 ? 1 : 0) })}`;
   const between = (key, range) => (range
-    ? studio.say("{low} to {high}", { low: figure(key, range[0]), high: figure(key, range[1]) })
+    ? say("{low} to {high}", { low: figure(key, range[0]), high: figure(key, range[1]) })
     : "");
-  studio.metricName = (key) => studio.say((FIGURES.find(([name]) => name === key) || [key, key])[1]);
+  studio.metricName = (key) => say((FIGURES.find(([name]) => name === key) || [key, key])[1]);
 
   const evaluationCard = () => {
     let streamed = [], order = "worst", shownRows = PAGE, settings = { rows: 200, regex: "", open: false };
@@ -35,51 +35,46 @@
       } catch (problem) { studio.tell(studio.trouble(problem)); }
     };
 
-    const head = () => make("h3", {}, studio.say("Is it better than before?"));
+    const head = () => make("h3", {}, say("Is it better than before?"));
     const form = () => {
       const count = make("input", {
         type: "number", class: "field", min: "1", max: "5000", value: String(settings.rows),
         onchange: () => { settings.rows = Math.min(5000, Math.max(1, Math.round(Number(count.value)) || 200)); }
       });
       const pattern = make("input", {
-        type: "text", class: "field", value: settings.regex, placeholder: studio.say("none"),
+        type: "text", class: "field", value: settings.regex, placeholder: say("none"),
         onchange: () => { settings.regex = pattern.value.trim(); }
       });
       return make("details", {
         class: "evaluation-settings", open: settings.open || null,
         ontoggle: (event) => { settings.open = event.target.open; }
-      }, make("summary", {}, studio.say("Settings")),
-        make("label", {}, studio.say("Questions at most"), count),
-        make("label", {}, studio.say("Pattern that an answer must match"), pattern));
+      }, make("summary", {}, say("Settings")),
+        make("label", {}, say("Questions at most"), count),
+        make("label", {}, say("Pattern that an answer must match"), pattern));
     };
-    const button = (text, kind) => make("button",
-      { type: "button", job: "evaluate", class: `button ${kind}`, onclick: begin }, text);
+    const starter = (text, kind) => button(`button ${kind}`, text, begin, { job: "evaluate" });
 
     const MARKS = { better: "good", worse: "bad", same: "", few: "" };
     const verdict = (one) => make("p", { class: `verdict ${MARKS[one.state]}` },
       make("b", {}, studio.told(one.text).replaceAll(" %", "\u00a0%")));
     const figures = (base, tuned, difference = {}) => {
       const lines = FIGURES.filter(([name]) => tuned?.[name] != null || base?.[name] != null);
-      return make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": studio.say("Figures") },
-        make("table", { class: "simple figures-table" },
-          make("thead", {}, make("tr", {}, ["Figure", "Base", "Tuned", "Difference"]
-            .map((name) => make("th", { scope: "col" }, studio.say(name))))),
-          make("tbody", {}, lines.map(([name, label]) => {
-            const cell = (side) => make("td", { class: "num" }, figure(name, side?.[name]),
-              make("small", { class: "quiet" }, between(name, side?.intervals?.[name])));
-            const change = difference[name] || (base?.[name] != null && tuned?.[name] != null
-              ? { value: tuned[name] - base[name] }
-              : null);
-            const sure = change && change.low != null && (change.low > 0 || change.high < 0);
-            const good = change && (["loss", "perplexity"].includes(name) ? change.value < 0 : change.value > 0);
-            const neutral = ["length", "ended"].includes(name);
-            return make("tr", {}, make("th", { scope: "row" }, studio.say(label)), cell(base), cell(tuned),
-              make("td", { class: `num ${sure && !neutral ? (good ? "good" : "bad") : ""}` },
-                change ? gap(name, change.value) : "–",
-                make("small", { class: "quiet" }, change?.low != null
-                  ? studio.say("{low} to {high}", { low: gap(name, change.low), high: gap(name, change.high) })
-                  : "")));
-          }))));
+      return studio.table(["Figure", "Base", "Tuned", "Difference"], lines.map(([name, label]) => {
+        const cell = (side) => make("td", { class: "num" }, figure(name, side?.[name]),
+          make("small", { class: "quiet" }, between(name, side?.intervals?.[name])));
+        const change = difference[name] || (base?.[name] != null && tuned?.[name] != null
+          ? { value: tuned[name] - base[name] }
+          : null);
+        const sure = change && change.low != null && (change.low > 0 || change.high < 0);
+        const good = change && (["loss", "perplexity"].includes(name) ? change.value < 0 : change.value > 0);
+        const neutral = ["length", "ended"].includes(name);
+        return [say(label), cell(base), cell(tuned),
+          make("td", { class: `num ${sure && !neutral ? (good ? "good" : "bad") : ""}` },
+            change ? gap(name, change.value) : "–",
+            make("small", { class: "quiet" }, change?.low != null
+              ? say("{low} to {high}", { low: gap(name, change.low), high: gap(name, change.high) })
+              : ""))];
+      }), { label: say("Figures"), kind: "figures-table" });
     };
 
     const mainScore = (one) => {
@@ -97,11 +92,11 @@
       changed: ["Most changed first", (a, b) => b.change - a.change],
       row: ["As in the data", (a, b) => a.row - b.row]
     };
-    const answer = (text, reference, finish, taught = null) => make("td", { class: "answer-cell" },
-      finish === "stop" || finish === "length" || !finish ? null : make("small", { class: "bad" }, studio.say(
+    const answer = (text, finish, taught = null) => make("td", { class: "answer-cell" },
+      finish === "stop" || finish === "length" || !finish ? null : make("small", { class: "bad" }, say(
         finish === "too long" ? "The question has no room in the model's context." : "Not answered.")),
       make("div", { class: "answer" }, text),
-      finish === "length" ? make("small", { class: "quiet" }, studio.say("cut at the longest answer")) : null, taught);
+      finish === "length" ? make("small", { class: "quiet" }, say("cut at the longest answer")) : null, taught);
     const taught = (one) => (card.ready() && card.row.method !== "full" && one.tuned
       ? studio.taughtButton(card.row.id, one.prompt, one.tuned) : null);
     const table = (rows, live = false) => {
@@ -111,36 +106,28 @@
         return make("td", { class: `num ${tuned > base ? "good" : tuned < base ? "bad" : ""}` },
           `${figure(metric, base)} → ${figure(metric, tuned)}`);
       };
-      return make("div", { class: "scroll answers", tabindex: "0", role: "region",
-        "aria-label": studio.say("Answers") },
-        make("table", { class: "simple" }, make("thead", {}, make("tr", {},
-          ["Row", "Question", "In the data", "Base", "Tuned",
-            studio.metricName(rows[0] ? mainScore(rows[0]).metric : "rouge_l")]
-            .map((name) => make("th", { scope: "col" }, studio.say(name))))),
-        make("tbody", {}, sorted.slice(0, live ? 10 : shownRows).map((one) => make("tr", {},
-          make("td", { class: "num" }, studio.number(one.data_row || one.row)),
-          make("td", { class: "answer-cell" }, make("div", { class: "answer" }, one.prompt)),
-          make("td", { class: "answer-cell" }, make("div", { class: "answer" }, one.reference)),
-          answer(one.base, one.reference, one.finish?.base),
-          answer(one.tuned, one.reference, one.finish?.tuned, taught(one)),
-          score(one))))));
+      return studio.table(["Row", "Question", "In the data", "Base", "Tuned",
+        [studio.metricName(rows[0] ? mainScore(rows[0]).metric : "rouge_l")]],
+        sorted.slice(0, live ? 10 : shownRows).map((one) =>
+          [make("td", { class: "num" }, number(one.data_row || one.row)),
+          answer(one.prompt), answer(one.reference), answer(one.base, one.finish?.base),
+          answer(one.tuned, one.finish?.tuned, taught(one)), score(one)]),
+        { label: say("Answers"), frame: "answers" });
     };
     const tools = () => {
-      const pick = make("select", {
-        class: "field", "aria-label": studio.say("Order of the answers"),
-        onchange: () => { order = pick.value; shownRows = PAGE; card.draw(); }
-      }, Object.entries(ORDERS).map(([name, [label]]) => make("option", { value: name }, studio.say(label))));
-      pick.value = order;
+      const pick = studio.select(Object.entries(ORDERS).map(([name, [label]]) => [name, say(label)]), order,
+        (name) => { order = name; shownRows = PAGE; card.draw(); },
+        { class: "field", "aria-label": say("Order of the answers") });
       return make("div", { class: "evaluation-tools" }, pick,
-        make("button", { type: "button", class: "button", onclick: () => file("csv") }, studio.say("Table as CSV")),
-        make("button", { type: "button", class: "button", onclick: () => file("json") }, studio.say("All as JSON")));
+        button("button", say("Table as CSV"), () => file("csv")),
+        button("button", say("All as JSON"), () => file("json")));
     };
     const outcome = () => {
       const results = card.results;
       const stopped = results.state === "stopped";
-      const about = [studio.say("{n} questions answered by both", { n: studio.number(results.tuned.answered) }),
-        studio.duration(results.seconds), studio.say("95 % intervals by bootstrap"),
-        stopped ? studio.say("stopped before the end") : null].filter(Boolean).join(" · ");
+      const about = [say("{n} questions answered by both", { n: number(results.tuned.answered) }),
+        duration(results.seconds), say("95 % intervals by bootstrap"),
+        stopped ? say("stopped before the end") : null].filter(Boolean).join(" · ");
       return [results.verdict ? verdict(results.verdict) : null,
         results.verdict_by_loss && results.verdict?.metric !== "loss"
           ? make("p", { class: "quiet" }, studio.told(results.verdict_by_loss.text))
@@ -151,30 +138,28 @@
         ...(results.table.length
           ? [tools(), table(results.table),
             results.table.length > shownRows
-              ? make("button", { type: "button", class: "button", onclick: () => { shownRows += PAGE; card.draw(); } },
-                studio.say("Show more"))
+              ? button("button", say("Show more"), () => { shownRows += PAGE; card.draw(); })
               : results.of > results.table.length
-              ? make("p", { class: "quiet" },
-                studio.say("The files hold all {n} rows.", { n: studio.number(results.of) }))
+              ? make("p", { class: "quiet" }, say("The files hold all {n} rows.", { n: number(results.of) }))
               : null]
-          : [make("p", { class: "quiet" }, studio.say("Plain text holds no questions: it is measured by its loss."))]),
-        make("div", { class: "acts" }, button(studio.say("Evaluate again"), "")), form()];
+          : [make("p", { class: "quiet" }, say("Plain text holds no questions: it is measured by its loss."))]),
+        make("div", { class: "acts" }, starter(say("Evaluate again"), "")), form()];
     };
     const offer = () => [make("p", { class: "quiet" },
-      studio.say("Base and tuned model answer the held-out questions, and the answers are compared with those in the "
+      say("Base and tuned model answer the held-out questions, and the answers are compared with those in the "
         + "data: exact matches, similarity, labels or JSON where the data has them.")),
-    card.seen?.metrics?.base && card.row.stage !== "grpo"
+      card.seen?.metrics?.base && card.row.stage !== "grpo"
       ? figures(card.seen.metrics.base, card.seen.metrics.tuned) : null,
-    card.ready()
-      ? make("div", { class: "acts" }, button(studio.say("Evaluate by answers"), "primary"))
-      : make("p", { class: "quiet" }, studio.say("It can be evaluated when it has a result.")),
-    card.ready() ? form() : null];
+      card.ready()
+      ? make("div", { class: "acts" }, starter(say("Evaluate by answers"), "primary"))
+      : make("p", { class: "quiet" }, say("It can be evaluated when it has a result.")),
+      card.ready() ? form() : null];
 
     const card = studio.jobCard({
-      read: "evaluation", stop: "stop_evaluation", stopLabel: () => studio.say("Stop and keep what is answered"),
-      cutOff: () => studio.say("The last evaluation was cut off."), head,
+      read: "evaluation", stop: "stop_evaluation", stopLabel: () => say("Stop and keep what is answered"),
+      cutOff: () => say("The last evaluation was cut off."), head,
       body: () => (card.results ? outcome() : offer()),
-      count: (done, all) => studio.say("{n} of {all} answers", { n: studio.number(done), all: studio.number(all) }),
+      count: (done, all) => say("{n} of {all} answers", { n: number(done), all: number(all) }),
       streamed: () => (streamed.length ? table(streamed, true) : null),
       progress: () => streamed.length,
       question: () => ({ rows: streamed.length }),

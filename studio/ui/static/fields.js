@@ -1,17 +1,15 @@
 // A control for every knob that studio/ui/tune_form.py describes: label, control, one sentence of help.
 (() => {
-  const studio = window.studio, make = studio.element;
+  const studio = window.studio, { element: make, button, say } = studio;
   const shown = (choice) => (choice === true
-    ? studio.say("on")
-    : choice === false
-    ? studio.say("off")
-    : studio.say(String(choice)));
+    ? say("on")
+    : choice === false ? say("off") : say(String(choice)));
   const plain = (value) => (Array.isArray(value) ? value.join(", ") : value == null ? "" : String(value));
 
   // A knob's title; a word that means something else on a button is kept apart as "word|knob".
   const title = (knob) => {
-    const apart = studio.say(`${knob.title}|knob`);
-    return apart.endsWith("|knob") ? studio.say(knob.title) : apart;
+    const apart = say(`${knob.title}|knob`);
+    return apart.endsWith("|knob") ? say(knob.title) : apart;
   };
 
   // What was typed, as the value the order wants; undefined: left out.
@@ -35,7 +33,7 @@
     return make("select", { id, onchange: (event) => change(JSON.parse(event.target.value)) }, options);
   };
   const toggle = (knob, id, value, change) => make("button",
-    { id, type: "button", class: "switch", role: "switch", "aria-checked": String(Boolean(value)),
+    { id, class: "switch", role: "switch", "aria-checked": String(Boolean(value)),
       onclick: (event) => {
         const on = event.currentTarget.getAttribute("aria-checked") !== "true";
         event.currentTarget.setAttribute("aria-checked", String(on));
@@ -45,12 +43,12 @@
   const line = (knob, id, value, change, hint) => {
     const number = knob.kind === "integer" || knob.kind === "number";
     const made = knob.kind === "list" && !knob.choices
-      ? make("textarea", { id, rows: 3, placeholder: studio.say("one a line") }, (value || []).join("\n"))
+      ? make("textarea", { id, rows: 3, placeholder: say("one a line") }, (value || []).join("\n"))
       : make("input",
         {
           id, type: "text", inputMode: number ? "decimal" : "text", class: number ? "num" : "", value: plain(value),
           spellcheck: "false",
-          autocomplete: "off", placeholder: hint ?? (knob.auto ? "auto" : knob.empty ? studio.say("left out") : "") });
+          autocomplete: "off", placeholder: hint ?? (knob.auto ? "auto" : knob.empty ? say("left out") : "") });
     if (knob.suggestions || (knob.kind === "list" && knob.choices)) {
       const list = make("datalist", { id: `${id}-list` },
         (knob.suggestions || knob.choices).map((one) => make("option", { value: one })));
@@ -73,22 +71,19 @@
     const change = (wanted) => { studio.order.set(path, wanted, knob.default, "form"); mark(); };
     const control = knob.kind === "switch"
       ? toggle(knob, id, value, change)
-      : knob.kind === "choice"
-      ? choice(knob, id, value, change)
-      : line(knob, id, value, change, hint);
+      : knob.kind === "choice" ? choice(knob, id, value, change) : line(knob, id, value, change, hint);
     control.setAttribute("aria-describedby", `${id}-help`);
     const label = make("label", { for: id }, title(knob));
-    const reset = make("button", {
-      type: "button", class: "plain reset", "aria-label": studio.say("Reset {knob}", { knob: title(knob) }),
-      title: knob.default == null || knob.default.length === 0
-        ? studio.say("Leave it out again")
-        : studio.say("Back to {value}", { value: shown(knob.default) }),
-      onclick: () => { studio.order.set(path, undefined, knob.default, "reset"); document.getElementById(id)?.focus(); }
-    }, studio.say("Reset"));
+    const reset = button("plain reset", say("Reset"),
+      () => { studio.order.set(path, undefined, knob.default, "reset"); document.getElementById(id)?.focus(); },
+      { "aria-label": say("Reset {knob}", { knob: title(knob) }),
+        title: knob.default == null || knob.default.length === 0
+        ? say("Leave it out again")
+        : say("Back to {value}", { value: shown(knob.default) }) });
     const taken = make("p", { class: "taken small" });
     const field = make("div", { class: `field field-${knob.kind}`, "data-path": path },
       make("div", { class: "field-head" }, label, reset), control, taken,
-      make("p", { class: "help", id: `${id}-help` }, studio.say(knob.help)));
+      make("p", { class: "help", id: `${id}-help` }, say(knob.help)));
     const mark = () => {
       const now = studio.order.get(path);
       field.classList.toggle("changed", now !== undefined && JSON.stringify(now) !== JSON.stringify(knob.default));
@@ -105,8 +100,8 @@
 
   // What each auto comes to for this order, as the summary was told: {path: {value, why}}.
   let autoValues = {};
-  const told = ({ value, why }) => [studio.say("auto:"), " ",
-    value != null && make("b", { class: "num" }, shown(value)), value != null && why && studio.say(", "),
+  const told = ({ value, why }) => [say("auto:"), " ",
+    value != null && make("b", { class: "num" }, shown(value)), value != null && why && say(", "),
     studio.told(why)]
     .filter(Boolean);
   window.addEventListener("studio:summary", ({ detail }) => {
@@ -122,9 +117,7 @@
 
   // A row of buttons of which one is pressed: [[value, text]…].
   studio.segments = (label, choices, chosen, change) => make("div",
-    { class: "segments", role: "group", "aria-label": studio.say(label) },
+    { class: "segments", role: "group", "aria-label": say(label) },
     choices.map(([value,
-      text]) => make("button", { type: "button", "aria-pressed": String(value === chosen),
-        onclick: () => change(value) },
-        studio.say(text))));
+      text]) => make("button", { "aria-pressed": String(value === chosen), onclick: () => change(value) }, say(text))));
 })();

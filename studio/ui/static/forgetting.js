@@ -1,7 +1,7 @@
 // What a run has forgotten: the verdict, its curve over the run, gain against forgetting with the frontier marked, the
 // figures by kind of question, and what to do.
 (() => {
-  const studio = window.studio, make = studio.element;
+  const studio = window.studio, { element: make, say, number } = studio;
   const WIDE = 340, HIGH = 200;
   const LEFT = 40, RIGHT = 14, TOP = 24, BOTTOM = 34;
   const COLOURS = { kept: "good", slightly: "warn", badly: "bad" };
@@ -17,7 +17,7 @@
   const sentence = ({ verdict, loss_rise: rise }) => (rise <= 0.05 && MOVED[verdict]) || SENTENCES[verdict];
   const svg = studio.svg;
   const KINDS = { en: "English", zh: "Chinese" };
-  const figure = (value) => studio.number(value, 3);
+  const figure = (value) => number(value, 3);
 
   // A chart of points {x, y, name, front}; a line joins `line`.
   const chart = (points, line, [xName, yName], label) => {
@@ -51,32 +51,27 @@
     const measures = [{ step: 0, kl: 0 }, ...new Map(events.map((event) => [event.step, event])).values()]
       .sort((first, second) => first.step - second.step);
     const over = measures.map((event) => ({ x: event.step, y: event.kl, front: true, name:
-      `${studio.say("step {n}", { n: studio.number(event.step) })}: ${figure(event.kl)}` }));
-    const parts = [make("div", {}, make("h4", {}, studio.say("Over the run")),
-      chart(over, over, [studio.say("Step"), studio.say("forgetting (KL)")], studio.say("Over the run")))];
+      `${say("step {n}", { n: number(event.step) })}: ${figure(event.kl)}` }));
+    const parts = [make("div", {}, make("h4", {}, say("Over the run")),
+      chart(over, over, [say("Step"), say("forgetting (KL)")], say("Over the run")))];
     const losses = new Map(evals.map((event) => [event.step, event.loss])), before = losses.get(0);
     const both = measures.filter((event) => losses.has(event.step))
       .map((event) => ({ step: event.step, loss: losses.get(event.step), kl: event.kl }));
     if (before != null && both.length > 1) {
       const points = both.map((one) => ({ x: one.kl, y: before - one.loss, front: !beaten(one, both), name:
-        studio.say("step {n}: gain {gain}, forgetting {kl}",
-          { n: studio.number(one.step), gain: figure(before - one.loss), kl: figure(one.kl) }) }));
+        say("step {n}: gain {gain}, forgetting {kl}",
+          { n: number(one.step), gain: figure(before - one.loss), kl: figure(one.kl) }) }));
       const front = points.filter((point) => point.front).sort((a, b) => a.x - b.x);
-      parts.push(make("div", {}, make("h4", {}, studio.say("Gain against forgetting")),
-        chart(points, front, [studio.say("forgetting (KL)"), studio.say("gain")],
-          studio.say("Gain against forgetting")),
+      parts.push(make("div", {}, make("h4", {}, say("Gain against forgetting")),
+        chart(points, front, [say("forgetting (KL)"), say("gain")], say("Gain against forgetting")),
         make("p", { class: "quiet small" },
-          studio.say("Up and to the left is better; points joined by the line are beaten by no other."))));
+          say("Up and to the left is better; points joined by the line are beaten by no other."))));
     }
     return make("div", { class: "small-charts" }, parts);
   };
-  const kinds = (found) => make("details", {}, make("summary", {}, studio.say("By kind")),
-    make("div", { class: "scroll" }, make("table", { class: "simple" },
-      make("thead", {}, make("tr", {}, ["Kind", "Loss rise", "forgetting (KL)"].map((name) =>
-        make("th", { scope: "col" }, studio.say(name))))),
-      make("tbody", {}, Object.entries(found).map(([kind, one]) => make("tr", {},
-        make("td", {}, studio.say(KINDS[kind] || kind)), make("td", { class: "num" }, figure(one.loss_rise)),
-        make("td", { class: "num" }, figure(one.kl))))))));
+  const kinds = (found) => make("details", {}, make("summary", {}, say("By kind")),
+    studio.table(["Kind", "Loss rise", "forgetting (KL)"], Object.entries(found)
+      .map(([kind, one]) => [say(KINDS[kind] || kind), figure(one.loss_rise), figure(one.kl)])));
 
   const card = () => {
     const node = make("section", { class: "card forgetting", hidden: true });
@@ -90,22 +85,21 @@
       key = now;
       const last = measures.at(-1);
       const evals = others.filter((event) => event.kind === "eval" && event.loss != null);
-      const numbers = { n: studio.number(last.items), rise: figure(Math.abs(last.loss_rise)), kl: figure(last.kl) };
+      const numbers = { n: number(last.items), rise: figure(Math.abs(last.loss_rise)), kl: figure(last.kl) };
       const advice = last.advice || [];
       node.replaceChildren(...[
-        make("h3", {}, studio.say("Forgetting")),
-        make("p", { class: `verdict ${COLOURS[last.verdict]}` },
-          make("b", {}, studio.say(sentence(last)))),
-        make("p", { class: "quiet num" }, studio.say(last.loss_rise < 0
+        make("h3", {}, say("Forgetting")),
+        make("p", { class: `verdict ${COLOURS[last.verdict]}` }, make("b", {}, say(sentence(last)))),
+        make("p", { class: "quiet num" }, say(last.loss_rise < 0
           ? "On {n} general questions the loss fell by {rise} per token, and the answers moved by {kl} (KL to the "
             + "base)."
           : "On {n} general questions the loss rose by {rise} per token, and the answers moved by {kl} (KL to the "
             + "base).",
-        numbers)),
+          numbers)),
         curves(measures, evals),
         kinds(last.kinds || {}),
         advice.length
-          ? make("div", {}, make("h4", {}, studio.say("What to do")),
+          ? make("div", {}, make("h4", {}, say("What to do")),
             make("ul", {}, advice.map((text) => make("li", {}, studio.told(text)))))
           : null].filter(Boolean));
     };

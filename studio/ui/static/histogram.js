@@ -1,7 +1,7 @@
 // How long the rows are in tokens, with a cut line that can be dragged or moved with the arrow keys: it is
 // data.max_length.
 (() => {
-  const studio = window.studio, make = studio.element;
+  const studio = window.studio, { element: make, button, say, number } = studio;
   const WIDE = 720, HIGH = 150, BARS = 48;
   const svg = studio.svg;
 
@@ -46,9 +46,9 @@
       const picture = svg("svg",
         {
           viewBox: `0 0 ${WIDE} ${HIGH + 22}`, class: "histogram", role: "slider", tabindex: "0",
-          "aria-label": studio.say("Cut line: longest row in tokens"),
+          "aria-label": say("Cut line: longest row in tokens"),
           "aria-valuemin": 8, "aria-valuemax": 1048576, "aria-valuenow": limit(),
-          "aria-valuetext": studio.say("{n} tokens", { n: studio.number(limit()) })
+          "aria-valuetext": say("{n} tokens", { n: number(limit()) })
         });
       counts.forEach((count, place) => {
         if (count)
@@ -63,7 +63,7 @@
           x: share * WIDE, y: HIGH + 16, class: "tick",
           "text-anchor": share === 0 ? "start" : share === 1 ? "end" : "middle"
         });
-        text.textContent = studio.number(Math.round(share * top));
+        text.textContent = number(Math.round(share * top));
         picture.append(text);
       }
       if (limit() <= top)
@@ -101,33 +101,30 @@
       const note = make("p", { class: "cut-note", "aria-live": "polite" });
       const words = () => {
         const told = Object.fromEntries(Object.entries({ limit: limit(), ...(dragging == null ? beyond : over()) })
-          .map(([key, value]) => [key, studio.number(value)]));
+          .map(([key, value]) => [key, number(value)]));
         note.textContent = told.n === "0"
-          ? studio.say("At {limit} tokens no row is cut; an epoch is {left} tokens.", told)
+          ? say("At {limit} tokens no row is cut; an epoch is {left} tokens.", told)
           : found.texts && studio.order.get("data.too_long") === "split"
-          ? studio.say(
+          ? say(
             "At {limit} tokens {n} texts are longer: they are split at the end of a paragraph or sentence, and no "
               + "token is lost.",
             told)
-          : studio.say("At {limit} tokens {n} rows are longer: {lost} tokens are lost, an epoch is {left}.", told);
+          : say("At {limit} tokens {n} rows are longer: {lost} tokens are lost, an epoch is {left}.", told);
       };
       words();
       const figure = (value, label) => make("div", { class: "figure small-figure" },
-        make("b", { class: "num" }, studio.number(value)), make("span", {}, studio.say(label)));
+        make("b", { class: "num" }, number(value)), make("span", {}, say(label)));
       const fits = found.suggested;
       element.replaceChildren(...[make("div", { class: "card-head plain-head" },
-        make("div", {}, make("h2", {}, studio.say("Length")),
-          make("p", { class: "quiet" },
-            studio.say("In tokens of this model. Drag the line: what lies beyond it is cut.")))),
+        make("div", {}, make("h2", {}, say("Length")),
+          make("p", { class: "quiet" }, say("In tokens of this model. Drag the line: what lies beyond it is cut.")))),
         make("div", { class: "figures" }, figure(quantile(0.5), "median"),
           figure(quantile(0.95), "95 % are shorter than"), figure(found.lengths.at(-1), "longest"),
           figure(Math.round((found.tokens * found.of) / found.lengths.length), "tokens in all"),
           figure(Math.round((100 * found.trained) / Math.max(1, found.tokens)), "% of them trained on")),
         picture,
         make("div", { class: "cut-line" }, note,
-          fits !== limit()
-            && make("button", { type: "button", class: "plain", onclick: () => set(fits) },
-              studio.say("Set it to {n}", { n: studio.number(fits) })),
+          fits !== limit() && button("plain", say("Set it to {n}", { n: number(fits) }), () => set(fits)),
           studio.segments("Rows that are too long",
             [["cut", "Cut them"], ["drop", "Drop them"],
               ...(found.texts || studio.order.get("data.too_long") === "split" ? [["split", "Split them"]] : [])],
@@ -135,10 +132,10 @@
             (value) => { studio.order.set("data.too_long", value, "cut", "data"); draw(); })),
         found.lengths.length < found.of
           && make("p", { class: "quiet small" },
-            studio.say("Counted on {n} rows spread over the file.", { n: studio.number(found.lengths.length) })),
+            say("Counted on {n} rows spread over the file.", { n: number(found.lengths.length) })),
         found.failed > 0
           && make("p", { class: "note" },
-            studio.say("{n} rows cannot be rendered with this template.", { n: found.failed }), " ",
+            say("{n} rows cannot be rendered with this template.", { n: found.failed }), " ",
             found.why)].filter(Boolean));
     };
     const set = (value) => { studio.order.set("data.max_length", value, 1024, "data"); draw(); };
@@ -149,8 +146,7 @@
         const mine = (asked += 1);
         if (found?.fingerprint !== fingerprint) { // of other rows
           found = null;
-          element.replaceChildren(make("h2", {}, studio.say("Length")),
-            make("p", { class: "quiet" }, studio.say("Reading…")));
+          element.replaceChildren(make("h2", {}, say("Length")), make("p", { class: "quiet" }, say("Reading…")));
         }
         const answer = await server.lengths({ order: studio.order.value, lang: studio.language }).catch(() => null);
         if (mine !== asked) return;
@@ -158,9 +154,9 @@
         changed();
         element.hidden = !found && !answer?.failed;
         if (!found && answer?.failed)
-          element.replaceChildren(make("h2", {}, studio.say("Length")),
+          element.replaceChildren(make("h2", {}, say("Length")),
             make("p", { class: "fault", role: "alert" },
-              make("b", {}, studio.say("{n} rows cannot be rendered with this template.", { n: answer.failed })), " ",
+              make("b", {}, say("{n} rows cannot be rendered with this template.", { n: answer.failed })), " ",
               answer.why));
         draw();
       },

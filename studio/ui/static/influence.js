@@ -1,7 +1,7 @@
 // Which training rows taught an answer: ask, see the rows that pushed and those that pulled against, leave some out and
 // train again. Chat and the samples begin it through studio.whoTaught.
 (() => {
-  const studio = window.studio, make = studio.element;
+  const studio = window.studio, { element: make, button, say, number } = studio;
   let pending = null; // {id, prompt, answer}: asked for elsewhere on the page
 
   // Open a run's results and look for the rows that taught an answer. prompt: text, or turns before the answer.
@@ -10,30 +10,25 @@
     studio.open("runs", { run: id, compare: null });
     setTimeout(() => document.getElementById("run-view-results")?.click(), 50);
   };
-  studio.taughtButton = (id, prompt, answer) => make("button", {
-    type: "button", job: "find_influence", class: "icon plain taught",
-    title: studio.say("Find the training rows that pushed the model towards this answer"),
-    onclick: () => studio.whoTaught(id, prompt, answer)
-  }, studio.say("Who taught it?"));
+  studio.taughtButton = (id, prompt, answer) =>
+    button("icon plain taught", say("Who taught it?"), () => studio.whoTaught(id, prompt, answer),
+      { job: "find_influence", title: say("Find the training rows that pushed the model towards this answer") });
 
   const influenceCard = () => {
     let asked = { question: "", answer: "" };
     const chosen = new Map(); // "source row" -> {source, row}
     const begin = (prompt, answer) => card.begin("find_influence", prompt, answer);
     const again = async () => {
-      try {
-        const made = await studio.call("train_without", card.row.id, [...chosen.values()]);
-        studio.tell({ message: studio.say("Ordered: the same run without these rows, measured on the same held-out "
-          + "rows.") }, "good");
-        studio.open("runs", { run: made.run, compare: null });
-        window.scrollTo(0, 0);
-      } catch (problem) { studio.tell(problem); }
+      if (!(await studio.makeRun("train_without", card.row.id, [...chosen.values()]))) return;
+      studio.tell({ message: say("Ordered: the same run without these rows, measured on the same held-out rows.") },
+        "good");
+      window.scrollTo(0, 0);
     };
 
-    const head = () => make("h3", {}, studio.say("Which rows taught it?"));
+    const head = () => make("h3", {}, say("Which rows taught it?"));
     const box = (key, label, placeholder) => {
       const field = make("textarea", {
-        class: "field", rows: "2", "aria-label": studio.say(label), placeholder: studio.say(placeholder),
+        class: "field", rows: "2", "aria-label": say(label), placeholder: say(placeholder),
         oninput: () => { asked[key] = field.value; }
       });
       field.value = asked[key];
@@ -43,21 +38,17 @@
       const question = box("question", "Question", "A question");
       const answer = box("answer", "Answer", "An answer; empty: the model's own");
       return make("div", { class: "influence-form" }, question, answer, make("div", { class: "acts" },
-        make("button", {
-          type: "button", job: "find_influence", class: "button primary",
-          onclick: () => {
+        button("button primary", say("Find the rows"), () => {
             if (asked.question.trim()) begin(asked.question.trim(), asked.answer.trim() || null);
-            else { studio.tell({ message: studio.say("Write a question first.") }); question.focus(); }
-          }
-        }, studio.say("Find the rows")),
-        make("button", {
-          type: "button", job: "find_influence", class: "button", onclick: () => begin(null, null)
-        }, studio.say("Only rows that hurt the held-out loss"))));
+            else { studio.tell({ message: say("Write a question first.") }); question.focus(); }
+          }, { job: "find_influence" }),
+        button("button", say("Only rows that hurt the held-out loss"), () => begin(null, null),
+          { job: "find_influence" })));
     };
     const open = (one) => {
       if (studio.order.train() !== one.source) {
         studio.order.use(one.source);
-        studio.tell({ message: studio.say("The Data tab now shows the data of this run.") }, "good");
+        studio.tell({ message: say("The Data tab now shows the data of this run.") }, "good");
       }
       studio.wantedRow = one.row;
       studio.open("data");
@@ -65,19 +56,19 @@
     const line = (one) => {
       const name = `${one.source} ${one.row}`;
       const box = make("input", {
-        type: "checkbox", checked: chosen.has(name), "aria-label": studio.say("Leave out row {n}", { n: one.row }),
+        type: "checkbox", checked: chosen.has(name), "aria-label": say("Leave out row {n}", { n: one.row }),
         onchange: () => { if (box.checked) chosen.set(name, { source: one.source, row: one.row });
           else chosen.delete(name); card.draw(); }
       });
       return make("li", {}, box,
         make("span", { class: `num influence-score ${one.score > 0 ? "good" : "bad"}` },
-          `${one.score > 0 ? "+" : "−"}${studio.number(Math.abs(one.score), 2)}`),
-        make("div", { class: "influence-text" }, make("button", {
-          type: "button", class: "plain num", title: studio.say("Show it in the Data tab"), onclick: () => open(one)
-        }, studio.say("Row {n}", { n: studio.number(one.row) })), make("div", { class: "answer" }, one.text)));
+          `${one.score > 0 ? "+" : "−"}${number(Math.abs(one.score), 2)}`),
+        make("div", { class: "influence-text" },
+          button("plain num", say("Row {n}", { n: number(one.row) }), () => open(one),
+            { title: say("Show it in the Data tab") }), make("div", { class: "answer" }, one.text)));
     };
     const list = (title, about, rows) => (rows?.length
-      ? make("div", {}, make("h4", {}, studio.say(title)), make("p", { class: "quiet small" }, studio.say(about)),
+      ? make("div", {}, make("h4", {}, say(title)), make("p", { class: "quiet small" }, say(about)),
         make("ol", { class: "influence-list" }, rows.map(line)))
       : null);
     const last = (prompt) => (typeof prompt === "string" ? prompt : (prompt || []).map((turn) => turn.content).at(-1));
@@ -94,44 +85,40 @@
       list("Hurt the held-out loss", "Learning these rows moves the model away from what the held-out rows say.",
         results.harmful),
       make("p", { class: "quiet small" },
-        studio.say("Compared were {n} training rows, in {s} seconds. A hint, not a proof: leave rows out, train again, "
-          + "and compare.", { n: studio.number(results.of), s: studio.number(results.seconds) })),
+        say("Compared were {n} training rows, in {s} seconds. A hint, not a proof: leave rows out, train again, "
+          + "and compare.", { n: number(results.of), s: number(results.seconds) })),
       results.left_out
         ? make("p", { class: "quiet small" },
-          studio.say("For {n} rows memory did not suffice; they count as 0.", { n: studio.number(results.left_out) }))
+          say("For {n} rows memory did not suffice; they count as 0.", { n: number(results.left_out) }))
         : null,
       make("div", { class: "acts" },
-        make("button", {
-          type: "button", job: "train_without", class: "button", disabled: !chosen.size, onclick: again
-        }, chosen.size === 1
-          ? studio.say("Train again without 1 row")
-          : studio.say("Train again without {n} rows", { n: chosen.size })),
+        button("button", chosen.size === 1
+          ? say("Train again without 1 row")
+          : say("Train again without {n} rows", { n: chosen.size }), again,
+          { job: "train_without", disabled: !chosen.size }),
         results.harmful?.length
-          ? make("button", {
-            type: "button", class: "button",
-            onclick: () => {
+          ? button("button", say("Choose those that hurt"), () => {
               for (const one of results.harmful)
                 chosen.set(`${one.source} ${one.row}`, { source: one.source, row: one.row });
               card.draw();
-            }
-          }, studio.say("Choose those that hurt"))
+            })
           : null)];
 
     const about = () => make("p", { class: "quiet" }, card.ready()
-      ? studio.say("Finds the training rows whose gradients point where an answer's does, and those that point "
+      ? say("Finds the training rows whose gradients point where an answer's does, and those that point "
         + "against it. The first look takes about as long as two epochs; later ones are quick.")
-      : studio.say("It can be asked when the run has a result."));
+      : say("It can be asked when the run has a result."));
     const full = () => make("p", { class: "quiet" },
-      studio.say("Full fine-tuning trains all weights, and a gradient of each row would be as large as the model. "
+      say("Full fine-tuning trains all weights, and a gradient of each row would be as large as the model. "
         + "Train the same data with an adapter, such as LoRA, and look there."));
 
     const card = studio.jobCard({
-      name: "influence", read: "influences", stop: "stop_influence", stopLabel: () => studio.say("Stop"),
-      cutOff: () => studio.say("The last search was cut off. What was computed is kept."), head,
+      name: "influence", read: "influences", stop: "stop_influence", stopLabel: () => say("Stop"),
+      cutOff: () => say("The last search was cut off. What was computed is kept."), head,
       body: () => (card.row.method === "full"
         ? [full()]
         : [about(), card.ready() ? form() : null, ...(card.results ? outcome(card.results) : [])]),
-      count: (done, all) => studio.say("{n} of {all} rows", { n: studio.number(done), all: studio.number(all) }),
+      count: (done, all) => say("{n} of {all} rows", { n: number(done), all: number(all) }),
       begun: () => chosen.clear(),
       reset: () => { asked = { question: "", answer: "" }; chosen.clear(); },
       wanted() {

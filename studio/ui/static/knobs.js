@@ -1,6 +1,6 @@
 // The settings of a chat: what the model is told beforehand, and how its words are chosen. Kept in this browser.
 (() => {
-  const studio = window.studio, make = studio.element;
+  const studio = window.studio, { element: make, say } = studio;
   const KNOBS = [
     ["temperature", "Temperature", 0.7, 0, 2, 0.05, "0 always takes the likeliest word; higher answers vary more."],
     ["top_p", "Top-p", 0.95, 0.05, 1, 0.01, "Only the likeliest words that together reach this share are considered."],
@@ -22,7 +22,6 @@
     }
     sampling() { return Object.fromEntries(Object.entries(this.values).filter(([, value]) => value != null)); }
     speak() {
-      const say = studio.say;
       this.system.placeholder = say("What every answer should keep to; empty: nothing.");
       this.system.setAttribute("aria-label", say("System prompt"));
       const seed = make("input", {
@@ -45,8 +44,8 @@
           return make("label", { class: "knob" }, make("span", {}, say(name), shown), slider,
             make("small", { class: "quiet" }, say(help)));
         }),
-          make("label", { class: "knob" }, make("span", {}, say("Seed")), seed,
-            make("small", { class: "quiet" }, say("The same seed gives the same answer.")))));
+        make("label", { class: "knob" }, make("span", {}, say("Seed")), seed,
+          make("small", { class: "quiet" }, say("The same seed gives the same answer.")))));
       this.node.open = open;
     }
     keep() { studio.store("studio-sampling", JSON.stringify(this.values)); }

@@ -1,7 +1,7 @@
 // One question a second for the whole page: what is new? Only new points travel. A page that is hidden asks nothing, or
 // seldom and for the list alone where the visitor wants to be told when a run ends.
 (() => {
-  const studio = window.studio;
+  const studio = window.studio, { say } = studio;
   const away = /\.hf\.space$/.test(location.hostname);
   // milliseconds
   const BUSY = away ? 3000 : 1000, IDLE = away ? 6000 : 3000, HIDDEN = 20000, SLOWEST = 8000, PATIENCE = 12000;
@@ -45,18 +45,18 @@
   studio.trouble = (problem) => {
     if (problem?.message && !(problem instanceof Error)) return problem;
     if (problem?.status === 401)
-      return { message: studio.say("You are no longer logged in."), hint: studio.say("Load the page again.") };
+      return { message: say("You are no longer logged in."), hint: say("Load the page again.") };
     if (problem?.status === 403)
-      return { message: studio.say("Only the owner may do this here."), hint: studio.say("Log in as the owner.") };
-    if (problem?.status === 413) return { message: studio.say("The question is too long."), hint: "" };
+      return { message: say("Only the owner may do this here."), hint: say("Log in as the owner.") };
+    if (problem?.status === 413) return { message: say("The question is too long."), hint: "" };
     if (problem?.status > 0)
       return {
-        message: studio.say("The studio answered with {status}.", { status: problem.status }),
-        hint: studio.say("Its terminal says more.")
+        message: say("The studio answered with {status}.", { status: problem.status }),
+        hint: say("Its terminal says more.")
       };
     return {
-      message: studio.say("The studio does not answer."),
-      hint: studio.say("Is it still running in its terminal? This page goes on by itself when it is back.")
+      message: say("The studio does not answer."),
+      hint: say("Is it still running in its terminal? This page goes on by itself when it is back.")
     };
   };
 

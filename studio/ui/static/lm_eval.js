@@ -1,7 +1,7 @@
 // Benchmarks: a task of lm-eval for base and tuned model, its figures beside each other. The file of a task is a
 // program.
 (() => {
-  const studio = window.studio, make = studio.element;
+  const studio = window.studio, { element: make, button, say, duration, date } = studio;
 
   const benchmarkCard = () => {
     let settings = {};
@@ -9,12 +9,12 @@
     reset();
     const number = (text) => (String(text).trim() ? Number(text) : null);
     const begin = () => {
-      if (!settings.task.trim()) { studio.tell({ message: studio.say("Give a task first.") }); return; }
+      if (!settings.task.trim()) { studio.tell({ message: say("Give a task first.") }); return; }
       card.begin("start_benchmark", { task: settings.task.trim(), limit: number(settings.limit),
         shots: number(settings.shots), chat: settings.chat });
     };
 
-    const head = () => make("h3", {}, studio.say("How does it do in benchmarks?"));
+    const head = () => make("h3", {}, say("How does it do in benchmarks?"));
     const field = (name, label, more) => {
       const entry = make("input", { class: "field", type: "text", value: String(settings[name]), ...more,
         oninput: () => { settings[name] = entry.value; } });
@@ -24,17 +24,16 @@
       const chat = make("input", { type: "checkbox", checked: settings.chat,
         onchange: () => { settings.chat = chat.checked; } });
       return make("div", { class: "job-form" },
-        field("task", studio.say("Task"), { placeholder: studio.say("arc_easy or mine.yaml"), spellcheck: "false" }),
-        field("limit", studio.say("Questions at most"), { type: "number", min: "1", placeholder: studio.say("all") }),
-        field("shots", studio.say("Examples before each"), { type: "number", min: "0", max: "100",
-          placeholder: studio.say("as the task has them") }),
-        make("label", { class: "benchmark-chat" }, chat, studio.say("Ask in the chat template")),
-        make("div", { class: "acts" }, make("button", {
-          type: "button", job: "start_benchmark", class: "button primary", onclick: begin
-        }, studio.say("Run the benchmark"))),
+        field("task", say("Task"), { placeholder: say("arc_easy or mine.yaml"), spellcheck: "false" }),
+        field("limit", say("Questions at most"), { type: "number", min: "1", placeholder: say("all") }),
+        field("shots", say("Examples before each"), { type: "number", min: "0", max: "100",
+          placeholder: say("as the task has them") }),
+        make("label", { class: "benchmark-chat" }, chat, say("Ask in the chat template")),
+        make("div", { class: "acts" },
+          button("button primary", say("Run the benchmark"), begin, { job: "start_benchmark" })),
         make("p", { class: "quiet small" },
-          studio.say("A file of one's own needs no network. It can name Python functions: "
-          + "that is a program, which runs on this computer, so only the owner may give one.")));
+          say("A file of one's own needs no network. It can name Python functions: "
+            + "that is a program, which runs on this computer, so only the owner may give one.")));
     };
 
     const value = (one) => [studio.number(one.value, 3),
@@ -49,46 +48,41 @@
         make("td", { class: "num" }, value(one.base)), make("td", { class: "num" }, value(one.tuned)),
         make("td", { class: `num ${MARKS[one.verdict] || ""}` }, sign(change), low == null
           ? null
-          : make("small", { class: "quiet" }, studio.say("{low} to {high}", { low: sign(low), high: sign(high) }))));
+          : make("small", { class: "quiet" }, say("{low} to {high}", { low: sign(low), high: sign(high) }))));
     };
     const measurement = (one) => {
       const first = one.table[0] || {}, several = new Set(one.table.map((row) => row.task)).size > 1;
-      const about = [first.questions && !several
-        ? studio.say("{n} questions", { n: studio.number(first.questions) }) : null,
-        one.limit && several ? studio.say("at most {n} questions each", { n: studio.number(one.limit) }) : null,
-        first.shots && !several ? studio.say("{n} examples before each", { n: studio.number(first.shots) }) : null,
-        one.chat ? studio.say("in the chat template") : null,
-        `lm-eval ${one.lm_eval}`, studio.duration(one.seconds), studio.date(one.at)];
+      const about = [first.questions && !several ? say("{n} questions", { n: studio.number(first.questions) }) : null,
+        one.limit && several ? say("at most {n} questions each", { n: studio.number(one.limit) }) : null,
+        first.shots && !several ? say("{n} examples before each", { n: studio.number(first.shots) }) : null,
+        one.chat ? say("in the chat template") : null,
+        `lm-eval ${one.lm_eval}`, duration(one.seconds), date(one.at)];
       return [make("h4", {}, one.name), make("p", { class: "quiet small num" }, about.filter(Boolean).join(" · ")),
-        make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": one.name },
-          make("table", { class: "simple figures-table" },
-            make("thead", {}, make("tr", {},
-              [studio.say("Metric"), studio.say("Base"), studio.say("Tuned"), studio.say("Difference")]
-                .map((name) => make("th", { scope: "col" }, name)))),
-            make("tbody", {}, one.table.map((row) => line(row, several))))),
+        studio.table(["Metric", "Base", "Tuned", "Difference"], one.table.map((row) => line(row, several)),
+          { label: one.name, kind: "figures-table" }),
         one.functions.length
-          ? make("p", { class: "quiet small" }, studio.say("The task ran Python functions of its file: {names}.",
+          ? make("p", { class: "quiet small" }, say("The task ran Python functions of its file: {names}.",
             { names: one.functions.join(", ") }))
           : null,
         ...one.notes.map((note) => make("p", { class: "quiet small" }, studio.told(note)))];
     };
     const outcome = () => (card.results
       ? [...card.results.results.flatMap(measurement),
-        make("p", { class: "quiet small" }, studio.say("± is the standard "
-        + "error, as lm-eval gives it. A difference has its 95 % interval, from the same questions for both; "
-        + "coloured is what chance does not explain."))]
-      : [make("p", { class: "quiet" }, studio.say("Tasks of lm-eval, such as arc_easy, hellaswag or mmlu, for the "
+        make("p", { class: "quiet small" }, say("± is the standard "
+          + "error, as lm-eval gives it. A difference has its 95 % interval, from the same questions for both; "
+          + "coloured is what chance does not explain."))]
+      : [make("p", { class: "quiet" }, say("Tasks of lm-eval, such as arc_easy, hellaswag or mmlu, for the "
         + "base and for this run: how they answer what the training data does not ask."))]);
     const missing = () => make("div", { class: "call warn" }, make("div", {},
-      make("b", {}, studio.say("The package lm-eval is not installed.")),
-      make("p", {}, studio.say("This installs it; the page need not be started again:")),
+      make("b", {}, say("The package lm-eval is not installed.")),
+      make("p", {}, say("This installs it; the page need not be started again:")),
       make("p", {}, make("code", {}, card.seen.install))));
 
     const card = studio.jobCard({
-      name: "benchmark", read: "benchmarks", stop: "stop_benchmark", stopLabel: () => studio.say("Stop"), head,
+      name: "benchmark", read: "benchmarks", stop: "stop_benchmark", stopLabel: () => say("Stop"), head,
       body: () => [...outcome(), card.seen.install ? missing() : card.ready() ? form() : null],
-      count: (done, all) => studio.say("{n} of {all} questions", { n: studio.number(done), all: studio.number(all) }),
-      cutOff: () => studio.say("The last benchmark was cut off. Run it again."),
+      count: (done, all) => say("{n} of {all} questions", { n: studio.number(done), all: studio.number(all) }),
+      cutOff: () => say("The last benchmark was cut off. Run it again."),
       reset
     });
     return card;

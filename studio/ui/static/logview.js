@@ -1,6 +1,6 @@
 // The log: follows only while one is at its end, can be searched, coloured by level; the whole file is one click away.
 (() => {
-  const studio = window.studio, make = studio.element;
+  const studio = window.studio, { element: make, say, number } = studio;
   const KEPT = 3000; // lines in the page
   const LEVELS = [[/\b(error|traceback|exception|fatal|critical)\b|Error:/i, "bad"], [/\bwarn(ing)?\b/i, "warn"],
     [/^\[\d\d:\d\d:\d\d\]/, "phase"]];
@@ -12,13 +12,13 @@
         { class: "log-box", tabindex: "0", role: "log", "aria-live": "off", onscroll: () => this.scrolled() });
       this.search = make("input", { type: "search", class: "field", oninput: () => this.filter() });
       this.count = make("span", { class: "quiet num", role: "status" });
-      this.only = make("button", { type: "button", class: "chip", "aria-pressed": "false", onclick: () => {
+      this.only = make("button", { class: "chip", "aria-pressed": "false", onclick: () => {
         this.only.setAttribute("aria-pressed", String(this.only.getAttribute("aria-pressed") !== "true"));
         this.filter();
       } });
-      this.file = make("button", { type: "button", class: "chip", onclick: () => this.whole() });
+      this.file = make("button", { class: "chip", onclick: () => this.whole() });
       this.follow = make("button",
-        { type: "button", class: "log-follow", hidden: true, onclick: () => { this.end = true; this.settle(); } });
+        { class: "log-follow", hidden: true, onclick: () => { this.end = true; this.settle(); } });
       this.node = make("section", { class: "logview" },
         make("div", { class: "log-tools" }, this.search, this.only, this.count, make("span", { class: "grow" }),
           this.file),
@@ -28,12 +28,12 @@
       window.addEventListener("studio:language", () => this.speak());
     }
     speak() {
-      this.search.placeholder = studio.say("Search the log");
-      this.search.setAttribute("aria-label", studio.say("Search the log"));
-      this.box.setAttribute("aria-label", studio.say("Log"));
-      this.only.textContent = studio.say("Warnings and errors");
-      this.file.textContent = studio.say("Whole file");
-      this.follow.textContent = studio.say("↓ Newest lines");
+      this.search.placeholder = say("Search the log");
+      this.search.setAttribute("aria-label", say("Search the log"));
+      this.box.setAttribute("aria-label", say("Log"));
+      this.only.textContent = say("Warnings and errors");
+      this.file.textContent = say("Whole file");
+      this.follow.textContent = say("↓ Newest lines");
     }
     // Start over with the lines known so far.
     fill(lines, skipped, id) {
@@ -41,11 +41,10 @@
       this.turn = studio.live.log?.turn;
       this.box.replaceChildren();
       if (skipped)
-        this.box.append(make("p", { class: "log-note" }, studio.say("Earlier lines are in the whole file.")));
+        this.box.append(make("p", { class: "log-note" }, say("Earlier lines are in the whole file.")));
       this.add(lines.slice(-KEPT));
       if (!lines.length)
-        this.box.append(make("p", { class: "log-note" },
-          studio.say("No output yet: it comes with the run's first words.")));
+        this.box.append(make("p", { class: "log-note" }, say("No output yet: it comes with the run's first words.")));
       this.end = true;
       this.settle();
     }
@@ -77,7 +76,7 @@
         line.hidden = !fits;
         if (fits) found += 1;
       }
-      this.count.textContent = wanted || grave ? studio.say("{n} lines", { n: studio.number(found) }) : "";
+      this.count.textContent = wanted || grave ? say("{n} lines", { n: number(found) }) : "";
       this.settle();
     }
     async whole() {

@@ -1,6 +1,6 @@
 // Rows out of a document: another model writes them, each beside the passage it is from; A accepts, R rejects.
 (() => {
-  const studio = window.studio, make = studio.element;
+  const studio = window.studio, { element: make, button, say } = studio;
   const KEPT = "studio-making"; // {id, decisions: {number: true or false}}
   const KINDS = ["md", "markdown", "txt", "rst", "pdf", "docx", "pptx", "xlsx", "html", "htm", "epub"];
   const MARKS = { unsupported: "not in the passage", repeat: "asked before" };
@@ -47,7 +47,7 @@
       const known = [...files].filter((file) => KINDS.includes(file.name.toLowerCase().split(".").pop()));
       const faults = [];
       for (const file of known.length ? known : [files[0]]) {
-        busy = studio.say("Reading {name}…", { name: file.name }); draw();
+        busy = say("Reading {name}…", { name: file.name }); draw();
         try {
           const made = await studio.call("read_document", (await upload(file)).path, file.name, kept.id || "");
           if (made.id !== kept.id) open(made.id);
@@ -69,7 +69,7 @@
     const field = (name, label, more) => {
       const entry = make("input", { class: "field", type: "text", value: String(settings[name]), ...more,
         oninput: () => { settings[name] = entry.value; }, onchange: () => { if (name === "model") look(); } });
-      return make("label", {}, make("span", {}, studio.say(label)), entry);
+      return make("label", {}, make("span", {}, say(label)), entry);
     };
     const choice = () => {
       const input = (id, more) => make("input", { type: "file", id, class: "hidden-but-read", job: "read_document",
@@ -77,35 +77,32 @@
       return make("div", { class: "bring" },
         input("making-file", { accept: KINDS.map((kind) => `.${kind}`).join() }),
         make("label", { class: "drop", for: "making-file" },
-          make("b", {}, busy || studio.say("Choose documents")),
+          make("b", {}, busy || say("Choose documents")),
           make("span", { class: "quiet" },
-            studio.say("Markdown or text; PDF, Word, PowerPoint, Excel and HTML where the "
-            + "package markitdown is installed. Nothing is sent yet."))),
+            say("Markdown or text; PDF, Word, PowerPoint, Excel and HTML where the "
+              + "package markitdown is installed. Nothing is sent yet."))),
         input("making-folder", { webkitdirectory: true }),
-        make("label", { class: "drop", for: "making-folder" },
-          make("b", {}, studio.say("Choose a folder of documents"))));
+        make("label", { class: "drop", for: "making-folder" }, make("b", {}, say("Choose a folder of documents"))));
     };
     const form = () => {
-      const prompt = make("textarea", { class: "field", rows: "9", "aria-label": studio.say("Prompt"),
+      const prompt = make("textarea", { class: "field", rows: "9", "aria-label": say("Prompt"),
         oninput: () => { settings.prompt = prompt.value; } });
       prompt.value = settings.prompt || seen.prompt || "";
       return make("div", { class: "making-form" },
         make("p", {}, make("b", {}, kept.id), " · ",
-          studio.say("{n} passages", { n: studio.number(seen.passages || 0) }), " ",
-          make("button", { type: "button", class: "plain", onclick: () => { open(null); draw(); } },
-            studio.say("Other documents"))),
+          say("{n} passages", { n: studio.number(seen.passages || 0) }), " ",
+          button("plain", say("Other documents"), () => { open(null); draw(); })),
         make("div", { class: "making-fields" },
           field("url", "Address", { placeholder: "http://127.0.0.1:8000/v1", required: true }),
           field("model", "Model there", { placeholder: "base", required: true }),
           field("per_passage", "Rows of a passage", { inputmode: "numeric", maxlength: "2" })),
-        make("details", {}, make("summary", {}, studio.say("The prompt")), prompt),
+        make("details", {}, make("summary", {}, say("The prompt")), prompt),
         seen.note && make("p", { class: "note" }, seen.note),
-        make("button", { type: "button", job: "make_rows", class: "primary", onclick: begin },
-          studio.say("Have rows written")),
-        make("p", { class: "quiet small" }, studio.say("The passages go to the address you give, and nowhere else."),
+        button("primary", say("Have rows written"), begin, { job: "make_rows" }),
+        make("p", { class: "quiet small" }, say("The passages go to the address you give, and nowhere else."),
           " ",
-          seen.key ? studio.say("The key in STUDIO_MAKE_KEY is sent along.")
-          : studio.say("No key is sent: STUDIO_MAKE_KEY is not set.")));
+          seen.key ? say("The key in STUDIO_MAKE_KEY is sent along.")
+          : say("No key is sent: STUDIO_MAKE_KEY is not set.")));
     };
 
     const decide = (number, good) => {
@@ -120,62 +117,56 @@
       class: ["made-row", number === here && "here", { true: "taken", false: "left" }[kept.decisions[number]]]
         .filter(Boolean).join(" "),
       onclick: () => { if (here !== number) { here = number; draw(); } } },
-    make("div", {}, make("b", {}, row.question), make("p", {}, row.answer),
-      make("p", { class: "made-marks" },
-        row.marks.map((mark) => make("span", { class: "made-mark" }, studio.say(MARKS[mark] || mark)))),
-      make("div", { class: "acts" },
-        make("button", { type: "button", class: "chip", "aria-pressed": String(kept.decisions[number] === true),
-          onclick: (event) => { event.stopPropagation(); decide(number, true); } }, studio.say("Accept (A)")),
-        make("button", { type: "button", class: "chip", "aria-pressed": String(kept.decisions[number] === false),
-          onclick: (event) => { event.stopPropagation(); decide(number, false); } }, studio.say("Reject (R)")))),
-    make("blockquote", { class: "quiet small" },
-      make("b", {}, [row.document, row.heading].filter(Boolean).join(" › ")), make("p", {}, row.text)));
+      make("div", {}, make("b", {}, row.question), make("p", {}, row.answer),
+        make("p", { class: "made-marks" },
+          row.marks.map((mark) => make("span", { class: "made-mark" }, say(MARKS[mark] || mark)))),
+        make("div", { class: "acts" },
+          button("chip", say("Accept (A)"), (event) => { event.stopPropagation(); decide(number, true); },
+            { "aria-pressed": String(kept.decisions[number] === true) }),
+          button("chip", say("Reject (R)"), (event) => { event.stopPropagation(); decide(number, false); },
+            { "aria-pressed": String(kept.decisions[number] === false) }))),
+      make("blockquote", { class: "quiet small" },
+        make("b", {}, [row.document, row.heading].filter(Boolean).join(" › ")), make("p", {}, row.text)));
     const review = () => {
       const taken = accepted().length;
       return [make("div", { class: "making-bar" },
         seen.state === "going"
           ? [make("span", { role: "status" },
-            studio.say("{done} of {of} passages", { done: seen.done || 0, of: seen.of || seen.passages })),
-            make("button", { type: "button", job: "stop_making", class: "button",
-              onclick: () => call("stop_making", kept.id) },
-              studio.say("Stop and keep what is written"))]
-          : [make("span", { class: "quiet" }, studio.say("{n} rows", { n: studio.number(rows.length) })),
+            say("{done} of {of} passages", { done: seen.done || 0, of: seen.of || seen.passages })),
+            button("button", say("Stop and keep what is written"), () => call("stop_making", kept.id),
+              { job: "stop_making" })]
+          : [make("span", { class: "quiet" }, say("{n} rows", { n: studio.number(rows.length) })),
             (["cut off", "failed"].includes(seen.state) || seen.results?.passages < seen.results?.of)
-              && make("button", { type: "button", job: "make_rows", class: "plain",
-              onclick: () => { rows.pending = true; draw(); } }, studio.say("Go on…")),
-            make("button", { type: "button", class: "plain", onclick: () => { open(null); draw(); } },
-              studio.say("Other documents"))],
+              && button("plain", say("Go on…"), () => { rows.pending = true; draw(); }, { job: "make_rows" }),
+            button("plain", say("Other documents"), () => { open(null); draw(); })],
         make("span", { class: "grow" }),
-        make("button", { type: "button", class: "chip", onclick: () => {
+        button("chip", say("Accept all that have no mark"), () => {
           rows.forEach((row, number) => { if (!row.marks.length) kept.decisions[number] ??= true; });
           store(); draw();
-        } }, studio.say("Accept all that have no mark")),
-        make("button", { type: "button", job: "take_rows", class: "primary", disabled: !taken, onclick: async () => {
+        }),
+        button("primary", say("Use {n} rows", { n: studio.number(taken) }), async () => {
           const made = await call("take_rows", kept.id, accepted());
           if (made) { dialog.close(); take(made); }
-        } }, studio.say("Use {n} rows", { n: studio.number(taken) }))),
-      make("p", { class: "quiet small" }, studio.say("↑ and ↓ go from row to row, A accepts, R rejects.")),
-      rows.pending && form(),
-      make("div", { class: "made-rows" }, rows.map(card))];
+        }, { job: "take_rows", disabled: !taken })),
+        make("p", { class: "quiet small" }, say("↑ and ↓ go from row to row, A accepts, R rejects.")),
+        rows.pending && form(),
+        make("div", { class: "made-rows" }, rows.map(card))];
     };
     function draw() {
       if (!dialog.open) return;
       const list = dialog.querySelector(".making-body"), top = list?.scrollTop || 0, focus = document.activeElement?.id;
       const error = seen.error && seen.state === "failed"
         ? `${studio.told(seen.error.message)} ${studio.told(seen.error.hint || "")}`
-        : seen.state === "cut off" ? studio.say("The writing was cut off. What is written is kept; go on.") : "";
+        : seen.state === "cut off" ? say("The writing was cut off. What is written is kept; go on.") : "";
       const body = make("div", { class: "making-body chooser-list", tabindex: "-1" }, ...[
         (fault || error) && make("p", { class: "fault", role: "alert" }, fault || error),
         ...(!kept.id ? [choice()] : rows.length ? review() : seen.state === "going" ? review() : [form()])
       ].flat().filter(Boolean));
-      dialog.setAttribute("aria-label", studio.say("Rows from documents"));
-      dialog.replaceChildren(make("div", { class: "chooser-head" },
-        make("div", {}, make("h2", {}, studio.say("Rows from documents")), make("p", { class: "quiet small" },
-          studio.say("A model that you have writes questions and answers about each passage; you keep the good ones. "
-            + "Take one of 3 billion weights or more, served here or elsewhere: the starter is too small for it."))),
-        make("button", { type: "button", class: "plain", "aria-label": studio.say("Close"),
-          onclick: () => dialog.close() }, "✕")),
-      body);
+      dialog.setAttribute("aria-label", say("Rows from documents"));
+      dialog.replaceChildren(studio.dialogHead(dialog, say("Rows from documents"),
+        say("A model that you have writes questions and answers about each passage; you keep the good ones. "
+          + "Take one of 3 billion weights or more, served here or elsewhere: the starter is too small for it.")),
+            body);
       body.scrollTop = top;
       if (focus) document.getElementById(focus)?.focus();
       else if (rows.length) body.focus({ preventScroll: true }); // so that the next key is heard

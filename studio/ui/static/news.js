@@ -1,6 +1,6 @@
 // What happened since this browser last looked: a page that is opened without a wish of its own begins there.
 (() => {
-  const studio = window.studio, make = studio.element, live = studio.live;
+  const studio = window.studio, { element: make, button, say, date } = studio, live = studio.live;
   const SEEN = "studio-seen"; // when this browser last looked, in the server's seconds
   const since = Number(studio.stored(SEEN)) || 0;
   let kept = 0, closed = false;
@@ -30,26 +30,23 @@
 
   // Over the list of runs: what has ended since, each with its one next step.
   const next = (row) => (row.state === "finished" && row.saved
-    ? make("button", { type: "button", job: "chat_ask", class: "button primary",
-      onclick: () => studio.open("chat", { model: row.id, run: null }) }, studio.say("Chat with it"))
-    : make("button", { type: "button", class: "button", onclick: () => studio.open("runs", { run: row.id }) },
-      studio.say(["failed", "lost"].includes(row.state) ? "What to do" : "Look at it")));
+    ? button("button primary", say("Chat with it"), () => studio.open("chat", { model: row.id, run: null }),
+      { job: "chat_ask" })
+    : button("button", say(["failed", "lost"].includes(row.state) ? "What to do" : "Look at it"),
+      () => studio.open("runs", { run: row.id })));
   studio.news = () => {
     const news = since && !closed ? ended().filter((row) => live.rows.includes(row)) : [];
     if (news.length < 2) return null;
-    return make("section", { class: "card news", "aria-label": studio.say("Since you were last here") },
-      make("div", { class: "news-head" }, make("h3", {}, studio.say("Since you were last here")),
-        make("button", { type: "button", class: "plain", "aria-label": studio.say("Close"),
-          onclick: () => { closed = true; studio.redrawRuns(); } }, "✕")),
+    return make("section", { class: "card news", "aria-label": say("Since you were last here") },
+      make("div", { class: "news-head" }, make("h3", {}, say("Since you were last here")),
+        button("plain", "✕", () => { closed = true; studio.redrawRuns(); }, { "aria-label": say("Close") })),
       news.slice(0, 5).map((row) => make("div", { class: "repair" },
         make("div", {}, make("b", {}, row.name), " ", studio.state(row.state),
           make("p", { class: "quiet" }, row.cause
             ? studio.told(row.cause)
             : row.stage === "grpo" && row.preference
-            ? studio.say("Held-out reward {n}", { n: studio.figure(row.preference.reward) })
-            : row.eval_loss != null
-            ? studio.say("Held-out loss {n}", { n: studio.figure(row.eval_loss) })
-            : studio.date(row.ended))),
+            ? say("Held-out reward {n}", { n: studio.figure(row.preference.reward) })
+            : row.eval_loss != null ? say("Held-out loss {n}", { n: studio.figure(row.eval_loss) }) : date(row.ended))),
         make("div", { class: "acts" }, next(row)))));
   };
 })();

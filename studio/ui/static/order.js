@@ -10,6 +10,8 @@
     window.dispatchEvent(new CustomEvent("studio:order", { detail: { from } }));
   };
 
+  // What a part of the page asks about the order, in the page's language.
+  studio.question = (more = {}) => ({ order: value, lang: studio.language, ...more });
   studio.order = {
     get value() { return value; },
     // The order of a first visit, unless this browser kept one.

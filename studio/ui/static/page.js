@@ -48,8 +48,7 @@
     let answer;
     try {
       answer = await fetch(`${base}${prefix}/run/${name}`,
-        { method: "POST", headers: { "Content-Type": "application/json" },
-          body: JSON.stringify({ data }) });
+        { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ data }) });
     } catch {
       throw studio.trouble({ status: 0 });
     }
@@ -57,6 +56,8 @@
     if (!answer.ok) throw refusal(answer.status, body);
     return body.data[0];
   };
+  // The same; a refusal is told at the foot of the page, and nothing comes back.
+  studio.perform = (name, ...data) => studio.call(name, ...data).catch((problem) => studio.tell(problem));
   const refusal = (status, body) => {
     if (status === 401)
       return { message: studio.say("You are no longer logged in."), hint: studio.say("Load the page again.") };
@@ -100,45 +101,10 @@
     studio.write(link, studio.say(inside ? "Log out" : "Sign in with Hugging Face"));
   };
   window.addEventListener("studio:language", door);
-  const forbid = (node) => { node.disabled = true; node.title = studio.say("Only the owner may do this here."); };
-
-  // element("p", {class: "quiet"}, "text", child…): text is set as text, never as HTML.
-  studio.element = (tag, attributes = {}, ...children) => {
-    const made = document.createElement(tag);
-    for (const [key, value] of Object.entries(attributes)) {
-      if (value == null || value === false) continue;
-      if (key === "job") { made.dataset.job = value; continue; }
-      if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
-      else if (key in made && typeof value !== "string") made[key] = value;
-      else made.setAttribute(key, value === true ? "" : value);
-    }
-    made.append(...children.flat().filter((child) => child != null && child !== false));
-    if (made.dataset.job && !studio.may(made.dataset.job)) forbid(made);
-    return made;
-  };
-
-  // Whether every field that must be filled in is: the first that is not takes the focus, and its browser says so.
-  studio.filled = (node) => [...node.querySelectorAll("input:required")].every((box) => box.reportValidity());
-
-  // As element, for a picture in SVG.
-  studio.svg = (tag, attributes = {}, ...children) => {
-    const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    made.append(...children.flat(Infinity).filter((child) => child != null));
-    return made;
-  };
+  const forbid = studio.forbid = (node) =>
+    Object.assign(node, { disabled: true, title: studio.say("Only the owner may do this here.") });
 
   studio.undated = (id) => id.replace(/^\d{4}-\d\d-\d\d-\d{4}-/, "");
-
-  // A link to a run's page, by its id; name: what it shows, the id without its date where left out.
-  studio.runLink = (id, name = studio.undated(id)) => studio.element("a", {
-    href: `?tab=runs&run=${encodeURIComponent(id)}`,
-    onclick: (event) => {
-      if (event.metaKey || event.ctrlKey) return;
-      event.preventDefault();
-      studio.open("runs", { run: id });
-    }
-  }, name);
 
   studio.copy = (text) => navigator.clipboard?.writeText(text)
     .then(() => studio.tell({ message: studio.say("Copied.") }, "good"));

@@ -1,12 +1,12 @@
 // How a chart is painted: grid, lines, evaluations, marks, and what lies over it while one points at it.
 (() => {
-  const studio = window.studio, { ticks, labelled, logTicks, decimals } = studio.axis;
+  const studio = window.studio, { say } = studio, { ticks, labelled, logTicks, decimals } = studio.axis;
 
   Object.assign(studio.Chart.prototype, {
     paint(pen, scene) {
       const { board, spec } = this, ink = board.ink();
       this.empty.hidden = Boolean(scene);
-      if (!scene) { studio.write(this.empty, studio.say(spec.empty)); return; }
+      if (!scene) { studio.write(this.empty, say(spec.empty)); return; }
       const { plot, lines, xr, yr, X, Y } = scene;
       this.grid(pen, plot, xr, yr, X, ink);
       this.within(pen, plot, () => {
@@ -129,7 +129,7 @@
       pen.textAlign = "right";
       pen.textBaseline = "bottom";
       pen.font = "11px system-ui, sans-serif";
-      pen.fillText(studio.say("estimate"), plot.x + plot.w - 4, y - 3);
+      pen.fillText(say("estimate"), plot.x + plot.w - 4, y - 3);
     },
 
     // Checkpoints stand as small triangles on the axis, a resume as a dashed line.
@@ -154,7 +154,7 @@
           pen.textAlign = "left";
           pen.textBaseline = "top";
           pen.font = "11px system-ui, sans-serif";
-          pen.fillText(studio.say("resumed"), x + 4, plot.y + 2);
+          pen.fillText(say("resumed"), x + 4, plot.y + 2);
         }
       }
     },

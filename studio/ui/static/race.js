@@ -1,6 +1,6 @@
 // Races of settings and plans: what Tune asks before one, and the view of one on its run's page.
 (() => {
-  const studio = window.studio, make = studio.element, live = studio.live;
+  const studio = window.studio, { element: make, button, say, bytes, duration } = studio;
   const VARY = { rates_ranks: "Learning rates and ranks", rates: "Learning rates", ranks: "Ranks", methods: "Methods" };
   const VERDICTS = {
     prompting: "Prompting suffices", enough: "Enough rows", more_rows: "More rows would help",
@@ -16,24 +16,21 @@
     const rate = studio.order.get("training.learning_rate") ?? method.rate;
     const near = [1 / 3, 1, 3].map((factor) => String(Number((rate * factor).toPrecision(3)))).join(", ");
     const kinds = Object.entries(VARY).filter(([key]) => ranked || !key.includes("ranks"));
-    const wanted = await studio.inquire({ title: studio.say("Race of settings"),
-      text: studio.say("All settings are trained in turns over one copy of the model, and the worse half is stopped "
+    const wanted = await studio.inquire({ title: say("Race of settings"),
+      text: say("All settings are trained in turns over one copy of the model, and the worse half is stopped "
         + "again and again. It takes about a third of the time of training each; the winner's settings can be taken "
         + "or gone on with."),
       fields: [
-        { key: "vary", label: studio.say("What to vary"), value: kinds[0][0],
-          choices: kinds.map(([key, name]) => [key, studio.say(name)]) },
-        { key: "rates", label: studio.say("Learning rates"), value: near,
-          shown: (values) => values.vary.includes("rates") },
-        { key: "ranks", label: studio.say("Ranks"), value: "8, 32", shown: (values) => values.vary.includes("ranks") },
-        { key: "methods", label: studio.say("Methods"), value: "lora, adapter, ia3, prefix",
-          note: () => studio.say("Of {names}.",
-            { names: studio.offer.form.methods.map((one) => one.name).join(", ") }),
+        { key: "vary", label: say("What to vary"), value: kinds[0][0],
+          choices: kinds.map(([key, name]) => [key, say(name)]) },
+        { key: "rates", label: say("Learning rates"), value: near, shown: (values) => values.vary.includes("rates") },
+        { key: "ranks", label: say("Ranks"), value: "8, 32", shown: (values) => values.vary.includes("ranks") },
+        { key: "methods", label: say("Methods"), value: "lora, adapter, ia3, prefix",
+          note: () => say("Of {names}.", { names: studio.offer.form.methods.map((one) => one.name).join(", ") }),
           shown: (values) => values.vary === "methods" },
-        { key: "how", label: studio.say("Losers"), value: "halving",
-          choices: [["halving", studio.say("Stop the worse half again and again")],
-            ["all", studio.say("Train all to the end")]] }],
-      act: studio.say("Start the race") });
+        { key: "how", label: say("Losers"), value: "halving",
+          choices: [["halving", say("Stop the worse half again and again")], ["all", say("Train all to the end")]] }],
+      act: say("Start the race") });
     if (!wanted) return;
     const settings = [];
     if (wanted.vary === "methods") settings.push(`method.name=${list(wanted.methods)}`);
@@ -42,19 +39,13 @@
     await begin("start_race", settings, wanted.how === "halving");
   };
   studio.plan = async () => {
-    const minutes = await studio.inquire({ title: studio.say("Will it help, and are there rows enough?"),
-      text: studio.say("A short look before the real run: the model with examples in its prompt, against short runs on "
+    const minutes = await studio.inquire({ title: say("Will it help, and are there rows enough?"),
+      text: say("A short look before the real run: the model with examples in its prompt, against short runs on "
         + "12, 25, 50 and 100 % of the rows. You get one curve and a verdict; the runs stay in your history."),
-      field: { label: studio.say("Minutes at most"), value: "10", type: "number" }, act: studio.say("Look") });
+      field: { label: say("Minutes at most"), value: "10", type: "number" }, act: say("Look") });
     if (minutes) await begin("start_plan", Number(minutes));
   };
-  const begin = async (job, ...values) => {
-    try {
-      const made = await studio.call(job, await yaml(), ...values);
-      live.hurry();
-      studio.open("runs", { run: made.run, compare: null });
-    } catch (problem) { studio.tell(problem); }
-  };
+  const begin = async (job, ...values) => studio.makeRun(job, await yaml(), ...values);
 
   // -- the picture: lines over steps or rows, drawn as SVG so that it follows the page's colours
 
@@ -90,9 +81,7 @@
           .replace("M", "L")}Z` }));
     levels.forEach((one, place) => box.append(
       studio.svg("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: Y(one.y), y2: Y(one.y), class: "race-level" }),
-      place
-        ? text(WIDTH - RIGHT, Y(one.y) - 5, one.name, "end")
-        : text(LEFT + 6, Y(one.y) - 5, one.name, "start")));
+      place ? text(WIDTH - RIGHT, Y(one.y) - 5, one.name, "end") : text(LEFT + 6, Y(one.y) - 5, one.name, "start")));
     for (const line of lines) {
       box.append(studio.svg("path", { d: path(line.points), fill: "none", stroke: line.colour,
         "stroke-width": line.thin ? 1 : 2.2, opacity: line.faint ? 0.35 : 1, "stroke-linejoin": "round" }));
@@ -109,13 +98,7 @@
   // -- the view
 
   // A setting of a race that is over becomes an ordinary run; the winner's where none is named.
-  studio.keepSetting = async (race, setting = null) => {
-    try {
-      const made = await studio.call("keep_setting", race, setting);
-      live.hurry();
-      studio.open("runs", { run: made.run, compare: null });
-    } catch (problem) { studio.tell(problem); }
-  };
+  studio.keepSetting = (race, setting = null) => studio.makeRun("keep_setting", race, setting);
 
   const STATES = { waiting: "waits", racing: "in the race", out: "stopped", stopped: "stopped with the race",
     failed: "failed", finished: "trained to the end", won: "won" };
@@ -159,7 +142,7 @@
       const rows = this.rows;
       if (!rows.length)
         return [make("p", { class: "quiet" },
-          studio.say(this.heard ? "Nothing is known of this race." : "Reading the race…"))];
+          say(this.heard ? "Nothing is known of this race." : "Reading the race…"))];
       const lines = rows.flatMap((row) => {
         const faint = ["out", "failed"].includes(row.state);
         return [{ points: row.curves.train, colour: colour(row), thin: true, faint: true },
@@ -167,52 +150,44 @@
       });
       const out = rows.filter((row) => ["out", "failed"].includes(row.state));
       return [
-        make("h3", {}, studio.say("Race of settings")),
+        make("h3", {}, say("Race of settings")),
         make("p", { class: "quiet" }, over && rows[0].place === 1
-          ? studio.say("Best: {name}, held-out loss {loss}.",
-            { name: named(rows[0]), loss: studio.figure(rows[0].eval_loss) })
-          : studio.say("{n} settings over one base; {m} are in the race.",
-            { n: rows.length, m: rows.length - out.length })),
-        picture(this.width(), studio.say("Held-out loss of every setting"), studio.say("Step"), lines),
+          ? say("Best: {name}, held-out loss {loss}.", { name: named(rows[0]), loss: studio.figure(rows[0].eval_loss) })
+          : say("{n} settings over one base; {m} are in the race.", { n: rows.length, m: rows.length - out.length })),
+        picture(this.width(), say("Held-out loss of every setting"), say("Step"), lines),
         make("p", { class: "quiet small" },
-          studio.say("Strong: held-out loss. Thin: training loss. Pale: settings that were stopped.")),
+          say("Strong: held-out loss. Thin: training loss. Pale: settings that were stopped.")),
         this.table(over)];
     }
 
     table(over) {
       const heads = ["", "Setting", "Held-out loss", "Trained", "Memory alone", "Training time", "Steps", "State", ""];
-      return make("div",
-        { class: "scroll", tabindex: "0", role: "region", "aria-label": studio.say("Race of settings") },
-        make("table", { class: "simple race-table" },
-          make("thead", {}, make("tr", {}, heads.map((name) => make("th", { scope: "col" },
-            name ? studio.say(name) : make("span", { class: "hidden-but-read" }, studio.say("Place")))))),
-          make("tbody", {}, this.rows.map((row) => this.line(row, over)))));
+      return studio.table(heads.map((name) => name || make("span", { class: "hidden-but-read" }, say("Place"))),
+        this.rows.map((row) => this.line(row, over)), { label: say("Race of settings"), kind: "race-table" });
     }
     line(row, over) {
       const number = (value, said) => make("td", { class: "num" }, value == null ? "–" : said);
       const acts = make("td", { class: "race-acts" },
-        make("button", { type: "button", class: "button", "data-key": `use ${row.contestant}`,
-          title: studio.say("Opens Tune with these settings; nothing is started."),
-          onclick: () => { studio.order.replace(row.order, "race"); studio.open("tune", { run: null }); }
-        }, studio.say("Use these settings")),
+        button("button", say("Use these settings"),
+          () => { studio.order.replace(row.order, "race"); studio.open("tune", { run: null }); },
+          { "data-key": `use ${row.contestant}`, title: say("Opens Tune with these settings; nothing is started.") }),
         over && row.step && row.state !== "failed"
-          ? make("button", { type: "button", job: "keep_setting", class: "button",
-            "data-key": `keep ${row.contestant}`,
-            title: studio.say("Becomes an ordinary run that goes on from where it is."),
-            onclick: () => studio.keepSetting(this.run.id, row.contestant) },
-            studio.say(row.state === "finished" ? "Keep as a run" : "Go on with it"))
+          ? button("button", say(row.state === "finished" ? "Keep as a run" : "Go on with it"),
+            () => studio.keepSetting(this.run.id, row.contestant),
+            { job: "keep_setting", "data-key": `keep ${row.contestant}`,
+              title: say("Becomes an ordinary run that goes on from where it is.") })
           : null);
       return make("tr", { class: ["out", "failed"].includes(row.state) ? "race-out" : "" },
         make("td", { class: "num" }, row.place == null ? "–" : String(row.place)),
         make("th", { scope: "row" }, make("i", { class: "race-key", style: `background:${colour(row)}` }), named(row),
-          row.shared === false ? make("small", { class: "quiet" }, ` ${studio.say("base of its own")}`) : null),
+          row.shared === false ? make("small", { class: "quiet" }, ` ${say("base of its own")}`) : null),
         make("td", { class: `num ${row.place === 1 ? "best" : ""}` },
           row.eval_loss == null ? "–" : row.eval_loss.toFixed(4)),
         number(row.trainable, `${studio.number(row.trainable)} (${studio.number(row.share, 2)} %)`),
-        number(row.estimated_memory, studio.bytes(row.estimated_memory)),
-        number(row.train_seconds || null, studio.duration(row.train_seconds)),
+        number(row.estimated_memory, bytes(row.estimated_memory)),
+        number(row.train_seconds || null, duration(row.train_seconds)),
         number(row.steps, `${studio.number(row.step)} / ${studio.number(row.steps)}`),
-        make("td", { title: row.cause ? studio.told(row.cause) : null }, studio.say(STATES[row.state] || row.state)),
+        make("td", { title: row.cause ? studio.told(row.cause) : null }, say(STATES[row.state] || row.state)),
         acts);
     }
 
@@ -220,33 +195,29 @@
       const found = this.plan;
       if (!found) {
         const rows = this.rows.filter((row) => row.curves?.eval.length);
-        return [make("h3", {}, studio.say("Will it help, and are there rows enough?")),
+        return [make("h3", {}, say("Will it help, and are there rows enough?")),
           make("p", { class: "quiet" }, over
-            ? studio.say("This look ended before it could say anything.")
-            : studio.say("Short runs on shares of the rows take turns; the verdict comes at the end.")),
-          rows.length ? picture(this.width(), studio.say("Held-out loss of every setting"), studio.say("Step"),
+            ? say("This look ended before it could say anything.")
+            : say("Short runs on shares of the rows take turns; the verdict comes at the end.")),
+          rows.length ? picture(this.width(), say("Held-out loss of every setting"), say("Step"),
             rows.map((row) => ({ points: row.curves.eval, colour: colour(row), dots: true }))) : null,
           rows.length ? make("p", { class: "quiet small race-legend" }, rows.map((row) => make("span", {},
             make("i", { class: "race-key", style: `background:${colour(row)}` }), named(row)))) : null];
       }
       const points = found.curve.map((one) => [one.rows, one.loss]);
-      const levels = [{ y: found.base_loss, name: studio.say("base as it is") }];
+      const levels = [{ y: found.base_loss, name: say("base as it is") }];
       if (found.few_shot_loss != null)
-        levels.push({ y: found.few_shot_loss, name: studio.say("base with examples in the prompt") });
-      return [make("p", { class: `race-verdict ${found.verdict}` }, studio.say(VERDICTS[found.verdict])),
+        levels.push({ y: found.few_shot_loss, name: say("base with examples in the prompt") });
+      return [make("p", { class: `race-verdict ${found.verdict}` }, say(VERDICTS[found.verdict])),
         make("p", { class: "race-sentence" }, studio.told(found.sentence)),
-        picture(this.width(), studio.say("Held-out loss by rows"), studio.say("Rows"),
+        picture(this.width(), say("Held-out loss by rows"), say("Rows"),
           [{ points, colour: "var(--series-1)", dots: true }], levels,
           found.curve.map((one) => [one.rows, one.low, one.high])),
         make("p", { class: "quiet small" },
-          studio.say("Held-out loss of the answers by rows trained on, with its 95 % band. Lower is better.")),
-        make("table", { class: "simple" },
-          make("thead", {}, make("tr", {}, ["Rows", "Held-out loss", "From", "To"].map((name) => make("th",
-            { scope: "col" }, studio.say(name))))),
-          make("tbody", {}, found.curve.map((one) => make("tr", {},
-            make("th", { scope: "row" }, studio.number(one.rows)),
-            [one.loss, one.low, one.high].map((value) => make("td", { class: "num" }, value.toFixed(4))))))),
-        make("p", { class: "quiet" }, studio.say("Its runs:"), " ",
+          say("Held-out loss of the answers by rows trained on, with its 95 % band. Lower is better.")),
+        studio.table(["Rows", "Held-out loss", "From", "To"], found.curve.map((one) =>
+          [studio.number(one.rows), ...[one.loss, one.low, one.high].map((value) => value.toFixed(4))])),
+        make("p", { class: "quiet" }, say("Its runs:"), " ",
           found.runs.flatMap((id, place) => [place ? ", " : "", studio.runLink(id)]))];
     }
   }

@@ -1,6 +1,6 @@
 // The recipe gallery: six complete orders with data of their own, each with what it takes on this computer.
 (() => {
-  const studio = window.studio, make = studio.element;
+  const studio = window.studio, { element: make, button, say, number, bytes, duration } = studio;
 
   // host: where in the page the dialogue lies. take(recipe): opens its order.
   studio.recipes = (host, take) => {
@@ -8,31 +8,25 @@
     host.append(dialog);
     dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
 
-    const cost = (recipe) => [recipe.rows > 1 && studio.say("{n} rows", { n: studio.number(recipe.rows) }),
-      recipe.seconds != null && `≈ ${studio.duration(recipe.seconds)}`,
-      recipe.total != null && studio.bytes(recipe.total),
-      recipe.fits === false && studio.say("does not fit here"),
-      !recipe.local && studio.say("the model is downloaded at the start")].filter(Boolean).join(" · ");
+    const cost = (recipe) => [recipe.rows > 1 && say("{n} rows", { n: number(recipe.rows) }),
+      recipe.seconds != null && `≈ ${duration(recipe.seconds)}`,
+      recipe.total != null && bytes(recipe.total),
+      recipe.fits === false && say("does not fit here"),
+      !recipe.local && say("the model is downloaded at the start")].filter(Boolean).join(" · ");
     const card = (recipe) => make("article", { class: "choice", "data-recipe": recipe.name },
-      make("h3", {}, studio.say(recipe.title)), make("p", {}, studio.say(recipe.about)),
-      make("p", { class: "quiet small" }, studio.say(recipe.expect)),
-      make("p", { class: "small num recipe-cost" }, make("span", { class: "quiet" }, studio.say("On this computer:")),
+      make("h3", {}, say(recipe.title)), make("p", {}, say(recipe.about)),
+      make("p", { class: "quiet small" }, say(recipe.expect)),
+      make("p", { class: "small num recipe-cost" }, make("span", { class: "quiet" }, say("On this computer:")),
         " ",
-        cost(recipe) || studio.say("not known yet")),
-      make("button", { type: "button", class: "secondary", onclick: () => { dialog.close(); take(recipe); } },
-        studio.say("Open it")));
+        cost(recipe) || say("not known yet")),
+      button("secondary", say("Open it"), () => { dialog.close(); take(recipe); }));
 
     return async () => {
-      const list = make("div", { class: "chooser-list" }, make("p", { class: "quiet" }, studio.say("One moment…")));
-      dialog.setAttribute("aria-label", studio.say("Recipes"));
-      dialog.replaceChildren(
-        make("div", { class: "chooser-head" },
-          make("div", {}, make("h2", {}, studio.say("Recipes")), make("p", { class: "quiet small" },
-            studio.say("Complete orders with small data of their own. Open one, look at it, and start it; then put "
-              + "your own data in its place."))),
-          make("button", { type: "button", class: "plain", "aria-label": studio.say("Close"),
-            onclick: () => dialog.close() },
-            "✕")), list);
+      const list = make("div", { class: "chooser-list" }, make("p", { class: "quiet" }, say("One moment…")));
+      dialog.setAttribute("aria-label", say("Recipes"));
+      dialog.replaceChildren(studio.dialogHead(dialog, say("Recipes"),
+        say("Complete orders with small data of their own. Open one, look at it, and start it; then put your own data "
+          + "in its place.")), list);
       dialog.showModal();
       try {
         const { recipes } = await studio.ask("tune", "recipes", { lang: studio.language }, 60000);

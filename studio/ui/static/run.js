@@ -1,6 +1,6 @@
 // One run's page: how it stands in large, what went wrong or what comes next, curves, samples, log, order, checkpoints.
 (() => {
-  const studio = window.studio, make = studio.element, live = studio.live;
+  const studio = window.studio, { element: make, button, say, duration, date } = studio, live = studio.live;
   const VIEWS = [["curves", "Curves"], ["results", "Results"], ["samples", "Samples"], ["log", "Log"],
     ["order", "Order"], ["checkpoints", "Checkpoints"], ["away", "Take away"]];
 
@@ -71,14 +71,13 @@
 
     choose(view) {
       this.view = view;
-      this.views.replaceChildren(...VIEWS.map(([key,
-        name]) => make("button",
-          {
-            type: "button", role: "tab", id: `run-view-${key}`, "aria-selected": String(key === view),
-            "aria-controls": `run-panel-${key}`,
-            tabindex: key === view ? "0" : "-1", onclick: () => this.choose(key), onkeydown: (event) => this.step(event)
-          },
-            studio.say(key === "curves" ? this.firstName() : name))));
+      this.views.replaceChildren(...VIEWS.map(([key, name]) => make("button",
+        {
+          role: "tab", id: `run-view-${key}`, "aria-selected": String(key === view),
+          "aria-controls": `run-panel-${key}`,
+          tabindex: key === view ? "0" : "-1", onclick: () => this.choose(key), onkeydown: (event) => this.step(event)
+        },
+        say(key === "curves" ? this.firstName() : name))));
       for (const [key, panel] of Object.entries(this.panels)) {
         panel.hidden = key !== view;
         panel.setAttribute("aria-labelledby", `run-view-${key}`);
@@ -136,14 +135,11 @@
       const gone = track?.gone;
       for (const part of [this.hero, this.calls, this.views, this.body]) part.hidden = Boolean(gone) || !row;
       if (gone || !row) {
-        this.part("head", this.head, [gone,
-          this.id],
-          () => [this.back(),
+        this.part("head", this.head, [gone, this.id],
+          () => [studio.allRuns(),
             make("div", { class: "empty card" },
-              make("h3", {}, gone ? studio.say("This run is not here") : studio.say("Reading the run…")),
-              gone
-                ? make("p", {}, studio.say("It may have been deleted, or the link is from another studio."))
-                : null)]);
+              make("h3", {}, gone ? say("This run is not here") : say("Reading the run…")),
+              gone ? make("p", {}, say("It may have been deleted, or the link is from another studio.")) : null)]);
         return;
       }
       this.hero.hidden = row.state === "queued" && !row.step; // nothing has happened yet
@@ -155,8 +151,8 @@
         () => this.drawHead(row));
       this.part("hero", this.hero,
         [row.state, row.phase, row.train_loss, row.reward, row.eval_loss, row.eval_loss_before, row.best_eval_loss,
-          row.percent, studio.duration(row.left), row.step, row.tokens_per_second, row.memory_now,
-          studio.duration(row.seconds),
+          row.percent, duration(row.left), row.step, row.tokens_per_second, row.memory_now,
+          duration(row.seconds),
           row.forgetting],
         () => studio.runHero(row));
       this.part("calls", this.calls,
@@ -169,41 +165,29 @@
       this.part("overlay", this.overlay, [this.over, live.rows.map((one) => one.id)], () => this.drawOverlay());
     }
 
-    back() {
-      return make("a", {
-        class: "back", href: "?tab=runs",
-        onclick: (event) => { event.preventDefault(); studio.open("runs", { run: null, compare: null }); }
-      }, `← ${studio.say("All runs")}`);
-    }
     drawHead(row) {
-      const star = make("button", {
-        type: "button", job: "label", class: `star ${row.star ? "on" : ""}`, "aria-pressed": String(Boolean(row.star)),
-        "aria-label": studio.say("Star {name}", { name: row.name }), onclick: () => studio.ACTS.star.run(row)
-      }, row.star ? "★" : "☆");
+      const star = button(`star ${row.star ? "on" : ""}`, row.star ? "★" : "☆", () => studio.ACTS.star.run(row),
+        { job: "label", "aria-pressed": String(Boolean(row.star)),
+          "aria-label": say("Star {name}", { name: row.name }) });
       const chat = row.saved && row.state !== "finished"
-        ? make("button", {
-          type: "button", job: "chat_ask", class: "button",
-          onclick: () => studio.open("chat", { model: row.id, run: null })
-        }, studio.say("Chat with it"))
+        ? button("button", say("Chat with it"), () => studio.open("chat", { model: row.id, run: null }),
+          { job: "chat_ask" })
         : null;
       const acts = studio.acts(row);
       if (chat) acts.prepend(chat);
       if (studio.isAlive(row.state) || row.state === "queued")
-        acts.prepend(make("button",
-          { type: "button", class: "button", "aria-pressed": String(studio.stored("studio-notify") === "on"),
-            title: studio.say("The browser says so when a run ends, as long as this page is open."),
-            onclick: async () => { await studio.wantNotes(); this.drawn.head = null; this.draw(); }
-          },
-            studio.say("Notify me")));
-      return [this.back(),
+        acts.prepend(button("button", say("Notify me"),
+          async () => { await studio.wantNotes(); this.drawn.head = null; this.draw(); },
+          { "aria-pressed": String(studio.stored("studio-notify") === "on"),
+            title: say("The browser says so when a run ends, as long as this page is open.") }));
+      return [studio.allRuns(),
         make("div", { class: "run-title" }, make("div", {},
           make("h2", { "aria-level": "1" }, star, row.name, studio.state(row.state)),
           make("p", { class: "quiet", title: [row.model, row.data].filter(Boolean).join("\n") },
-            [studio.brief(row.model), studio.methodLabel(row.method), studio.brief(row.data), studio.date(row.created)]
+            [studio.brief(row.model), studio.methodLabel(row.method), studio.brief(row.data), date(row.created)]
               .filter(Boolean).join(" · ")),
-          ...(row.edited
-            || []).map((one) => make("p", { class: "quiet small run-edited" },
-              studio.say("Edited from {name}: {what}", { name: one.from, what: studio.editedCounts(one.counts) }))),
+          ...(row.edited || []).map((one) => make("p", { class: "quiet small run-edited" },
+            say("Edited from {name}: {what}", { name: one.from, what: studio.editedCounts(one.counts) }))),
           row.note ? make("p", { class: "row-note" }, row.note) : null),
           acts)];
     }
@@ -211,18 +195,12 @@
     drawOverlay() {
       const others = live.rows.filter((row) => row.id !== this.id && !this.over.includes(row.id) && row.points);
       if (!others.length && !this.over.length) return [];
-      const pick = make("select", {
-        class: "field", "aria-label": studio.say("Lay another run over this one"),
-        onchange: () => { if (pick.value) this.lay([...this.over, pick.value]); }
-      },
-        make("option", { value: "" }, studio.say("Lay another run over this one…")),
-        others.slice(0, 200).map((row) =>
-          make("option", { value: row.id },
-            `${row.name} (${studio.state(row.state).textContent}, ${studio.date(row.created)})`)));
+      const pick = studio.select([["", say("Lay another run over this one…")], ...others.slice(0, 200).map((row) =>
+        [row.id, `${row.name} (${studio.state(row.state).textContent}, ${date(row.created)})`])], "",
+      (id) => { if (id) this.lay([...this.over, id]); },
+      { class: "field", "aria-label": say("Lay another run over this one") });
       return [this.over.length < 7 ? pick : null,
-        this.over.length
-          ? make("button", { type: "button", class: "chip", onclick: () => this.lay([]) }, studio.say("Only this run"))
-          : null];
+        this.over.length ? button("chip", say("Only this run"), () => this.lay([])) : null];
     }
     lay(ids) { this.over = ids; live.show(this.id, ids); this.entries(); this.draw(); }
   }

@@ -1,7 +1,7 @@
 // The Runs tab: the table of all runs, one run's page, and several runs side by side. What is open stands in the
 // address.
 (() => {
-  const studio = window.studio, make = studio.element, live = studio.live;
+  const studio = window.studio, { element: make, button, say, bytes, duration, date } = studio, live = studio.live;
   const STATES = ["running", "queued", "finished", "stopped", "failed", "lost"];
 
   studio.parts.runs = (element) => {
@@ -38,7 +38,7 @@
 
   // What of a row can be seen: the time as it is said, and nothing of what only the run's own page shows.
   const shown = (row) => ({
-    ...row, seconds: studio.duration(row.seconds), left: 0, points: 0, memory_now: 0, peak_memory: 0,
+    ...row, seconds: duration(row.seconds), left: 0, points: 0, memory_now: 0, peak_memory: 0,
     tokens_per_second: 0, learning_rate: 0, epoch: 0
   });
 
@@ -60,29 +60,22 @@
     speak() {
       const search = make("input",
         {
-          type: "search", class: "field", placeholder: studio.say("Filter by name, model, method or data"),
-          "aria-label": studio.say("Filter the runs"),
+          type: "search", class: "field", placeholder: say("Filter by name, model, method or data"),
+          "aria-label": say("Filter the runs"),
           oninput: (event) => { this.wanted = event.target.value.toLowerCase(); this.draw(); } });
       search.value = this.wanted;
-      const states = make("select", {
-        class: "field", "aria-label": studio.say("State"),
-        onchange: (event) => { this.state = event.target.value; this.draw(); }
-      },
-        make("option", { value: "" }, studio.say("All states")),
-        STATES.map((state) => make("option", { value: state }, studio.say(state === "queued" ? "waiting" : state))));
-      states.value = this.state;
-      this.star = make("button", {
-        type: "button", class: "chip", "aria-pressed": String(this.starred),
-        onclick: () => { this.starred = !this.starred; this.speak(); this.draw(); }
-      }, `★ ${studio.say("Starred")}`);
+      const states = studio.select([["", say("All states")],
+        ...STATES.map((state) => [state, say(state === "queued" ? "waiting" : state)])], this.state,
+        (state) => { this.state = state; this.draw(); }, { class: "field", "aria-label": say("State") });
+      this.star = button("chip", `★ ${say("Starred")}`,
+        () => { this.starred = !this.starred; this.speak(); this.draw(); }, { "aria-pressed": String(this.starred) });
       this.compare = make("button", {
-        type: "button", class: "button",
+        class: "button",
         onclick: () => studio.open("runs", { compare: [...this.chosen].join(","), run: null })
       });
-      this.combine = make("button",
-        { type: "button", job: "combine", class: "button", onclick: () => studio.combine(this.taken()) });
+      this.combine = make("button", { job: "combine", class: "button", onclick: () => studio.combine(this.taken()) });
       this.tools = make("div", { class: "runs-tools" }, search, states, this.star, this.compare, this.combine);
-      this.title = make("h2", { "aria-level": "1" }, studio.say("Runs"));
+      this.title = make("h2", { "aria-level": "1" }, say("Runs"));
       this.head.replaceChildren(this.title, this.tools);
       this.drawn = null;
       this.leaders.speak();
@@ -99,20 +92,20 @@
     }
     draw() {
       if (!live.ready) {
-        this.body.replaceChildren(make("p", { class: "quiet" }, studio.say("Reading the runs…")));
+        this.body.replaceChildren(make("p", { class: "quiet" }, say("Reading the runs…")));
         return;
       }
       this.leaders.draw();
       this.drawNews();
       this.drawUnread();
       for (const id of this.chosen) if (!live.rows.some((row) => row.id === id)) this.chosen.delete(id);
-      studio.write(this.compare, studio.say("Compare {n}", { n: this.chosen.size }));
+      studio.write(this.compare, say("Compare {n}", { n: this.chosen.size }));
       this.compare.hidden = this.combine.hidden = this.chosen.size < 2;
-      studio.write(this.combine, studio.say("Combine {n}…", { n: this.chosen.size }));
+      studio.write(this.combine, say("Combine {n}…", { n: this.chosen.size }));
       this.combine.disabled = !studio.may("combine") || !studio.combinable(this.taken());
       this.combine.title = this.combine.disabled
-        ? studio.say("Only finished runs of LoRA or QLoRA can be combined.")
-        : studio.say("Make one adapter of them.");
+        ? say("Only finished runs of LoRA or QLoRA can be combined.")
+        : say("Make one adapter of them.");
       this.tools.hidden = !live.rows.length;
       const rows = this.rows();
       const key = JSON.stringify([rows.map(shown), [...this.chosen], studio.language,
@@ -129,7 +122,7 @@
       this.body.replaceChildren(!live.rows.length
         ? live.unread.length ? "" : this.empty()
         : !rows.length
-        ? make("p", { class: "quiet empty" }, studio.say("No run fits this filter."))
+        ? make("p", { class: "quiet empty" }, say("No run fits this filter."))
         : make("table", { class: "runs-table" }, this.heading(), make("tbody", {}, rows.map((row) => this.row(row)))));
       this.focus(focus);
     }
@@ -165,39 +158,29 @@
     key(row) { return JSON.stringify([shown(row), this.chosen.has(row.id), studio.locked(row)]); }
     focus(key) { if (key) this.body.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus(); }
     empty() {
-      return make("div", { class: "empty card" }, make("h3", {}, studio.say("No runs yet")),
+      return make("div", { class: "empty card" }, make("h3", {}, say("No runs yet")),
         make("p", {},
-          studio.say("A run appears here as soon as you start one, with its curve, its log and its result. Everything "
+          say("A run appears here as soon as you start one, with its curve, its log and its result. Everything "
             + "is ready for a first one: sample data and a small model.")),
-        make("button", { type: "button", class: "button primary", onclick: () => studio.open("tune") },
-          studio.say("Go to Tune")));
+        button("button primary", say("Go to Tune"), () => studio.open("tune")));
     }
     heading() {
       const names = ["", "", "Run", "State", "Method", "Best loss", "Time", "Size", ""];
       return make("thead", {},
         make("tr", {},
           names.map((name) => make("th", { scope: "col" },
-            name ? studio.say(name) : make("span", { class: "hidden-but-read" }, studio.say("Actions"))))));
+            name ? say(name) : make("span", { class: "hidden-but-read" }, say("Actions"))))));
     }
     row(row) {
-      const href = `?tab=runs&run=${encodeURIComponent(row.id)}`;
-      const go = (event) => {
-        if (!event.metaKey && !event.ctrlKey) {
-          event.preventDefault();
-          studio.open("runs", { run: row.id, compare: null });
-        }
-      };
       const box = make("input",
         {
-          type: "checkbox", "aria-label": studio.say("Choose {name} for comparing", { name: row.name }),
+          type: "checkbox", "aria-label": say("Choose {name} for comparing", { name: row.name }),
           "data-key": `box ${row.id}`,
           onchange: () => { if (!this.chosen.delete(row.id)) this.chosen.add(row.id); this.draw(); } });
       box.checked = this.chosen.has(row.id);
-      const star = make("button",
-        {
-          type: "button", job: "label", class: `star ${row.star ? "on" : ""}`,
-          "aria-pressed": String(Boolean(row.star)), "aria-label": studio.say("Star {name}", { name: row.name }),
-          "data-key": `star ${row.id}`, onclick: () => studio.ACTS.star.run(row) }, row.star ? "★" : "☆");
+      const star = button(`star ${row.star ? "on" : ""}`, row.star ? "★" : "☆", () => studio.ACTS.star.run(row),
+        { job: "label", "aria-pressed": String(Boolean(row.star)), "aria-label": say("Star {name}", { name: row.name }),
+          "data-key": `star ${row.id}` });
       const alive = studio.isAlive(row.state);
       const progress = alive && row.percent != null
         ? make("span", { class: "row-meter", role: "img", "aria-label": `${row.percent} %` },
@@ -206,18 +189,18 @@
       const cell = (name, content, kind = "") => make("td", { class: `at-${name} ${kind}` }, content);
       return make("tr", { class: alive ? "alive" : "" }, cell("box", box), cell("star", star),
         cell("name",
-          [make("a", { href, onclick: go, "data-key": `run ${row.id}` }, row.name),
+          [studio.runLink(row.id, row.name),
             make("span", { class: "quiet", title: [row.model, row.data].filter(Boolean).join("\n") },
-              [studio.date(row.created), ...[row.model, row.data].filter(Boolean).map(studio.brief)].join(" · ")),
+              [date(row.created), ...[row.model, row.data].filter(Boolean).map(studio.brief)].join(" · ")),
             row.note ? make("span", { class: "row-note" }, row.note) : null]),
         cell("state", [studio.state(row.state), progress, studio.steps(row)].filter(Boolean)),
         cell("method", row.race
-          ? studio.say(row.race.plan ? "plan" : "race of {n}", { n: row.race.settings })
-          : row.combined ? `${studio.methodLabel(row.method)}, ${studio.say("combined")}`
+          ? say(row.race.plan ? "plan" : "race of {n}", { n: row.race.settings })
+          : row.combined ? `${studio.methodLabel(row.method)}, ${say("combined")}`
           : row.method ? studio.methodLabel(row.method) : "–"),
         cell("loss", studio.figure(row.loss ?? NaN), "num"),
-        cell("time", row.seconds ? studio.duration(row.seconds) : "–", "num"),
-        cell("size", row.bytes == null ? "–" : studio.bytes(row.bytes), "num"), cell("menu", studio.menu(row)));
+        cell("time", row.seconds ? duration(row.seconds) : "–", "num"),
+        cell("size", row.bytes == null ? "–" : bytes(row.bytes), "num"), cell("menu", studio.menu(row)));
     }
   }
 })();

@@ -1,6 +1,6 @@
 // The sample prompts' answers over time: a slider from the untouched base to the end, with what has changed marked.
 (() => {
-  const studio = window.studio, make = studio.element;
+  const studio = window.studio, { element: make, say, number } = studio;
   const MOST_WORDS = 400; // of an answer, to compare word by word
 
   // Words with the blank before them; every character of a script without blanks for itself.
@@ -29,8 +29,7 @@
     }
     return parts;
   };
-  studio.marked = (before, after) => studio.difference(before, after)
-    .filter((part) => part.kind !== "removed")
+  studio.marked = (before, after) => studio.difference(before, after).filter((part) => part.kind !== "removed")
     .map((part) => (part.kind === "added" ? make("mark", {}, part.text) : part.text));
 
   const places = new Map(); // run -> chosen step; the newest where none is chosen
@@ -45,9 +44,9 @@
     const rollouts = studio.rollouts(id);
     if (!samples.length && rollouts) { panel.replaceChildren(rollouts); return; }
     if (!samples.length) {
-      panel.replaceChildren(make("div", { class: "empty" }, make("h3", {}, studio.say("No samples")),
+      panel.replaceChildren(make("div", { class: "empty" }, make("h3", {}, say("No samples")),
         make("p", {},
-          studio.say("Where rows are held out, three of their questions are answered before the first step, at every "
+          say("Where rows are held out, three of their questions are answered before the first step, at every "
             + "evaluation and at the end: you can read how the answers change. Other prompts can be given in Tune "
             + "(Advanced)."))));
       return;
@@ -55,13 +54,11 @@
     const prompts = [...new Set(samples.map((event) => event.prompt))];
     const steps = [...new Set(samples.map((event) => event.step))].sort((a, b) => a - b);
     const event = (step, prompt) => samples.findLast((one) => one.step === step && one.prompt === prompt);
-    const named = (step) => (step === 0
-      ? studio.say("untouched base")
-      : studio.say("step {step}", { step: studio.number(step) }));
+    const named = (step) => (step === 0 ? say("untouched base") : say("step {step}", { step: number(step) }));
     const shown = make("output", { class: "num samples-step" });
     const body = make("div", { class: "samples-list" });
     const slider = make("input", {
-      type: "range", min: "0", max: String(steps.length - 1), step: "1", "aria-label": studio.say("Step"),
+      type: "range", min: "0", max: String(steps.length - 1), step: "1", "aria-label": say("Step"),
       oninput: () => { places.set(id, steps[Number(slider.value)]); draw(); }
     });
     const draw = () => {
@@ -81,21 +78,20 @@
                 now ? (step === first ? now.answer : studio.marked(before, now.answer)) : "–"),
               now && step === steps.at(-1) && step !== first ? studio.taughtButton(id, prompt, now.answer) : null,
               now?.cut
-                ? make("p", { class: "quiet small" }, studio.say("Cut short: samples may take 3 % of the run's time."))
+                ? make("p", { class: "quiet small" }, say("Cut short: samples may take 3 % of the run's time."))
                 : null),
             reference
-              ? make("section", {}, make("h5", {}, studio.say("in the data")),
-                make("p", { class: "answer" }, reference))
+              ? make("section", {}, make("h5", {}, say("in the data")), make("p", { class: "answer" }, reference))
               : null));
       }));
     };
     const chosen = steps.indexOf(places.get(id));
     slider.value = String(chosen < 0 ? steps.length - 1 : chosen);
     panel.replaceChildren(
-      make("div", { class: "samples-bar", role: "group", "aria-label": studio.say("Samples over time") },
+      make("div", { class: "samples-bar", role: "group", "aria-label": say("Samples over time") },
         make("span", { class: "quiet" }, named(steps[0])), slider,
         make("span", { class: "quiet" }, steps.length > 1 ? named(steps.at(-1)) : ""), shown),
-      make("p", { class: "quiet small" }, studio.say("Marked is what the answer of the first step did not say.")), body,
+      make("p", { class: "quiet small" }, say("Marked is what the answer of the first step did not say.")), body,
       ...(rollouts ? [rollouts] : []));
     draw();
   };

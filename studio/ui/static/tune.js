@@ -1,6 +1,6 @@
 // The Tune tab: cards for model, data, method and settings; form and YAML are two views of one order.
 (() => {
-  const studio = window.studio, make = studio.element;
+  const studio = window.studio, { element: make, button, say, bytes } = studio;
 
   const icon = (path) => {
     const box = make("span", { class: "card-icon", "aria-hidden": "true" });
@@ -20,8 +20,7 @@
   const card = (name, title, about, ...inside) => make("section",
     { class: `card card-${name}`, "aria-labelledby": `card-${name}` },
     make("div", { class: "card-head" }, icon(ICONS[name]),
-      make("div", {}, make("h2", { id: `card-${name}` }, studio.say(title)),
-        make("p", { class: "quiet" }, studio.say(about)))),
+      make("div", {}, make("h2", { id: `card-${name}` }, say(title)), make("p", { class: "quiet" }, say(about)))),
     ...inside);
   const grid = (...fields) => make("div", { class: "fields" }, ...fields);
 
@@ -72,14 +71,14 @@
           if (event.key === "ArrowDown" && event.altKey) { event.preventDefault(); openChooser(); }
         });
       return make("div", { class: "field" },
-        make("div", { class: "field-head" }, make("label", { for: `source-${list}` }, studio.say(label))), input,
+        make("div", { class: "field-head" }, make("label", { for: `source-${list}` }, say(label))), input,
         make("datalist", { id: list }, options.map((one) => make("option", { value: one.source }, one.label))),
-        make("p", { class: "help" }, studio.say(help)));
+        make("p", { class: "help" }, say(help)));
     };
     const chips = (label, options, chosen, change) => make("div",
-      { class: "chips", role: "group", "aria-label": studio.say(label) },
+      { class: "chips", role: "group", "aria-label": say(label) },
       options.map((one) => make("button", {
-        type: "button", class: "chip", title: one.title, "aria-pressed": String(one.source === chosen),
+        class: "chip", title: one.title, "aria-pressed": String(one.source === chosen),
         onclick: () => change(one.source)
       },
         make("b", {}, one.label), one.note && make("span", { class: "quiet" }, one.note))));
@@ -88,25 +87,20 @@
       const choose = (wanted) => { if (wanted) { studio.order.set("model", wanted, undefined, "form"); draw(); } };
       return card("model", "Model", "What you start from.",
         chips("Model",
-          offer.models.slice(0, 4)
-            .map((one) => ({
-              source: one.source, label: one.label.split("/").pop().replace(/-Instruct$/, ""), title: one.label,
-              note: studio.say(one.source === "starter"
-                ? "small; learns on a laptop"
-                : one.local
-                ? "on this computer"
-                : "from the Hub")
-            })),
-              studio.order.model(), choose),
+          offer.models.slice(0, 4).map((one) => ({
+            source: one.source, label: one.label.split("/").pop().replace(/-Instruct$/, ""), title: one.label,
+            note: say(one.source === "starter"
+              ? "small; learns on a laptop"
+              : one.local ? "on this computer" : "from the Hub")
+          })),
+          studio.order.model(), choose),
         studio.order.get("start") && make("p", { class: "advice start-from" },
-          studio.say("The adapter of {run} goes on: what it learnt stays.", { run: studio.order.get("start") }), " ",
-          make("button", { type: "button", class: "plain",
-            onclick: () => { studio.order.set("start", undefined, undefined, "form"); draw(); } },
-          studio.say("Begin a new adapter instead"))),
+          say("The adapter of {run} goes on: what it learnt stays.", { run: studio.order.get("start") }), " ",
+          button("plain", say("Begin a new adapter instead"),
+            () => { studio.order.set("start", undefined, undefined, "form"); draw(); })),
         make("p", { class: "card-more" },
-          make("button", { type: "button", class: "plain open-chooser", "aria-haspopup": "dialog",
-            onclick: openChooser },
-            studio.say("All models, and what fits here →"))),
+          button("plain open-chooser", say("All models, and what fits here →"), openChooser,
+            { "aria-haspopup": "dialog" })),
         grid(source("Another model", "A Hugging Face id, a folder with safetensors, or a .gguf file.",
           studio.order.model(), offer.models, "model-list", choose),
           ...some(offer.form.model, "model")));
@@ -117,28 +111,22 @@
       // those of the recipes are shown where they are chosen
       const samples = offer.samples.filter((one) => !one.recipe || `sample:${one.name}` === studio.order.train());
       const options = [...samples.map((one) => ({
-        source: `sample:${one.name}`, label: parts(studio.say(one.title))[1],
-        note: [parts(studio.say(one.title))[2].split(/[,，]/)[0],
-          studio.say("{n} rows", { n: one.rows })].filter(Boolean)
-          .join(" · ")
+        source: `sample:${one.name}`, label: parts(say(one.title))[1],
+        note: [parts(say(one.title))[2].split(/[,，]/)[0], say("{n} rows", { n: one.rows })].filter(Boolean).join(" · ")
       })),
-        ...offer.uploads.slice(0, 4)
-          .map((one) => ({ source: one.source, label: one.name, note: studio.bytes(one.bytes) }))];
+        ...offer.uploads.slice(0, 4).map((one) => ({ source: one.source, label: one.name, note: bytes(one.bytes) }))];
       const choose = (wanted) => { studio.order.use(wanted); draw(); };
       return card("data", "Data", "What it learns: questions and the answers you want.",
         chips("Data", options, studio.order.train(), choose),
         make("p", { class: "card-more" },
-          make("button", { type: "button", class: "plain", onclick: () => studio.open("data") },
-            studio.say("Bring your own file, look at the rows →"))),
+          button("plain", say("Bring your own file, look at the rows →"), () => studio.open("data"))),
         grid(source("Another source", "A file on this computer, or a Hugging Face data set id.", studio.order.train(),
           [], "data-list", choose),
           ...some(named(offer.form.data), "data")));
     };
     const named = (knobs) => knobs.map((knob) => (knob.key === "template"
       ? { ...knob, suggestions: offer.templates }
-      : knob.key === "format"
-      ? { ...knob, suggestions: offer.formats }
-      : knob));
+      : knob.key === "format" ? { ...knob, suggestions: offer.formats } : knob));
     const stage = () => offer.form.stages.find((one) => one.name === studio.order.stage()) || offer.form.stages[0];
     const drawStage = () => {
       const choose = (name) => {
@@ -148,11 +136,9 @@
       };
       return card("stage", "Stage", "What is learnt from what.",
         chips("Stage",
-          offer.form.stages.map((one) => ({
-            source: one.name, label: studio.say(one.label), title: studio.say(one.about)
-          })),
+          offer.form.stages.map((one) => ({ source: one.name, label: say(one.label), title: say(one.about) })),
           stage().name, choose),
-        make("p", { class: "advice" }, studio.say(stage().about), " ", studio.say(stage().advice)),
+        make("p", { class: "advice" }, say(stage().about), " ", say(stage().advice)),
         stage().name === "grpo" && studio.rewards(offer.form.rewards, server, draw),
         grid(some(stage().knobs, "stage")));
     };
@@ -165,11 +151,11 @@
         }
       };
       const choices = offer.form.methods.map((one) => make("button",
-        { type: "button", class: "method", role: "radio", "data-method": one.name,
+        { class: "method", role: "radio", "data-method": one.name,
           "aria-checked": String(one === method()), tabIndex: one === method() ? 0 : -1, onclick: () => pick(one.name)
         },
-        make("b", {}, studio.say(one.label)), make("span", {}, studio.say(one.about))));
-      const group = make("div", { class: "methods", role: "radiogroup", "aria-label": studio.say("Method") }, choices);
+        make("b", {}, say(one.label)), make("span", {}, say(one.about))));
+      const group = make("div", { class: "methods", role: "radiogroup", "aria-label": say("Method") }, choices);
       group.addEventListener("keydown", (event) => {
         const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
         if (!step) return;
@@ -177,28 +163,28 @@
         const all = offer.form.methods;
         pick(all[(all.indexOf(method()) + step + all.length) % all.length].name);
       });
-      const hints = { alpha: studio.say("2 × rank") };
+      const hints = { alpha: say("2 × rank") };
       return card("method", "Method", "How the model is changed.", group,
-        make("p", { class: "advice" }, studio.say(method().advice)), grid(some(method().knobs, "method", hints)));
+        make("p", { class: "advice" }, say(method().advice)), grid(some(method().knobs, "method", hints)));
     };
     const drawTraining = () => card("training", "Settings", "How long, how fast.",
       grid(some(offer.form.training, "training",
-        { learning_rate: studio.say("{rate} (this method's own)",
+        { learning_rate: say("{rate} (this method's own)",
           { rate: Number((method().rate * stage().rate_scale).toPrecision(3)) }) })),
       grid(drawEvaluation()));
     // `evaluation` is there or not: a switch, and its knobs where it is on.
     const drawEvaluation = () => {
       const isOn = Boolean(studio.order.get("evaluation"));
-      const control = make("button", { id: "knob-evaluation", type: "button", class: "switch", role: "switch",
+      const control = make("button", { id: "knob-evaluation", class: "switch", role: "switch",
         "aria-checked": String(isOn), "aria-describedby": "knob-evaluation-help",
         onclick: () => { studio.order.set("evaluation", isOn ? undefined : {}, undefined, "form"); draw(); } });
       return [make("div", { class: `field field-switch ${isOn ? "changed" : ""}`, "data-path": "evaluation" },
         make("div", { class: "field-head" },
-          make("label", { for: "knob-evaluation" }, studio.say("Evaluate by answers after training"))), control,
+          make("label", { for: "knob-evaluation" }, say("Evaluate by answers after training"))), control,
         make("p", { class: "help", id: "knob-evaluation-help" },
-          studio.say("Base and tuned model answer held-out questions, "
-          + "and the answers are scored. It adds to the run's time; later it can be done from the run's page."))),
-      ...(isOn ? some(offer.form.evaluation, "evaluation") : [])];
+          say("Base and tuned model answer held-out questions, "
+            + "and the answers are scored. It adds to the run's time; later it can be done from the run's page."))),
+        ...(isOn ? some(offer.form.evaluation, "evaluation") : [])];
     };
 
     const place = () => offer.form.places.find((one) => one.kind === studio.order.place()) || offer.form.places[0];
@@ -211,12 +197,10 @@
       };
       return card("place", "Where it trains", "Which computer does the work.",
         chips("Where it trains",
-          offer.form.places.map((one) => ({
-            source: one.kind, label: studio.say(one.label), title: studio.say(one.about)
-          })),
+          offer.form.places.map((one) => ({ source: one.kind, label: say(one.label), title: say(one.about) })),
           place().kind, choose),
-        place().kind !== "here" && make("p", { class: "advice" }, studio.say(place().about)),
-        place().kind !== "here" && grid(some(place().knobs, "place", { namespace: studio.say("you") })));
+        place().kind !== "here" && make("p", { class: "advice" }, say(place().about)),
+        place().kind !== "here" && grid(some(place().knobs, "place", { namespace: say("you") })));
     };
 
     // Of a group the run's own settings come first, then those of its method, stage, data, model and place.
@@ -236,27 +220,23 @@
       onkeydown: (event) => {
         if (event.key === "Escape" && search.value) { event.preventDefault(); search.value = ""; draw(true); }
       } });
-    const drawFound = () => make("section", { class: "card card-found", "aria-label": studio.say("Search settings") },
+    const drawFound = () => make("section", { class: "card card-found", "aria-label": say("Search settings") },
       studio.soughtFields(sections(), search.value));
     const drawSwitch = () => {
       const count = sections().reduce((sum, { key, knobs }) => sum + studio.changed(knobs, key), 0);
-      search.placeholder = studio.say("Search settings");
+      search.placeholder = say("Search settings");
       search.setAttribute("aria-label", search.placeholder);
       return make("div", { class: "switch-line" },
         make("div", { class: "presets" },
-          (offer.presets
-            || []).map((one) => make("button", {
-              type: "button", class: "chip preset", "aria-pressed": String(chosen(one)), title: studio.say(one.about),
-              onclick: () => preset(one)
-            }, studio.say(one.label)))),
+          (offer.presets || []).map((one) => button("chip preset", say(one.label), () => preset(one),
+            { "aria-pressed": String(chosen(one)), title: say(one.about) }))),
         search,
-        make("label", { class: "advanced" }, make("span", {}, studio.say("Advanced")),
+        make("label", { class: "advanced" }, make("span", {}, say("Advanced")),
           count > 0
-            && make("span", { class: "count", title: studio.say("{n} advanced values changed", { n: count }) },
-              String(count)),
+            && make("span", { class: "count", title: say("{n} advanced values changed", { n: count }) }, String(count)),
           make("button",
             {
-              type: "button", class: "switch", role: "switch", "aria-label": studio.say("Advanced"),
+              class: "switch", role: "switch", "aria-label": say("Advanced"),
               "aria-checked": String(advanced),
               onclick: () => { advanced = !advanced; studio.store("studio-advanced", advanced ? "yes" : "no"); draw(); }
             })));
@@ -285,9 +265,9 @@
       form.append(...(line.parentNode ? [] : [line]), ...cards.filter(Boolean));
       at(".lead").textContent = studio.order.model() === offer.first.model
         && studio.order.train() === offer.first.data.train
-        ? studio.say("Everything is set for a first run: a small model, sample data and LoRA. Press Start, or change "
+        ? say("Everything is set for a first run: a small model, sample data and LoRA. Press Start, or change "
           + "what you like.")
-        : studio.say("The summary says what this will take. Press Start, or change what you like.");
+        : say("The summary says what this will take. Press Start, or change what you like.");
       at(".shape").replaceChildren(studio.segments("Form or YAML", [["form", "Form"], ["yaml", "YAML"]], shape, turn));
       if (focused && element.contains(document.activeElement) === false) document.getElementById(focused)?.focus();
     }
@@ -322,12 +302,9 @@
       draw();
     }
     const typed = async () => {
-      const found = await server.read({ yaml: yaml.value, lang: studio.language })
-        .catch((problem) => ({
-          error: problem.status === 413
-            ? { message: studio.say("The order is too long."), hint: "" }
-            : studio.trouble(problem)
-        }));
+      const found = await server.read({ yaml: yaml.value, lang: studio.language }).catch((problem) => ({
+        error: problem.status === 413 ? { message: say("The order is too long."), hint: "" } : studio.trouble(problem)
+      }));
       at(".yaml-fault").hidden = !found.error;
       if (found.error) {
         at(".yaml-fault").textContent = `${found.error.message} ${found.error.hint}`;
