@@ -28,7 +28,8 @@ The top level holds the product's nouns; a folder beside a noun holds what it is
     (a result) talk/      models and their server, conversations, votes
                evaluation/ what answers are worth: scores, intervals, verdict; evaluating.py measures a run
                making     rows out of a document, by another model
-               influence: which rows taught it; benchmark: tasks of lm-eval; side_job.py: a job beside a finished run
+               influence: which rows taught it (without_rows: again without some); benchmark: tasks of lm-eval;
+               side_job.py: a job beside a finished run, side_process.py: begun from the page
                scoring: a reward model's scores of a file; job_process.py: a job that gives one answer
     stage      stages/    what is learnt from what;  reward  rewards/  what an answer is worth; reward_trial
                export/    folders and their proof, card, report, the Hub
@@ -55,8 +56,9 @@ FLOORS = {
     3: "config order_faults presets recipes auto",
     4: "memory estimate forecast run runs queue",
     5: (
-        "combining evaluating origin race race_settings plan side_job job_process influence judge making benchmark "
-        "choice scoring reward_trial preflight auto_values resolve doctor supervise relay bundle follow talk export"
+        "combining evaluating origin race race_settings plan side_job side_process job_process influence without_rows "
+        "judge making benchmark choice scoring reward_trial preflight auto_values resolve doctor supervise relay "
+        "bundle follow talk export"
     ),
     6: "worker ui",
     7: "commands __main__ page",

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from studio import credentials
+from studio import credentials, side_process
 from studio.evaluation import harness, statistics
 from studio.evaluation.harness import BenchmarkOrder
 from studio.evaluation.results import SIDES
@@ -39,7 +39,7 @@ def start(run: Run, order: BenchmarkOrder) -> list[str]:
     """Begin a benchmark as a process of its own. Returns the Python functions that it runs. Raises StudioError."""
     functions = harness.check(order)
     reference.resolve(run.id)
-    job(run).start(["eval"], {"benchmark": order.model_dump()})
+    side_process.begin(job(run), "eval", {"benchmark": order.model_dump()})
     return functions
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from studio import data, json_text
+from studio import data, json_text, side_process
 from studio.errors import DataError, as_studio_error, internal_error
 from studio.evaluation import results as measured
 from studio.evaluation.order import AUTO, EvaluationOrder
@@ -240,4 +240,4 @@ def after_training(run: Run) -> None:
 def start(run: Run, order: EvaluationOrder) -> None:
     """Begin an evaluation as a process that outlives the caller. Raises RunError or DeviceError where it cannot."""
     reference.resolve(run.id)
-    job(run).start(["eval"], order.model_dump(mode="json", exclude_unset=True))
+    side_process.begin(job(run), "eval", order.model_dump(mode="json", exclude_unset=True))

@@ -1,7 +1,7 @@
 """Which rows taught it: the training rows whose gradients point where an answer's does, or against what is held out.
 
 A worker takes the gradients (worker/influence.py); they are kept in the run's folder, so that the next question costs
-only its own. Rows can be left out and the run repeated, measured on the same held-out rows.
+only its own.
 """
 
 from __future__ import annotations
@@ -14,20 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, TypeAdapter
 
-from studio import data, preflight, queue
+from studio import data
 from studio.config import RunConfig
-from studio.data.editing.operations import Delete
-from studio.data.editing.rows import encoded as as_line
-from studio.data.editing.rows import rows_of
-from studio.data.editing.saving import write
-from studio.data.editing.state import State
 from studio.errors import OrderError
-from studio.home import slug, subfolder, temporary_path
 from studio.run import Run
 from studio.side_job import Progress, SideJob
 from studio.talk import reference
-from studio.tokens import Encoder
 
 KIND = "influence"
 WORKER = "studio.worker.influence"
@@ -42,8 +36,27 @@ LISTED = 10  # rows of each list
 TEXT = 1500  # characters of a row in a list
 
 
+class Entry(BaseModel):
+    """One row of a list."""
+
+    row: int
+    score: float
+    source: str
+
+
+class Found(BaseModel):
+    """What every answer holds."""
+
+    at: float
+    rows: list[Entry]
+    against: list[Entry]
+    harmful: list[Entry]
+
+
 def job(run: Run, progress: Progress = lambda _: None) -> SideJob:
-    return SideJob(run, KIND, "The search for influential rows", progress)
+    task = SideJob(run, KIND, "The search for influential rows", progress)
+    task.shape = TypeAdapter(Found)
+    return task
 
 
 def check(run: Run) -> reference.ModelReference:
@@ -158,7 +171,7 @@ def _add_texts(config: RunConfig, entries: Iterable[dict[str, Any]]) -> None:
     for entry in entries:
         by_source.setdefault(entry["source"], []).append(entry)
     for source, found in by_source.items():
-        conversations = _dataset(config, source).conversations
+        conversations = dataset_of(config, source).conversations
         numbers = conversations.row_numbers
         for entry in found:
             row = conversations[int(np.searchsorted(numbers, entry["row"]))]
@@ -171,76 +184,6 @@ def _text(row: dict[str, Any]) -> str:
     return "\n".join(f"{turn['role']}: {turn.get('content') or ''}" for turn in row["messages"])
 
 
-def _dataset(config: RunConfig, source: str) -> data.Dataset:
+def dataset_of(config: RunConfig, source: str) -> data.Dataset:
     order = config.data
     return data.read(source, order.format, order.mapping, encoding=order.encoding)
-
-
-# -- without these rows
-
-
-def without(run: Run, rows: list[dict[str, Any]]) -> RunConfig:
-    """The order without some rows {source, row}, on new files, with the same held-out rows. Raises OrderError."""
-    config = run.config
-    encoder = Encoder.from_order(config.data, reference.resolve(run.id).base)
-    trained: dict[str, set[int]] = {source.source: set() for source in config.data.sources()}
-    for dataset, conversation, _ in data.training_examples(config.data, encoder, config.training.seed):
-        trained[dataset.source].add(int(conversation["row"]))
-    dropped: dict[str, set[int]] = {}
-    for entry in rows:
-        source = entry.get("source", next(iter(trained)))
-        if entry.get("row") not in trained.get(source, set()):
-            raise OrderError(
-                f"The run was not trained on row {entry.get('row')} of {source}.", "Choose rows from the lists.", "rows"
-            )
-        dropped.setdefault(source, set()).add(entry["row"])
-    if not dropped:
-        raise OrderError("No row was chosen.", "Choose at least one row.", "rows")
-    changes: dict[str, Any] = {}
-    shared = isinstance(config.data.eval, float | int) and config.data.eval > 0
-    held = data.held_out(config.data, encoder, config.training.seed) if shared else []
-    sources = [source.model_dump() for source in config.data.sources()]
-    for source in sources:
-        name = source["source"]
-        gone = dropped.get(name, set())
-        if shared:  # what was held out before must not be trained on now
-            gone = gone | (set(_dataset(config, name).conversations.rows) - trained[name])
-        if gone:
-            source["source"] = _edited(config, name, gone)
-    changes["train"] = sources if isinstance(config.data.train, list) else sources[0]["source"]
-    if held:
-        changes["eval"] = str(_held_file(run, held))
-    count = sum(map(len, dropped.values()))
-    plain = config.model_dump(mode="json", exclude_unset=True)
-    plain["data"] = {**plain["data"], **changes}
-    plain["name"] = f"{config.name or run.id} without {count} {'row' if count == 1 else 'rows'}"[:80]
-    return RunConfig.model_validate(plain)
-
-
-def _edited(config: RunConfig, source: str, rows: set[int]) -> str:
-    order, dataset = config.data, _dataset(config, source)
-    state = State(rows_of(source, dataset, order.format, order.mapping, order.encoding), [])
-    state.apply(Delete(op="delete", rows=sorted(rows)))
-    return write(dataset, state)["file"]
-
-
-def _held_file(run: Run, conversations: list[dict[str, Any]]) -> Path:
-    """The held-out conversations as a data file of their own among the uploads."""
-    lines = [
-        as_line({key: row[key] for key in ("messages", "tools", "text") if row.get(key)}) + b"\n"
-        for row in conversations
-    ]
-    content = b"".join(lines)
-    name = f"{slug(run.id)[:60]}-held-out-{hashlib.sha256(content).hexdigest()[:8]}.jsonl"
-    path = subfolder("uploads") / name
-    draft = temporary_path(path)
-    draft.write_bytes(content)
-    draft.replace(path)
-    return path
-
-
-def again(run: Run, rows: list[dict[str, Any]]) -> Run:
-    """Queue the run anew without these rows."""
-    config = without(run, rows)
-    preflight.check(config)
-    return queue.submit(config)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -17,13 +16,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from studio import credentials, events, json_text
+from pydantic import TypeAdapter, ValidationError
+
+from studio import events, json_text
 from studio.child_process import last_line
 from studio.device import devices
 from studio.errors import DeviceError, ModelError, RunError, StudioError, as_studio_error, internal_error, reason_of
-from studio.evaluation.endpoint import KEY
 from studio.events import Lock
-from studio.home import PROJECT, subfolder, write_atomic
+from studio.home import subfolder, write_atomic
 from studio.job_process import open_worker
 from studio.run import Run
 from studio.runs import claim
@@ -35,7 +35,12 @@ Progress = Callable[[dict[str, Any]], None]
 
 
 class FolderJob:
-    """A job in a folder of its own. id: what its command is given; name: of the job in sentences, as "The search"."""
+    """A job in a folder of its own. id: what its command is given; name: of the job in sentences, as "The search".
+
+    shape: what results.json has to hold to be shown.
+    """
+
+    shape: TypeAdapter[Any] = TypeAdapter(dict[str, Any])
 
     def __init__(self, folder: Path, id: str, name: str, progress: Progress = lambda _: None):
         self.folder = folder
@@ -47,8 +52,13 @@ class FolderJob:
     # -- how it stands
 
     def results(self) -> dict[str, Any]:
-        """The last complete answer; {} without one."""
-        return json_text.read_or_default(self.folder / "results.json", {})
+        """The last complete answer; {} without one, or where the file holds something else."""
+        found = json_text.read_or_default(self.folder / "results.json", {})
+        try:
+            self.shape.validate_python(found)
+        except ValidationError:
+            return {}
+        return found
 
     def going(self) -> bool:
         """Whether the job is going on or has just been started."""
@@ -75,6 +85,9 @@ class FolderJob:
         if progress:
             return {"state": "cut off"}
         results = self.results()
+        if not results and (self.folder / "results.json").exists():
+            message = f"{self.folder.name}/results.json does not hold what this job writes."
+            return {"state": "failed", "error": RunError(message, "Start it again: it is written anew.").as_dict()}
         return {"state": results.get("state", "done") if results else "none"}
 
     def request_stop(self) -> None:
@@ -95,13 +108,13 @@ class FolderJob:
         """
         lock, device_lock = Lock(self.folder / "lock"), claim.device_lock(devices()[0])
         if not lock.acquire():
-            raise self._going_already()
+            raise self.going_already()
         try:
             for name in ("stop", "failed.json"):
                 (self.folder / name).unlink(missing_ok=True)
             if device:
                 if not claimed and not device_lock.acquire():
-                    raise self._device_in_use()
+                    raise self.device_in_use()
                 chat.end_if_idle(devices()[:1])
             self.tell("starting", at_once=True)
             yield
@@ -171,7 +184,7 @@ class FolderJob:
                     else:
                         take(event)
         if worker.returncode and not stopped.is_set():
-            raise self._failure(worker.returncode, failure, log_file)
+            raise self.failure(worker.returncode, failure, log_file)
         return stopped.is_set()
 
     def _stop_when_asked(self, worker: subprocess.Popen[str], stopped: threading.Event) -> None:
@@ -182,7 +195,7 @@ class FolderJob:
                 return
             time.sleep(0.2)
 
-    def _failure(self, code: int, error: dict[str, Any] | None, log_file: Path) -> StudioError:
+    def failure(self, code: int, error: dict[str, Any] | None, log_file: Path) -> StudioError:
         if error:
             return ModelError(error["message"], error["hint"], error["where"])
         last = last_line(log_file.read_text(errors="replace"), f"exit code {code}")
@@ -192,42 +205,15 @@ class FolderJob:
     def stopped(self) -> StudioError:
         return RunError(f"{self.name} was stopped as asked.", "Start it again when you like.", "run", STOPPED)
 
-    def _going_already(self) -> StudioError:
+    def going_already(self) -> StudioError:
         return RunError(f"{self.name} is going on already.", "Wait until it is done, or stop it.", "run")
 
-    def _device_in_use(self) -> StudioError:
+    def device_in_use(self) -> StudioError:
         return DeviceError(
             f"{devices()[0].name} is in use: a run or another examination has it.",
             "Try again when it has ended, or stop it.",
             "device",
         )
-
-    # -- from the page
-
-    def start(self, command: list[str], request: dict[str, Any], device: bool = True) -> None:
-        """Begin `python -m studio COMMAND RUN --request FILE` as a process of its own. Raises RunError, DeviceError."""
-        if self.going():
-            raise self._going_already()
-        if device:
-            lock = claim.device_lock(devices()[0])
-            if not lock.acquire():
-                raise self._device_in_use()
-            lock.release()
-        self.folder.mkdir(exist_ok=True)
-        write_atomic(self.folder / "request.json", json.dumps(request, ensure_ascii=False))
-        (self.folder / "failed.json").unlink(missing_ok=True)
-        self.tell("starting", at_once=True)
-        arguments = [*command, self.id, "--json", "--request", str(self.folder / "request.json")]
-        with open(self.folder / "page.log", "wb") as log, credentials.handed_over(*credentials.HUB, KEY) as secrets:
-            subprocess.Popen(
-                [sys.executable, "-m", "studio", *arguments],
-                cwd=PROJECT,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                start_new_session=True,
-                **secrets,
-            )
 
 
 class SideJob(FolderJob):

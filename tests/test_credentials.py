@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from studio import config, credentials, doctor, events, queue, run
+from studio import config, credentials, doctor, events, queue, run, side_process
 from studio.base import gguf, headers, hub, starter
 from studio.data import parallel
 from studio.device import devices
@@ -109,7 +109,7 @@ STARTED: dict[str, Callable[[Path], object]] = {
     "the supervisor": lambda _: queue.start(_run()),
     "the model server": lambda _: chat.start(),
     "a worker": lambda _: run_worker(["studio.worker.export"]),
-    "a job beside a run": lambda _: SideJob(_run(), "examined", "It").start(["eval"], {}, device=False),
+    "a job beside a run": lambda _: side_process.begin(SideJob(_run(), "examined", "It"), "eval", {}, device=False),
     "its worker": lambda _: _stream(SideJob(_run(), "examined", "It")),
     "a question to torch": lambda _: fit.ask(devices()[0], {}),
     "a timing": lambda _: calibration.calibrate(devices()[0]),

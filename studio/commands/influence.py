@@ -6,7 +6,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from studio import influence, queue
+from studio import influence, queue, without_rows
 from studio.commands import RUN, tell
 from studio.run import find
 from studio.side_job import read_request
@@ -33,7 +33,7 @@ def measure(args: Namespace) -> dict[str, Any]:
     run = find(args.model)
     if args.drop:
         rows = [{"row": int(number)} for number in args.drop.replace(" ", ",").split(",") if number.isdigit()]
-        new = influence.again(run, rows)
+        new = without_rows.again(run, rows)
         return {"run": new.id, "state": new.state()}
     request = {"prompt": args.prompt, "answer": args.answer}
     if args.request:

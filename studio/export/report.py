@@ -37,7 +37,8 @@ th{font-weight:500;opacity:.7}
 .samples td:first-child{white-space:nowrap;opacity:.7}
 pre{background:#8881;padding:1rem;border-radius:8px;overflow:auto;white-space:pre-wrap}
 blockquote{border-left:3px solid #8886;margin:1rem 0;padding-left:1rem;white-space:pre-wrap}
-svg{width:100%;min-width:32rem;height:auto}
+svg{width:100%;height:auto;overflow:visible}
+@media(max-width:34rem){svg{font-size:24px}}
 .note{color:#b35900}"""
 
 
@@ -52,7 +53,7 @@ def report(run: Run, alone: bool = False) -> str:
     else:
         results = [
             "<h2>Curves</h2>",
-            f'<div class="scroll">{svg(curve(run))}</div>',
+            svg(curve(run)),
             _data(plan, run),
             _evaluations(events),
             forgetting.section(run),

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from studio import influence
+from studio import influence, side_process, without_rows
 from studio.errors import OrderError
 from studio.ui import live, rights
 from studio.ui.who import VISITOR, WATCHER
@@ -26,7 +26,7 @@ def find_influence(name: str, prompt: Any, answer: str | None) -> dict[str, Any]
     run = live.get_run(name)
     _check(prompt, answer)
     influence.check(run)
-    influence.job(run).start(["influence"], {"prompt": prompt, "answer": answer})
+    side_process.begin(influence.job(run), "influence", {"prompt": prompt, "answer": answer})
     return {"run": run.id, "state": "going"}
 
 
@@ -61,7 +61,7 @@ def train_without(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         for entry in (rows if isinstance(rows, list) else [])
         if isinstance(entry, dict) and isinstance(entry.get("row"), int) and isinstance(entry.get("source"), str)
     ]
-    return live.changed(influence.again(live.get_run(name), entries))
+    return live.changed(without_rows.again(live.get_run(name), entries))
 
 
 @rights.read(WATCHER, VISITOR)

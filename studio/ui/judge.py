@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from studio import judge
+from studio import judge, side_process
 from studio.errors import OrderError
 from studio.ui import live, rights, who
 from studio.ui.who import OWNER, VISITOR, WATCHER
@@ -23,7 +23,7 @@ def judge_answers(name: str, settings: dict[str, Any]) -> dict[str, Any]:
         raise OrderError("The settings of the judge must be named.", "Give url and model.", "judge")
     order = judge.order_of(settings)
     judge.table_of(run)
-    judge.job(run).start(["judge"], order.model_dump(), device=False)
+    side_process.begin(judge.job(run), "judge", order.model_dump(), device=False)
     return {"run": run.id, "state": "going"}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from studio import making
+from studio import making, side_process
 from studio.json_text import whole_number
 from studio.making.rows import PROMPT, small_note
 from studio.talk import chats
@@ -33,7 +33,7 @@ def read_document(file: Any, name: str = "", id: str = "") -> dict[str, Any]:
 def make_rows(id: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Begin to write rows about a document. settings: the command's (url, model, prompt, per_passage, …)."""
     task, order = making.Making(making.folder(id)), making.order_of(settings)
-    task.start(["make"], order.model_dump(), device=False)
+    side_process.begin(task, "make", order.model_dump(), device=False)
     return {"id": id, "state": "going"}
 
 

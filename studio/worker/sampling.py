@@ -51,13 +51,16 @@ class IncrementalText:
         self.stopped = False
 
     def add(self, token: int | None) -> str:
-        """Return the text that became readable with one more token. None flushes what is withheld."""
+        """Return the text that became readable with one more token.
+
+        None flushes what is withheld, but for the beginning of a character that the answer's end has cut.
+        """
         if token is not None:
             self.ids.append(token)
         prefix = self.decode(self.ids[self.prefix_offset : self.read_offset])
         text = self.decode(self.ids[self.prefix_offset :])
         if token is None or not text.endswith("\ufffd"):
-            self.pending += text[len(prefix) :]
+            self.pending += text[len(prefix) :].rstrip("\ufffd" * (token is None))
             if self.channels:
                 self.pending = self.channels.plain(self.pending)
             self.prefix_offset, self.read_offset = self.read_offset, len(self.ids)

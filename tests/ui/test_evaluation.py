@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from studio import evaluating, json_text, side_job
+from studio import evaluating, json_text, side_job, side_process
 from studio import run as runs
 from studio.errors import StudioError
 from studio.events import Lock
@@ -153,7 +153,7 @@ def test_no_other_file_is_given(name: str, kind: Any) -> None:
 
 @pytest.mark.parametrize("settings", [{"rows": -1}, {"regex": "("}, {"path": "/etc/passwd"}, 7])
 def test_settings_are_checked_before_anything_starts(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(side_job.subprocess, "Popen", lambda *_, **__: pytest.fail("started"))
+    monkeypatch.setattr(side_process.subprocess, "Popen", lambda *_, **__: pytest.fail("started"))
     with pytest.raises(StudioError):
         evaluation.evaluate(RUN, settings)
 

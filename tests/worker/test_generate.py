@@ -128,6 +128,13 @@ def test_text_comes_in_whole_characters() -> None:
     assert [text.add(1), text.add(2), text.add(3)] == ["", "é", "!"]
 
 
+def test_a_character_that_the_answers_end_cuts_is_left_out() -> None:
+    letters = "冰箱".encode()
+    text = IncrementalText(lambda ids: bytes(ids).decode(errors="replace"))
+    assert "".join(text.add(byte) for byte in letters[:-1]) == "冰"
+    assert text.add(None) == ""
+
+
 def test_text_that_may_be_a_stop_is_held_back() -> None:
     text = IncrementalText(lambda ids: "".join(map(chr, ids)), ["END"])
     assert [text.add(ord(letter)) for letter in "aENbEND"] == ["a", "", "", "ENb", "", "", ""]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from studio import data, influence, queue, side_job
+from studio import data, influence, queue, side_job, without_rows
 from studio.device import devices
 from studio.errors import DeviceError, OrderError
 from studio.model import facts
@@ -114,16 +114,16 @@ def test_rows_are_dropped_and_the_held_out_ones_stay_the_same(run: Run) -> None:
 
     rows = [int(row["row"]) for _, row, _ in data.training_examples(run.config.data, encoder, 42)][:3]
     source = run.config.data.sources()[0].source
-    config = influence.without(run, [{"row": row, "source": source} for row in rows])
+    config = without_rows.without(run, [{"row": row, "source": source} for row in rows])
     assert len(trained(config)) == len(trained(run.config)) - 3
     assert set(trained(config)) < set(trained(run.config))
     assert held(config) == held(run.config)
     assert config.training == run.config.training
     assert Path(source).is_file()
     with pytest.raises(OrderError, match="was not trained on row 999"):
-        influence.without(run, [{"row": 999, "source": source}])
+        without_rows.without(run, [{"row": 999, "source": source}])
     with pytest.raises(OrderError, match="No row was chosen"):
-        influence.without(run, [])
+        without_rows.without(run, [])
 
 
 def test_refusals(tiny_model: Path, file: Path) -> None:
