@@ -40,6 +40,10 @@ def turns(template: Template) -> Turns | None:
         with_system, with_system_again = _text(template, [S, U]), _text(template, [S, U, A, V])
     except TemplateError:
         return None
+    texts = [asked, answered, again, with_system, with_system_again]
+    if not open_end.startswith(asked):  # some write the end token behind a conversation that is not to be answered
+        texts = [text.removesuffix(template.special.get("eos_token", "")) for text in texts]
+    asked, answered, again, with_system, with_system_again = texts
     if not (open_end.startswith(asked) and answered.startswith(asked) and again.startswith(answered)):
         return None
     answer, second = _around(answered[len(asked) :], A), _around(again[len(answered) :], V)

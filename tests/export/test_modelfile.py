@@ -68,8 +68,16 @@ func (b *buffer) Write(p []byte) (int, error) { b.text += string(p); return len(
 """
 
 
+# Phi-3's own
+ENDED = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] + '<|end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"
+)
+
+
 def known() -> list[Template]:
-    return [*(template.load(name) for name in template.names()), Template("model", tiny.CHATML)]
+    own = [Template("model", tiny.CHATML), Template("ended", ENDED, {"eos_token": "<|endoftext|>"})]
+    return [*(template.load(name) for name in template.names()), *own]
 
 
 def written_by_go(jobs: list[dict[str, Any]], folder: Path) -> list[list[str]]:
