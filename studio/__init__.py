@@ -57,8 +57,8 @@ FLOORS = {
     4: "memory estimate forecast run runs queue",
     5: (
         "combining evaluating origin race race_settings plan side_job side_process job_process influence without_rows "
-        "judge making benchmark choice scoring reward_trial preflight auto_values resolve doctor supervise relay "
-        "bundle follow talk export"
+        "judge making benchmark choice scoring reward_trial unused_settings preflight auto_values resolve doctor "
+        "supervise relay bundle follow talk export"
     ),
     6: "worker ui",
     7: "commands __main__ page",

@@ -13,7 +13,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from studio import auto, data, model, origin, places, run, trackers
+from studio import auto, data, model, origin, places, run, trackers, unused_settings
 from studio.base import families, source
 from studio.config import RunConfig
 from studio.device import Device, devices
@@ -22,7 +22,6 @@ from studio.errors import ModelError, OrderError
 from studio.evaluation import endpoint
 from studio.talk import reference
 from studio.text import patterns
-from studio.training import Training
 
 OPTIMIZERS_BY_PACKAGE = {  # of transformers, those that need no more than their name
     "torch": "adamw adamw_torch adamw_torch_fused adafactor sgd adagrad rmsprop",
@@ -35,7 +34,6 @@ OPTIMIZERS_BY_PACKAGE = {  # of transformers, those that need no more than their
     "grokadamw": "grokadamw",
 }
 OPTIMIZERS = {name: package for package, names in OPTIMIZERS_BY_PACKAGE.items() for name in names.split()}
-ON_EVALUATION = ("keep_best", "early_stopping", "sample_prompts")
 
 
 def check(config: RunConfig) -> None:
@@ -65,6 +63,7 @@ def check(config: RunConfig) -> None:
     check_settings(config, device)
     if facts and not config.place.remote:
         auto.fused_kernels(config, facts, device)
+        auto.layout(config, facts, device, longest=1)  # what not even short rows can have
     origin.check(config)
     data.check(config.data, folder, num_virtual_tokens=config.virtual_tokens)
     check_rewards(config)
@@ -102,10 +101,16 @@ def check_new_tokens(config: RunConfig, facts: model.ModelFacts | None) -> None:
 
 
 def check_answer_length(config: RunConfig, facts: model.ModelFacts | None) -> None:
-    """Raise OrderError where the answers that are written leave no room for a prompt."""
+    """Raise OrderError where virtual tokens and the answers that are written leave no room for a prompt."""
     tokens = config.stage.answer_tokens
     if facts is None or not facts.context or tokens + config.virtual_tokens < facts.context:
         return
+    if config.virtual_tokens >= facts.context:
+        raise OrderError(
+            f"method.virtual_tokens is {config.virtual_tokens}, and the model reads {facts.context} tokens in all.",
+            f"Set it to {facts.context // 4} or less.",
+            "method.virtual_tokens",
+        )
     raise OrderError(
         f"stage.max_new_tokens is {tokens}, and the model reads {facts.context} tokens of prompt and answer together.",
         f"Set it to {facts.context // 2} or less.",
@@ -145,7 +150,8 @@ def check_rewards(config: RunConfig) -> None:
 
 def check_settings(config: RunConfig, device: Device) -> None:
     """Raise OrderError for a setting that this device cannot run; asked before a run exists, and by its trainer."""
-    check_options(config)
+    unused_settings.refuse(config)
+    _check_optimizer(config.training.optimizer)
     auto.precision(config, device)
     auto.weights(config, device)
     auto.loss(config)
@@ -167,72 +173,6 @@ def check_settings(config: RunConfig, device: Device) -> None:
                 "Set that key, or leave the mode out: then the metrics stay on this computer.",
                 "training.report_to",
             )
-
-
-def check_options(config: RunConfig) -> None:
-    """Raise OrderError for an option that would be ignored, or an optimizer that is not there."""
-    training = config.training
-    for key in ON_EVALUATION:
-        if not config.data.eval and getattr(training, key):
-            raise OrderError(
-                f"training.{key} acts at evaluations, and with data.eval {config.data.eval or 0} there are none.",
-                f"Hold rows out (data.eval: 0.05), or leave training.{key} out.",
-                f"training.{key}",
-            )
-    if config.evaluation is not None:
-        if config.stage.scores:
-            raise OrderError(
-                "evaluation asks for answers, and a reward model writes none.",
-                "Leave it out: the accuracy on held-out pairs is measured in any case.",
-                "evaluation",
-            )
-        _check_evaluation(config)
-    method = config.method
-    if getattr(method, "quantization", None) == "int8" and (compute := getattr(method, "compute", "auto")) != "auto":
-        raise OrderError(
-            f"method.compute is {compute}, but weights held in int8 are multiplied in int8.",
-            "Leave method.compute at auto, or hold the base in nf4.",
-            "method.compute",
-        )
-    if training.checkpointing is False and training.checkpointed_layers not in ("auto", 0):
-        raise OrderError(
-            f"training.checkpointed_layers is {training.checkpointed_layers}, but training.checkpointing is false.",
-            "Leave one of the two out.",
-            "training.checkpointed_layers",
-        )
-    _check_forgetting(training)
-    _check_optimizer(training.optimizer)
-
-
-def _check_evaluation(config: RunConfig) -> None:
-    if config.place.remote:
-        raise OrderError(
-            "evaluation follows a training on this computer, and this run is for another one.",
-            "Leave it out, and evaluate the run when its result is here: python -m studio eval RUN.",
-            "evaluation",
-        )
-    if not config.data.eval:
-        raise OrderError(
-            f"evaluation asks held-out questions, and with data.eval {config.data.eval or 0} there are none.",
-            "Hold rows out (data.eval: 0.05), or leave evaluation out.",
-            "evaluation",
-        )
-
-
-def _check_forgetting(training: Training) -> None:
-    if training.keep_general_by != "kl" and not training.keep_general:
-        raise OrderError(
-            f"training.keep_general_by is {training.keep_general_by}, but the brake is off.",
-            "Set training.keep_general to 1, or leave training.keep_general_by out.",
-            "training.keep_general_by",
-        )
-    if training.best_by == "frontier" and (not training.keep_best or training.forgetting is False):
-        lacking = "training.forgetting is false" if training.keep_best else "no best checkpoint is kept"
-        raise OrderError(
-            f"training.best_by is frontier, but {lacking}.",
-            "Set training.keep_best to true and leave training.forgetting out, or leave training.best_by out.",
-            "training.best_by",
-        )
 
 
 def _check_optimizer(name: str) -> None:

@@ -43,8 +43,8 @@ class Reward(Stage):
 
     def refuse(self, method: Method, data: DataOrder, training: Training) -> None:
         super().refuse(method, data, training)
-        for key in ("keep_general", "sample_prompts"):
-            if getattr(training, key):
+        for key in ("keep_general", "sample_prompts", "forgetting"):
+            if getattr(training, key) not in (0, (), "auto"):
                 raise OrderError(
                     f"training.{key} asks the model for text, and a reward model writes none.",
                     f"Leave training.{key} out.",

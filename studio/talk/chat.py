@@ -8,6 +8,7 @@ owner can read. Ending it returns all its memory; killing it costs a restart and
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -124,7 +125,7 @@ class Server:
                 if choice["delta"].get("content"):
                     yield Delta(choice["delta"]["content"])
             raise ServerGone("The model server went away in the middle of the answer.")
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: half a line
             raise ServerGone("The model server went away in the middle of the answer.") from error
         finally:
             connection.close()
@@ -160,9 +161,8 @@ class Server:
             connection.close()
             raise
         if response.status >= 400:
-            event = json.loads(response.read() or b"{}")
-            connection.close()
-            raise _error(event)
+            with contextlib.closing(connection):
+                raise _refusal(response)
         return connection, response
 
 
@@ -254,6 +254,14 @@ def _address() -> dict[str, Any] | None:
         return json.loads(_file().read_text()) if is_locked(lock().path) else None
     except (OSError, ValueError):
         return None
+
+
+def _refusal(response: http.client.HTTPResponse) -> StudioError:
+    """What a refusal says; a server that is about to end answers in plain text, or half."""
+    try:
+        return _error(json.loads(response.read() or b"{}"))
+    except (OSError, http.client.HTTPException, ValueError):
+        return ServerGone("The model server has ended.")
 
 
 def _error(event: dict[str, Any]) -> StudioError:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import set_seed
 
-from studio import data, model, new_tokens, preflight, process
+from studio import data, model, new_tokens, preflight, process, unused_settings
 from studio.base import source
 from studio.data.streaming import StreamedRows
 from studio.device import devices
@@ -185,7 +185,7 @@ def _note_data(context: RunContext) -> None:
             "learnt from.",
             "warning",
         )
-    for key in preflight.ON_EVALUATION if not len(rows.eval) else ():
+    for key in unused_settings.ON_EVALUATION if not len(rows.eval) else ():
         if getattr(config.training, key):
             report.note(f"Nothing is held out to measure on, so training.{key} does nothing.", "warning")
     if note:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from studio.errors import DataError, DeviceError, ModelError, RunError, StudioEr
 from studio.evaluation import statistics
 from studio.talk import chat, chats, reference, room, votes
 from tests.faults.refusing import refusing
+from tests.loopback import answering
 
 
 def test_no_server_is_said_in_words(home: Path) -> None:
@@ -27,6 +29,27 @@ def test_no_server_is_said_in_words(home: Path) -> None:
     with pytest.raises(chat.ServerGone, match="not running"):
         chat.server().models()
     assert chat.end() == 0
+
+
+@pytest.mark.parametrize("content", [b"Internal Server Error", b'{"error": {'])
+def test_a_server_that_ends_while_it_refuses_is_said_in_words(
+    content: bytes, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another terminal ended it: the chat ended in a JSONDecodeError."""
+
+    class Ending(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(500)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with answering(Ending) as address:
+        monkeypatch.setattr(chat, "_address", lambda: {"address": address, "key": "x", "pid": 1})
+        with pytest.raises(chat.ServerGone, match="The model server has ended"):
+            chat.server().models()
 
 
 def test_left_over_address_of_a_dead_server_is_not_believed(home: Path) -> None:
