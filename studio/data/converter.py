@@ -74,7 +74,9 @@ class Converter:
             return True
         if not self.is_sft or not kto.bad(row) or (label := kto.labelled(row)) in self.mapped_columns:
             return False
-        if (found := matching(row)) and found[0] in (multiple_choice, two_answers):  # its label names the right choice
+        if (found := matching(row)) and found[0] in (
+            multiple_choice.LAYOUTS + two_answers.LAYOUTS
+        ):  # its label names the right choice
             return False
         report("bad_answer", label, row[label])
         return True

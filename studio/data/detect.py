@@ -101,7 +101,7 @@ def detect(rows: list[Any], name: str = "the file", more: Row | None = None) -> 
     best = max(formats(), key=lambda n: (counts[n], fits[n]))
     fit = fits[best] + written.count(None)  # of a known layout, and faulty: told as problems
     title = formats()[best].TITLE
-    layouts = Counter(found[0].TITLE for found in map(matching, sampled) if found)
+    layouts = Counter(found[0].title for found in map(matching, sampled) if found)
     layout = f", written as {layouts.most_common(1)[0][0]}" if layouts else ""
     columns = listed(columns_of(sampled))
     reason = f"{fit} of the first {len(sampled)} rows look like {title}{layout} (columns {columns})."

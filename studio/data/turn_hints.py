@@ -8,7 +8,7 @@ from typing import Any
 from studio.data.column_names import listed, options
 from studio.data.converter import Converter
 from studio.data.formats import Row, formats
-from studio.data.formats.messages import is_turn, role_of
+from studio.data.formats.messages import are_turns, role_of
 from studio.data.mapping import format_of
 from studio.data.problem import KINDS
 from studio.data.roles import MESSAGE_COLUMNS, ROLE_KEYS
@@ -70,7 +70,7 @@ def conversation_hint(columns: list[str], rows: list[Row]) -> str:
             return f"{column} holds one text a row: add its answer behind it."
         if first is None or not isinstance(first[0], dict):
             continue
-        known = all(is_turn(turn, known=True) for turn in first)
+        known = are_turns(first, known=True)
         if known and not any(role_of(turn[key]) == "assistant" for turn in first for key in ROLE_KEYS if key in turn):
             return (
                 f"{column} holds turns, and none of them is the assistant's: add the answers as turns with the "

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from studio.data.formats.fields import REASONING
-from studio.data.formats.messages import is_turn
+from studio.data.formats.messages import are_turns, is_turn
 from studio.data.roles import CONTENT_KEYS, MESSAGE_COLUMNS, ROLE_KEYS
 from studio.errors import DataError
 
@@ -92,18 +92,12 @@ def replace_at(row: Any, path: Path, value: Any) -> Any:
 def turn_lists(row: Any) -> list[tuple[Path, list[Any]]]:
     """The lists of turns in a row, with their paths."""
     if isinstance(row, list):
-        return [((), row)] if _is_turns(row) else []
+        return [((), row)] if are_turns(row) else []
     if not isinstance(row, dict):
         return []
     return [
-        ((key,), value)
-        for key, value in row.items()
-        if isinstance(value, list) and (_is_turns(value) or (key in MESSAGE_COLUMNS and not value))
+        ((key,), value) for key, value in row.items() if are_turns(value) or (key in MESSAGE_COLUMNS and value == [])
     ]
-
-
-def _is_turns(value: list[Any]) -> bool:
-    return bool(value) and all(isinstance(item, dict) and is_turn(item) for item in value)
 
 
 def keys_of(turns: list[Any]) -> tuple[str, str]:

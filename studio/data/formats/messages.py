@@ -33,6 +33,11 @@ def is_turn(turn: Any, known: bool = False) -> bool:
     return has_content and role is not None and (not known or role_of(role) is not None)
 
 
+def are_turns(value: Any, known: bool = False) -> bool:
+    """Whether a value is a list of turns, at least one. known: and the role of each is a known one."""
+    return isinstance(value, list) and bool(value) and all(is_turn(turn, known) for turn in value)
+
+
 def role_of(name: Any) -> str | None:
     """The canonical role: system, user, assistant or tool; None for an unknown spelling."""
     if isinstance(name, dict):  # an author, as in ChatGPT's export

@@ -7,10 +7,10 @@ from typing import Any
 
 from studio.data.formats import ReportProblem, Row, without
 from studio.data.formats.history import history_of
-from studio.data.formats.messages import is_turn, list_column, turns_of
+from studio.data.formats.messages import are_turns, list_column, turns_of
+from studio.data.layouts import Layout
 from studio.data.roles import MESSAGE_COLUMNS
 
-TITLE = "comparisons under other names"
 CHOSEN = ("chosen", "preferred_output", "chosen_messages", "chosen_response", "response_chosen", "answer_chosen",
           "preferred", "preferred_response", "accepted", "accepted_response", "response_j", "chosen_answer",
           "chosen_output", "chosen_message", "preferred_answer", "preferred_completion",
@@ -24,7 +24,6 @@ PAIRS = {"loser": "winner", "negative": "positive", "worse": "better", "y_l": "y
          "worse_response": "better_response", "worse_answer": "better_answer", "losing_response": "winning_response",
          "negative_response": "positive_response"}  # fmt: skip
 ANSWERS = ("response", "output", "answer", "completion")
-TEXTS = True
 KEYS = frozenset(REJECTED) | {"chosen", *PAIRS}
 ASKED = ("prompt", "question", "instruction", "query", "input")
 
@@ -54,9 +53,7 @@ def match(row: Row) -> tuple[str, str] | None:
 def _is_whole(value: Any) -> bool:
     """Whether it is a conversation of several turns, or has turns in parts."""
     value = _inside(value)
-    if not isinstance(value, list) or not all(map(is_turn, value)):
-        return False
-    return len(value) > 1 or any(isinstance(turn.get("content"), list) for turn in value)
+    return are_turns(value) and (len(value) > 1 or isinstance(value[0].get("content"), list))
 
 
 def rewrite(row: Row, columns: tuple[str, str], report: ReportProblem) -> Row | None:
@@ -80,7 +77,7 @@ def rewrite(row: Row, columns: tuple[str, str], report: ReportProblem) -> Row | 
 
 def _parted(rest: Row, chosen: Any, rejected: Any, report: ReportProblem) -> Row | None:
     """The turns that both conversations begin with are the prompt; what follows must be one answer each."""
-    if not all(isinstance(turns, list) and turns and all(map(is_turn, turns)) for turns in (chosen, rejected)):
+    if not are_turns(chosen) or not are_turns(rejected):
         return rest | {"chosen": chosen, "rejected": rejected}
     chosen_turns = turns_of(chosen, report, "chosen", "role", "content")
     rejected_turns = turns_of(rejected, report, "rejected", "role", "content")
@@ -107,3 +104,6 @@ def _parted(rest: Row, chosen: Any, rejected: Any, report: ReportProblem) -> Row
 def _inside(value: Any) -> Any:
     """The messages of {"messages": […]}."""
     return value["messages"] if isinstance(value, dict) and isinstance(value.get("messages"), list) else value
+
+
+LAYOUTS = (Layout("comparisons under other names", match, rewrite, KEYS, texts=True),)

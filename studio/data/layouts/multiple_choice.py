@@ -13,10 +13,8 @@ from typing import Any, NamedTuple
 
 from studio.data.formats import ReportProblem, Row, without
 from studio.data.formats.prompt import COLUMNS, MORE_ANSWERS
+from studio.data.layouts import Layout
 
-TITLE = "questions with choices, of which the right one is learnt"
-TEXTS = True
-ORDER = 35
 FIRST = "first_choice"  # key of a mapping: whether numbers name the choices from 0 or from 1 on
 
 
@@ -237,3 +235,8 @@ def counting(rows: list[Row]) -> tuple[int | None, str]:
         "The right choices are named by numbers, and it is not sure whether these count from 0 or from 1: they were "
         f"read from 0. If they count from 1: --column {FIRST}=1"
     )
+
+
+LAYOUTS = (
+    Layout("questions with choices, of which the right one is learnt", match, rewrite, KEYS, order=35, texts=True),
+)

@@ -10,12 +10,10 @@ from studio import json_text
 from studio.data.formats import ReportProblem, Row, without
 from studio.data.formats.fields import plain_text
 from studio.data.formats.preference import COLUMNS as PREFERENCE
+from studio.data.layouts import Layout
 from studio.data.layouts.multiple_choice import FIRST
 from studio.data.rated import number
 
-TITLE = "two answers and which of them is better"
-TEXTS = True
-ORDER = 40
 VERDICTS = (
     *("better_response_id", "winner", "winner_id", "preference", "preferred", "better", "choice", "chosen", "verdict"),
     *("overall_preference", "human_preference", "labels", "label", "vote", "preference_strength"),
@@ -138,3 +136,6 @@ def _better(value: Any, verdict: str, first: str, second: str, counted_from: Any
         # whether it counts from 0 or from 1 is not known; but SHP's is
         return {"1": first, "0": second}.get(word) if verdict == "labels" and first[-1] in "aA" else None
     return {first[-1].lower(): first, second[-1].lower(): second}.get(end)
+
+
+LAYOUTS = (Layout("two answers and which of them is better", match, rewrite, KEYS, order=40, texts=True),)
