@@ -10,6 +10,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from studio.data.block import ROWS_PER_BLOCK, Block
 from studio.data.compression import open_decompressed
 from studio.data.containers import Container
@@ -43,8 +45,7 @@ def arrow_rows(path: Path, container: Container) -> Iterator[Block]:
 
 def _arrow_rows(plain: Path, path: Path, container: Container) -> Iterator[Block]:
     """plain: the file, unpacked. path: as it is told."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    import pyarrow.parquet as pq  # late: only here
 
     done, size = 0, path.stat().st_size
     try:
@@ -52,7 +53,7 @@ def _arrow_rows(plain: Path, path: Path, container: Container) -> Iterator[Block
         batches = (
             pq.ParquetFile(source).iter_batches(batch_size=ROWS_PER_BLOCK)
             if container.name == "parquet"
-            else _arrow_batches(pa, source)
+            else _arrow_batches(source)
         )
         notes: list[str] | None = None
         for batch in batches:
@@ -63,7 +64,7 @@ def _arrow_rows(plain: Path, path: Path, container: Container) -> Iterator[Block
                 classes = class_names(batch.schema)
                 notes = [CLASSES_NOTE.format(name, ", ".join(names[:5])) for name, names in classes.items()]
             for start in range(0, batch.num_rows, ROWS_PER_BLOCK):
-                block = _block(pa, batch.slice(start, ROWS_PER_BLOCK), min(done, size))
+                block = _block(batch.slice(start, ROWS_PER_BLOCK), min(done, size))
                 for name, names in classes.items():
                     _name_classes(block.rows, name, names)
                 block.notes += notes
@@ -94,7 +95,7 @@ def _name_classes(rows: list[Any], column: str, names: list[str]) -> None:
             row[column] = names[number] if 0 <= number < len(names) else None
 
 
-def _arrow_batches(pa: Any, source: Any) -> Iterator[Any]:
+def _arrow_batches(source: Any) -> Iterator[Any]:
     try:
         reader = pa.ipc.open_file(source)
         for n in range(reader.num_record_batches):
@@ -104,18 +105,18 @@ def _arrow_batches(pa: Any, source: Any) -> Iterator[Any]:
         yield from pa.ipc.open_stream(source)
 
 
-def _block(pa: Any, batch: Any, done: int) -> Block:
+def _block(batch: Any, done: int) -> Block:
     """The batch as rows. Raises ArrowInvalid where its buffers are inconsistent: Arrow would read beyond their ends."""
     try:
         batch.validate(full=True)
         return Block([_without_filled_nulls(row) for row in batch.to_pylist(maps_as_pydicts="lossy")], None, done)
     except (pa.ArrowInvalid, UnicodeDecodeError):
-        return _row_by_row(pa, batch, done)
+        return _row_by_row(batch, done)
 
 
-def _row_by_row(pa: Any, batch: Any, done: int) -> Block:
+def _row_by_row(batch: Any, done: int) -> Block:
     """The batch as rows; those whose text is not UTF-8 are bad."""
-    columns = [column.view(_bytes_type(pa, column.type)) for column in batch.columns]
+    columns = [column.view(_bytes_type(column.type)) for column in batch.columns]
     for column in columns:
         column.validate(full=True)
     block = Block(lines=None, done=done)
@@ -133,17 +134,17 @@ def _row_by_row(pa: Any, batch: Any, done: int) -> Block:
     return block
 
 
-def _bytes_type(pa: Any, kind: Any) -> Any:
+def _bytes_type(kind: Any) -> Any:
     """The type with binary in the place of every string: any bytes are valid in it."""
     if pa.types.is_string(kind):
         return pa.binary()
     if pa.types.is_large_string(kind):
         return pa.large_binary()
     if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_bytes_type(pa, field.type)) for field in kind])
+        return pa.struct([field.with_type(_bytes_type(field.type)) for field in kind])
     for is_kind, make in ((pa.types.is_list, pa.list_), (pa.types.is_large_list, pa.large_list)):
         if is_kind(kind):
-            return make(kind.value_field.with_type(_bytes_type(pa, kind.value_type)))
+            return make(kind.value_field.with_type(_bytes_type(kind.value_type)))
     return kind
 
 

@@ -13,6 +13,8 @@ import orjson
 import pyarrow as pa
 import xxhash
 
+from studio.data.arrow_buffers import numbers as arrow_numbers
+from studio.data.arrow_buffers import offsets, strings
 from studio.data.block import Block
 from studio.data.converter import Converter
 from studio.data.problem import MAX_DETAILED_PER_KIND, Problem, problem
@@ -73,8 +75,8 @@ def convert_block(block: Block, first_row: int, convert: Converter, problems: Pr
     return _chunk(conversations, np.array(numbers, np.int64), problems)
 
 
-def _chunk(conversations: list[dict[str, Any]], numbers: np.ndarray, problems: ProblemCollector) -> Chunk:
-    """numbers: of each conversation's row in the file."""
+def _chunk(conversations: list[dict[str, Any]], rows: np.ndarray, problems: ProblemCollector) -> Chunk:
+    """rows: the number of each conversation's row in the file."""
     turns = [c.pop("messages") or [{"role": "text", "content": c.pop("text")}] for c in conversations]
     flat, row_ends = list(chain.from_iterable(turns)), np.cumsum(list(map(len, turns)), dtype=np.int64)
     names = [turn["role"] for turn in flat]
@@ -84,10 +86,10 @@ def _chunk(conversations: list[dict[str, Any]], numbers: np.ndarray, problems: P
     answers = sizes == len("assistant")  # no other role has as many letters
     if has_extra_keys:  # words before a call are no whole answer
         answers &= np.fromiter(("tool_calls" not in turn for turn in flat), np.bool_, len(flat))
-    _check(_Texts(data, text_ends, names, row_ends, numbers), answers, broken, problems)
-    fields = [_strings("".join(names).encode(), np.cumsum(sizes)), _strings(data, text_ends)]
+    _check(_Texts(data, text_ends, names, row_ends, rows), answers, broken, problems)
+    fields = [strings("".join(names).encode(), np.cumsum(sizes)), strings(data, text_ends)]
     turn_structs = pa.StructArray.from_arrays(fields, fields=list(MESSAGES.value_type))
-    lists = pa.ListArray.from_buffers(MESSAGES, len(row_ends), [None, _offsets(row_ends)], children=[turn_structs])
+    lists = pa.ListArray.from_buffers(MESSAGES, len(row_ends), [None, offsets(row_ends)], children=[turn_structs])
     says_more = has_extra_keys or (conversations and not COMPARED.isdisjoint(conversations[0]))
     identities = list(map(_extra_identity, conversations, turns)) if says_more else []
     if has_extra_keys:
@@ -98,42 +100,15 @@ def _chunk(conversations: list[dict[str, Any]], numbers: np.ndarray, problems: P
                 if len(m) > 2
             }:
                 conversation["turns"] = more
-    extras = _optional([_json(c) if c else None for c in conversations])
-    lines = (
-        _numbers(np.array(problems.lines, np.int64)[numbers - problems.first])
-        if problems.lines is not None
-        else pa.nulls(len(conversations), pa.int64())
-    )
-    return Chunk(
-        pa.table([_numbers(numbers), lines, lists, extras], schema=SCHEMA),
-        *_hashes(data, text_ends, row_ends, identities),
-    )
-
-
-# Arrow arrays are put together from buffers here: pa.array() would import pandas, a quarter of a second per process.
-
-
-def _offsets(text_ends: np.ndarray) -> pa.Buffer:
-    return pa.py_buffer(np.concatenate(([0], text_ends)).astype(np.int32))
-
-
-def _strings(data: bytes, text_ends: np.ndarray) -> pa.StringArray:
-    return pa.StringArray.from_buffers(len(text_ends), _offsets(text_ends), pa.py_buffer(data))
-
-
-def _numbers(values: np.ndarray) -> pa.Int64Array:
-    return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(values.astype(np.int64))])
-
-
-def _optional(texts: list[str | None]) -> pa.StringArray:
-    """Texts of which some are null."""
-    if not any(texts):
-        return pa.nulls(len(texts), pa.string())
-    data, text_ends, _ = concatenated([text or "" for text in texts])
-    valid = np.packbits(np.array([text is not None for text in texts]), bitorder="little").tobytes()
-    return pa.StringArray.from_buffers(
-        len(texts), _offsets(text_ends), pa.py_buffer(data), pa.py_buffer(valid), texts.count(None)
-    )
+    lines = pa.nulls(len(conversations), pa.int64())
+    if problems.lines is not None:
+        lines = arrow_numbers(np.array(problems.lines, np.int64)[rows - problems.first])
+    extras = pa.nulls(len(conversations), pa.string())
+    if any(conversations):
+        extra_data, extra_ends, _ = concatenated([_json(c) if c else "" for c in conversations])
+        extras = strings(extra_data, extra_ends, [bool(c) for c in conversations])
+    table = pa.table([arrow_numbers(rows), lines, lists, extras], schema=SCHEMA)
+    return Chunk(table, *_hashes(data, text_ends, row_ends, identities))
 
 
 class _Texts(NamedTuple):

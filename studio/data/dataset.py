@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from studio.data.arrow_buffers import numbers, numbers_of
 from studio.data.chunk import from_row
 from studio.data.formats import formats
 from studio.data.problem import KINDS, Problem
@@ -47,11 +48,8 @@ class Conversations(Sequence[Conversation]):
 
     def batch(self, start: int, count: int) -> list[Conversation]:
         """`count` conversations from `start` on."""
-        table = (
-            self._table.slice(start, count)
-            if self._indices is None
-            else self._take(self._indices[start : start + count])
-        )
+        whole = self._indices is None
+        table = self._table.slice(start, count) if whole else self._take(self._indices[start : start + count])
         return list(map(from_row, table.to_pylist()))
 
     def take(self, indices: Any) -> Conversations:
@@ -72,13 +70,8 @@ class Conversations(Sequence[Conversation]):
     @property
     def row_numbers(self) -> np.ndarray:
         """The row number in the file of every conversation (int64)."""
-        parts = [
-            np.frombuffer(part.buffers()[1], np.int64, len(part), 8 * part.offset)
-            for part in self._table.column("row").chunks
-            if len(part)
-        ]
-        numbers = np.concatenate(parts) if parts else np.empty(0, np.int64)
-        return numbers if self._indices is None else numbers[self._indices]
+        rows = numbers_of(self._table.column("row"))
+        return rows if self._indices is None else rows[self._indices]
 
     @property
     def table(self) -> pa.Table:
@@ -87,8 +80,8 @@ class Conversations(Sequence[Conversation]):
 
     def sizes(self, of: Callable[[pa.ListArray], np.ndarray]) -> np.ndarray:
         """A number for each conversation; of(messages) computes it for one chunk of the column."""
-        numbers = np.concatenate([np.empty(0, np.int64), *(of(part) for part in self._table.column("messages").chunks)])
-        return numbers if self._indices is None else numbers[self._indices]
+        sizes = np.concatenate([np.empty(0, np.int64), *(of(part) for part in self._table.column("messages").chunks)])
+        return sizes if self._indices is None else sizes[self._indices]
 
     @cached_property
     def _batches(self) -> list[pa.RecordBatch]:
@@ -105,10 +98,7 @@ class Conversations(Sequence[Conversation]):
         edges = [0, *(np.flatnonzero(np.diff(of)) + 1).tolist(), len(table_rows)]
         batches = []
         for a, b in zip(edges, edges[1:]) if len(table_rows) else ():
-            local = table_rows[a:b] - self._batch_starts[of[a]]
-            batches.append(
-                self._batches[of[a]].take(pa.Array.from_buffers(pa.int64(), b - a, [None, pa.py_buffer(local)]))
-            )
+            batches.append(self._batches[of[a]].take(numbers(table_rows[a:b] - self._batch_starts[of[a]])))
         return pa.Table.from_batches(batches, self._table.schema)
 
 
@@ -160,8 +150,8 @@ class Dataset:
     @property
     def refused(self) -> int:
         """Rows that cannot be trained on as they are."""
-        numbers = [rows for kind, rows in self.by_kind.items() if KINDS[kind].severity == "refused"]
-        return len(np.unique(np.concatenate(numbers))) if numbers else 0
+        rows = [rows for kind, rows in self.by_kind.items() if KINDS[kind].severity == "refused"]
+        return len(np.unique(np.concatenate(rows))) if rows else 0
 
     @property
     def stage(self) -> str:

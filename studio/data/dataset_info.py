@@ -44,15 +44,11 @@ def notes_of(mapping: dict[str, Any] | None, files: list[Path]) -> list[str]:
         notes.append(f"num_samples is {count}: the first {count} rows are read.")
     if media := [f"{part} ({columns[part]})" for part in MEDIA_COLUMNS if columns.get(part)]:
         notes.append(f"Training is on text alone; the entry's {', '.join(media)} are not used.")
-    expected = mapping.get("file_sha1")
-    if expected and len(files) == 1 and _sha1(files[0]) != expected:
-        notes.append("The file is not the one that file_sha1 of its entry names; it was read all the same.")
+    if (expected := mapping.get("file_sha1")) and len(files) == 1:
+        with open(files[0], "rb") as file:
+            if hashlib.file_digest(file, "sha1").hexdigest() != expected:
+                notes.append("The file is not the one that file_sha1 of its entry names; it was read all the same.")
     return notes
-
-
-def _sha1(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha1").hexdigest()
 
 
 def from_dataset_info(path: Path, name: str) -> tuple[str, dict[str, Any]]:

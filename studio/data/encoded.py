@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
+from studio.data.arrow_buffers import offsets
 from studio.tokens import Encoded
 
 SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
@@ -49,9 +50,6 @@ class EncodedRows(Sequence[Row]):
             else self.table.column(name)[row].as_py()
             for name in self.table.column_names
         }
-
-    def __iter__(self) -> Iterator[Row]:
-        return (self[n] for n in range(len(self)))
 
     def first(self, count: int) -> list[Row]:
         """Some rows, soon."""
@@ -101,23 +99,20 @@ class Writer:
 
     def add(self, batch: list[Encoded]) -> None:
         if batch:
-            columns: list[pa.Array] = [_lists([e.ids for e in batch]), _lists([e.labels for e in batch])]
-            if "second" in self.schema.names:
-                columns.append(pa.array(np.array([e.second for e in batch], np.int32)))
-            if "good" in self.schema.names:
-                columns.append(pa.array(np.array([e.good for e in batch])))
-            if "question" in self.schema.names:
-                columns.append(pa.array([e.question for e in batch], pa.string()))
+            more = [
+                pa.array([getattr(e, f.name) for e in batch], f.type) for f in self.schema if f.name not in SCHEMA.names
+            ]
+            columns = [_lists([e.ids for e in batch]), _lists([e.labels for e in batch]), *more]
             self.stream.write_batch(pa.record_batch(columns, schema=self.schema))
             self.rows += len(batch)
             self.trained += [e.n_trained for e in batch]
 
 
 def _lists(rows: list[list[int]]) -> pa.ListArray:
-    offsets = np.concatenate(([0], np.cumsum([len(row) for row in rows]))).astype(np.int32)
+    ends = np.cumsum([len(row) for row in rows])
     values = np.array([number for row in rows for number in row], np.int32)
     child = pa.Array.from_buffers(pa.int32(), len(values), [None, pa.py_buffer(values)])
-    return pa.ListArray.from_buffers(pa.list_(pa.int32()), len(rows), [None, pa.py_buffer(offsets)], children=[child])
+    return pa.ListArray.from_buffers(pa.list_(pa.int32()), len(rows), [None, offsets(ends)], children=[child])
 
 
 def open_rows(path: Path, order: np.ndarray | None = None) -> EncodedRows:

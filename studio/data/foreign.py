@@ -64,19 +64,16 @@ SCRIPT = re.compile(r"(?:export default|module\.exports|var|let|const|window)\b[
 def refuse_magic(path: Path, head: bytes, compression: str) -> None:
     """Raise DataError for a file whose first bytes say that it is no data. head: unpacked."""
     if compression and (inner := compression_of(head)):
+        module = {"gz": "gzip", "bz2": "bz2", "xz": "lzma"}.get(compression, "compression.zstd")
         raise DataError(
             f"{path.name} is packed twice ({inner} in {compression}).",
-            f"Unpack it once: python -c \"import {_module(compression)} as z; open('{path.stem}', 'wb').write("
+            f"Unpack it once: python -c \"import {module} as z; open('{path.stem}', 'wb').write("
             f"z.open('{path.name}').read())\"",
             path.name,
         )
     for magic, (kind, hint) in MAGIC.items():
         if head.startswith(magic):
             raise DataError(f"{path.name} is {kind}, not data.", hint, path.name)
-
-
-def _module(compression: str) -> str:
-    return {"gz": "gzip", "bz2": "bz2", "xz": "lzma"}.get(compression, "compression.zstd")
 
 
 def refuse_notation(path: Path, text: str) -> None:

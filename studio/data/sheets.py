@@ -144,18 +144,11 @@ def _notes_of(marks: Marks) -> list[str]:
             "it, and choose it again."
         )
     if marks.columns:
-        letters = ", ".join(_letters(column) for column in marks.columns[:10])
+        from openpyxl.utils import get_column_letter  # optional, as above
+
+        letters = ", ".join(map(get_column_letter, marks.columns[:10]))
         notes.append(f"Columns that are hidden in the sheet are read like the others: {letters}.")
     return notes
-
-
-def _letters(column: int) -> str:
-    """The name of a column of a sheet: A, …, Z, AA, …"""
-    letters = ""
-    while column:
-        column, rest = divmod(column - 1, 26)
-        letters = chr(65 + rest) + letters
-    return letters
 
 
 def _shown(cell: Any) -> Any:

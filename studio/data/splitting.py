@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -75,17 +75,12 @@ def _whole_groups(groups: np.ndarray, sizes: np.ndarray, num: int, seed: int) ->
 def prompt_groups(conversations: Conversations) -> np.ndarray:
     """A number for each row that is the same for rows with the same turns before the answer; some have no answer."""
     numbers: dict[tuple[str, ...], int] = {}
-    return np.array(
-        [
-            numbers.setdefault(tuple(turn["content"] for turn in _prompt(row["messages"])), len(numbers))
-            for row in conversations
-        ],
-        np.int64,
-    )
-
-
-def _prompt(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return messages[:-1] if messages and messages[-1]["role"] == "assistant" else messages
+    groups = []
+    for row in conversations:
+        *before, last = row["messages"] or [{"role": "assistant"}]
+        prompt = before if last["role"] == "assistant" else row["messages"]
+        groups.append(numbers.setdefault(tuple(turn["content"] for turn in prompt), len(numbers)))
+    return np.array(groups, np.int64)
 
 
 def characters(messages: pa.ListArray) -> np.ndarray:

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from studio.data.arrow_buffers import numbers, numbers_of
 from studio.data.dataset import Conversations, Dataset
 from studio.data.problem import Problem
 from studio.home import subfolder
@@ -166,13 +167,5 @@ def _shifted(arrays: mmap.mmap, first_row: int, first_line: int) -> pa.Table:
     table = pa.ipc.open_stream(pa.py_buffer(arrays)).read_all()
     for index, (name, offset) in enumerate((("row", first_row), ("line", first_line))):
         if offset:  # numbers without nulls: only files of lines are read in parts
-            numbers = [
-                np.frombuffer(part.buffers()[1], np.int64, len(part), 8 * part.offset)
-                for part in table.column(name).chunks
-                if len(part)
-            ]
-            moved = np.concatenate(numbers) + offset if numbers else np.empty(0, np.int64)
-            table = table.set_column(
-                index, name, pa.Array.from_buffers(pa.int64(), len(moved), [None, pa.py_buffer(moved)])
-            )
+            table = table.set_column(index, name, numbers(numbers_of(table.column(name)) + offset))
     return table

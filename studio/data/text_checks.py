@@ -122,12 +122,12 @@ def _candidates(data: bytes, buffer: np.ndarray) -> Iterator[tuple[str, np.ndarr
         (
             "placeholder",
             (brace & (after == 123)) | (tag & (after == 37)) | (bracket & one_of(after, b"YIEyie")),
-            _outside_code(PLACEHOLDER),
+            _first(PLACEHOLDER, in_code=False),
         ),
         ("control_token", (tag & one_of(after, b"|s/bepu<\xef")) | (bracket & one_of(after, b"I/")), _first(CONTROL)),
         ("media", tag & one_of(after, b"iavsIAVS|"), _first(MEDIA)),
         ("odd_reasoning", tag & one_of(after, b"/tr"), _unpaired),
-        ("html", (tag & (letter | (after == 47))) | (at("&") & (letter | (after == 35))), _outside_code(HTML)),
+        ("html", (tag & (letter | (after == 47))) | (at("&") & (letter | (after == 35))), _first(HTML, in_code=False)),
         ("secret", _secret_signs(at, one_of, before, after), _masked),
         (
             "mojibake",
@@ -157,34 +157,26 @@ def _secret_signs(at: Callable, one_of: Callable, before: np.ndarray, after: np.
     )
 
 
-def _first(pattern: re.Pattern[str]) -> Callable[[str], str]:
-    def found(text: str) -> str:
+def _first(pattern: re.Pattern[str], in_code: bool = True) -> Callable[[str], str]:
+    """The first match in a text. in_code: also between backticks, where tags and braces may well stand."""
+
+    def excerpt(text: str) -> str:
         match = pattern.search(text)
-        return match.group() if match else ""
-
-    return found
-
-
-def _outside_code(pattern: re.Pattern[str]) -> Callable[[str], str]:
-    """Code between backticks may well hold tags and braces."""
-
-    def found(text: str) -> str:
-        match = pattern.search(text)
-        if match and "`" in text:
+        if match and not in_code and "`" in text:
             match = pattern.search(FENCE.sub(" ", text))
         return match.group() if match else ""
 
-    return found
+    return excerpt
 
 
 def _literal_break(text: str) -> str:
     """The two signs of a line break that were never made one; none where the text has real ones, as code has."""
-    return "" if "\n" in text else _outside_code(LITERAL_BREAK)(text)
+    return "" if "\n" in text else _first(LITERAL_BREAK, in_code=False)(text)
 
 
 def _literal_escape(text: str) -> str:
     """The first letter written as six signs; in quotation marks it may be code."""
-    return _outside_code(LITERAL_ESCAPE)(QUOTED.sub("", text))
+    return _first(LITERAL_ESCAPE, in_code=False)(QUOTED.sub("", text))
 
 
 def _unpaired(text: str) -> str:

@@ -31,6 +31,7 @@ CHAT_COLUMNS = frozenset(("ts", "thread_ts", "channel", "conversation_id", "chat
 DIRECTIONS = frozenset(("incoming", "outgoing", "inbound", "outbound", "received", "sent"))  # of a message
 WORDS = (*CONTENT_KEYS, "body", "Text", "Message", "Content", "Body")
 SERVICE_TYPES = ("channel_join", "channel_leave", "channel_topic", "channel_purpose", "bot_add")  # Slack's
+SPEAKERS = {"true": "user", "false": "assistant"}  # where a flag says whether it is the user
 MORE_KEYS = ("name", "tool_calls", "tool_call_id", "weight", "reasoning_content")
 MESSAGE_ID_COLUMNS = ("message_id", "id", "uuid", "tweet_id")
 PARENT_COLUMNS = ("parent_id", "parent", "parent_message_id", "parentId", "in_response_to_tweet_id")
@@ -140,7 +141,11 @@ def group_turns(blocks: Iterable[Block], how: ThreadColumns) -> Iterator[Block]:
         note += f" Not used, as they stand in other branches or in no conversation: {len(turns) - used}."
     block = Block(notes=[*notes, note], lines=None if not turns or turns[0][1] is None else [])
     for thread in threads:
-        messages = [{"role": _role(row[how.role]), "content": row.get(how.content)} | _more(row) for row, _ in thread]
+        messages = [
+            {"role": SPEAKERS.get(str(row[how.role]).lower(), row[how.role]), "content": row.get(how.content)}
+            | _more(row)
+            for row, _ in thread
+        ]
         block.rows.append({"messages": joined(messages)})
         if block.lines is not None:
             block.lines.append(thread[0][1])
@@ -151,11 +156,6 @@ def group_turns(blocks: Iterable[Block], how: ThreadColumns) -> Iterator[Block]:
 
 
 Turn = tuple[dict[str, Any], Any]
-
-
-def _role(value: Any) -> Any:
-    """Who speaks; a flag says whether it is the user."""
-    return {"true": "user", "false": "assistant"}.get(str(value).lower(), value)
 
 
 def _more(row: dict[str, Any]) -> dict[str, Any]:
