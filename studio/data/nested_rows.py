@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from studio.data.formats import LIST_COLUMNS
+from studio.data.formats import LIST_COLUMNS, without
+from studio.data.formats.messages import are_turns
 from studio.data.roles import MESSAGE_COLUMNS, ROLE_KEYS, ROLES
 
 ROW_COLUMNS = ("prompt", "question", "question_stem", "query", "instruction", "problem", "passage", "story", "ideal",
@@ -63,12 +64,10 @@ def _of_ids(value: Any) -> list[Any] | None:
 def _of_corpus(value: Any) -> list[Any] | None:
     """{"categories": […], "conversations": [[text, text, …], …]}, as ChatterBot's corpora."""
     talks = value.get("conversations") if isinstance(value, dict) and "categories" in value else None
-    whole = isinstance(talks, list) and all(isinstance(talk, list) and all(map(_is_text, talk)) for talk in talks)
-    return [{"conversation": talk} for talk in talks or ()] if whole else None
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+    if not isinstance(talks, list) or not all(isinstance(talk, list) for talk in talks):
+        return None
+    texts = all(isinstance(text, str) for talk in talks for text in talk)
+    return [{"conversation": talk} for talk in talks] if texts else None
 
 
 def _of_instances(value: dict[str, Any]) -> list[Any] | None:
@@ -126,15 +125,9 @@ def _index_orient(value: dict[str, Any]) -> list[Any] | None:
 def _turn_lists(value: dict[str, Any]) -> list[Any] | None:
     """{name: [turn, turn, …], …}: a conversation under each name."""
     lists = list(value.values())
-    turns = len(lists) > 1 and all(isinstance(turns, list) and len(turns) > 1 for turns in lists)
-    return [{"messages": turns} for turns in lists] if turns and all(_are_turns(turns) for turns in lists) else None
-
-
-def _are_turns(turns: list[Any]) -> bool:
-    return all(
-        isinstance(turn, dict) and any(isinstance(turn.get(k), str) and ROLES.get(turn[k].lower()) for k in ROLE_KEYS)
-        for turn in turns
-    )
+    if len(lists) < 2 or not all(are_turns(turns, known=True) and len(turns) > 1 for turns in lists):
+        return None
+    return [{"messages": turns} for turns in lists]
 
 
 def _nested_object(value: dict[str, Any], depth: int) -> list[Any] | None:
@@ -150,24 +143,16 @@ def expand_row(row: Any) -> list[Any] | None:
     if type(row) is str:
         return _decoded(row)
     if type(row) is list:
-        return (
-            row
-            if row and all(isinstance(instance, dict) for instance in row) and not _is_turn_or_pair(row[0])
-            else None
-        )
+        objects = bool(row) and all(isinstance(instance, dict) for instance in row)
+        return row if objects and not _is_turn_or_pair(row[0]) else None
     if type(row) is not dict:
         return None
     if questions := _of_paragraphs(row.get("paragraphs")):
         return questions
     instances = row.get("instances")
-    if (
-        isinstance(instances, list)
-        and instances
-        and all(isinstance(instance, dict) and "output" in instance for instance in instances)
-    ):
-        shared = {key: value for key, value in row.items() if key != "instances"}
-        return [shared | instance for instance in instances]
-    return None
+    if not isinstance(instances, list) or not all(isinstance(each, dict) and "output" in each for each in instances):
+        return None
+    return [without(row, "instances") | instance for instance in instances] or None
 
 
 def _of_paragraphs(paragraphs: Any) -> list[Any]:

@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 from studio.data.containers import JSON_START
 from studio.data.dialects import dialect_of
-from studio.data.drawn import cells_of
+from studio.data.drawn import DrawnReader, is_rule
 from studio.data.formats import fitting
 from studio.errors import DataError
 from studio.text.marks import ROLES
 
 MAX_CHARS = 5_000_000
 MAX_TITLE_CHARS = 24  # of a column's name
-RULE = re.compile(r"\s*\|?\s*:?-{2,}:?\s*(\|\s*:?-{2,}:?\s*)*\|?\s*")  # |---|:--:|
+BREAK = re.compile(r" *<br\s*/?> *")
 SPEAKER = "|".join(map(re.escape, ROLES))
 LABEL = re.compile(rf"(?i)\s*(?:\*\*)?({SPEAKER})\s*\d*(?:\*\*)?\s*[:：](?:\*\*)?\s*(.*)")
 NAMES = {1: ("text",), 2: ("question", "answer"), 3: ("instruction", "input", "output")}  # of columns without names
@@ -50,31 +50,21 @@ def read_pasted(text: str, header: str = "auto") -> Pasted:
         )
     if JSON_START.match(text.lstrip()):
         return Pasted(None, text + "\n", "jsonl" if text.lstrip()[0] == "{" else "json")
-    table = _markdown_table(text) or _spreadsheet_cells(text)
-    if table:
-        return _named(table, "names" if header == "auto" and _is_markdown(text) else header)
-    rows = _labelled_rows(text)
-    if rows:
+    if table := _markdown_table(text):
+        return _named(table, "names" if header == "auto" else header)
+    if table := _spreadsheet_cells(text):
+        return _named(table, header)
+    if rows := _labelled_rows(text):
         return Pasted(rows, "", "jsonl")
     return Pasted(None, text + "\n", "csv" if dialect_of(text) else "txt")
 
 
-def _is_markdown(text: str) -> bool:
-    lines = text.split("\n", 2)
-    return len(lines) > 1 and "|" in lines[0] and RULE.fullmatch(lines[1]) is not None
-
-
 def _markdown_table(text: str) -> list[list[str]]:
-    r"""The cells of a Markdown table; \| stands for a bar, <br> for a new line."""
-    if not _is_markdown(text):
+    """The cells of a Markdown table, which begins with the first line; <br> stands for a new line."""
+    lines = text.split("\n")
+    if len(lines) < 2 or "|" not in lines[0] or not is_rule(lines[1]):
         return []
-    lines = [line.strip() for line in text.split("\n")]
-    rows = []
-    for line in [lines[0], *lines[2:]]:
-        if not line:
-            continue
-        rows.append([re.sub(r"<br\s*/?>", "\n", cell).strip() for cell in cells_of(line)])
-    return rows
+    return [[BREAK.sub("\n", cell) for cell in cells] for cells in DrawnReader(lines) if cells]
 
 
 def _spreadsheet_cells(text: str) -> list[list[str]]:

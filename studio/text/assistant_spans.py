@@ -19,6 +19,7 @@ Run = Callable[[list[Message], bool], str]  # run(messages, add_generation_promp
 
 BEGIN, END = "\ufdd2", "\ufdd3"  # noncharacters: never valid in text that is exchanged
 QUESTION, ANSWER = "q7zk question", "q7zk answer"
+OPENING = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}]
 TOKEN = re.compile(r"<[^<>\n]{1,60}>|\[/?[A-Z_]{2,30}\]")
 
 
@@ -32,14 +33,13 @@ def turn_ends(run: Run, special: dict[str, str]) -> list[str]:
 
     The first is what ends the last turn of a conversation; where earlier turns end otherwise, that is the second.
     """
-    opening = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}]
-    last = _after(run(opening, False))
+    last = _after(run(OPENING, False))
     tokens = _control_tokens(last, special)
     if not tokens:
         return []
     try:
         middle = _after(
-            run([*opening, {"role": "user", "content": QUESTION}, {"role": "assistant", "content": ""}], False)
+            run([*OPENING, {"role": "user", "content": QUESTION}, {"role": "assistant", "content": ""}], False)
         )
     except StudioError:  # a template of one turn
         return [tokens[0]]
@@ -56,11 +56,10 @@ def openers(run: Run, tail: str) -> list[str]:
     There the model stops by beginning the next turn, the user's or a tool's. A token that opens the assistant's turn
     too is left out. tail: what stands between a question and the place where the model begins to answer.
     """
-    opening = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}]
     tokens = []
     for role in ("user", "tool"):
         try:
-            text = run([*opening, {"role": role, "content": QUESTION}, {"role": "assistant", "content": ""}], False)
+            text = run([*OPENING, {"role": role, "content": QUESTION}, {"role": "assistant", "content": ""}], False)
         except StudioError:
             continue
         opens = TOKEN.match(text, text.index(ANSWER) + len(ANSWER)) if ANSWER in text else None
@@ -180,6 +179,4 @@ def _first(text: str, ends: list[str], start: int, limit: int) -> int | None:
 
 def _common(a: str, b: str) -> int:
     """How many characters two texts have in common from their beginning."""
-    if a.startswith(b) or b.startswith(a):
-        return min(len(a), len(b))
-    return len(os.path.commonprefix((a, b)))
+    return min(len(a), len(b)) if a.startswith(b) or b.startswith(a) else len(os.path.commonprefix((a, b)))

@@ -11,7 +11,7 @@ from studio.config import RunConfig
 from studio.data import examples
 from studio.data.column_names import mapping_in, without_options
 from studio.data.editing import scan
-from studio.data.editing.fixes import FIX_LABELS, TURN_FIXES
+from studio.data.editing.fixes import FIXES
 from studio.data.editing.log import pending
 from studio.data.editing.record import edit_summary, record_of
 from studio.data.lengths import suggested
@@ -163,7 +163,8 @@ def _kind(kind: str, count: int, rows: Any, run_config: RunConfig) -> Question:
 def _mend(kind: str, first: data.Problem | None) -> str | None:
     """What mends the rows of a kind, if anything does: turns are mended where the first of its rows has turns."""
     has_turns = first is not None and "[" in (first.field or "")
-    return None if kind in TURN_FIXES and not has_turns else FIX_LABELS.get(kind)
+    fix = FIXES.get(kind)
+    return fix.label if fix and (fix.text or has_turns) else None
 
 
 def _columns(run_config: RunConfig, lang: str) -> Question:

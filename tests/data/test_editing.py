@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from studio import config, data, run
 from studio.data.editing import scan
 from studio.data.editing.cells import cells
-from studio.data.editing.fixes import FIX_LABELS, TEXT_FIXES, TURN_FIXES, apply_fix
+from studio.data.editing.fixes import FIXES, apply_fix
 from studio.data.editing.log import Edits, StaleError, pending
 from studio.data.editing.operations import operation
 from studio.data.editing.record import record_of
@@ -418,7 +418,7 @@ FAULTY = {
 
 
 def test_every_way_to_mend_is_tried_here() -> None:
-    assert set(FAULTY) == set(TEXT_FIXES) | set(TURN_FIXES) == set(FIX_LABELS)
+    assert set(FAULTY) == set(FIXES)
 
 
 @pytest.mark.parametrize("kind", FAULTY)

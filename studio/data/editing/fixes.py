@@ -6,7 +6,7 @@ import html
 import json
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from studio.data.editing.cells import keys_of, map_texts, replace_at, turn_lists
 from studio.data.formats.messages import role_of
@@ -20,12 +20,21 @@ ESCAPE = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}
 CODE = re.compile(f"({FENCE.pattern})", re.DOTALL)
 
 
+class FixOf(NamedTuple):
+    """How a kind of problem is mended: every text of a row by itself, or its turns as a whole."""
+
+    label: str
+    text: Callable[[str], str] | None = None
+    turns: Callable[[list[Any]], list[Any]] | None = None
+
+
 def apply_fix(kind: str, row: Any) -> Any:
     """The row with the problem fixed as far as possible; the same object where nothing changes."""
-    if kind in TEXT_FIXES:
-        return map_texts(row, TEXT_FIXES[kind])
+    _, of_text, of_turns = FIXES[kind]
+    if of_text is not None:
+        return map_texts(row, of_text)
     for path, turns in turn_lists(row):
-        new_turns = TURN_FIXES[kind](turns)
+        new_turns = of_turns(turns)
         if new_turns != turns and new_turns:
             row = replace_at(row, path, new_turns)
     return row
@@ -33,8 +42,11 @@ def apply_fix(kind: str, row: Any) -> Any:
 
 def _as_utf8(match: re.Match[str]) -> str:
     """UTF-8 that was decoded as Windows-1252, decoded again; unchanged where it is no UTF-8."""
+    signs = (
+        char.encode("cp1252", "ignore") or char.encode("latin-1") for char in match[0]
+    )  # cp1252 leaves some bytes free
     try:
-        return b"".join(map(_byte, match[0])).decode("utf-8")
+        return b"".join(signs).decode("utf-8")
     except UnicodeError:
         return match[0]
 
@@ -43,13 +55,6 @@ def _as_letter(match: re.Match[str]) -> str:
     r"""What \u00e9 stands for; of a sign in two halves both."""
     text: str = json.loads(f'"{match[0]}"')
     return text if text.isprintable() else match[0]
-
-
-def _byte(char: str) -> bytes:
-    try:
-        return char.encode("cp1252")
-    except UnicodeEncodeError:
-        return char.encode("latin-1")  # the few bytes that Windows-1252 leaves free
 
 
 def _strip_markup(text: str) -> str:
@@ -106,37 +111,19 @@ def _start_at_first_question(turns: list[Any]) -> list[Any]:
     return [turn for n, turn in enumerate(turns) if n >= first or role_of(turn.get(role_key)) == "system"]
 
 
-TEXT_FIXES: dict[str, Callable[[str], str]] = {
-    "crlf": lambda text: text.replace("\r\n", "\n").replace("\r", "\n"),
-    "literal_break": lambda text: text.replace("\\r\\n", "\n").replace("\\n", "\n"),
-    "literal_escape": lambda text: ESCAPE.sub(_as_letter, text),
-    "nul": lambda text: INVISIBLE.sub("", text),
-    "bom": lambda text: text.replace("\ufeff", ""),
-    "mojibake": lambda text: GARBLED.sub(_as_utf8, text),
-    "html": _strip_markup,
-    "control_token": lambda text: CONTROL.sub("", text),
-    "media": lambda text: MEDIA.sub("", text).strip(),
-    "secret": lambda text: SECRET.sub("[removed]", text),
-}
-TURN_FIXES: dict[str, Callable[[list[Any]], list[Any]]] = {
-    "empty_field": _drop_empty_turns,
-    "role_order": _merge_turns,
-    "no_end": _cut_after_last_answer,
-    "assistant_first": _start_at_first_question,
-}
-FIX_LABELS = {
-    "crlf": "End lines with LF",
-    "literal_break": "Make them line breaks",
-    "literal_escape": "Make them letters",
-    "nul": "Remove the invisible characters",
-    "bom": "Remove the marks",
-    "mojibake": "Restore the letters",
-    "html": "Strip tags and entities",
-    "control_token": "Remove the tokens",
-    "media": "Remove the marks",
-    "secret": "Replace by [removed]",
-    "empty_field": "Drop empty turns",
-    "role_order": "Join turns of one speaker",
-    "no_end": "Cut behind the last answer",
-    "assistant_first": "Begin with the first question",
+FIXES = {
+    "crlf": FixOf("End lines with LF", lambda text: text.replace("\r\n", "\n").replace("\r", "\n")),
+    "literal_break": FixOf("Make them line breaks", lambda text: text.replace("\\r\\n", "\n").replace("\\n", "\n")),
+    "literal_escape": FixOf("Make them letters", lambda text: ESCAPE.sub(_as_letter, text)),
+    "nul": FixOf("Remove the invisible characters", lambda text: INVISIBLE.sub("", text)),
+    "bom": FixOf("Remove the marks", lambda text: text.replace("\ufeff", "")),
+    "mojibake": FixOf("Restore the letters", lambda text: GARBLED.sub(_as_utf8, text)),
+    "html": FixOf("Strip tags and entities", _strip_markup),
+    "control_token": FixOf("Remove the tokens", lambda text: CONTROL.sub("", text)),
+    "media": FixOf("Remove the marks", lambda text: MEDIA.sub("", text).strip()),
+    "secret": FixOf("Replace by [removed]", lambda text: SECRET.sub("[removed]", text)),
+    "empty_field": FixOf("Drop empty turns", turns=_drop_empty_turns),
+    "role_order": FixOf("Join turns of one speaker", turns=_merge_turns),
+    "no_end": FixOf("Cut behind the last answer", turns=_cut_after_last_answer),
+    "assistant_first": FixOf("Begin with the first question", turns=_start_at_first_question),
 }

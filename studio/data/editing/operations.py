@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from studio import json_text
 from studio.data.editing.cell_operations import Insert, Operation, Remove, Row, Set, check_size
 from studio.data.editing.cells import map_texts
-from studio.data.editing.fixes import TEXT_FIXES, TURN_FIXES, apply_fix
+from studio.data.editing.fixes import FIXES, apply_fix
 from studio.data.problem import KINDS
 from studio.errors import DataError, reason_of
 from studio.text.patterns import compile_pattern
@@ -146,7 +146,7 @@ class Fix(Operation):
     def _known(self) -> Fix:
         if self.kind not in KINDS:
             raise ValueError(f"there is no kind of problem named {self.kind!r}")
-        if self.way == "mend" and self.kind not in TEXT_FIXES and self.kind not in TURN_FIXES:
+        if self.way == "mend" and self.kind not in FIXES:
             raise ValueError(f"{self.kind} cannot be mended; its rows can be deleted")
         return self
 

@@ -44,19 +44,14 @@ def edit_summary(record: dict[str, Any]) -> dict[str, Any]:
 def describe_counts(counts: dict[str, int]) -> str:
     """The changes in words: "3 cells, 2 rows deleted"."""
     phrases = {
-        "cells": "cell",
-        "deleted": "row deleted",
-        "added": "row added",
-        "replacements": "place replaced",
-        "mended": "row mended",
+        "cells": ("cell", "cells"),
+        "deleted": ("row deleted", "rows deleted"),
+        "added": ("row added", "rows added"),
+        "replacements": ("place replaced", "places replaced"),
+        "mended": ("row mended", "rows mended"),
     }
     return ", ".join(
-        f"{counts[kind]:,} {phrase if counts[kind] == 1 else _plural(phrase)}"
-        for kind, phrase in phrases.items()
+        f"{counts[kind]:,} {one if counts[kind] == 1 else more}"
+        for kind, (one, more) in phrases.items()
         if counts.get(kind)
     )
-
-
-def _plural(phrase: str) -> str:
-    first, _, rest = phrase.partition(" ")
-    return f"{first}s {rest}".strip()

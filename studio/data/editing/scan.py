@@ -54,23 +54,16 @@ def find(
             line = state.base.line(row)
             if needle not in line and b"\\u" not in line:
                 continue
-        matched = []
-        for cell in cells(state.value(row), step.skipped, step.only):
-            if matches := list(step.matches_in(cell.text)):
-                matched.append((cell, matches))
+        found = ((cell, list(step.matches_in(cell.text))) for cell in cells(state.value(row), step.skipped, step.only))
+        matched = [(cell, matches) for cell, matches in found if matches]
         if matched:
             rows.append(row)
             num_matches += sum(len(matches) for _, matches in matched)
             if len(excerpts) < examples:
                 cell, matches = matched[0]
+                parts, more = match_excerpt(cell.text, matches), len(matched) - 1
                 excerpts.append(
-                    {
-                        "row": row,
-                        "path": list(cell.path),
-                        "label": cell.label,
-                        "parts": match_excerpt(cell.text, matches),
-                        "more": len(matched) - 1,
-                    }
+                    {"row": row, "path": list(cell.path), "label": cell.label, "parts": parts, "more": more}
                 )
     return Hits(rows, num_matches, excerpts, None)
 
@@ -101,7 +94,7 @@ def fix(
         for row in _still_faulty(state, step.kind, candidates[start_row : start_row + BATCH_ROWS]):
             if step.way == "delete":
                 rows.append(row)
-                value = state.base.broken[row][1] if state.broken(row) else state.value(row)
+                value = state.shown(row)
             else:
                 value = None if state.broken(row) else state.value(row)
                 fixed = step.apply(value)
@@ -109,9 +102,8 @@ def fix(
                     continue
                 rows.append(row)
             if len(excerpts) < examples:
-                excerpts.append(
-                    {"row": row, **(deleted_excerpt(value) if step.way == "delete" else difference(value, fixed))}
-                )
+                shown = deleted_excerpt(value) if step.way == "delete" else difference(value, fixed)
+                excerpts.append({"row": row, **shown})
     return Hits(rows, len(rows), excerpts, None)
 
 
@@ -198,4 +190,4 @@ def _check_row(state: State, row: int) -> None:
 def pages(state: State, chosen: np.ndarray, start: int, count: int) -> Iterator[tuple[int, Any]]:
     """(number, value) of some rows; of a row that could not be parsed, the value is its text."""
     for row in chosen[start : start + count].tolist():
-        yield row, state.base.broken[row][1] if state.broken(row) else state.value(row)
+        yield row, state.shown(row)

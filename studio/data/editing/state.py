@@ -78,6 +78,10 @@ class State:
             value = self.steps[n].apply(value)
         return value
 
+    def shown(self, row: int) -> Any:
+        """The current value of the row; of one that could not be parsed, its text."""
+        return self.base.broken[row][1] if self.broken(row) else self.value(row)
+
     def broken(self, row: int) -> bool:
         """Whether the row could not be parsed and was not rewritten since."""
         written = any(isinstance(self.steps[n], Set) and not self.steps[n].path for n in self.edits_by_row.get(row, ()))

@@ -56,11 +56,15 @@ def read_written_calls(
             continue
         content, calls = message["content"], None
         if "tool_calls" not in message and content and (tools or holds_mark(content)):
-            answered = _is_answered(messages, n)
+            results = _written_results(messages[n + 1 : n + 2])
+            answered = bool(results) or any(following["role"] == "tool" for following in messages[n + 1 : n + 2])
             words, calls = split_calls(content, tools, answered)
-            if calls and (tools or not _is_described(messages, content)):
+            mark = MARK.search(content)
+            described = mark and messages[0]["role"] == "system" and mark[0] in messages[0]["content"]
+            if calls and (tools or not described):  # else the system prompt says in words how calls are written
                 message |= {"content": words, "tool_calls": calls}
-                _read_written_result(messages, n + 1)
+                if results:
+                    messages[n + 1 : n + 2] = [{"role": "tool", "content": result} for result in results]
             elif calls is None:
                 reason = "What stands in the marks of a call is no JSON of a call."
                 report("odd_call", where, content, reason)
@@ -78,28 +82,10 @@ def _names_arguments(content: str, names: set[str]) -> bool:
     return any(ARGUMENTS.match(words) for words in behind)
 
 
-def _is_answered(messages: list[Message], n: int) -> bool:
-    """Whether a tool's result stands behind a turn."""
-    return n + 1 < len(messages) and (messages[n + 1]["role"] == "tool" or _written_results(messages[n + 1]) != [])
-
-
-def _is_described(messages: list[Message], content: str) -> bool:
-    """Whether the system prompt says in words how calls are written."""
-    mark = MARK.search(content)
-    return mark is not None and messages[0]["role"] == "system" and mark[0] in messages[0]["content"]
-
-
-def _written_results(message: Message) -> list[str]:
-    """The results that a user's turn is, as Qwen's templates write them."""
-    if message["role"] != "user" or not RESULTS.fullmatch(message["content"]):
-        return []
-    return RESULT_TEXT.findall(message["content"])
-
-
-def _read_written_result(messages: list[Message], n: int) -> None:
-    """A user's turn that is nothing but results of tools becomes turns of the tool."""
-    if n < len(messages) and (results := _written_results(messages[n])):
-        messages[n : n + 1] = [{"role": "tool", "content": result} for result in results]
+def _written_results(turns: list[Message]) -> list[str]:
+    """The results of tools that the user's turns are and nothing else, as Qwen's templates write them."""
+    written = [turn["content"] for turn in turns if turn["role"] == "user" and RESULTS.fullmatch(turn["content"])]
+    return [result for text in written for result in RESULT_TEXT.findall(text)]
 
 
 def match_results(messages: list[Message], report: ReportProblem, name: str) -> None:
@@ -113,14 +99,13 @@ def match_results(messages: list[Message], report: ReportProblem, name: str) -> 
         if len(ids) == len(set(ids)) and sorted(ids) == sorted(wanted):
             messages[n : n + len(run)] = sorted(run, key=lambda message: wanted.index(str(message["tool_call_id"])))
             continue
-        for place, message in enumerate(run):
-            field = f"{name}[{n + place}].tool_call_id"
-            if ids[place] not in wanted:
+        for k, message in enumerate(run):
+            reason = "The call has a result already." if ids[k] in ids[:k] else ""
+            if ids[k] not in wanted:
                 reason = f"The result is of no call before it: those are {', '.join(wanted)[:200]}."
-                report("odd_result", field, message["tool_call_id"], reason)
-            elif ids[place] in ids[:place]:
-                report("odd_result", field, message["tool_call_id"], "The call has a result already.")
-        if lacking := [one for one in wanted if one not in ids]:
+            if reason:
+                report("odd_result", f"{name}[{n + k}].tool_call_id", message["tool_call_id"], reason)
+        if lacking := [call_id for call_id in wanted if call_id not in ids]:
             report("odd_result", f"{name}[{n - 1}].tool_calls", lacking, "No result follows for these calls.")
 
 
