@@ -132,44 +132,41 @@ def match_names(columns: list[str], rows: list[Any]) -> dict[str, str] | None:
 def unknown_layout(columns: list[str], rows: list[Any], name: str) -> DataError:
     if not columns:
         content = "lists without names" if rows and isinstance(rows[0], list) else "no objects with named columns"
-        return DataError(
-            f"The rows of {name} are {content}.",
-            'Write each row as an object, such as {"instruction": "…", "output": "…"}.',
-            name,
-        )
+        hint = 'Write each row as an object, such as {"instruction": "…", "output": "…"}.'
+        return DataError(f"The rows of {name} are {content}.", hint, name)
     message = f"The rows of {name} have none of the known layouts: {listed(columns)}."
-    hint = next((hint for told, hint in TELLTALES if told <= set(columns)), "")
-    if hint:
-        return DataError(message, hint, name)
     sampled = [row for row in map(as_row, rows[:SAMPLE_ROWS]) if isinstance(row, dict)]
+    if hint := _way_out(columns, sampled, len(rows), name):
+        return DataError(message, hint, name)
+    return DataError(message, layout_hint(columns, sampled, name), "data.mapping")
+
+
+def _way_out(columns: list[str], sampled: list[Row], count: int, name: str) -> str:
+    """What to do with a file that is known for something else than rows to learn; "" for others."""
+    if hint := next((hint for told, hint in TELLTALES if told <= set(columns)), ""):
+        return hint
     if has_ratings(sampled):
-        hint = (
+        return (
             "These are rated answers. For stage dpo, pairs of a better and a worse one are made by: python -m studio "
             f"pairs {name} pairs.jsonl"
         )
-        return DataError(message, hint, name)
-    if len(rows) == 1 and not name.lower().endswith((".csv", ".tsv")):
+    if count == 1 and not name.lower().endswith((".csv", ".tsv")):
         values = list(sampled[0].values())
         if sum(isinstance(value, list) for value in values) > 1:
-            hint = "Where these hold lists of rows, save the one to train on in a file of its own."
             if "train" in columns and HELD_OUT.issuperset({*columns} - {"train"}):
-                hint = (
+                return (
                     f"Save each in a file of its own, and name them as data.train and data.eval: {SAVE_EACH} < {name}"
                 )
-            return DataError(message, hint, name)
+            return "Where these hold lists of rows, save the one to train on in a file of its own."
         if len(columns) > 1 and all(isinstance(value, str) for value in values) and any(" " in c for c in columns):
-            return DataError(
-                message,
-                'Where these are questions and their answers, write each as a row: {"prompt": "…", "completion": "…"}.',
-                name,
+            return (
+                'Where these are questions and their answers, write each as a row: {"prompt": "…", "completion": "…"}.'
             )
     if len(columns) == 1 and (sign := re.fullmatch(r"\w+([^\w\s.?!'\"-])\w+(?:\1\w+)*", columns[0])):
-        hint = f"If {sign[1]} parts the cells, say so in a line above the first: sep={sign[1]}"
-        return DataError(message, hint, name)
+        return f"If {sign[1]} parts the cells, say so in a line above the first: sep={sign[1]}"
     if any(len(column) > 40 or column.endswith((".", "?", "!")) for column in columns):
         hint = "If the first line is a row already, write the names of the columns in a line above it: "
         hint += ",".join(["prompt", "completion", *("more" * (n > 2) for n in range(3, len(columns) + 1))])
-        if (other := layout_hint(columns, sampled, name)).startswith("Say which column holds what"):
-            hint = f"{other} {hint}"
-        return DataError(message, hint, name)
-    return DataError(message, layout_hint(columns, sampled, name), "data.mapping")
+        other = layout_hint(columns, sampled, name)
+        return f"{other} {hint}" if other.startswith("Say which column holds what") else hint
+    return ""

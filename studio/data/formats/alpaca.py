@@ -10,18 +10,8 @@ from functools import lru_cache
 from typing import Any
 
 from studio.data.formats import HISTORY, ReportProblem, Row
-from studio.data.formats.fields import (
-    CONTEXT,
-    REASONING,
-    SYSTEM,
-    answer_of,
-    asked_turns,
-    more_text,
-    repeats,
-    system_of,
-    text,
-)
-from studio.data.formats.history import history_of
+from studio.data.formats.fields import CONTEXT, REASONING, SYSTEM, answer_of, asked_turns, more_text, repeats, text
+from studio.data.formats.history import turns_before
 
 TITLE = "Alpaca"
 ABOUT = "One task a row: instruction, an optional input, and the output to learn."
@@ -57,7 +47,7 @@ def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
     before: list[dict[str, str]] | None = []
     if has_more:
         question = f"{instruction}\n{input_text}" if input_text else instruction
-        answer, before = answer_of(row, output, report), _before(row, report, question)
+        answer, before = answer_of(row, output, report), turns_before(row, report, question)
     else:
         content = text(row, output, report)
         answer = content and {"role": "assistant", "content": content}
@@ -89,16 +79,3 @@ def _joined(input_text: str, row: Row, name: str, report: ReportProblem) -> str 
     if repeats(input_text, added) or (name != "input" and repeats(str(row.get("instruction")), added)):
         return input_text
     return f"{input_text}\n{added}" if input_text else added
-
-
-def _before(row: Row, report: ReportProblem, question: str | None) -> list[dict[str, str]] | None:
-    """The system turn and the turns of the history."""
-    system = system_of(row, report)
-    if system is None:
-        return None
-    turns: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
-    for name in HISTORY:
-        if row.get(name):
-            before = history_of(row[name], report, name, question)
-            return None if before is None else turns + before
-    return turns

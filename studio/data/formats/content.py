@@ -26,11 +26,8 @@ def turns_from_parts(turn: Turn, key: str, report: ReportProblem, where: str) ->
     """The turns of a list of parts, results of tools first as turns of their own; None for a reported fault."""
     if all(map(_is_piece, turn[key])) and any(isinstance(part, str) for part in turn[key]):
         return [without(turn, key) | {key: "".join(p if isinstance(p, str) else p["text"] for p in turn[key])}]
-    texts: list[str] = []
-    thoughts: list[str] = []
-    calls: list[Turn] = []
-    results: list[Turn] = []
-    by_kind: dict[str, list[Any]] = {"text": texts, "thought": thoughts, "call": calls, "result": results}
+    by_kind: dict[str, list[Any]] = {"text": [], "thought": [], "call": [], "result": []}
+    texts, thoughts, calls, results = by_kind.values()
     for n, part in enumerate(turn[key]):
         if isinstance(part, dict) and part.get("type") == "step-start":  # the AI SDK's
             continue

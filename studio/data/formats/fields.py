@@ -64,24 +64,19 @@ def text(row: Row, field: str, report: ReportProblem, needed: bool = True) -> st
     if isinstance(value, float) and not math.isfinite(value):
         return report("nan", field, value)
     if isinstance(value, float) and abs(value) >= EXACT:
-        return report(
-            "wrong_type",
-            field,
-            value,
+        reason = (
             "The number has more digits than a number in JSON keeps when it is read: "
-            "write it as text, between quotation marks.",
+            "write it as text, between quotation marks."
         )
+        return report("wrong_type", field, value, reason)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)  # a number in a CSV or JSON cell is a short answer, not a fault
     reason = f"The field must be text, but it is {kind(value)}."
     if isinstance(value, list) and all(isinstance(inner, str) for inner in value):
         reason += f" To learn the first of its texts, name the column as {field}.0."
-    return report(
-        "wrong_type",
-        field,
-        value,
-        f"{reason} Write the word that is meant: yes, or true." if isinstance(value, bool) else reason,
-    )
+    if isinstance(value, bool):
+        reason += " Write the word that is meant: yes, or true."
+    return report("wrong_type", field, value, reason)
 
 
 def kind(value: Any) -> str:
@@ -131,9 +126,8 @@ def reasoning_of(holder: Row, report: ReportProblem, where: str = "", but: str =
         return ""
     words = plain_text(holder[name], "\n")
     if words is None:
-        report(
-            "wrong_type", f"{where}{name}", holder[name], f"The reasoning must be text, but it is {kind(holder[name])}."
-        )
+        reason = f"The reasoning must be text, but it is {kind(holder[name])}."
+        report("wrong_type", f"{where}{name}", holder[name], reason)
     return words if words is None or words.strip() else ""
 
 

@@ -31,12 +31,10 @@ def flags_of(turn: dict[str, Any], role: str, report: ReportProblem, where: str)
         if isinstance(value, str):
             value = SPELLINGS.get(value.strip().lower(), value)
         if not isinstance(value, (bool, int, float)) or value not in (0, 1):
-            return report(
-                "wrong_type",
-                f"{where}.{flag}",
-                value,
-                "Whether a turn is trained on must be 0 or 1, false or true: nothing between. Write weight: 0 or 1.",
+            reason = (
+                "Whether a turn is trained on must be 0 or 1, false or true: nothing between. Write weight: 0 or 1."
             )
+            return report("wrong_type", f"{where}.{flag}", value, reason)
         if flag in INVERTED:
             value = not value
         if not value and role == "assistant":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from studio.data.formats import ReportProblem, without
+from studio.data.formats import HISTORY, ReportProblem, Row, without
 from studio.data.formats.fields import SYSTEM, system_of
 from studio.data.formats.messages import is_turn, put_first, turns_of
 from studio.data.roles import role_order_problem
@@ -25,6 +25,19 @@ def pair_keys(columns: tuple[str, ...]) -> tuple[str, str] | None:
     asked = next((name for name in QUESTIONS if name in columns), None)
     answered = next((name for name in ANSWERS if name in columns), None)
     return (asked, answered) if asked and answered else None
+
+
+def turns_before(row: Row, report: ReportProblem, question: str | None) -> list[Turn] | None:
+    """The system turn and the history of a row that asks this question; None for a reported fault."""
+    system = system_of(row, report)
+    before = None if system is None else history_in(row, report, question)
+    return before if before is None or not system else [{"role": "system", "content": system}, *before]
+
+
+def history_in(row: Row, report: ReportProblem, question: str | None) -> list[Turn] | None:
+    """The turns in a column of HISTORY, as `history_of`; [] for a row without one."""
+    name = next((name for name in HISTORY if row.get(name)), None)
+    return history_of(row[name], report, name, question) if name else []
 
 
 def history_of(
@@ -49,7 +62,7 @@ def _turns(value: Any, report: ReportProblem, name: str) -> list[Turn] | None:
     if not isinstance(value, list):
         return _refused(report, name, value)
     if all(map(is_turn, value)):
-        return turns_of(value, report, name, "role", "content")
+        return turns_of(value, report, name)
     if all(isinstance(said, str) for said in value) and len(value) % 2 == 0:
         value = [value[n : n + 2] for n in range(0, len(value), 2)]
     turns: list[Turn] = []
@@ -58,7 +71,7 @@ def _turns(value: Any, report: ReportProblem, name: str) -> list[Turn] | None:
         if pair_turns is None:
             return None
         turns += pair_turns
-    return turns_of(turns, report, name, "role", "content") if any(len(turn) > 2 for turn in turns) else turns
+    return turns_of(turns, report, name) if any(len(turn) > 2 for turn in turns) else turns
 
 
 def _pair(pair: Any, report: ReportProblem, where: str) -> list[Turn] | None:
@@ -94,9 +107,5 @@ def pair_of(pair: Any, keys: tuple[Any, Any], report: ReportProblem, where: str)
 
 
 def _refused(report: ReportProblem, where: str, value: Any) -> None:
-    report(
-        "wrong_type",
-        where,
-        value,
-        "The history must be a list of [question, answer] pairs, or of messages with role and content.",
-    )
+    reason = "The history must be a list of [question, answer] pairs, or of messages with role and content."
+    report("wrong_type", where, value, reason)

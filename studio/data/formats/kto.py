@@ -7,7 +7,7 @@ from typing import Any
 from studio.data.formats import ReportProblem, Row, alpaca, named
 from studio.data.formats import prompt as two_columns
 from studio.data.formats.fields import kind
-from studio.data.formats.messages import gather
+from studio.data.formats.messages import gather, list_column
 from studio.data.formats.preference import begins_with
 from studio.data.roles import MESSAGE_COLUMNS
 
@@ -41,8 +41,7 @@ NUMBERS = {1: True, 0: False, -1: False} | {f"{n}{end}": n > 0 for n in (1, 0, -
 
 
 def fits(row: Row) -> bool:
-    answers = two_columns.fits(row) or any(isinstance(row.get(n), list) for n in MESSAGE_COLUMNS)
-    return answers and labelled(row) is not None
+    return (two_columns.fits(row) or list_column(row) is not None) and labelled(row) is not None
 
 
 def labelled(row: Row) -> str | None:
@@ -74,16 +73,10 @@ def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
     value = row.get(name)
     verdict = _verdict(name, value)
     if verdict is None:
-        return report(
-            "wrong_type" if name in row else "missing_field",
-            name,
-            value,
-            f"The label must be true or false, but it is {kind(value)}.",
-        )
-    turns = next((row[n] for n in MESSAGE_COLUMNS if isinstance(row.get(n), list)), None)
-    if turns is not None:
-        share = bool(turns) and isinstance(turns[0], dict) and "from" in turns[0]
-        conversation = gather(row, report, *(("from", "value") if share else ("role", "content")))
+        reason = f"The label must be true or false, but it is {kind(value)}."
+        return report("wrong_type" if name in row else "missing_field", name, value, reason)
+    if list_column(row):
+        conversation = gather(row, report)
     else:
         conversation = (alpaca if alpaca.fits(row) else two_columns).convert(row, report)
     if conversation is None:

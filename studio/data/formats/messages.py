@@ -60,22 +60,20 @@ def list_column(row: Row) -> str | None:
 
 
 def gather(
-    row: Row, report: ReportProblem, role_key: str, content_key: str, plain: list[dict[str, Any]] | None = None
+    row: Row,
+    report: ReportProblem,
+    role_key: str = "role",
+    content_key: str = "content",
+    plain: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any] | None:
     """The row's turns as messages, checked. None when it cannot be trained on. plain: as `plain_messages` read them."""
     name = list_column(row)
     if name is None:
         present = next((n for n in MESSAGE_COLUMNS if n in row), None)
         if present is None:
-            report("missing_field", MESSAGE_COLUMNS[0], list(row))
-        else:
-            report(
-                "wrong_type",
-                present,
-                row[present],
-                f"The field must be a list of turns, but it is {kind(row[present])}.",
-            )
-        return None
+            return report("missing_field", MESSAGE_COLUMNS[0], list(row))
+        reason = f"The field must be a list of turns, but it is {kind(row[present])}."
+        return report("wrong_type", present, row[present], reason)
     messages = plain or turns_of(row[name], report, name, role_key, content_key)
     if messages is None:
         return None
@@ -116,9 +114,8 @@ def _heed_masks(messages: list[dict[str, Any]], row: Row, n_turns: int, report: 
         if not mask:
             continue
         if len(mask) != n_turns or len(messages) != n_turns or not all(value in (0, 1) for value in mask):
-            report(
-                "unheeded_flag", name, mask, f"It must hold 0 or 1 for each of the {n_turns} turns: it is not heeded."
-            )
+            reason = f"It must hold 0 or 1 for each of the {n_turns} turns: it is not heeded."
+            report("unheeded_flag", name, mask, reason)
             continue
         for message, value in zip(messages, mask, strict=True):
             if not value and message["role"] == "assistant":
@@ -126,9 +123,9 @@ def _heed_masks(messages: list[dict[str, Any]], row: Row, n_turns: int, report: 
 
 
 def turns_of(
-    turns: list[Any], report: ReportProblem, name: str, role_key: str, content_key: str
+    turns: list[Any], report: ReportProblem, name: str, role_key: str = "role", content_key: str = "content"
 ) -> list[dict[str, Any]] | None:
-    """The turns as messages; None, and reported, where one cannot be trained on."""
+    """The turns as messages; None, and reported, where one cannot be trained on. The keys: tried before all others."""
     if not turns:
         return report("empty_field", name, turns)
     messages: list[dict[str, Any]] = []
@@ -200,12 +197,8 @@ def plain_messages(turns: Any, role_key: str, content_key: str) -> list[dict[str
 def _turn(turn: Any, report: ReportProblem, where: str, role_key: str, content_key: str) -> dict[str, Any] | None:
     """One turn as a message; "call", "thought": it is nothing but that, written as a turn of its own."""
     if not isinstance(turn, dict):
-        return report(
-            "wrong_type",
-            where,
-            turn,
-            f"A turn must be an object with {role_key} and {content_key}, but it is {kind(turn)}.",
-        )
+        reason = f"A turn must be an object with {role_key} and {content_key}, but it is {kind(turn)}."
+        return report("wrong_type", where, turn, reason)
     role_name = turn.get(role_key)
     plain = _plain_name(role_name) if isinstance(role_name, str) else ""
     role = role_of(role_name)
@@ -259,12 +252,8 @@ def _extra(turn: dict[str, Any], role: str, report: ReportProblem, where: str) -
         calls = tool_calls.calls_of(call)
         if calls is None:
             field = "tool_calls" if turn.get("tool_calls") else "function_call"
-            return report(
-                "wrong_type",
-                f"{where}.{field}",
-                call,
-                "A call must be an object with the function's name and its arguments.",
-            )
+            reason = "A call must be an object with the function's name and its arguments."
+            return report("wrong_type", f"{where}.{field}", call, reason)
         for wrong in (c for c in calls if not tool_calls.has_arguments(c)):
             report("odd_call", f"{where}.tool_calls", wrong["function"]["arguments"], ODD_ARGUMENTS)
         extra["tool_calls"] = calls

@@ -90,8 +90,7 @@ def prompt_turns(row: Row, report: ReportProblem) -> list[dict[str, Any]] | None
     if system is None:
         return None
     if isinstance(row[name], list):
-        sharegpt = bool(row[name]) and isinstance(row[name][0], dict) and "from" in row[name][0]
-        turns = turns_of(row[name], report, name, *(("from", "value") if sharegpt else ("role", "content")))
+        turns = turns_of(row[name], report, name)
     else:
         question = text(row, name, report)
         more = text(row, "input", report, needed=False) if question and name != "input" and row.get("input") else ""
@@ -110,6 +109,6 @@ def _answer(row: Row, name: str, report: ReportProblem) -> list[dict[str, Any]] 
         value = [value]
     if isinstance(value, list) and value and isinstance(value[0], dict):
         value = [turn if any(key in turn for key in ROLE_KEYS) else {"role": "assistant", **turn} for turn in value]
-        return turns_of(value, report, name, "role", "content")
+        return turns_of(value, report, name)
     content = text(row, name, report)
     return None if content is None else [{"role": "assistant", "content": content}]

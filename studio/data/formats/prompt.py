@@ -6,18 +6,8 @@ from functools import lru_cache
 from typing import Any
 
 from studio.data.formats import HISTORY, ReportProblem, Row, named
-from studio.data.formats.fields import (
-    CONTEXT,
-    REASONING,
-    SYSTEM,
-    answer_of,
-    asked_turns,
-    repeats,
-    system_of,
-    text,
-    with_context,
-)
-from studio.data.formats.history import history_of
+from studio.data.formats.fields import CONTEXT, REASONING, SYSTEM, answer_of, asked_turns, repeats, text, with_context
+from studio.data.formats.history import turns_before
 
 TITLE = "Prompt and completion"
 ABOUT = "One question and one answer a row, in two columns."
@@ -59,11 +49,10 @@ def fits(row: Row) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _columns(names: tuple[str, ...]) -> tuple[str | None, str | None, str | None, bool]:
-    """The columns of question, answer and history, as far as their names tell; whether only the first two are read."""
-    row = dict.fromkeys(names)
-    asked, answer, before = (named(COLUMNS, row, part) for part in ("prompt", "answer", "history"))
-    return asked, answer, before, bool(asked and answer and MORE.isdisjoint({*names} - {asked}))
+def _columns(names: tuple[str, ...]) -> tuple[str | None, str | None, bool]:
+    """The columns of question and answer, as far as their names tell; whether only these are read."""
+    asked, answer = (named(COLUMNS, dict.fromkeys(names), part) for part in ("prompt", "answer"))
+    return asked, answer, bool(asked and answer and MORE.isdisjoint({*names} - {asked}))
 
 
 def pair_of(row: Row) -> tuple[str, str] | None:
@@ -96,7 +85,7 @@ def _ends_with(row: Row, question: str, answer: str) -> bool:
 
 
 def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
-    asked, answered, before_name, are_all = _columns(tuple(row))
+    asked, answered, are_all = _columns(tuple(row))
     if are_all:
         question, content = text(row, asked, report), text(row, answered, report)
         if question is None or content is None:
@@ -107,13 +96,9 @@ def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
     if question and asked != "input" and row.get("input"):
         more = text(row, "input", report, needed=False)
         question = more and (question if repeats(question, more) else f"{question}\n{more}")
-    answer, system = answer_of(row, answered, report), system_of(row, report)
-    before = history_of(row[before_name], report, before_name, question) if before_name else []
-    if question is None or answer is None or system is None or before is None:
+    answer, before = answer_of(row, answered, report), turns_before(row, report, question)
+    if question is None or answer is None or before is None:
         return None
     turns = asked_turns(with_context(question, row, asked), asked, report)
-    messages = [*before, *turns, answer]
     known = str(row["answer"] or "") if answered == "solution" and "answer" in row else ""  # what rewards compare with
-    return {"messages": ([{"role": "system", "content": system}] if system else []) + messages} | (
-        {"reference": known} if known else {}
-    )
+    return {"messages": [*before, *turns, answer]} | ({"reference": known} if known else {})

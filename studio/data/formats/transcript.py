@@ -25,4 +25,4 @@ def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
         return report("no_assistant", name, content, "No marks in the text say which of its words are an answer.")
     if not turns[-1]["content"]:  # the mark of an answer that is not there
         turns.pop()
-    return gather({"messages": turns}, report, "role", "content")
+    return gather({"messages": turns}, report)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from studio.data.formats import HISTORY, ReportProblem, Row, alpaca, without
-from studio.data.formats.history import history_of
+from studio.data.formats.history import history_in
 from studio.data.formats.messages import are_turns
 from studio.data.formats.prompt import COLUMNS
 from studio.data.layouts import Layout
@@ -151,8 +151,7 @@ def _rewrite_tools(row: Row, columns: tuple[str, str], report: ReportProblem) ->
     asked, answered = row[question], row[answer]
     if question == "instruction" and isinstance(row.get("input"), str) and row["input"].strip():
         asked = f"{asked}\n{row['input']}"
-    history = next((name for name in HISTORY if row.get(name)), None)
-    before = history_of(row[history], report, history, asked) if history else []
+    before = history_in(row, report, asked)
     if before is None:
         return None
     if isinstance(answered, str) and answered.strip() in ("[]", "{}"):
@@ -163,7 +162,7 @@ def _rewrite_tools(row: Row, columns: tuple[str, str], report: ReportProblem) ->
     turn: dict[str, Any] = {"role": "assistant", "content": answered}
     if not any(row.get(name) for name in TOOLS) or not isinstance(answered, str):
         turn |= {"content": "", "tool_calls": calls} if calls else {}
-    rest = without(row, question, answer, history, "input" if alpaca.fits(row) else None)
+    rest = without(row, question, answer, *HISTORY, "input" if alpaca.fits(row) else None)
     return rest | {"messages": [*before, {"role": "user", "content": asked}, turn]}
 
 

@@ -79,8 +79,8 @@ def _parted(rest: Row, chosen: Any, rejected: Any, report: ReportProblem) -> Row
     """The turns that both conversations begin with are the prompt; what follows must be one answer each."""
     if not are_turns(chosen) or not are_turns(rejected):
         return rest | {"chosen": chosen, "rejected": rejected}
-    chosen_turns = turns_of(chosen, report, "chosen", "role", "content")
-    rejected_turns = turns_of(rejected, report, "rejected", "role", "content")
+    chosen_turns = turns_of(chosen, report, "chosen")
+    rejected_turns = turns_of(rejected, report, "rejected")
     if chosen_turns is None or rejected_turns is None:
         return None
     differing = (n for n, (a, b) in enumerate(zip(chosen_turns, rejected_turns)) if a != b)
@@ -94,7 +94,7 @@ def _parted(rest: Row, chosen: Any, rejected: Any, report: ReportProblem) -> Row
     turns: list[Any] = prompt if isinstance(prompt, list) else []
     if isinstance(prompt, str) and prompt.strip() and not shared:
         turns = [{"role": "user", "content": prompt}]
-    if shared and turns and turns_of(turns, report, "prompt", "role", "content") != chosen_turns[:shared]:
+    if shared and turns and turns_of(turns, report, "prompt") != chosen_turns[:shared]:
         turns = [*turns, *chosen_turns[:shared]]
     elif shared:
         turns = chosen_turns[:shared]
