@@ -35,8 +35,8 @@ _HOME = {
     "trained_on": "preparing",
     "training_examples": "preparing",
     "cautions": "examples",
-    "check_references": "prompt_source",
-    "read_for": "prompt_source",
+    "check_references": "reading",
+    "read_for": "reading",
     "asked_of": "examples",
     "leak_note": "leaks",
 }

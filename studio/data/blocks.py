@@ -12,8 +12,7 @@ from studio.data.block import MAX_ROW_BYTES, READ_BYTES, ROWS_PER_BLOCK, Block
 from studio.data.compression import DECOMPRESSION_ERRORS
 from studio.data.containers import Container, open_bytes
 from studio.data.json_lines import json_lines
-from studio.data.json_stream import JsonStream, duplicate_key_notes
-from studio.data.lenient_json import repair
+from studio.data.json_stream import JsonStream, duplicate_key_notes, repair
 from studio.data.nested_rows import expand_row, rows_within
 from studio.data.sheets import sheet_rows
 from studio.data.tables import csv_rows

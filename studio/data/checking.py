@@ -11,7 +11,7 @@ from studio.data.dataset import Conversations, is_text_beside
 from studio.data.encoding import check_context_length
 from studio.data.examples import encode_examples, refuse_indifferent, refuse_other_examples
 from studio.data.order import DataOrder
-from studio.data.prompt_source import read_for
+from studio.data.reading import read_for
 from studio.data.splitting import characters
 from studio.errors import DataError
 from studio.tokens import Encoded, Encoder

@@ -83,9 +83,8 @@ def _text_container(path: Path, head: bytes, compression: str, encoding: str) ->
     encoding = encoding_of(head, path.name, whole) if encoding == "auto" else check_encoding(encoding)
     text = codecs.getincrementaldecoder(encoding)("replace").decode(head).lstrip("\ufeff")
     if b"ustar" in head[257:265]:
-        raise DataError(
-            f"{path.name} is a tar archive.", f"Unpack it (tar xf {path.name}), and name the folder.", path.name
-        )
+        hint = f"Unpack it (tar xf {path.name}), and name the folder."
+        raise DataError(f"{path.name} is a tar archive.", hint, path.name)
     if 20 * len(CONTROL.findall(text[:4096])) > len(text[:4096]):
         raise DataError(f"{path.name} is a binary file of an unknown kind.", CHOOSE_HINT, path.name)
     endings = {ending.lower() for ending in path.suffixes}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -90,9 +91,10 @@ def encode_examples(
         return [encode_prompt(conversation, encoder) for conversation in conversations]
     first = encoder.encode_each(conversations)
     if examples == "verdicts":
+        labels = (bool(conversation.get("label", True)) for conversation in conversations)
         return [
-            _with_verdict(encoded, conversation.get("label", True))
-            for encoded, conversation in zip(first, conversations, strict=True)
+            replace(encoded, good=label) if isinstance(encoded, Encoded) else encoded
+            for encoded, label in zip(first, labels, strict=True)
         ]
     if examples != "pairs":
         return first
@@ -131,19 +133,13 @@ def joined(chosen: Encoded | TemplateError, rejected: Encoded | TemplateError) -
     )
 
 
-def _with_verdict(encoded: Encoded | TemplateError, good: bool) -> Encoded | TemplateError:
-    if isinstance(encoded, TemplateError):
-        return encoded
-    return Encoded(**{**vars(encoded), "good": bool(good)})
-
-
 def describe(dataset: Dataset) -> dict[str, Any] | None:
     """Of pairs: {"pairs", "longer_chosen" (share), "characters_chosen", "characters_rejected" (means)}; of verdicts:
     {"good", "bad"}; of the first LOOKED_AT rows. None for other data.
     """
     if dataset.examples in ("answers", "prompts"):
         return None
-    rows = _some(dataset.conversations)
+    rows = dataset.conversations.batch(0, LOOKED_AT)
     if dataset.examples == "verdicts":
         good = sum(bool(row.get("label", True)) for row in rows)
         return {"good": good, "bad": len(rows) - good}
@@ -154,10 +150,6 @@ def describe(dataset: Dataset) -> dict[str, Any] | None:
         "characters_chosen": round(float(chosen.mean())),
         "characters_rejected": round(float(rejected.mean())),
     }
-
-
-def _some(conversations: Conversations) -> list[dict[str, Any]]:
-    return conversations.batch(0, LOOKED_AT)
 
 
 def cautions(figures: dict[str, Any] | None) -> list[str]:
@@ -196,7 +188,7 @@ def contradictions(conversations: Conversations) -> list[tuple[int, int]]:
     """
     earlier: dict[tuple[Any, ...], int] = {}
     found = []
-    for index, row in enumerate(_some(conversations)):
+    for index, row in enumerate(conversations.batch(0, LOOKED_AT)):
         *prompt, answer = row["messages"]
         texts = [*map(display_text, prompt)]
         told, opposite = (hash((*texts, display_text(answer))), row.get("label")), None

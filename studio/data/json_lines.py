@@ -13,8 +13,14 @@ import orjson
 
 from studio.data.block import LINES_BYTES, MAX_ROW_BYTES, Block
 from studio.data.containers import Container
-from studio.data.json_stream import duplicate_key_notes, object_noting_duplicates, row_too_long
-from studio.data.lenient_json import LOSES_DIGITS, repair, written_float
+from studio.data.json_stream import (
+    LOSES_DIGITS,
+    duplicate_key_notes,
+    object_noting_duplicates,
+    repair,
+    row_too_long,
+    written_float,
+)
 
 LINES_CHECKED = 200  # lines
 COMMAS = ["commas behind the last entry were left out"]

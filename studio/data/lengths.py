@@ -70,7 +70,9 @@ class TemplateProblems:
         if isinstance(e, TemplateError):
             self._add("unrenderable", conversation, e.message, e.hint)
             return
-        if not e.n_trained and not _is_prompt(conversation):
+        # without an answer it is a prompt: in stage grpo the model answers it itself
+        answered = conversation.get("text") or any(turn["role"] == "assistant" for turn in conversation["messages"])
+        if not e.n_trained and answered:
             self._add("untrained", conversation, "No token of this row is trained on.")
         if reason := encoder.describe_overlong(e):
             self._add("over_context", conversation, reason)
@@ -80,16 +82,10 @@ class TemplateProblems:
     def _add(self, kind: str, conversation: dict[str, Any], reason: str = "", hint: str = "") -> None:
         self.counts[kind] += 1
         if self.counts[kind] <= MAX_DETAILED_PER_KIND:
-            value = conversation.get("text") or next(
-                (m["content"] for m in conversation["messages"] if m["role"] == "user"), ""
-            )
+            asked = (m["content"] for m in conversation["messages"] if m["role"] == "user")
+            value = conversation.get("text") or next(asked, "")
             described = problem(kind, conversation["row"], conversation.get("line"), None, value, reason)
             self.problems.append(replace(described, hint=hint or described.hint))
-
-
-def _is_prompt(conversation: dict[str, Any]) -> bool:
-    """Whether a conversation holds no answer: in stage grpo the model answers it itself."""
-    return not conversation.get("text") and all(turn["role"] != "assistant" for turn in conversation["messages"])
 
 
 def summary(lengths: np.ndarray, trained: int, factor: float, context: int | None) -> dict[str, Any]:

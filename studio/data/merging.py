@@ -49,13 +49,11 @@ def merge(reader: SourceReader, first: Preview, shards: list[Shard], folder: Pat
         if problems:
             hint = suggest_mapping(first.rows, problems[0].kind, problems[0].field or "", first.detection.format)
         raise no_rows_error(reader.name, first_row, problems, hint)
-    for kind in STYLE_KINDS:
-        if len(by_kind.get(kind, ())) > max(STYLE_SHARE * usable, 3):
-            by_kind.pop(kind)
-            problems = [p for p in problems if p.kind != kind]
-    if len(by_kind.get("test_row", ())) >= usable:  # all of it is to test with: that is what the file is for
-        by_kind.pop("test_row")
-        problems = [p for p in problems if p.kind != "test_row"]
+    most = dict.fromkeys(STYLE_KINDS, max(STYLE_SHARE * usable, 3))
+    most["test_row"] = usable - 1  # of all rows to test with: that is what the file is for
+    for kind in [kind for kind, count in most.items() if len(by_kind.get(kind, ())) > count]:
+        by_kind.pop(kind)
+        problems = [p for p in problems if p.kind != kind]
     hashes = {key: np.concatenate([getattr(shard, key) for shard in shards]) for key in ("exact", "endings")}
     notes = [*reader.files.notes, *(note for shard in shards for note in shard.notes)]
     notes += notes_of(reader.mapping, reader.files.paths)

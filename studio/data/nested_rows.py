@@ -91,19 +91,16 @@ def _split_orient(value: dict[str, Any]) -> list[Any] | None:
 
 
 def _only_list(value: dict[str, Any]) -> list[Any] | None:
-    lists = [v for v in value.values() if isinstance(v, list) and v and all(isinstance(x, dict) for x in v[:50])]
     if isinstance(value.get("features"), list) and isinstance(value.get("rows"), list):  # from the Hub's viewer
         return value["rows"]
+    lists = [v for v in value.values() if isinstance(v, list) and v and all(isinstance(x, dict) for x in v[:50])]
     return lists[0] if len(lists) == 1 else None
 
 
 def _column_orient(value: dict[str, Any]) -> list[Any] | None:
     columns = list(value.values())
-    if (
-        len(columns) > 1
-        and all(isinstance(c, dict) and c and all(key.isdigit() for key in c) for c in columns)
-        and len(set(map(tuple, columns))) == 1
-    ):
+    numbered = all(isinstance(c, dict) and c and all(key.isdigit() for key in c) for c in columns)
+    if numbered and len(set(map(tuple, columns))) == 1:
         columns = [list(c.values()) for c in columns]
     if len(columns) < 2 or not all(isinstance(c, list) for c in columns) or len(set(map(len, columns))) != 1:
         return None

@@ -8,8 +8,7 @@ import re
 from typing import NamedTuple
 
 from studio.data.containers import JSON_START
-from studio.data.dialects import dialect_of
-from studio.data.drawn import DrawnReader, is_rule
+from studio.data.dialects import DrawnReader, dialect_of, is_rule
 from studio.data.formats import fitting
 from studio.errors import DataError
 from studio.text.marks import ROLES

@@ -26,7 +26,7 @@ from studio.data.encoded import open_rows
 from studio.data.encoding import EncodingJob, EvalPart, Prepared, Report, batches, encode, encode_eval, training_rows
 from studio.data.examples import refuse_other_examples
 from studio.data.order import DataOrder
-from studio.data.prompt_source import read_for
+from studio.data.reading import read_for
 from studio.data.record import PreparationRecord
 from studio.data.splitting import SourceSplit, num_held_out, prompt_groups, split
 from studio.errors import StudioError

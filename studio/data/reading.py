@@ -5,8 +5,8 @@ from __future__ import annotations
 import glob
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,24 @@ from studio.data.block import Block
 from studio.data.column_names import columns_of, text_paths
 from studio.data.dataset import Dataset
 from studio.data.dataset_info import resolve_entry
+from studio.data.examples import asked_of
 from studio.data.files import Files
 from studio.data.formats import as_row, formats
 from studio.data.hub import is_hub_id, path_of
 from studio.data.mapping import normalized_mapping
 from studio.data.merging import merge
+from studio.data.order import DataOrder
 from studio.data.sample import sample_path
 from studio.data.shard import read_blocks
 from studio.data.source_reader import SAMPLE_ROWS, Preview, SourceReader, preview
 from studio.data.threads import group_turns
 from studio.errors import DataError, writing_below
+from studio.reward import Reward
 
 MAX_PATHS = 40  # paths named of a row
 Report = Callable[[int, int], None]
+LOOKED_AT = 1000  # rows, for an answer to compare with
+FORMAT = "prompts"
 
 
 def read(
@@ -141,3 +146,41 @@ def columns(source: str | Path, encoding: str = "auto") -> list[str]:
     sample = list(map(as_row, first_rows(source, encoding)))
     paths = [path for row in sample[:1] for path in text_paths(row) if "." in path]
     return list(dict.fromkeys([*columns_of(sample), *paths[:MAX_PATHS]]))
+
+
+def read_for(order: DataOrder, source: str) -> Dataset:
+    """A source read as its stage needs it: prompts alone are rows where it writes answers itself. Raises DataError."""
+    try:
+        dataset = read(source, order.format, order.mapping, encoding=order.encoding)
+        if len(dataset.conversations) or not _takes_prompts(order):
+            return dataset
+    except DataError:
+        if not _takes_prompts(order):
+            raise
+        with suppress(DataError):
+            return read(source, FORMAT, encoding=order.encoding)
+        raise
+    return read(source, FORMAT, encoding=order.encoding)
+
+
+def _takes_prompts(order: DataOrder) -> bool:
+    return order.examples == "prompts" and order.format == "auto" and not order.mapping
+
+
+def check_references(order: DataOrder, rewards: Sequence[Reward]) -> None:
+    """Raise DataError where a reward compares with an answer and no row has one that it can compare with."""
+    for source in order.sources():
+        rows = read_for(order, source.source).conversations.batch(0, LOOKED_AT)
+        references = [asked.reference for row in rows if (asked := asked_of(row)) is not None]
+        for reward in rewards:
+            if any(map(reward.compares_with, references)):
+                continue
+            raise DataError(
+                f"The reward {reward.label} reads a number in the row's own answer, and none of {source.source} has "
+                "one."
+                if any(map(str.strip, references))
+                else f"The reward {reward.label} compares with the row's own answer, and the rows of {source.source} "
+                "have none.",
+                "Add a column with the right answer, such as reference, or take rewards that need none.",
+                "stage.rewards",
+            )

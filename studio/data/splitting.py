@@ -23,8 +23,8 @@ class SourceSplit(NamedTuple):
 
 def num_held_out(rows: int, share: float, most: int | None = None) -> int:
     """How many of these rows a share holds out: at least one and not all, at most `most`."""
-    num_held_out_rows = min(max(round(rows * share), 1), rows - 1) if share > 0 and rows > 1 else 0
-    return num_held_out_rows if most is None else min(num_held_out_rows, max(1, most))
+    num = min(max(round(rows * share), 1), rows - 1) if share > 0 and rows > 1 else 0
+    return num if most is None else min(num, max(1, most))
 
 
 def split(

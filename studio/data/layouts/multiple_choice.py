@@ -105,8 +105,8 @@ def _choices(row: Row, question: str) -> Choices | None:
         texts = [row[n] for n in names]
         if len(texts) > 1 and question not in names and all(isinstance(t, (str, int, float)) for t in texts[:2]):
             filled = [(n, str(t).strip()) for n, t in zip(names, texts) if t is not None and str(t).strip()]
-            labels = [_label(n) for n, _ in filled]
-            return Choices(names, tuple(labels), tuple(t for _, t in filled)) if len(filled) > 1 else None
+            labels = tuple(COLUMN.fullmatch(n)[2].upper() for n, _ in filled)
+            return Choices(names, labels, tuple(t for _, t in filled)) if len(filled) > 1 else None
     return None
 
 
@@ -130,10 +130,6 @@ def choice_columns(columns: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
         elif whole and stem == "" and ends == ["A", "B"]:
             groups.append(("A", "B"))
     return tuple(groups)
-
-
-def _label(column: str) -> str:
-    return COLUMN.fullmatch(column)[2].upper()
 
 
 def _listed(name: str, value: Any) -> Choices | None:
