@@ -172,11 +172,8 @@ class Dataset:
         decisions = decisions or {}
         for kind, decision in decisions.items():
             if kind not in KINDS:
-                raise DataError(
-                    f"There is no kind of problem named {kind!r}.",
-                    f"The kinds are: {', '.join(KINDS)}.",
-                    "data.problems",
-                )
+                hint = f"The kinds are: {', '.join(KINDS)}."
+                raise DataError(f"There is no kind of problem named {kind!r}.", hint, "data.problems")
             if decision not in ("drop", "keep", "stop"):
                 raise DataError(f"{decision!r} is no decision.", "Decide drop, keep or stop.", f"data.problems.{kind}")
         dropped: dict[str, list[int]] = {}

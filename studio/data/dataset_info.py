@@ -66,28 +66,21 @@ def from_dataset_info(path: Path, name: str) -> tuple[str, dict[str, Any]]:
     if entry.get("file_name"):
         file = path.parent / str(entry["file_name"])
         if not file.resolve().is_relative_to(path.parent.resolve()):
-            raise DataError(
-                f"The entry {name!r} of {path.name} names a file outside its folder.",
-                "Put the file beside it.",
-                path.name,
-            )
+            hint = "Put the file beside it."
+            raise DataError(f"The entry {name!r} of {path.name} names a file outside its folder.", hint, path.name)
         return str(file), entry
     if entry.get("hf_hub_url"):
         return f"{entry['hf_hub_url']}:{entry.get('split', 'train')}", entry
-    raise DataError(
-        f"The entry {name!r} of {path.name} names neither a file nor a Hub data set.",
-        "Give it file_name or hf_hub_url.",
-        path.name,
-    )
+    hint = "Give it file_name or hf_hub_url."
+    raise DataError(f"The entry {name!r} of {path.name} names neither a file nor a Hub data set.", hint, path.name)
 
 
 def resolve_entry(source: str, mapping: dict[str, Any] | None) -> tuple[str, dict[str, Any] | None]:
     """(source, mapping) of FOLDER/dataset_info.json:NAME; a given mapping wins over the entry's. Others unchanged."""
     file, _, name = source.rpartition(":")
     if Path(source).name == INFO_FILE and Path(source).is_file():
-        raise DataError(
-            f"{INFO_FILE} lists data sets and is none.", f"Name the one that is meant: {INFO_FILE}:NAME.", source
-        )
+        hint = f"Name the one that is meant: {INFO_FILE}:NAME."
+        raise DataError(f"{INFO_FILE} lists data sets and is none.", hint, source)
     if not name or Path(file).name != INFO_FILE:
         return source, mapping
     entry_source, entry = from_dataset_info(Path(file), name)

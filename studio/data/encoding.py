@@ -240,8 +240,5 @@ def check_context_length(conversation: dict[str, Any], e: Encoded, encoder: Enco
     """Raise DataError for a row that is longer than the model can read: the run would fail there, or learn nothing."""
     beyond = encoder.describe_overlong(e)
     if beyond:
-        raise DataError(
-            f"Row {conversation['row']} of {source}: {beyond}",
-            f"Set data.max_length to {encoder.context_limit} or less, or choose a model that reads more.",
-            "data.max_length",
-        )
+        hint = f"Set data.max_length to {encoder.context_limit} or less, or choose a model that reads more."
+        raise DataError(f"Row {conversation['row']} of {source}: {beyond}", hint, "data.max_length")

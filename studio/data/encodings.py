@@ -61,9 +61,8 @@ def check_encoding(encoding: str) -> str:
         return codecs.lookup(encoding).name
     except LookupError:
         known = ", ".join(["utf-8", "utf-16", *CANDIDATES])
-        raise DataError(
-            f"There is no encoding named {encoding!r}.", f"Such as: auto, {known}.", "data.encoding"
-        ) from None
+        hint = f"Such as: auto, {known}."
+        raise DataError(f"There is no encoding named {encoding!r}.", hint, "data.encoding") from None
 
 
 def _utf16_without_mark(head: bytes) -> str | None:

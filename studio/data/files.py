@@ -52,9 +52,8 @@ class Files:
             elif not path.is_file() and glob.has_magic(str(source)):
                 matches = sorted(Path(p) for p in glob.glob(str(source), recursive=True) if Path(p).is_file())
                 if not matches:
-                    raise DataError(
-                        f"No file matches {str(source)!r}.", "Check the pattern, such as folder/*.jsonl.", "data.train"
-                    )
+                    hint = "Check the pattern, such as folder/*.jsonl."
+                    raise DataError(f"No file matches {str(source)!r}.", hint, "data.train")
                 self.paths = matches[:MAX_FILES]
             elif _is_archive(path):
                 self._unpack(path)
@@ -107,14 +106,10 @@ class Files:
     def _no_data(self, name: str) -> DataError:
         archives = [path for path in self.passed_over if path.lower().endswith(ARCHIVE_ENDINGS)]
         if archives:
-            return DataError(
-                f"{name} holds no data files, but {', '.join(archives[:5])}.",
-                "Unpack it, and choose what was packed in it.",
-                "data.train",
-            )
-        return DataError(
-            f"{name} holds no data files.", f"Files that can be read end in {', '.join(DATA_ENDINGS)}.", "data.train"
-        )
+            hint = "Unpack it, and choose what was packed in it."
+            return DataError(f"{name} holds no data files, but {', '.join(archives[:5])}.", hint, "data.train")
+        hint = f"Files that can be read end in {', '.join(DATA_ENDINGS)}."
+        return DataError(f"{name} holds no data files.", hint, "data.train")
 
     def _unpack(self, path: Path) -> None:
         """The archive's data files, in a folder that is removed in the end."""

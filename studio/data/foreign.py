@@ -88,31 +88,19 @@ def refuse_notation(path: Path, text: str) -> None:
         raise _convertible(path, "XML", "xml.etree.ElementTree as E", rows)
     speakers = re.findall(CHAT_LINE, begin, re.MULTILINE)
     if len(set(speakers) - LOG_LEVELS) > 1 and 2 * len(speakers) > begin.count("\n"):
-        raise DataError(
-            f"{path.name} is an exported chat: dates and names stand before the words.",
-            f"Make turns of it: {CHAT_TURNS} < {path.name} > {path.stem}.json",
-            path.name,
-        )
+        hint = f"Make turns of it: {CHAT_TURNS} < {path.name} > {path.stem}.json"
+        raise DataError(f"{path.name} is an exported chat: dates and names stand before the words.", hint, path.name)
     if SUBTITLES.match(begin):
-        raise DataError(
-            f"{path.name} holds subtitles: numbers and times stand between the words.",
-            f"Keep the words alone: {WORDS_ALONE} < {path.name} > {path.stem}-words.txt",
-            path.name,
-        )
+        hint = f"Keep the words alone: {WORDS_ALONE} < {path.name} > {path.stem}-words.txt"
+        raise DataError(f"{path.name} holds subtitles: numbers and times stand between the words.", hint, path.name)
     if re.match(r"#(?:separator|html|columns|notetype|deck|tags)[ a-z]*:", begin):
         raise DataError(f"{path.name} is an export of Anki: its columns have no names.", ANKI_HINT, path.name)
     if ".sql" in endings:
-        raise DataError(
-            f"{path.name} is SQL, which is not read as data.",
-            "Load it into its database, and export the table as CSV; to train on the SQL itself, name it .txt.",
-            path.name,
-        )
+        hint = "Load it into its database, and export the table as CSV; to train on the SQL itself, name it .txt."
+        raise DataError(f"{path.name} is SQL, which is not read as data.", hint, path.name)
     if {".js", ".ts", ".mjs"} & endings and SCRIPT.match(begin):
-        raise DataError(
-            f"{path.name} is a script around its data.",
-            "Take out what stands before the first [ or {, and behind the last ] or }, and name it .json.",
-            path.name,
-        )
+        hint = "Take out what stands before the first [ or {, and behind the last ] or }, and name it .json."
+        raise DataError(f"{path.name} is a script around its data.", hint, path.name)
 
 
 def _convertible(path: Path, notation: str, module: str, rows: str) -> DataError:

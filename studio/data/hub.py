@@ -54,11 +54,8 @@ def path_of(text: str) -> Path:
 
     why = hub.unreachable()  # the client's own retries take minutes
     if why and not constants.HF_HUB_OFFLINE:
-        raise DataError(
-            f"{text!r} is no file here, and the Hub could not be reached ({why}).",
-            "Check the path and the network (HF_ENDPOINT).",
-            "data.train",
-        )
+        hint = "Check the path and the network (HF_ENDPOINT)."
+        raise DataError(f"{text!r} is no file here, and the Hub could not be reached ({why}).", hint, "data.train")
     revision = revision or _revision(repo)
     try:
         dataset = load_dataset(repo, config, split=split, revision=revision)

@@ -73,17 +73,11 @@ def normalized_mapping(mapping: dict[str, Any] | None) -> dict[str, Any] | None:
             "data.mapping",
         )
     if str(mapping.get("first_choice", 0)) not in ("0", "1"):
-        raise DataError(
-            f"first_choice is {mapping['first_choice']!r}.",
-            "It must be 0 or 1: the number by which the first of several choices is named.",
-            "data.mapping",
-        )
+        hint = "It must be 0 or 1: the number by which the first of several choices is named."
+        raise DataError(f"first_choice is {mapping['first_choice']!r}.", hint, "data.mapping")
     if not all(isinstance(column, str) and column for column in columns.values()):
-        raise DataError(
-            "The mapping must name a column for every part.",
-            "Write it as {prompt: COLUMN, answer: COLUMN}.",
-            "data.mapping",
-        )
+        hint = "Write it as {prompt: COLUMN, answer: COLUMN}."
+        raise DataError("The mapping must name a column for every part.", hint, "data.mapping")
     return {"columns": columns, "tags": tags} if columns or tags else None
 
 

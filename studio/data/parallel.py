@@ -79,11 +79,8 @@ class ParallelReaders:
             if isinstance(shard, Exception):
                 raise shard
             if shard is None:
-                raise DataError(
-                    f"Reading {self.path.name} broke off.",
-                    "Is there memory and disk space left? Try again.",
-                    self.path.name,
-                )
+                hint = "Is there memory and disk space left? Try again."
+                raise DataError(f"Reading {self.path.name} broke off.", hint, self.path.name)
         return shards
 
     def _run(self, k: int, job: dict[str, Any], report: Callable[[int, int], None]) -> Shard | Exception | None:

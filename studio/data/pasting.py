@@ -37,16 +37,14 @@ class Pasted(NamedTuple):
 def read_pasted(text: str, header: str = "auto") -> Pasted:
     """What was pasted. header: what the first line of a table is. Raises DataError."""
     if header not in HEADERS:
-        raise DataError(
-            f"{header!r} is nothing that a first line holds.", f"Give one of {', '.join(HEADERS)}.", "header"
-        )
+        hint = f"Give one of {', '.join(HEADERS)}."
+        raise DataError(f"{header!r} is nothing that a first line holds.", hint, "header")
     text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff").strip("\n")
     if not text.strip():
         raise DataError("Nothing was pasted.", "Copy some rows of a table first, then paste them here.", "text")
     if len(text) > MAX_CHARS:
-        raise DataError(
-            f"{len(text):,} characters are too many to paste.", "Save them as a file, and bring that.", "text"
-        )
+        hint = "Save them as a file, and bring that."
+        raise DataError(f"{len(text):,} characters are too many to paste.", hint, "text")
     if JSON_START.match(text.lstrip()):
         return Pasted(None, text + "\n", "jsonl" if text.lstrip()[0] == "{" else "json")
     if table := _markdown_table(text):

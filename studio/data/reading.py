@@ -53,9 +53,8 @@ def read(
     source, mapping = resolve_entry(str(source), mapping)
     path = locate(source)
     if format != "auto" and format not in formats():
-        raise DataError(
-            f"There is no format named {format!r}.", f"The formats are: auto, {', '.join(formats())}.", "data.format"
-        )
+        hint = f"The formats are: auto, {', '.join(formats())}."
+        raise DataError(f"There is no format named {format!r}.", hint, "data.format")
     normalized_mapping(mapping)
     with Files(path) as files:
         reader = SourceReader(files, format, mapping, encoding)
@@ -104,11 +103,8 @@ def locate(source: str | Path) -> Path:
             "Name a plain file or a folder; what a program prints is read from a file that it is written to first.",
             "data.train",
         )
-    raise DataError(
-        f"There is no file {text!r}.",
-        "Check the path; a Hub data set is written owner/name, with :split if need be.",
-        "data.train",
-    )
+    hint = "Check the path; a Hub data set is written owner/name, with :split if need be."
+    raise DataError(f"There is no file {text!r}.", hint, "data.train")
 
 
 def _read_into(folder: Path, reader: SourceReader, report: Report) -> None:

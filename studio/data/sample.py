@@ -29,6 +29,5 @@ def sample_path(name: str) -> Path:
     for entry in _index():
         if entry["name"] == sample:
             return FOLDER / entry["file"]
-    raise DataError(
-        f"There is no sample named {sample!r}.", f"There are: {', '.join(e['name'] for e in _index())}.", "data.train"
-    )
+    hint = f"There are: {', '.join(e['name'] for e in _index())}."
+    raise DataError(f"There is no sample named {sample!r}.", hint, "data.train")

@@ -73,9 +73,8 @@ def _filled_sheets(path: Path) -> list[Sheet]:
     try:
         import openpyxl  # optional
     except ImportError:
-        raise DataError(
-            f"{path.name} is an Excel file.", "pip install openpyxl reads it; or save the sheet as CSV.", path.name
-        ) from None
+        hint = "pip install openpyxl reads it; or save the sheet as CSV."
+        raise DataError(f"{path.name} is an Excel file.", hint, path.name) from None
     try:
         with open(path, "rb") as file:  # by its name openpyxl would refuse one that ends otherwise
             book = openpyxl.load_workbook(file, read_only=True, data_only=True)

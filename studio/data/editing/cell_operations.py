@@ -112,11 +112,8 @@ def _check_item(step: Insert | Remove, value: Any, beyond: int = 0) -> None:
     except LookupError:
         items = None
     if not isinstance(items, list) or not isinstance(place, int) or place >= len(items) + beyond:
-        raise DataError(
-            f"{path_text(tuple(step.path))} of row {step.row} names no place in a list.",
-            "Load the page again, and choose one of its turns.",
-            "path",
-        )
+        hint = "Load the page again, and choose one of its turns."
+        raise DataError(f"{path_text(tuple(step.path))} of row {step.row} names no place in a list.", hint, "path")
 
 
 def check_size(value: Any, row: int | None) -> None:
@@ -128,8 +125,5 @@ def check_size(value: Any, row: int | None) -> None:
         raise DataError("The value is no JSON.", "Write text, numbers, lists or objects.", "value") from error
     if size > MAX_VALUE_CHARACTERS:
         subject = f"Row {row}" if row else "The new row"
-        raise DataError(
-            f"{subject} would get {size:,} characters in one field.",
-            f"At most {MAX_VALUE_CHARACTERS:,} fit; part the text into several rows.",
-            "value",
-        )
+        hint = f"At most {MAX_VALUE_CHARACTERS:,} fit; part the text into several rows."
+        raise DataError(f"{subject} would get {size:,} characters in one field.", hint, "value")

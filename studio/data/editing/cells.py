@@ -124,8 +124,5 @@ def check_path(row: Any, path: Path, number: int) -> None:
             fields = ", ".join(map(str, row))[:200]
         elif isinstance(row, list):
             fields = f"a list of {len(row)}"
-        raise DataError(
-            f"Row {number} has no field {path_text(path)}; it holds {fields}.",
-            "Load the page again, and choose one of its fields.",
-            "path",
-        ) from None
+        hint = "Load the page again, and choose one of its fields."
+        raise DataError(f"Row {number} has no field {path_text(path)}; it holds {fields}.", hint, "path") from None

@@ -38,9 +38,8 @@ class Add(Operation):
     def check(self) -> None:
         check_size(self.value, None)
         if not isinstance(self.value, (dict, list)) or not self.value:
-            raise DataError(
-                "A new row must be an object with named fields, or a list of turns.", 'Write it as {"…": "…"}.', "value"
-            )
+            hint = 'Write it as {"…": "…"}.'
+            raise DataError("A new row must be an object with named fields, or a list of turns.", hint, "value")
 
 
 class TextMatch(NamedTuple):
@@ -84,19 +83,13 @@ class Replace(Operation):
             compiled = compile_pattern(self.find, 0 if self.case else regex.IGNORECASE)
             empty = compiled.search("", timeout=PATTERN_SECONDS)
         except ValueError as error:
-            raise DataError(
-                f"{self.find[:80]!r} is no pattern: {error}.",
-                r"Put a \ before signs such as ( [ * + ?, or search for plain text.",
-                "find",
-            ) from error
+            hint = r"Put a \ before signs such as ( [ * + ?, or search for plain text."
+            raise DataError(f"{self.find[:80]!r} is no pattern: {error}.", hint, "find") from error
         except TimeoutError:
             raise self._slow() from None
         if empty:
-            raise DataError(
-                f"{self.find[:80]!r} also finds an empty text.",
-                "Write a pattern that finds at least one character: + in place of *.",
-                "find",
-            )
+            hint = "Write a pattern that finds at least one character: + in place of *."
+            raise DataError(f"{self.find[:80]!r} also finds an empty text.", hint, "find")
         return compiled
 
     def matches_in(self, text: str, seconds: float = PATTERN_SECONDS) -> Iterator[TextMatch]:
@@ -127,11 +120,8 @@ class Replace(Operation):
         return "".join([*parts, text[at:]]) if parts else text
 
     def _slow(self) -> DataError:
-        return DataError(
-            f"The pattern {self.find[:80]!r} takes too long on a text of these rows.",
-            "Write it without repeats inside repeats, or search for plain text.",
-            "find",
-        )
+        hint = "Write it without repeats inside repeats, or search for plain text."
+        return DataError(f"The pattern {self.find[:80]!r} takes too long on a text of these rows.", hint, "find")
 
 
 class Fix(Operation):
@@ -166,8 +156,5 @@ def operation(values: Any) -> Step:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:]) or "op"
         known = "set, insert, remove, delete, add, replace or fix"
-        raise DataError(
-            f"The operation is not one: {where}: {first['msg']}.",
-            f'Write it as {{"op": …}} with op one of {known}.',
-            where,
-        ) from error
+        hint = f'Write it as {{"op": …}} with op one of {known}.'
+        raise DataError(f"The operation is not one: {where}: {first['msg']}.", hint, where) from error

@@ -78,11 +78,8 @@ def fix(
 ) -> Hits:
     """The rows that a fix touches, of those that have its kind of problem still."""
     if step.kind in FILE_KINDS:
-        raise DataError(
-            f"{step.kind} is a fault of the whole file, not of some rows.",
-            "Set the encoding, or save the file as UTF-8.",
-            "kind",
-        )
+        hint = "Set the encoding, or save the file as UTF-8."
+        raise DataError(f"{step.kind} is a fault of the whole file, not of some rows.", hint, "kind")
     rows, excerpts = [], []
     deadline = None if seconds is None else time.process_time() + seconds
     candidates = [row for row in _rows_with_kind(state, dataset, step.kind) if state.exists(row)]
@@ -161,11 +158,8 @@ def resolved(step: Step, state: State, dataset: Dataset) -> Step:
     if isinstance(step, Replace):
         hits = find(state, step, examples=0)
         if not hits.rows:
-            raise DataError(
-                f"{step.find[:80]!r} stands nowhere in these rows.",
-                "Look at upper and lower case, or search in another column.",
-                "find",
-            )
+            hint = "Look at upper and lower case, or search in another column."
+            raise DataError(f"{step.find[:80]!r} stands nowhere in these rows.", hint, "find")
         return step.model_copy(update={"rows": len(hits.rows), "matches": hits.matches})
     hits = fix(state, dataset, step, examples=0)
     if not hits.rows:
@@ -180,11 +174,8 @@ def resolved(step: Step, state: State, dataset: Dataset) -> Step:
 def _check_row(state: State, row: int) -> None:
     if not state.exists(row):
         known = row <= len(state.base) or row in state.added
-        raise DataError(
-            f"Row {row} was deleted." if known else f"There is no row {row}.",
-            f"There are {len(state.order):,} rows.",
-            "row",
-        )
+        hint = f"There are {len(state.order):,} rows."
+        raise DataError(f"Row {row} was deleted." if known else f"There is no row {row}.", hint, "row")
 
 
 def pages(state: State, chosen: np.ndarray, start: int, count: int) -> Iterator[tuple[int, Any]]:

@@ -67,9 +67,8 @@ def json_value(text: str) -> Any:
     except RecursionError:
         raise DataError("This JSON is nested too deeply.", "Write it with fewer levels.", "value") from None
     except ValueError as error:
-        raise DataError(
-            f"This is no JSON: {error}.", "Correct it there; Esc takes the change back.", "value"
-        ) from error
+        hint = "Correct it there; Esc takes the change back."
+        raise DataError(f"This is no JSON: {error}.", hint, "value") from error
 
 
 def blank_row(value: Any, columns: list[str]) -> dict[str, Any]:
