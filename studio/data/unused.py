@@ -52,7 +52,10 @@ def unused_columns(rows: list[Any], convert: Converter) -> list[str]:
 def _learnt(convert: Converter, row: dict[str, Any]) -> tuple[Any, list[Any]]:
     """(the row's conversation, the problems of which fields)."""
     problems: list[Any] = []
-    return convert(row, lambda kind, field=None, *_: problems.append((kind, field))), problems
+    try:
+        return convert(row, lambda kind, field=None, *_: problems.append((kind, field))), problems
+    except (LookupError, TypeError, ValueError, AttributeError):  # a format may rely on what `fits` has found in a row
+        return None, problems
 
 
 def _names(row: dict[str, Any]) -> list[str]:
