@@ -27,9 +27,8 @@ def blocks(path: Path, container: Container) -> Iterator[Block]:
     except DECOMPRESSION_ERRORS as error:
         if is_disk_full(error):
             raise
-        raise DataError(
-            f"{path.name} breaks off or is damaged: {reason_of(error)}.", "Fetch or pack the file again.", path.name
-        ) from error
+        hint = "Fetch or pack the file again."
+        raise DataError(f"{path.name} breaks off or is damaged: {reason_of(error)}.", hint, path.name) from error
 
 
 def _blocks(path: Path, container: Container) -> Iterator[Block]:

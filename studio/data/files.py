@@ -146,9 +146,8 @@ class Files:
         except (zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError) as error:
             if is_disk_full(error):
                 raise
-            raise DataError(
-                f"{path.name} cannot be unpacked: {reason_of(error)}.", "Pack it again, without a password.", path.name
-            ) from error
+            hint = "Pack it again, without a password."
+            raise DataError(f"{path.name} cannot be unpacked: {reason_of(error)}.", hint, path.name) from error
         self._choose(_files_below(folder), path.name, folder)
 
 
