@@ -227,6 +227,8 @@ def _why_not_packed(config: RunConfig, facts: ModelFacts, longest: int) -> str:
         return "the model bends its attention scores"
     if windowed(facts, longest):
         return "the model's attention window is shorter than the longest row"
+    if text_config.get("output_router_logits"):
+        return "the model balances its experts over the tokens of a batch, padding left out"
     return ""
 
 

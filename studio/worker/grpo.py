@@ -26,7 +26,7 @@ from studio.stages.grpo import GRPO
 from studio.tokens import Encoder
 from studio.worker import memory
 from studio.worker.log_probs import log_probs
-from studio.worker.loss import target_indices
+from studio.worker.loss import router_loss, target_indices
 from studio.worker.modes import evaluating
 from studio.worker.packing import MicroBatch, Row, collate, group_rows
 from studio.worker.preference import Objective
@@ -134,11 +134,13 @@ class GroupObjective(Objective):
         to_device, stage = self.trainer.to_device, self.stage
         advantages, weights = to_device(micro_batch["advantages"]), to_device(micro_batch["token_weights"])
         reference = self._ask_base(micro_batch, stage.temperature) if stage.uses_reference else None
-        values = self._log_probs(model, micro_batch, stage.temperature)
+        values, output = self._and_output(model, micro_batch, stage.temperature)
         before = to_device(micro_batch["before"]) if "before" in micro_batch else values.detach()
         losses, divergence, clipped = stage.token_losses(values, before, reference, advantages)
         self.metrics.add_tokens(divergence, clipped)
-        return (losses * weights).sum()
+        share = len(micro_batch["answer_lengths"]) / len(self.rollouts)
+        balance = router_loss(model, output, share * micro_batch["num_items_in_batch"])
+        return (losses * weights).sum() + balance
 
     def _ask_base(self, micro_batch: MicroBatch, temperature: float = 1.0) -> torch.Tensor:
         if self.reference_model is None:
@@ -146,7 +148,7 @@ class GroupObjective(Objective):
         trainer = self.trainer
         inputs, positions = trainer.model_inputs(micro_batch), trainer.to_device(micro_batch["target_positions"])
         with torch.no_grad(), trainer.accelerator.autocast():
-            return log_probs(self.reference_model, inputs, trainer.loss_kind, trainer.dtype, positions, temperature)
+            return log_probs(self.reference_model, inputs, trainer.loss_kind, trainer.dtype, positions, temperature)[0]
 
     def _remember_log_probs(self, model: Any) -> None:
         """Keep every token's log-probability by the model that wrote it, for the steps after it has changed."""

@@ -22,8 +22,8 @@ def log_probs(
     dtype: torch.dtype,
     target_positions: torch.Tensor | None = None,
     temperature: float = 1.0,
-) -> torch.Tensor:
-    """log p of every target token, float32 [targets], as labels[:, 1:], at a temperature."""
+) -> tuple[torch.Tensor, Any]:
+    """(log p of every target token, float32 [targets], as labels[:, 1:], at a temperature; the model's output)."""
     labels = inputs["labels"]
     if kind == "chunked":
 
@@ -33,12 +33,13 @@ def log_probs(
                 return -head_losses(hidden, head, targets)
             return HeadLogProbs.apply(hidden, head.weight, head.bias, head.row_values, head, targets)
 
-        return at_head(model, inputs, dtype, target_positions, compute)[0]
+        return at_head(model, inputs, dtype, target_positions, compute)
     positions = target_indices(labels) if target_positions is None else target_positions
-    logits = forward(model, inputs).logits[:, -labels.shape[1] :]  # virtual tokens stand before the row's own
+    output = forward(model, inputs)
+    logits = output.logits[:, -labels.shape[1] :]  # virtual tokens stand before the row's own
     with torch.autocast(logits.device.type, enabled=False):
         values = logits[:, :-1].flatten(0, 1)[positions].float().div(temperature).log_softmax(-1)
-        return values.gather(-1, labels[:, 1:].flatten()[positions, None]).flatten()
+        return values.gather(-1, labels[:, 1:].flatten()[positions, None]).flatten(), output
 
 
 def sums_by_sequence(values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:

@@ -42,7 +42,7 @@ def loss(
             return head_losses(hidden, head, targets, correct).sum()
 
         value, output = at_head(model, inputs, dtype, target_positions, compute)
-        return value + router_loss(model, output, labels)
+        return value + router_loss(model, output, count_targets(labels))
     output = forward(model, inputs)
     logits = output.logits[:, -labels.shape[1] :]  # virtual tokens stand before the row's own
     if correct is not None:
@@ -55,24 +55,40 @@ def loss(
             reduction="sum",
             label_smoothing=label_smoothing,
         )
-    return value + router_loss(model, output, labels)
+    return value + router_loss(model, output, count_targets(labels))
 
 
-def router_loss(model: Any, output: Any, labels: torch.Tensor) -> torch.Tensor | float:
+def count_targets(labels: torch.Tensor) -> torch.Tensor:
+    return (labels[:, 1:] != IGNORE_INDEX).sum()
+
+
+def router_loss(model: Any, output: Any, items: torch.Tensor | float) -> torch.Tensor | float:
     """The balancing loss of a model's experts in training, where its config.json asks for it (output_router_logits).
 
-    As transformers adds it to the mean loss, times the number of target tokens.
+    As transformers adds it to the mean loss of a micro-batch, times the items that the mean is of.
     """
-    value = getattr(output, "aux_loss", None) if model.training else None
-    if value is None:
-        return 0.0
-    return value * getattr(unwrap(model), "router_aux_loss_coef", 0.0) * (labels[:, 1:] != IGNORE_INDEX).sum()
+    return experts_balance(unwrap(model), output) * items if model.training else 0.0
+
+
+def experts_balance(base: Any, output: Any) -> torch.Tensor | float:
+    """What transformers adds to the loss of an output for the balance of its experts; 0 where nothing is asked for."""
+    value = getattr(output, "aux_loss", None)
+    coefficient = getattr(base, "router_aux_loss_coef", None) or getattr(base, "aux_loss_coef", None)  # jetmoe
+    return 0.0 if value is None or coefficient is None else value * coefficient
 
 
 def forward(model: Any, inputs: dict[str, Any]) -> Any:
-    """The model's output for the inputs of a micro-batch."""
-    with dynamic_rope.padded(inputs.get("padding")):
-        return model(**{key: value for key, value in inputs.items() if key not in ("labels", "padding")})
+    """The model's output for the inputs of a micro-batch.
+
+    Padding is masked only where experts are balanced, over the tokens of the rows: attention is causal.
+    """
+    padding, ids = inputs.get("padding"), inputs["input_ids"]
+    inputs = {key: value for key, value in inputs.items() if key not in ("labels", "padding")}
+    if padding is not None and getattr(unwrap(model).config.get_text_config(), "output_router_logits", False):
+        ends = ids.shape[1] - torch.tensor(padding, device=ids.device)
+        inputs["attention_mask"] = (torch.arange(ids.shape[1], device=ids.device) < ends[:, None]).long()
+    with dynamic_rope.padded(padding):
+        return model(**inputs)
 
 
 def target_indices(labels: torch.Tensor) -> torch.Tensor:

@@ -17,10 +17,11 @@ from torch.nn.functional import cross_entropy
 
 from studio.auto import CAPPED
 from studio.errors import ModelError, StudioError, named_reason
+from studio.kernels import IGNORE_INDEX
 from studio.resolve import Resolved
 from studio.worker import distributed, sharding
 from studio.worker.batches import MicroBatchCollator
-from studio.worker.loss import loss, unwrap
+from studio.worker.loss import experts_balance, loss, unwrap
 from studio.worker.memory import is_out_of_memory
 from studio.worker.modes import without_side_effects
 from studio.worker.packing import Row, collate
@@ -45,6 +46,7 @@ def check_loss(trainer: Any, resolved: Resolved) -> Resolved:
         with _attention_set_to(trainer.model.eval(), "eager"):
             logits = [_logits(trainer, row["input_ids"]) for row in rows]
             _refuse_reading_ahead(trainer, rows, logits)
+            _note_other_terms(trainer, rows, logits)
         resolved = _compare(trainer, resolved, rows, _reference_loss(rows, logits))
     if trainer.sharded:
         sharding.reshard(trainer.model)
@@ -82,6 +84,27 @@ def _refuse_reading_ahead(trainer: Any, rows: list[Row], logits: list[torch.Tens
             "that come after, which it would learn to copy.",
             "Take a decoder-only language model. An encoder such as BERT reads both ways and writes no text.",
             "model",
+        )
+
+
+def _note_other_terms(trainer: Any, rows: list[Row], logits: list[torch.Tensor]) -> None:
+    """Say where transformers' own loss of the first row holds more than is trained here, such as bamba's z-loss."""
+    if trainer.objective is not None or not rows:
+        return
+    base, ids = unwrap(trainer.model), torch.tensor([rows[0]["input_ids"]], device=trainer.args.device)
+    labels = ids.clone()
+    labels[0, 0] = IGNORE_INDEX  # virtual tokens would predict it
+    try:
+        output = trainer.model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels, use_cache=False)
+    except ERRORS as error:
+        _named(error)
+        return  # its own loss wants more than a text
+    theirs, trained = float(output.loss), _reference_loss(rows[:1], logits[:1]) + float(experts_balance(base, output))
+    if _differ(trainer, theirs, trained):
+        trainer.report.note(
+            f"transformers' own loss of this {base.config.model_type} model is {theirs:.4f} where the cross entropy of "
+            f"what it predicts is {trained:.4f}: config.json adds another term to it, which is not trained here.",
+            "warning",
         )
 
 

@@ -18,6 +18,7 @@ from studio.kernels import IGNORE_INDEX
 from studio.stage import Answers, Stage
 from studio.worker import distributed, reward_head
 from studio.worker.log_probs import log_probs, sums_by_sequence
+from studio.worker.loss import router_loss
 from studio.worker.modes import as_base, evaluating
 from studio.worker.packing import Layout, MicroBatch, Row, collate, group_rows, sequences_of
 
@@ -93,33 +94,32 @@ class Objective:
             tokens, items = map(sum, zip(*distributed.gather([int(chosen.sum()), len(chosen)])))
             self.tokens_per_item = max(1, tokens) / max(1, items)
         if self.stage.mismatched:
-            mismatched = [micro_batch for micro_batch in micro_batches if "mismatched" in micro_batch]
-            self.kl = self._divergence(model, mismatched)
+            self.kl = self._divergence(model, [one for one in micro_batches if "mismatched" in one])
             self.metrics.kl.append(self.kl)
         return remaining
 
     def loss(self, model: Any, micro_batch: MicroBatch) -> torch.Tensor:
         """The loss of a micro-batch, summed over its items; of one without items zero, with a gradient of zero."""
         if "answer_lengths" not in micro_batch:
-            return 0.0 * self._values(model, micro_batch).sum()
+            return 0.0 * self._values(model, micro_batch)[0].sum()
         lengths, good = (self.trainer.to_device(micro_batch[key]) for key in ("answer_lengths", "good"))
         reference = self._reference(micro_batch, lengths) if self.stage.uses_reference else None
-        values = self._values(model, micro_batch)
+        values, output = self._values(model, micro_batch)
         if not self.stage.scores:
             values = sums_by_sequence(values, lengths)
         answers = Answers(values, reference, lengths, good, self.kl, self.tokens_per_item)
         losses, rewards = self.stage.losses(answers)
         self.metrics.add(answers, rewards)
-        return losses.sum()
+        return losses.sum() + router_loss(model, output, len(losses))
 
-    def _values(self, model: Any, micro_batch: MicroBatch) -> torch.Tensor:
-        """The score of each sequence, or the log-probability of each target."""
+    def _values(self, model: Any, micro_batch: MicroBatch) -> tuple[torch.Tensor, Any]:
+        """(the score of each sequence, None; or the log-probability of each target, the model's output)."""
         if not self.stage.scores:
-            return self._log_probs(model, micro_batch)
+            return self._and_output(model, micro_batch)
         positions = self.trainer.to_device(micro_batch.get("last_positions"))
         if positions is None:
             positions = torch.zeros(1, dtype=torch.int64, device=self.trainer.args.device)
-        return reward_head.scores(model, self.trainer.model_inputs(micro_batch), positions)
+        return reward_head.scores(model, self.trainer.model_inputs(micro_batch), positions), None
 
     def save(self, folder: Path) -> None:
         """Keep in a checkpoint what a resume needs beside the weights."""
@@ -154,9 +154,7 @@ class Objective:
                 for row, value in zip(group, sums.tolist(), strict=True):
                     values[row["at"]] = value
         values = np.sum(distributed.gather(values), axis=0)
-        others = np.ones(len(rows), bool)
-        others[list(numbers)] = False
-        values[others] = np.nan
+        values[np.setdiff1d(np.arange(len(rows)), numbers)] = np.nan
         return values
 
     def _divergence(self, model: Any, micro_batches: list[MicroBatch]) -> torch.Tensor:
@@ -166,11 +164,8 @@ class Objective:
         with torch.no_grad():
             for micro_batch in micro_batches:
                 values = self._log_probs(model, micro_batch).sum()
-                if "reference" in micro_batch:
-                    before = self.trainer.to_device(micro_batch["reference"]).sum()
-                else:
-                    before = self._ask_base(micro_batch).sum()
-                total += values - before
+                known = self.trainer.to_device(micro_batch.get("reference"))
+                total += values - (self._ask_base(micro_batch) if known is None else known).sum()
                 count += micro_batch["sequences"]
         if distributed.world_size() > 1:
             totals, counts = zip(*distributed.gather((total.item(), count)))
@@ -188,8 +183,10 @@ class Objective:
             return self._log_probs(model, micro_batch, temperature)
 
     def _log_probs(self, model: Any, micro_batch: MicroBatch, temperature: float = 1.0) -> torch.Tensor:
-        trainer = self.trainer
-        positions = trainer.to_device(micro_batch.get("target_positions"))
+        return self._and_output(model, micro_batch, temperature)[0]
+
+    def _and_output(self, model: Any, micro_batch: MicroBatch, temperature: float = 1.0) -> tuple[torch.Tensor, Any]:
+        trainer, positions = self.trainer, self.trainer.to_device(micro_batch.get("target_positions"))
         inputs = trainer.model_inputs(micro_batch)
         return log_probs(model, inputs, trainer.loss_kind, trainer.dtype, positions, temperature)
 

@@ -1,7 +1,8 @@
-"""Advantages and loss of GRPO against trl's GRPOTrainer on the same answers."""
+"""Advantages, loss and gradients of GRPO against trl's GRPOTrainer on the same answers."""
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from studio.evaluation.questions import Question
 from studio.stages.grpo import GRPO
 from studio.worker.rollouts import Rollout, tensor_of
 from tests.worker.comparing import LAYOUTS, objective_of
+from tests.worker.test_preference_trl import assert_same_gradients, gradients
 
 pytest.importorskip("trl")
 GROUP, LONGEST = 3, 9
@@ -33,19 +35,16 @@ KNOBS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 
 @pytest.fixture(scope="module")
-def models(tiny_model: Path) -> tuple[Any, Any]:
-    """(the base with a random LoRA beside it, the same merged)."""
+def wrapped(tiny_model: Path) -> Any:
+    """The base with a random LoRA beside it."""
     torch.manual_seed(3)
     adapter = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
-    wrapped = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), adapter).eval()
-    merged = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), adapter)
-    merged.load_state_dict(wrapped.state_dict())
-    return wrapped, merged.merge_and_unload().eval()
+    return get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), adapter).eval()
 
 
 @pytest.fixture(scope="module")
-def trainer_of(models: tuple[Any, Any], tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A GRPOTrainer of the merged model whose answers are ANSWERS."""
+def trainer_of(wrapped: Any, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A GRPOTrainer of the same model whose answers are ANSWERS."""
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
@@ -59,13 +58,14 @@ def trainer_of(models: tuple[Any, Any], tiny_model: Path, tmp_path_factory: pyte
             **{"epsilon": stage.epsilon, "epsilon_high": stage.epsilon_high, "scale_rewards": stage.scale},
         )
         trainer = GRPOTrainer(
-            model=AutoModelForCausalLM.from_pretrained(tiny_model),
+            model=copy.deepcopy(wrapped),
             reward_funcs=lambda **_: list(rewards),
             args=arguments,
             train_dataset=Dataset.from_list([{"prompt": "a"}, {"prompt": "b"}]),
             processing_class=AutoTokenizer.from_pretrained(tiny_model),
         )
-        trainer.model.load_state_dict(models[1].state_dict())  # the reference stays the base
+        if "ref" in trainer.model.peft_config:  # the adapter as it began, which trl compares with; here the base alone
+            trainer.model.delete_adapter("ref")
         trainer.model.eval()
         ids = [PROMPTS[0]] * GROUP + [PROMPTS[1]] * GROUP
         trainer._generate = lambda _: (ids, ANSWERS, None, ["x"] * 6, None, {}, None, None)
@@ -75,7 +75,7 @@ def trainer_of(models: tuple[Any, Any], tiny_model: Path, tmp_path_factory: pyte
 
 
 @pytest.mark.parametrize(("name", "knobs"), KNOBS)
-def test_grpo_loses_what_trl_loses(name: str, knobs: dict[str, Any], models: Any, trainer_of: Any) -> None:
+def test_grpo_loses_what_trl_loses(name: str, knobs: dict[str, Any], wrapped: Any, trainer_of: Any) -> None:
     stage, rewards = GRPO(group=GROUP, max_new_tokens=LONGEST, **knobs), REWARDS[name]
     trainer = trainer_of(rewards, stage)
     with torch.no_grad():
@@ -88,7 +88,8 @@ def test_grpo_loses_what_trl_loses(name: str, knobs: dict[str, Any], models: Any
         logits = logits[:, -mask.shape[1] - 1 : -1] / stage.temperature
         old = logits.log_softmax(-1).gather(-1, batch["completion_ids"][..., None])[..., 0]
         batch["old_per_token_logps"] = old
-        loss = trainer._compute_loss(trainer.model, batch)
+    loss = trainer._compute_loss(trainer.model, batch)
+    expected = gradients(trainer.model, loss)
     rollouts = [
         Rollout(
             PROMPTS[place // GROUP],
@@ -106,11 +107,12 @@ def test_grpo_loses_what_trl_loses(name: str, knobs: dict[str, Any], models: Any
     for rollout, advantage, before, known in zip(rollouts, advantages.tolist(), old, mask, strict=True):
         rollout.advantage, rollout.before = advantage, before[known].tolist()
     for layout, kind in (("packed", "chunked"), ("padded", "full")):
-        objective: Any = objective_of(stage, models[0], kind)
-        objective.trainer.layout = LAYOUTS[layout]
+        objective: Any = objective_of(stage, wrapped, kind)
+        objective.trainer.layout, objective.rollouts = LAYOUTS[layout], rollouts
         micro_batches = objective.micro_batches(rollouts)
-        total = sum(objective.loss(models[0], one) for one in micro_batches) / micro_batches[0]["num_items_in_batch"]
-        assert total.item() == pytest.approx(float(loss), abs=1e-3)
+        total = sum(objective.loss(wrapped, one) for one in micro_batches) / micro_batches[0]["num_items_in_batch"]
+        assert total.item() == pytest.approx(loss.item(), abs=1e-3)
+        assert_same_gradients(gradients(wrapped, total), expected)
         assert abs(total.item()) > 1e-3
         if stage.beta:
             assert objective.metrics.take()["kl"] == pytest.approx(trainer._metrics["eval"]["kl"][-1], abs=1e-3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,20 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
-from studio import kernels
+from studio import auto, config, device, kernels
+from studio.base import proved
 from studio.methods import METHODS
 from studio.methods.lora import LoRA
+from studio.model import facts
 from studio.worker import head as heads
+from studio.worker.attention import PACKED_ATTENTION
 from studio.worker.generate import Answer, Batch
 from studio.worker.head import Head, HeadLoss, LogitTransform
 from studio.worker.loss import loss, unwrap
 from studio.worker.packing import collate
 from studio.worker.sampling import IncrementalText, Sampling
 from tests.methods import architectures
+from tests.worker import test_families
 
 
 def rows() -> list[dict[str, list[int]]]:
@@ -140,18 +145,31 @@ def test_what_models_do_to_their_logits() -> None:
 
 
 @pytest.mark.parametrize("kind", ["chunked", "full"])
-def test_experts_are_balanced_where_the_base_asks_for_it(kind: str, tmp_path: Path) -> None:
-    """output_router_logits in config.json: the loss and its gradients are transformers' own."""
-    base = architectures.write(tmp_path, "mixtral")
-    asked = {"output_router_logits": True, "router_aux_loss_coef": 0.5}
-    model = AutoModelForCausalLM.from_pretrained(base, **asked).train()
-    ids = torch.arange(5, 25)[None]
-    expected = model(input_ids=ids, labels=ids).loss
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe", "jetmoe"])  # jetmoe calls the coefficient otherwise
+def test_experts_are_balanced_where_the_base_asks_for_it(family: str, kind: str) -> None:
+    """output_router_logits in config.json: loss and gradients of padded rows are transformers' own, under its mask."""
+    attentions = ("eager", PACKED_ATTENTION if family in proved.PACKED else "eager")
+    plain, ours = (test_families.model(family, kernel).train() for kernel in attentions)
+    for one in (plain, ours):
+        one.config.output_router_logits, one.router_aux_loss_coef, one.aux_loss_coef = True, 0.5, 0.5
+    several = [{"input_ids": [*range(5, 5 + length)], "labels": [*range(5, 5 + length)]} for length in (9, 23)]
+    padded = collate(several, False)
+    mask = torch.arange(padded["input_ids"].shape[1]) < torch.tensor([[9], [23]])
+    expected = plain(input_ids=padded["input_ids"], attention_mask=mask.long(), labels=padded["labels"]).loss
     expected.backward()
-    theirs = {name: weight.grad.clone() for name, weight in model.named_parameters()}
-    model.zero_grad()
-    found = loss(model, {"input_ids": ids, "labels": ids}, kind, torch.float32) / 19
+    found = loss(ours, padded, kind, torch.float32) / 30
     found.backward()
     torch.testing.assert_close(found, expected)
-    for name, weight in model.named_parameters():
-        torch.testing.assert_close(weight.grad, theirs[name], rtol=1e-3, atol=1e-5)
+    for name, weight in plain.named_parameters():
+        torch.testing.assert_close(ours.get_parameter(name).grad, weight.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_rows_are_not_packed_where_experts_are_balanced(tmp_path: Path) -> None:
+    """What fills a packed micro-batch up would be balanced too, and it has no mask to leave it out."""
+    folder = architectures.write(tmp_path, "mixtral")
+    settings = json.loads((folder / "config.json").read_text())
+    ordered = config.build({"model": str(folder), "data": {"train": "sample"}})
+    assert auto.layout(ordered, facts(folder), device.cpu(), 20)[0]
+    (folder / "config.json").write_text(json.dumps({**settings, "output_router_logits": True}))
+    packed, _, why = auto.layout(ordered, facts(folder), device.cpu(), 20)
+    assert (packed, "balances its experts" in why) == (False, True)

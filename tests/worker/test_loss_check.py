@@ -145,3 +145,21 @@ def test_attention_that_looks_into_the_neighbour_is_noticed(
     assert seen
     assert not any(seen), "no step ran through it"
     assert steps(events) == pytest.approx(steps(expected), abs=2e-3)
+
+
+def test_a_term_that_transformers_adds_to_its_loss_is_told(
+    architecture: Callable[[str], Path], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bamba's z-loss, where config.json asks for it; the experts' balance is trained, and nothing is told of it."""
+    mamba = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1, "attn_layer_indices": [1]}
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    asked = {"output_router_logits": True, "router_aux_loss_coef": 0.5}
+    for kind, settings, told in (
+        ("bamba", {**mamba, "z_loss_coefficient": 0.1}, True),
+        ("qwen3_moe", {**experts, **asked}, False),
+    ):
+        monkeypatch.setitem(FAMILIES, kind, {**architectures.GROUPED, **settings})
+        events = carry(order(architecture(kind), data, "training.max_steps=1"))
+        assert events[-1]["state"] == "finished"
+        assert any("config.json adds another term" in event.get("text", "") for event in events) is told, kind
+        assert not warned(events)

@@ -23,7 +23,9 @@ from studio.stages.dpo import DPO
 from studio.worker import reward_head
 from studio.worker.head import Head, LogitTransform
 from studio.worker.log_probs import HeadLogProbs
+from studio.worker.packing import collate
 from studio.worker.preference import PreferenceRows
+from tests.methods import architectures
 from tests.worker.carrying import killed_at_step
 from tests.worker.comparing import LAYOUTS, PAIRS, QUICK, VERDICTS, encoded, loss_of, objective_of
 
@@ -266,3 +268,23 @@ def test_data_of_another_stage_is_refused_and_the_right_one_named(home: Path, ti
             preflight.check(verdicts.with_changes(stage={"name": stage}))
         assert "kto" in caught.value.hint
     preflight.check(verdicts)
+
+
+def test_a_stage_balances_the_experts_of_a_base_that_asks_for_it(
+    tiny_model: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As trl does: the term of the whole micro-batch, both answers of a pair in it, padding left out."""
+    monkeypatch.setitem(architectures.CONFIGS, "mixtral", {**architectures.GROUPED, "num_local_experts": 4})
+    base = architectures.write(tmp_path / "base", "mixtral")
+    asked = {"output_router_logits": True, "router_aux_loss_coef": 0.5, "attn_implementation": "eager"}
+    model = AutoModelForCausalLM.from_pretrained(base, **asked)
+    rows = encoded(PAIRS[:2], "pairs", tmp_path, tiny_model)
+    numbers = numpy.zeros((2, 2), numpy.float32)
+    padded = collate(rows.first(2), False)
+    ends = padded["input_ids"].shape[1] - torch.tensor(padded["padding"])
+    mask = (torch.arange(padded["input_ids"].shape[1]) < ends[:, None]).long()
+    balance = 0.5 * model(input_ids=padded["input_ids"], attention_mask=mask).aux_loss
+    for stage in (DPO(), STAGES["orpo"]()):
+        reference = numbers if stage.uses_reference else None
+        losses = [loss_of(stage, model.train(mode), rows, reference=reference)[0] for mode in (True, False)]
+        torch.testing.assert_close(losses[0] - losses[1], balance, rtol=1e-3, atol=1e-5)

@@ -1,7 +1,8 @@
-"""The losses of answers that are compared, and their metrics, against trl's trainers on the same rows."""
+"""The losses of answers that are compared, their gradients and metrics, against trl's trainers on the same rows."""
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,11 @@ pytest.importorskip("trl")
 
 
 @pytest.fixture(scope="module")
-def models(tiny_model: Path) -> tuple[Any, Any, Any]:
-    """(the base with a random LoRA beside it, the same merged, the base alone)."""
+def wrapped(tiny_model: Path) -> Any:
+    """The base with a random LoRA beside it."""
     torch.manual_seed(3)
-    base = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
     adapter = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
-    wrapped = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), adapter).eval()
-    merged = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), adapter)
-    merged.load_state_dict(wrapped.state_dict())
-    return wrapped, merged.merge_and_unload().eval(), base
+    return get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), adapter).eval()
 
 
 def prompt_and_answer(ids: list[int], labels: list[int]) -> tuple[list[int], list[int]]:
@@ -63,9 +60,22 @@ METRIC_NAMES = {
 }
 
 
+def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def assert_same_gradients(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    largest = max(float(gradient.abs().max()) for gradient in expected.values())
+    assert largest > 0
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-4 * largest)
+
+
 def assert_same(trainer: Any, loss: Any, found: tuple[torch.Tensor, dict[str, float]]) -> None:
     told = {METRIC_NAMES[name]: values[-1] for name, values in trainer._metrics["eval"].items() if name in METRIC_NAMES}
-    assert found[0].item() == pytest.approx(float(loss), abs=1e-3)
+    assert found[0].item() == pytest.approx(loss.item(), abs=1e-3)
     assert {name: found[1][name] for name in told} == pytest.approx(told, abs=1e-3)
     assert len(told) >= 5
 
@@ -82,42 +92,42 @@ KNOBS: tuple[dict[str, Any], ...] = (
 )
 
 
-def trainer_of(kind: Any, arguments_of: Any, models: Any, rows: list[dict[str, Any]], folder: Path, tiny: Path) -> Any:
+def trainer_of(kind: Any, arguments_of: Any, wrapped: Any, rows: list[dict[str, Any]], folder: Path, tiny: Path) -> Any:
     from datasets import Dataset
 
-    _, merged, base = models
-    options = {} if "ORPO" in kind.__name__ else {"ref_model": base}
-    return kind(
-        model=merged,
+    trainer = kind(
+        model=copy.deepcopy(wrapped),
         args=arguments_of(**arguments(folder)),
         train_dataset=Dataset.from_list(rows),
         processing_class=AutoTokenizer.from_pretrained(tiny),
-        **options,
     )
+    if "ref" in trainer.model.peft_config:  # the adapter as it began, which trl compares with; here the base alone
+        trainer.model.delete_adapter("ref")
+    trainer.model.eval()
+    return trainer
 
 
-def test_dpo_loses_what_trl_loses(models: Any, tiny_model: Path, home: Path, tmp_path: Path) -> None:
+def test_dpo_loses_what_trl_loses(wrapped: Any, tiny_model: Path, home: Path, tmp_path: Path) -> None:
     from trl import DPOConfig, DPOTrainer
 
-    wrapped, merged, _ = models
     rows = encoded(PAIRS, "pairs", tmp_path, tiny_model)
-    trainer = trainer_of(DPOTrainer, DPOConfig, models, PAIRS, tmp_path, tiny_model)
-    merged.eval()
+    trainer = trainer_of(DPOTrainer, DPOConfig, wrapped, PAIRS, tmp_path, tiny_model)
     for knobs in KNOBS:
         stage = DPO(**knobs)
         trainer.beta, trainer.loss_types, trainer.label_smoothing = stage.strength, [stage.loss], stage.label_smoothing
-        with torch.no_grad():
-            loss = trainer._compute_loss(merged, trainer.data_collator(pairs_for_trl(rows)), False)
+        loss = trainer._compute_loss(trainer.model, trainer.data_collator(pairs_for_trl(rows)), False)
+        expected = gradients(trainer.model, loss)
         for layout, kind in (("packed", "chunked"), ("padded", "full")):
-            assert_same(trainer, loss, loss_of(stage, wrapped, rows, layout, kind))
+            found = loss_of(stage, wrapped, rows, layout, kind)
+            assert_same(trainer, loss, found)
+            assert_same_gradients(gradients(wrapped, found[0]), expected)
 
 
-def test_kto_loses_what_trl_loses(models: Any, tiny_model: Path, home: Path, tmp_path: Path) -> None:
+def test_kto_loses_what_trl_loses(wrapped: Any, tiny_model: Path, home: Path, tmp_path: Path) -> None:
     from trl import KTOConfig, KTOTrainer
 
-    wrapped, merged, _ = models
     rows = encoded(VERDICTS, "verdicts", tmp_path, tiny_model)
-    trainer = trainer_of(KTOTrainer, KTOConfig, models, VERDICTS, tmp_path, tiny_model)
+    trainer = trainer_of(KTOTrainer, KTOConfig, wrapped, VERDICTS, tmp_path, tiny_model)
     split = [prompt_and_answer(row["input_ids"], row["labels"]) for row in rows]
     batch = trainer.data_collator(
         [
@@ -125,27 +135,28 @@ def test_kto_loses_what_trl_loses(models: Any, tiny_model: Path, home: Path, tmp
             for n, ((prompt, answer), row) in enumerate(zip(split, rows, strict=True))
         ]
     )
-    merged.eval()
     for stage in (KTO(), KTO(beta=0.5, desirable_weight=1.3), KTO(loss="apo_zero_unpaired", undesirable_weight=2)):
         trainer.beta, trainer.loss_type, trainer.calculate_KL = stage.beta, stage.loss, stage.loss == "kto"
         trainer.desirable_weight, trainer.undesirable_weight = stage.desirable_weight, stage.undesirable_weight
-        with torch.no_grad():
-            loss = trainer._compute_loss(merged, batch, False)
+        loss = trainer._compute_loss(trainer.model, batch, False)
+        expected = gradients(trainer.model, loss)
         if stage.loss != "kto":
             trainer._metrics["eval"].pop("kl")
-        assert_same(trainer, loss, loss_of(stage, wrapped, rows, "packed", "chunked"))
+        for layout, kind in (("packed", "chunked"), ("padded", "full")):
+            found = loss_of(stage, wrapped, rows, layout, kind)
+            assert_same(trainer, loss, found)
+            assert_same_gradients(gradients(wrapped, found[0]), expected)
 
 
-def test_orpo_loses_what_trl_loses(models: Any, tiny_model: Path, home: Path, tmp_path: Path) -> None:
+def test_orpo_loses_what_trl_loses(wrapped: Any, tiny_model: Path, home: Path, tmp_path: Path) -> None:
     """With prompts of a single token: trl counts the likelihood of prompts too, and a first token has none."""
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
-    wrapped, merged, _ = models
     examples = [
         example | {"prompt_ids": [1]} for example in pairs_for_trl(encoded(PAIRS, "pairs", tmp_path, tiny_model))
     ]
     rows = Rows(examples)
-    trainer = trainer_of(ORPOTrainer, ORPOConfig, models, PAIRS, tmp_path, tiny_model)
+    trainer = trainer_of(ORPOTrainer, ORPOConfig, wrapped, PAIRS, tmp_path, tiny_model)
     batch: dict[str, Any] = {}
     for side in ("chosen", "rejected"):
         ids = [[1, *example[f"{side}_ids"]] for example in examples]
@@ -153,12 +164,12 @@ def test_orpo_loses_what_trl_loses(models: Any, tiny_model: Path, home: Path, tm
         batch[f"{side}_input_ids"] = torch.tensor([row + [0] * (width - len(row)) for row in ids])
         batch[f"{side}_attention_mask"] = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids])
         batch[f"{side}_labels"] = torch.tensor([[-100, *row[1:]] + [-100] * (width - len(row)) for row in ids])
-    merged.eval()
-    with torch.no_grad():
-        loss, metrics = trainer.get_batch_loss_metrics(merged, batch, "eval")
+    loss, metrics = trainer.get_batch_loss_metrics(trainer.model, batch, "eval")
+    expected = gradients(trainer.model, loss)
     for layout, kind in (("packed", "chunked"), ("padded", "full")):
         found = loss_of(ORPO(), wrapped, rows, layout, kind)
         assert found[0].item() == pytest.approx(loss.item(), abs=1e-3)
+        assert_same_gradients(gradients(wrapped, found[0]), expected)
         for name in ("rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies"):
             assert found[1][METRIC_NAMES[name]] == pytest.approx(metrics[f"eval_{name}"], abs=1e-3)
 
