@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel
 
 from studio import footprint, loading, token_rows
+from studio.base import proved
 from studio.base.quantization import Quantization, refuse_stored
 from studio.errors import ExportError, ModelError, OrderError, RunError
 from studio.footprint import Footprint
@@ -85,11 +86,16 @@ class Method(BaseModel, ABC):
         """Warnings with their advice, one sentence or two each, for an order that is allowed."""
         return []
 
+    def can_checkpoint(self, facts: ModelFacts | None) -> bool:
+        """Whether this method allows gradient checkpointing, and transformers does for the model, where it is known."""
+        return self.allows_checkpointing and (facts is None or facts.model_type not in proved.NOT_CHECKPOINTED)
+
     def refuse(self, facts: ModelFacts | None, training: Any, device: Device) -> None:
         """Raise OrderError for combinations that cannot work, before any model is loaded."""
-        if getattr(training, "checkpointing", None) is True and not self.allows_checkpointing:
+        if getattr(training, "checkpointing", None) is True and not self.can_checkpoint(facts):
+            what = f"A {facts.model_type} model" if facts and self.allows_checkpointing else self.label
             raise OrderError(
-                f"{self.label} does not work with gradient checkpointing.",
+                f"{what} does not work with gradient checkpointing.",
                 "Set training.checkpointing to auto or false.",
                 "training.checkpointing",
             )

@@ -1,4 +1,7 @@
-"""The families for which a way of computing was held against transformers. Any other is left to transformers."""
+"""The families for which a way of computing was held against transformers. Any other is left to transformers.
+
+And those that lack one there.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ PACKED = frozenset(
         "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "ernie4_5_moe", "phimoe"
     )
 )  # fmt: skip
+# whose layers transformers does not checkpoint (tests/worker/test_families.py)
+NOT_CHECKPOINTED = frozenset(("cpmant", "ctrl", "gpt_neox_japanese", "jetmoe", "openai-gpt", "reformer"))
 # fused kernels, against transformers' forward (tests/worker/fused_cases.py)
 FUSED = frozenset(
     ("llama", "mistral", "ministral", "qwen2", "qwen3", "smollm3", "granite", "gemma", "gemma2", "gemma3_text")

@@ -146,7 +146,7 @@ def _quickest(walk: Walk) -> tuple[Peak, int]:
     training, device, layers = walk.config.training, walk.device, walk.facts.num_hidden_layers
     ordered = layers if training.checkpointed_layers == "auto" else min(layers, training.checkpointed_layers)
     least = ordered if training.checkpointing is True else 0
-    most = ordered if training.checkpointing is not False and walk.config.method.allows_checkpointing else 0
+    most = ordered if training.checkpointing is not False and walk.config.method.can_checkpoint(walk.facts) else 0
     row = studio_loop.longest_row(walk.config, walk.rows)
     usual, chooses = auto.packed_tokens(walk.config, device, row), auto.chooses_micro_batch(walk.config, device)
     busy = min(studio_loop.step_tokens(walk.config, walk.rows), max(row, _busy_tokens(walk.facts, device)))

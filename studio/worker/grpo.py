@@ -107,7 +107,7 @@ class GroupObjective(Objective):
         every token of theirs its advantage, its weight, and where asked for its log-probability when it was written.
         """
         rows = [as_row(rollout) | {"rollout": rollout} for rollout in rollouts]
-        tokens = sum(len(rollout.ids) for rollout in rollouts)
+        items = self.stage.items(len(rollouts), sum(len(rollout.ids) for rollout in rollouts))
         micro_batches = []
         for group in group_rows(rows, self.trainer.layout):
             written = [row["rollout"] for row in group]
@@ -122,7 +122,8 @@ class GroupObjective(Objective):
                     "target_positions": target_indices(micro_batch["labels"]),
                     "advantages": advantages.repeat_interleave(lengths),
                     "token_weights": self.stage.token_weights(lengths),
-                    "num_items_in_batch": self.stage.items(len(rollouts), tokens),
+                    "num_items_in_batch": items,
+                    "items": items * len(group) / len(rollouts),
                     "num_tokens": 0 if micro_batches else sum(len(row["input_ids"]) for row in rows),
                 }
                 | ({"before": torch.tensor(sum((r.before for r in written), []))} if written[0].before else {})
@@ -138,9 +139,7 @@ class GroupObjective(Objective):
         before = to_device(micro_batch["before"]) if "before" in micro_batch else values.detach()
         losses, divergence, clipped = stage.token_losses(values, before, reference, advantages)
         self.metrics.add_tokens(divergence, clipped)
-        share = len(micro_batch["answer_lengths"]) / len(self.rollouts)
-        balance = router_loss(model, output, share * micro_batch["num_items_in_batch"])
-        return (losses * weights).sum() + balance
+        return (losses * weights).sum() + router_loss(model, output, micro_batch["items"])
 
     def _ask_base(self, micro_batch: MicroBatch, temperature: float = 1.0) -> torch.Tensor:
         if self.reference_model is None:

@@ -7,12 +7,21 @@ own attention and mask.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from studio import device
+from studio.base import families as base_families
+from studio.base import proved
+from studio.errors import OrderError
+from studio.methods import METHODS
+from studio.training import Training
 from studio.worker import attention
 from studio.worker.packing import collate
 from tests import families
@@ -93,3 +102,13 @@ def test_rows_are_as_alone(family: str) -> None:
         for name, weight in plain.named_parameters():
             if weight.grad is not None:
                 assert (ours.get_parameter(name).grad - weight.grad).norm() <= 1e-2 * weight.grad.norm() + 1e-4, name
+
+
+def test_families_whose_layers_transformers_does_not_checkpoint() -> None:
+    named = {kind: getattr(transformers, name) for kind, name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items()}
+    without = {kind for kind, its_class in named.items() if not its_class.supports_gradient_checkpointing}
+    assert without - base_families.ENCODERS == proved.NOT_CHECKPOINTED
+    facts = SimpleNamespace(model_type="jetmoe", quantizer=None)
+    with pytest.raises(OrderError, match="A jetmoe model does not work with gradient checkpointing"):
+        METHODS["lora"]().refuse(facts, Training(checkpointing=True), device.cpu())
+    assert not METHODS["lora"]().can_checkpoint(facts)
