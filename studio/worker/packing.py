@@ -14,8 +14,8 @@ from studio.resolve import Resolved
 MICRO_BATCH_COST = 64  # padded tokens that one more micro-batch must save to be worth it
 
 BOOKKEEPING = (  # keys of a micro-batch that are no inputs of the model or its loss
-    "num_items_in_batch", "items", "num_tokens", "target_positions", "answer_lengths", "good", "reference", "mismatched",
-    "sequences", "last_positions", "advantages", "token_weights", "before"
+    "num_items_in_batch", "items", "num_tokens", "target_positions", "answer_lengths", "good", "reference",
+    "mismatched", "sequences", "last_positions", "advantages", "token_weights", "before"
 )  # fmt: skip
 
 Row = dict[str, Any]
