@@ -29,7 +29,7 @@ def signs(events: list[dict[str, Any]]) -> list[Sign]:
     if not steps or "contestant" in steps[-1]:  # the steps of a race are those of several settings
         return []
     candidates = (
-        [not_a_number(steps), no_spread(steps)]
+        [not_a_number(steps), no_spread(steps, plan)]
         if plan.get("stage") == "grpo"
         else [
             not_a_number(steps),
@@ -83,8 +83,8 @@ def nothing_trained(steps: list[dict[str, Any]], plan: dict[str, Any]) -> Sign |
             "Stop, and choose other target modules.",
             steps[-1]["step"],
         )
-    last = steps[-5:]
-    if len(last) < 5:
+    last = _last(steps, plan)
+    if not last:
         return None
     zero_gradient = all(event.get("grad_norm") == 0 for event in last)
     zero_loss = all(event["loss"] == 0 for event in last) and steps[0]["loss"] == 0
@@ -95,17 +95,22 @@ def nothing_trained(steps: list[dict[str, Any]], plan: dict[str, Any]) -> Sign |
         "nothing trained",
         "error",
         f"{observation}: nothing is learnt.",
-        "Five steps in a row with a zero gradient or loss mean that no token or no weight is trained on.",
+        "Step after step with a zero gradient or loss means that no token or no weight is trained on.",
         "Stop, look at the coloured tokens of a row on the Data page, and check what is trained on.",
         last[-1]["step"],
     )
 
 
-def no_spread(steps: list[dict[str, Any]]) -> Sign | None:
+def _last(steps: list[dict[str, Any]], plan: dict[str, Any]) -> list[dict[str, Any]]:
+    """The last five steps, or all of a run that has fewer; none while more are to come."""
+    return steps[-5:] if len(steps) >= min(5, plan.get("steps", 5)) else []
+
+
+def no_spread(steps: list[dict[str, Any]], plan: dict[str, Any]) -> Sign | None:
     """The last groups of answers have the same reward throughout: nothing is learnt from them."""
-    last = steps[-5:]
+    last = _last(steps, plan)
     flat = [event.get("preference", {}).get("flat", float(event.get("grad_norm") == 0)) for event in last]
-    if len(last) < 5 or min(flat) < 1:
+    if min(flat, default=0) < 1:
         return None
     reward = last[-1].get("preference", {}).get("reward")
     return Sign(

@@ -143,6 +143,17 @@ def test_nothing_trained() -> None:
     assert kinds(told) == ["nothing trained"]
     assert kinds(diary([1.0], trainable=0)) == ["nothing trained"]
     assert "nothing trained" in kinds(diary([0.0] * 6))
+    assert kinds(diary([0.0] * 2)) == ["nothing trained"], "a run of two steps has no more to come"
+    assert kinds(diary([0.0] * 2, steps=9)) == []
+
+
+def test_answers_without_a_better_one_are_told_also_of_a_short_run() -> None:
+    def told(steps: int, flat: float) -> list[str]:
+        events = diary([0.0] * 2, stage="grpo", steps=steps)
+        return kinds([event | {"preference": {"flat": flat, "reward": 1.0}} for event in events])
+
+    assert told(2, 1.0) == ["no spread"]
+    assert told(2, 0.5) == told(9, 1.0) == []
 
 
 def test_overfitting() -> None:
