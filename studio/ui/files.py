@@ -47,11 +47,15 @@ def order_of(text: Any) -> RunConfig:
     return order
 
 
+def data_of(order: RunConfig) -> list[str]:
+    """The data that an order names, as it names them."""
+    held_out = [order.data.eval] if isinstance(order.data.eval, str) else []
+    return [one.source for one in order.data.sources()] + held_out
+
+
 def allow(order: RunConfig) -> None:
     """Refuse an order that names files it may not, or a download for somebody who only looks. Raises OrderError."""
-    named = [one.source for one in order.data.sources()] + (
-        [order.data.eval] if isinstance(order.data.eval, str) else []
-    )
+    named = data_of(order)
     for text in named:
         allow_data(text)
     if restricted() and not _is_model(order.model):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
-from studio import config, data, reward_trial, template
+from studio import config, data, queue, reward_trial, run, template
 from studio.base import source
 from studio.data.formats import formats
 from studio.errors import OrderError, StudioError
@@ -86,6 +87,22 @@ def uploads() -> list[dict[str, Any]]:
     """Files that were uploaded before, the newest first."""
     newest = islice(files.uploads(), 100)
     return [{"name": path.name, "source": str(path), "bytes": path.stat().st_size} for path in newest]
+
+
+@rights.job()
+def delete_upload(source: str) -> dict[str, Any]:
+    """Delete a file among the uploads; returns {source}. Raises OrderError for any other, and where a run needs it."""
+    file = Path(files.text_of(source, "source"))
+    if not files.is_upload(file):
+        raise OrderError(f"{source} is no upload of this studio.", "Choose a file under Yours.", "source")
+    for one in run.runs():
+        named = map(Path, files.data_of(one.config))
+        if any(path == file or path.resolve() == file.resolve() for path in named) and not queue.over(one):
+            raise OrderError(
+                f"{file.name} is the data of {one.id}, which has not ended.", "Stop that run, or wait for it.", "source"
+            )
+    file.unlink()
+    return {"source": source}
 
 
 def models() -> list[dict[str, Any]]:

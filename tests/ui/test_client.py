@@ -58,6 +58,7 @@ JOBS = {
     "label",
     "move",
     "delete",
+    "delete_upload",
     "finish",
     "take_away",
     "combine",

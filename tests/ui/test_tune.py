@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from studio import cards, config, data, estimate, model, places, preflight
+from studio import cards, config, data, estimate, model, places, preflight, queue
 from studio.config import RunConfig
 from studio.data.order import DataOrder
 from studio.device import devices
+from studio.errors import OrderError
 from studio.evaluation.order import EvaluationOrder
 from studio.knob import GROUPS
 from studio.methods import METHODS
@@ -17,7 +18,7 @@ from studio.recipes import RECIPES
 from studio.resolve import resolve
 from studio.tokens import Encoder
 from studio.training import Training
-from studio.ui import measure, recipes, tune, tune_form
+from studio.ui import measure, recipes, tune, tune_form, words
 from studio.ui.tune_summary import summary
 
 KEYS = (
@@ -268,3 +269,30 @@ def test_recipes_say_what_they_take_here(with_small_starter: Path) -> None:
     assert seen["fault"] is None
     assert found["persona"]["seconds"] == pytest.approx(seen["seconds"], rel=0.01)
     assert found["persona"]["total"] == pytest.approx(seen["memory"]["total"], rel=0.01)
+
+
+def test_an_upload_is_deleted_unless_a_run_needs_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("studio.queue.advance", lambda *a, **k: None)
+    file, elsewhere = home / "uploads" / "rows.jsonl", home / "rows.jsonl"
+    file.parent.mkdir(exist_ok=True)
+    for one in (file, elsewhere):
+        one.write_text('{"prompt": "a", "completion": "b"}\n')
+    waits = queue.submit(config.build({"data": {"train": "sample", "eval": str(file)}}))
+    with pytest.raises(OrderError, match=f"rows.jsonl is the data of {waits.id}, which has not ended"):
+        tune.delete_upload(str(file))
+    queue.stop(waits)
+    assert tune.delete_upload(str(file)) == {"source": str(file)}
+    assert not file.exists()
+    for gone in (file, elsewhere, home / "uploads"):
+        with pytest.raises(OrderError, match="is no upload"):
+            tune.delete_upload(str(gone))
+    assert elsewhere.exists()
+
+
+def test_a_choice_that_is_a_word_is_said_in_chinese() -> None:
+    """What only names a method of a paper, a type or a machine stays as it is."""
+    plain = {"split", "keep", "drop", "cut", "mask_empty", "replay", "frontier", "group", "batch", "identity", "near"}
+    made = tune_form.form()
+    sections = [made["data"], made["training"], *(kind["knobs"] for kind in [*made["methods"], *made["stages"]])]
+    assert plain <= {choice for knobs in sections for knob in knobs for choice in knob.get("choices") or ()}
+    assert not [choice for choice in plain if words.say(choice, "zh") == choice]

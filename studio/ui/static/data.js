@@ -111,6 +111,17 @@
       about.scrollIntoView({ behavior: "smooth", block: "center" });
     };
 
+    const remove = async (one) => {
+      const sure = await studio.inquire({
+        title: say("Delete {name}?", { name: one.name }),
+        text: say("Runs that learnt from it keep what they learnt. To repeat or extend one, the file is needed again."),
+        act: say("Delete"), grave: true
+      });
+      if (!sure || !(await studio.perform("delete_upload", one.source))) return;
+      if (studio.order.train() === one.source) studio.order.use(`sample:${studio.offer.samples[0].name}`);
+      window.dispatchEvent(new CustomEvent("studio:uploads"));
+    };
+
     function drawSources() {
       const offer = studio.offer || { samples: [], uploads: [] }, chosen = studio.order.train();
       const pick = (source, name, note) => make("button", {
@@ -118,6 +129,9 @@
         onclick: () => studio.order.use(source)
       },
         make("b", {}, name), make("span", { class: "quiet" }, note));
+      const own = (one) => make("div", { class: "own" }, pick(one.source, one.name, bytes(one.bytes)),
+        button("plain", "×", () => remove(one),
+          { job: "delete_upload", "aria-label": say("Delete {name}", { name: one.name }), title: say("Delete") }));
       const file = make("input", {
         type: "file", job: "import", class: "hidden-but-read", id: "bring",
         accept: ".json,.jsonl,.ndjson,.csv,.tsv,.xlsx,.parquet,.arrow,.txt,.zip,.gz,.bz2,.xz,.zst",
@@ -148,7 +162,7 @@
       sources.replaceChildren(...[make("div", { class: "bring" }, file, drop), more,
         trouble && studio.fault(trouble),
         offer.uploads.length > 0 && make("h3", { "aria-level": "2" }, say("Yours")),
-        ...offer.uploads.slice(0, 12).map((one) => pick(one.source, one.name, bytes(one.bytes))),
+        ...offer.uploads.slice(0, 12).map(own),
         make("h3", { "aria-level": "2" }, say("Sample data")),
         ...offer.samples.filter((one) => !one.recipe || `sample:${one.name}` === chosen)
           .map((one) => pick(`sample:${one.name}`, say(one.title), say(one.description))),
