@@ -86,7 +86,7 @@ def tell(what: str, done: int, total: int) -> None:
 
 
 def show(answer: dict[str, Any]) -> None:
-    print(f"{answer['path']}  ({answer['bytes'] / 1e6:.1f} MB)")
+    print(f"{answer['path']}  ({answer['bytes'] / 2**20:.1f} MiB)")
     if answer["note"]:
         print(answer["note"])
     if answer["proof"]:
@@ -128,7 +128,7 @@ def to_hub(args: Namespace) -> dict[str, Any]:
 
 
 def sent(what: str, done: int, total: int) -> None:
-    print(f"{what}  {done / 1e6:.1f} of {total / 1e6:.1f} MB", file=sys.stderr, flush=True)
+    print(f"{what}  {done / 2**20:.1f} of {total / 2**20:.1f} MiB", file=sys.stderr, flush=True)
 
 
 def as_page(args: Namespace) -> dict[str, Any]:

@@ -216,7 +216,7 @@ def _show_leaders(rows: list[dict[str, Any]]) -> None:
     print(f"  {'run':44} {'method':9} {'gain':>8} {'forgot':>8} {'memory':>10} {'seconds':>9} {'size':>10}")
     for row in rows:
         gain, forgot = ("–" if row[key] is None else f"{row[key]:.4f}" for key in ("gain", "forgetting"))
-        memory, size = ("–" if row[key] is None else f"{row[key] / 1e6:.0f} MB" for key in ("memory", "size"))
+        memory, size = ("–" if row[key] is None else f"{row[key] / 2**20:.0f} MiB" for key in ("memory", "size"))
         print(
             f"{'*' if row['front'] else ' '} {row['run']:44} {row['method']:9} {gain:>8} {forgot:>8} {memory:>10} "
             f"{row['seconds']:9.0f} {size:>10}"

@@ -35,7 +35,7 @@ def arrow_rows(path: Path, container: Container) -> Iterator[Block]:
                 plain.write(data)
                 if bursts(plain.tell(), path):
                     raise DataError(
-                        f"{path.name} would unpack to more than {plain.tell() >> 20:,} MB.",
+                        f"{path.name} would unpack to more than {plain.tell() >> 20:,} MiB.",
                         "Unpack it first.",
                         path.name,
                     )

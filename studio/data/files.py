@@ -122,7 +122,7 @@ class Files:
                 size = sum(i.file_size for i in inside)
                 if bursts(size, path) or len(inside) > MAX_FILES:
                     raise DataError(
-                        f"{path.name} would unpack to {size >> 20:,} MB in {len(inside)} files.",
+                        f"{path.name} would unpack to {size >> 20:,} MiB in {len(inside)} files.",
                         "Unpack it, and name the file.",
                         path.name,
                     )

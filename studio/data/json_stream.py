@@ -168,4 +168,4 @@ def duplicate_key_notes(duplicate_keys: dict[str, None]) -> list[str]:
 
 def row_too_long(name: str, line: int) -> DataError:
     hint = "Is the end of a row or a quotation mark missing? Correct that line."
-    return DataError(f"Line {line} of {name} is longer than {MAX_ROW_BYTES >> 20} MB.", hint, f"{name}:{line}")
+    return DataError(f"Line {line} of {name} is longer than {MAX_ROW_BYTES >> 20} MiB.", hint, f"{name}:{line}")

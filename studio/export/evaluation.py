@@ -68,9 +68,9 @@ def leaders(run: Run) -> list[list[str]]:
             row["method"],
             figure(row["gain"], 4, 1),
             figure(row["forgetting"], 4, 1),
-            f"{row['memory'] / 1e9:.2f} GB" if row["memory"] else "–",
+            f"{row['memory'] / 2**30:.2f} GiB" if row["memory"] else "–",
             f"{row['seconds'] / 60:.1f}",
-            f"{row['size'] / 1e6:.1f} MB",
+            f"{row['size'] / 2**20:.1f} MiB",
             "yes" if row["front"] else "",
         ]
         for row in leaderboard.beside(run)

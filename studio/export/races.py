@@ -42,7 +42,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         _loss(row["eval_loss"]),
         f"{row['trainable']:,}" if row["trainable"] else "–",
         f"{share:.3g} %" if share else "–",
-        f"{memory / 1e9:.2f} GB" if memory else "–",
+        f"{memory / 2**30:.2f} GiB" if memory else "–",
         _known(row["train_seconds"]),
         f"{row['step']} / {_known(row['steps'])}",
         row["cause"] or row["state"],

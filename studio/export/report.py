@@ -85,8 +85,8 @@ def _e(value: Any) -> str:
 
 
 def _figures(summary: dict[str, Any]) -> str:
-    def gigabytes(value: float | None) -> str | None:
-        return f"{value / 1e9:.2f} GB" if value else None
+    def gibibytes(value: float | None) -> str | None:
+        return f"{value / 2**30:.2f} GiB" if value else None
 
     def loss(value: float | None) -> str | None:
         return None if value is None else f"{value:.4f}"
@@ -100,8 +100,8 @@ def _figures(summary: dict[str, Any]) -> str:
         ("steps", f"{summary['step']} / {summary['steps']}" if summary["steps"] else summary["step"]),
         ("time (h:mm:ss)", str(timedelta(seconds=seconds)) if seconds else None),
         ("tokens a second", f"{rate:,.0f}" if rate else None),
-        ("peak memory", gigabytes(summary["peak_memory"])),
-        ("estimated memory", gigabytes(summary["estimated_memory"])),
+        ("peak memory", gibibytes(summary["peak_memory"])),
+        ("estimated memory", gibibytes(summary["estimated_memory"])),
         ("trained parameters", f"{summary['trainable']:,}" if summary["trainable"] else None),
     ]
     boxes = [f"<div>{name}<b>{_e(value)}</b></div>" for name, value in figures if value is not None]

@@ -197,7 +197,7 @@ class Attempt:
                 "note",
                 level="error",
                 attempt=self.number,
-                text=f"Only {free // 10**6} MB of disk are free: the run is stopped.",
+                text=f"Only {free >> 20} MiB of disk are free: the run is stopped.",
                 hint=DISK_LOW.action,
             )
             try:

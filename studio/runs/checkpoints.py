@@ -69,7 +69,7 @@ def _refuse_when_low(folder: Path) -> None:
     if free < need:
         raise OSError(
             errno.ENOSPC,
-            f"No space left on device for a checkpoint: {free // 10**6} MB are free, {need // 10**6} MB are wanted",
+            f"No space left on device for a checkpoint: {free >> 20} MiB are free, {need >> 20} MiB are wanted",
         )
 
 

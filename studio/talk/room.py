@@ -22,7 +22,7 @@ def check(loaded: Sequence[ModelReference], new: Sequence[ModelReference]) -> No
     training, reserve = reserved_by_training()
 
     def gb(count: int) -> str:
-        return f"{count / 1e9:.1f} GB"
+        return f"{count / 2**30:.1f} GiB"
 
     if need <= first.free - reserve:
         return

@@ -44,8 +44,8 @@ async def no_room(request: Request) -> Response:
                 break
     size, free = int(request.headers.get("content-length", 0)), shutil.disk_usage(home()).free
     return PlainTextResponse(
-        f"The file has {size / 1e6:,.0f} MB, and the disk of {home()} has {free / 1e6:,.0f} MB free, of which "
-        f"{RESERVE / 1e6:.0f} are kept for runs.\n{SPACE}",
+        f"The file has {size / 2**20:,.0f} MiB, and the disk of {home()} has {free / 2**20:,.0f} MiB free, of which "
+        f"{RESERVE / 2**20:.0f} are kept for runs.\n{SPACE}",
         507,
     )
 

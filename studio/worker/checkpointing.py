@@ -76,13 +76,13 @@ class CheckpointedTrainer(Trainer):
         except (OSError, RuntimeError, SafetensorError) as error:
             if self.world_size > 1 or not checkpoints.disk_is_full(error):
                 raise
-            free = shutil.disk_usage(folder).free // 10**6
+            free = shutil.disk_usage(folder).free >> 20
             self.report.note(
                 "The disk is full: this checkpoint was not written. The earlier one stands."
                 if checkpoints.newest(folder)
                 else "The disk is full: this checkpoint was not written, and there is no earlier one to resume from.",
                 "warning",
-                hint=f"Free some space: {folder} has {free} MB left.",
+                hint=f"Free some space: {folder} has {free} MiB left.",
             )
         self.report.phase("training")
 

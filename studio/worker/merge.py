@@ -190,7 +190,7 @@ def _require_memory(need: int, what: str) -> None:
     free = device.cpu().free
     if need > free:
         raise DeviceError(
-            f"{what}: {need / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free.",
+            f"{what}: {need / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB are free.",
             "End the chat and trainings first, close other programs, or export the adapter: that needs no merge.",
             "memory",
         )

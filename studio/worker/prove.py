@@ -285,8 +285,8 @@ def placement(parameters: int, dtype: torch.dtype) -> tuple[str, torch.dtype]:
         if 1.2 * parameters * wider.itemsize < ram:
             return "cpu", wider
     raise DeviceError(
-        f"The proof loads the model, {parameters * dtype.itemsize / 1e9:.1f} GB, and {ram / 1e9:.1f} GB of memory are "
-        "free.",
+        f"The proof loads the model, {parameters * dtype.itemsize / 2**30:.1f} GiB, and {ram / 2**30:.1f} GiB of "
+        "memory are free.",
         "End the chat and trainings, and export again, or go without it: --no-proof.",
         "memory",
     )

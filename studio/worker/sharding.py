@@ -135,11 +135,11 @@ def report_shard_sizes(model: Any, report: Any) -> None:
     local_bytes = sum(to_local(weight).numel() * weight.element_size() for weight in model.parameters())
     total_bytes = sum(weight.numel() * weight.element_size() for weight in model.parameters())
     held = distributed.gather(local_bytes)
-    sizes = " + ".join(f"{size / 1e9:.2f}" for size in held)
+    sizes = " + ".join(f"{size / 2**30:.2f}" for size in held)
     text = (
         f"Each of {len(held)} processes holds the whole model."
         if min(held) == total_bytes
-        else f"The model is split over {len(held)} processes: {sizes} GB of {total_bytes / 1e9:.2f}."
+        else f"The model is split over {len(held)} processes: {sizes} GiB of {total_bytes / 2**30:.2f}."
     )
     report.note(text, held=held, whole=total_bytes)
 

@@ -62,7 +62,7 @@ def test_left_over_address_of_a_dead_server_is_not_believed(home: Path) -> None:
 def test_no_room_is_refused_with_figures(home: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = device.Device(kind="cpu", name="a small computer", memory=10**9, free=10**8)
     monkeypatch.setattr(device, "devices", lambda: [small])
-    with pytest.raises(DeviceError, match="only 0.1 GB of a small computer"):
+    with pytest.raises(DeviceError, match="only 0.1 GiB of a small computer"):
         room.check([], [reference.of_base(tiny_model)])
 
 
@@ -72,7 +72,7 @@ def test_running_training_is_not_starved(home: Path, tiny_model: Path, monkeypat
     )
     room.check([], [reference.of_base(tiny_model)])
     monkeypatch.setattr(room, "reserved_by_training", lambda: ("my-run", 39 * 10**8))
-    with pytest.raises(DeviceError, match="the running training my-run will still take 3.9 GB"):
+    with pytest.raises(DeviceError, match="the running training my-run will still take 3.6 GiB"):
         room.check([], [reference.of_base(tiny_model)])
 
 

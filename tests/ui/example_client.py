@@ -20,7 +20,7 @@ method: {{name: lora, rank: 8}}
 training: {{max_steps: 10}}
 """
 forecast = studio.predict(order, api_name="/estimate")
-print(f"{forecast['total'] / 1e9:.1f} GB, about {forecast['seconds']:.0f} s")
+print(f"{forecast['total'] / 2**30:.1f} GiB, about {forecast['seconds']:.0f} s")
 
 run = studio.predict(order, api_name="/start")["run"]
 while (state := studio.predict(run, api_name="/status"))["state"] in ("queued", "starting", "running"):

@@ -27,7 +27,7 @@ def test_the_example_runs(page: Page, tiny_model: Path, tiny_data: Path) -> None
     )
     assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
     assert "'rows': 40" in done.stdout
-    assert " GB, about " in done.stdout
+    assert " GiB, about " in done.stdout
     assert "finished" in done.stdout
     assert [run.state() for run in runs()] == ["finished"]
 

@@ -291,7 +291,7 @@ def test_a_gzip_bomb_is_read_within_bounds(home: Path, tmp_path: Path) -> None:
         for _ in range(1000):
             file.write(b"a" * 1_000_000)
         file.write(b'", "output": "b"}\n{"instruction": "a", "output": "b"}\n')
-    assert "Line 1 of bomb.jsonl.gz is longer than 64 MB" in read_within(path, 700)
+    assert "Line 1 of bomb.jsonl.gz is longer than 64 MiB" in read_within(path, 700)
 
 
 def test_a_packed_parquet_file_is_unpacked_on_the_disk_and_not_without_end(home: Path, tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ def test_an_endless_line_and_millions_of_empty_ones(home: Path, tmp_path: Path) 
         file.truncate(300_000_000)  # a hole reads as zeros: one line of three hundred megabytes
     with open(empty, "wb") as file:
         file.write(b'{"instruction": "a", "output": "b"}\n' + b"\n" * 10_000_000)
-    assert "Line 10001 of long.jsonl is longer than 64 MB" in read_within(long, 900)
+    assert "Line 10001 of long.jsonl is longer than 64 MiB" in read_within(long, 900)
     assert read_within(empty, 700) == "read 1"
 
 

@@ -19,7 +19,7 @@ from tests.ui.test_races import raced
 OTHERS = [lang for lang in words.LANGUAGES if lang != "en"]
 # what is written in Latin letters in Chinese too: names of figures, methods, tasks and units
 NAMES = re.compile(
-    r"\b[a-z]+\.[a-z_]+\b|\b(LoRA|BLEU|chrF|ROUGE-L|F1|JSON|KL|GB|MB|DPO|lm-eval|acc(_norm)?|exact_match|arc_easy|opposites|rank|lora"
+    r"\b[a-z]+\.[a-z_]+\b|\b(LoRA|BLEU|chrF|ROUGE-L|F1|JSON|KL|GiB|MiB|DPO|lm-eval|acc(_norm)?|exact_match|arc_easy|opposites|rank|lora"
     r"|yaml|three|lines|rows|json|tiny|base|told|sft|dpo)\b|Stopped at step 2: <its> .*"
 )
 

@@ -76,6 +76,7 @@ def jobs(talk: str, order: str, sample: str) -> list[tuple[Any, ...]]:
         ("share_run", RUN, 7),
         ("end_shares", RUN),
         ("keep_setting", RUN, 1),
+        ("delete_upload", "/x"),
         ("import", {"path": "/x"}, "x"),
         ("chat_ask", {"prompt": "Hello?", "sides": ["base"], "id": talk}),
         ("chat_ask", {"prompt": "Hello?", "sides": ["base"]}),

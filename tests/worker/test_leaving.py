@@ -180,7 +180,7 @@ def test_merging_looks_at_memory(home: Path, tiny_model: Path, tmp_path: Path, m
         device, "cpu", lambda: device.Device(name="small", kind="cpu", memory=10_000, free=10_000, bf16=False)
     )
     for found in (plain, whole):
-        with pytest.raises(DeviceError, match="GB are free"):
+        with pytest.raises(DeviceError, match="GiB are free"):
             merge(found, tmp_path, torch.float32)
 
 

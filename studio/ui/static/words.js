@@ -36,9 +36,9 @@
     { dateStyle: "medium", timeStyle: "short" }).format(new Date(seconds * 1000));
   studio.bytes = (value) => {
     if (value == null || Number.isNaN(value)) return "–";
-    const units = ["B", "KB", "MB", "GB", "TB"];
+    const units = ["B", "KiB", "MiB", "GiB", "TiB"]; // as nvidia-smi counts: a card of 24 GB has 24 GiB
     let place = 0;
-    while (Math.abs(value) >= 999.5 && place < 4) { value /= 1000; place += 1; }
+    while (Math.abs(value) >= 999.5 && place < 4) { value /= 1024; place += 1; }
     return `${studio.number(value, value < 10 && place > 1 ? 1 : 0)} ${units[place]}`;
   };
   studio.duration = (seconds) => {
