@@ -87,9 +87,11 @@ class Head(NamedTuple):
         return max(1, min(count, logit_chunk_bytes(device.type, memory) // (4 * len(self.weight))))
 
 
-class HeadLoss(torch.autograd.Function):
-    """Sum over positions of -log p(target), from hidden states [n, width] and targets [n] of int64.
+class HeadLosses(torch.autograd.Function):
+    """-log p(target) by position, float32 [n], or their sum, from hidden states [n, width] and targets [n] of int64.
 
+    Gradients are formed during forward, so that the head is applied once; only for a trained head with a loss by
+    position, whose weights in the gradient are not known yet, does backward compute the logits again.
     weight, bias, row_values: those of the head, once more, since autograd follows only what is passed by itself.
     """
 
@@ -102,19 +104,31 @@ class HeadLoss(torch.autograd.Function):
         row_values: torch.Tensor | None,
         head: Head,
         targets: torch.Tensor,
+        summed: bool,
     ) -> torch.Tensor:
-        losses, grads = head_gradients(hidden, head, targets, ctx.needs_input_grad)
-        ctx.save_for_backward(*grads)
+        needs_grad = ctx.needs_input_grad
+        trains_head = needs_grad[1] or needs_grad[2] or row_values is not None
+        ctx.is_formed = summed or not trains_head
         ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (hidden, weight, bias, row_values)]
-        return losses.sum()
+        if not ctx.is_formed:
+            ctx.head = head
+            ctx.save_for_backward(hidden, targets)
+            return head_losses(hidden, head, targets)
+        losses, grads = head_gradients(hidden, head, targets, needs_grad)
+        ctx.save_for_backward(*grads)
+        return losses.sum() if summed else losses
 
     @staticmethod
     def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        grads = (
-            None if grad is None else _scale_and_cast(grad, grad_output, dtype)
-            for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes)
-        )
-        return *grads, None, None
+        if ctx.is_formed:
+            scale = grad_output[:, None] if grad_output.dim() else grad_output
+            pairs = zip(ctx.saved_tensors, ctx.dtypes)
+            grads = [None if grad is None else _scale_and_cast(grad, scale, dtype) for grad, dtype in pairs]
+        else:
+            hidden, targets = ctx.saved_tensors
+            _, formed = head_gradients(hidden, ctx.head, targets, ctx.needs_input_grad, grad_output)
+            grads = [None if grad is None else grad.to(dtype) for grad, dtype in zip(formed, ctx.dtypes)]
+        return *grads, None, None, None
 
 
 def head_gradients(
@@ -126,7 +140,7 @@ def head_gradients(
 ) -> tuple[torch.Tensor, tuple[torch.Tensor | None, ...]]:
     """(-log p(target) [n], gradients of their sum by hidden, weight, bias and row_values).
 
-    needs_grad: in HeadLoss.forward's order; scales: [n], by which each position counts in the sum, None for 1.
+    needs_grad: in HeadLosses.forward's order; scales: [n], by which each position counts in the sum, None for 1.
     """
     count, vocabulary = len(hidden), len(head.weight)
     narrow_hidden, narrow_weight = hidden.to(head.dtype), head.narrow_weight()
@@ -190,11 +204,11 @@ def head_losses(
     return losses
 
 
-def _scale_and_cast(grad: torch.Tensor, grad_output: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """grad · grad_output in dtype, multiplied in the wider of both types and with one copy."""
+def _scale_and_cast(grad: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """grad · scale in dtype, multiplied in the wider of both types and with one copy."""
     if dtype.itemsize > grad.dtype.itemsize:
-        return grad.to(dtype).mul_(grad_output)
-    return (grad * grad_output).to(dtype)
+        return grad.to(dtype).mul_(scale)
+    return (grad * scale).to(dtype)
 
 
 def _cross_entropy(logits: torch.Tensor, grad_logits: torch.Tensor, head: Head, targets: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from studio.kernels import IGNORE_INDEX
 from studio.worker import dynamic_rope
-from studio.worker.head import Head, HeadLoss, LogitTransform, apart, head_losses
+from studio.worker.head import Head, HeadLosses, LogitTransform, apart, head_losses
 
 
 def loss(
@@ -38,7 +38,7 @@ def loss(
 
         def compute(head: Head, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
             if torch.is_grad_enabled():
-                return HeadLoss.apply(hidden, head.weight, head.bias, head.row_values, head, targets)
+                return HeadLosses.apply(hidden, head.weight, head.bias, head.row_values, head, targets, True)
             return head_losses(hidden, head, targets, correct).sum()
 
         value, output = at_head(model, inputs, dtype, target_positions, compute)

@@ -19,7 +19,7 @@ from studio.model import facts
 from studio.worker import head as heads
 from studio.worker.attention import PACKED_ATTENTION
 from studio.worker.generate import Answer, Batch
-from studio.worker.head import Head, HeadLoss, LogitTransform
+from studio.worker.head import Head, HeadLosses, LogitTransform
 from studio.worker.loss import loss, unwrap
 from studio.worker.packing import collate
 from studio.worker.sampling import IncrementalText, Sampling
@@ -65,7 +65,7 @@ def test_head_loss_and_gradients(
     logits = functional.linear(hidden, weight, bias) * transform.scale
     logits = torch.tanh(logits / transform.cap) * transform.cap if transform.cap else logits
     expected = functional.cross_entropy(logits, targets, reduction="sum")
-    found = HeadLoss.apply(hidden, weight, bias, None, Head(weight, bias, transform, torch.float32), targets)
+    found = HeadLosses.apply(hidden, weight, bias, None, Head(weight, bias, transform, torch.float32), targets, True)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
     for mine, theirs in zip(
         torch.autograd.grad(found * 0.3, leaves), torch.autograd.grad(expected * 0.3, leaves), strict=True
@@ -77,7 +77,7 @@ def test_without_a_label_the_head_still_has_a_gradient() -> None:
     """Of zeros: processes that share a step wait for each other's."""
     hidden, weight = torch.randn(0, 16, requires_grad=True), torch.randn(400, 16, requires_grad=True)
     head = Head(weight, None, LogitTransform(), torch.float32)
-    found = HeadLoss.apply(hidden, weight, None, None, head, torch.zeros(0, dtype=torch.int64))
+    found = HeadLosses.apply(hidden, weight, None, None, head, torch.zeros(0, dtype=torch.int64), True)
     found.backward()
     assert found.item() == 0
     assert torch.equal(weight.grad, torch.zeros(400, 16))

@@ -21,8 +21,7 @@ from studio.run import Run, create, summary
 from studio.stages import STAGES
 from studio.stages.dpo import DPO
 from studio.worker import reward_head
-from studio.worker.head import Head, LogitTransform
-from studio.worker.log_probs import HeadLogProbs
+from studio.worker.head import Head, HeadLosses, LogitTransform
 from studio.worker.packing import collate
 from studio.worker.preference import PreferenceRows
 from tests.methods import architectures
@@ -49,7 +48,7 @@ def test_gradients_of_each_token(
     logits = torch.tanh(logits / transform.cap) * transform.cap if transform.cap else logits
     expected = logits.log_softmax(-1).gather(-1, targets[:, None]).flatten()
     head = Head(weight, None, transform, torch.float32)
-    found = HeadLogProbs.apply(hidden, weight, None, None, head, targets)
+    found = -HeadLosses.apply(hidden, weight, None, None, head, targets, False)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
     for mine, theirs in zip(
         torch.autograd.grad((found * scales).sum(), leaves),
