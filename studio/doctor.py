@@ -218,23 +218,7 @@ def _add_torch_names(devices: list[dict[str, Any]], seen_by_torch: dict[str, Any
 def _outcomes(parts: list[Part], short: bool, work: Path, progress: Progress) -> Iterator[dict[str, Any]]:
     """Yield each part's outcome from the worker. If the worker dies, the rest fails with the last line of its log."""
     left, log = {part.part: part for part in parts}, work / "log.txt"
-    spec = {
-        "parts": [[part.part, part.limit] for part in parts],
-        "short": short,
-        "work": str(work),
-        "until": time.time() + LIMIT,
-    }
-    with open(log, "wb") as errors:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", WORKER, json.dumps(spec)],
-            cwd=PROJECT,
-            env=_environment(work),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            start_new_session=True,
-        )
+    worker = _start(parts, short, work, log)
     try:
         with process.kill_after(worker, LIMIT + GRACE):
             for line in worker.stdout or ():
@@ -247,18 +231,29 @@ def _outcomes(parts: list[Part], short: bool, work: Path, progress: Progress) ->
                     yield {"part": name, "name": left.pop(name).name, **{key: event[key] for key in keys}}
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(worker.pid, signal.SIGKILL)  # it leads a session of its own
+            os.killpg(worker.pid, signal.SIGKILL)
         worker.wait()
     last = child_process.last_line(log.read_text(errors="replace"), "it said nothing")[:400]
+    failed = {"state": "failed", "seconds": 0.0, "figures": {}, "why": f"The worker ended: {last}"}
     for part in left.values():
-        yield {
-            "part": part.part,
-            "name": part.name,
-            "state": "failed",
-            "seconds": 0.0,
-            "figures": {},
-            "why": f"The worker ended: {last}",
-        }
+        yield {"part": part.part, "name": part.name, **failed}
+
+
+def _start(parts: list[Part], short: bool, work: Path, log: Path) -> subprocess.Popen[str]:
+    """The worker, which leads a session of its own; it writes outcomes to stdout and its log to `log`."""
+    limits = [[part.part, part.limit] for part in parts]
+    spec = {"parts": limits, "short": short, "work": str(work), "until": time.time() + LIMIT}
+    with open(log, "wb") as errors:
+        return subprocess.Popen(
+            [sys.executable, "-m", WORKER, json.dumps(spec)],
+            cwd=PROJECT,
+            env=_environment(work),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,
+        )
 
 
 def _environment(work: Path) -> dict[str, str]:

@@ -217,13 +217,7 @@ def as_studio_error(error: BaseException) -> StudioError | None:
             "disk",
         )
     if isinstance(error, OSError):
-        file = str(error.filename if error.filename is not None else "a file")  # stands first in some sentences
-        what, hint = SYSTEM_ERRORS.get(
-            error.errno or 0, ("{0}: " + (error.strerror or str(error) or type(error).__name__) + ".", "Try again.")
-        )
-        shown = file if len(file) <= 200 else f"{file[:120]}…{file[-40:]}"
-        sentence = what.format(shown, len(os.fsencode(file)))
-        return StudioError(re.sub("^a file", "A file", sentence), hint, "home", "disk" if is_disk_full(error) else None)
+        return _of_system(error)
     if isinstance(error, RecursionError):
         return StudioError("This is nested too deeply to be read.", "Use fewer brackets within brackets.", "nesting")
     if isinstance(error, MemoryError):
@@ -247,6 +241,17 @@ def as_studio_error(error: BaseException) -> StudioError | None:
     if isinstance(error, ValueError) and "null byte" in str(error):
         return StudioError("A name holds a zero byte.", "Give a name of plain letters.", "name")
     return None
+
+
+def _of_system(error: OSError) -> StudioError:
+    """The system's error by its number, with the name of the file."""
+    file = str(error.filename if error.filename is not None else "a file")  # stands first in some sentences
+    what, hint = SYSTEM_ERRORS.get(
+        error.errno or 0, ("{0}: " + (error.strerror or str(error) or type(error).__name__) + ".", "Try again.")
+    )
+    shown = file if len(file) <= 200 else f"{file[:120]}…{file[-40:]}"
+    sentence = what.format(shown, len(os.fsencode(file)))
+    return StudioError(re.sub("^a file", "A file", sentence), hint, "home", "disk" if is_disk_full(error) else None)
 
 
 def internal_error(error: BaseException) -> StudioError:

@@ -77,16 +77,21 @@ def create(
         for file in ("config.yaml", "events.jsonl"):
             fsync_path(temporary / file)  # an fsync: what waits survives a power cut
         crash.point("create.written")
-        for extra in range(1, 1000):
-            folder = subfolder("runs") / (f"{stamp}-{name}" if extra == 1 else f"{stamp}-{name}-{extra}")
-            try:
-                os.rename(temporary, folder)  # fails when a non-empty folder stands there
-            except OSError:
-                continue
-            fsync_path(folder.parent)
-            crash.point("create.renamed")
-            return Run(folder)
-        shutil.rmtree(temporary)
+        return Run(_renamed(temporary, f"{stamp}-{name}"))
+
+
+def _renamed(temporary: Path, name: str) -> Path:
+    """A run's folder under its name, numbered where the name is taken. Raises RunError past a thousand."""
+    for number in range(1, 1000):
+        folder = subfolder("runs") / (name if number == 1 else f"{name}-{number}")
+        try:
+            os.rename(temporary, folder)  # fails when a non-empty folder stands there
+        except OSError:
+            continue
+        fsync_path(folder.parent)
+        crash.point("create.renamed")
+        return folder
+    shutil.rmtree(temporary)
     raise RunError("A thousand runs of one name in one minute.", "Give another name.", "name")
 
 

@@ -246,19 +246,7 @@ def remaining(
     done = int(steps[-1]) if len(steps) else 0
     if 0 < len(steps) < 3 and steps[0] == 1 and len(tokens) == len(steps):  # the start of the training is a point too
         steps, times, tokens = [0, *steps], [0.0, *times], [0, *tokens]
-    first = min(max(2, len(steps) // 2), max(0, len(steps) - 2))
-    between = sum(
-        pause.ended - pause.began
-        for pause in pauses
-        if len(times) > first and times[first] <= pause.began and pause.ended <= times[-1]
-    )
-    counted = steps[-1] - steps[first] if len(steps) > first else 0
-    pace = (times[-1] - times[first] - between) / counted if counted else None
-    data = plan.get("statistics") or {}
-    if pace is not None and data.get("rows") and plan.get("effective_batch") and len(tokens) == len(steps):
-        step_tokens = min(plan["effective_batch"], data["rows"]) * data["tokens"] / data["rows"]
-        if tokens[-1] > tokens[first]:
-            pace *= step_tokens * counted / (tokens[-1] - tokens[first])
+    pace = _measured_pace(steps, times, pauses, plan, tokens)
     pace, expected = (expected if pace is None else pace), (pace if expected is None else expected)
     if pace is None or expected is None:
         return None
@@ -269,6 +257,29 @@ def remaining(
         if plan.get(key):
             seconds += max(0, total // plan[key] - done // plan[key]) * usual
     return seconds
+
+
+def _measured_pace(
+    steps: Sequence[float],
+    times: Sequence[float],
+    pauses: Sequence[Pause],
+    plan: Mapping[str, Any],
+    tokens: Sequence[float],
+) -> float | None:
+    """Seconds a step of mean length took in the last half, without its pauses; None before it has two points."""
+    first = min(max(2, len(steps) // 2), max(0, len(steps) - 2))
+    counted = steps[-1] - steps[first] if len(steps) > first else 0
+    if not counted:
+        return None
+    paused = sum(
+        pause.ended - pause.began for pause in pauses if times[first] <= pause.began and pause.ended <= times[-1]
+    )
+    pace = (times[-1] - times[first] - paused) / counted
+    data = plan.get("statistics") or {}
+    if data.get("rows") and plan.get("effective_batch") and len(tokens) == len(steps) and tokens[-1] > tokens[first]:
+        step_tokens = min(plan["effective_batch"], data["rows"]) * data["tokens"] / data["rows"]
+        pace *= step_tokens * counted / (tokens[-1] - tokens[first])
+    return pace
 
 
 # -- the calibration

@@ -14,6 +14,7 @@ from studio.device import devices
 from studio.errors import OrderError, StudioError
 from studio.memory.peak import Peak, grown, peak
 from studio.memory.studio_loop import RowStatistics
+from studio.method import Method
 from studio.runs.folder import Run
 from studio.training import DEFAULT_ACCUMULATION
 
@@ -49,7 +50,7 @@ class Remedy(NamedTuple):
 def remedies(
     config: RunConfig, checkpointing: bool, effective_batch: int, batch_sizes: Iterable[int]
 ) -> Iterator[Remedy]:
-    """All remedies that an order leaves, the cheapest first.
+    """All remedies that an order leaves, the cheapest first: how it trains, what is trained, then how much of a row.
 
     checkpointing: as resolved. effective_batch: rows of an optimizer step, which stay. batch_sizes: smaller ones to
     propose.
@@ -76,35 +77,25 @@ def remedies(
             f"Gradient checkpointing on, and batch size 1 with accumulation {effective_batch}.",
             "a third slower or more",
         )
-    if method.name == "lora":
-        change = {"method": {"name": "qlora"}}
-        yield Remedy(change, "Hold the base in 4 bits (QLoRA).", "a fifth slower, very little quality", resumes=False)
-    if method.name == "full":
-        yield Remedy(
-            {"method": "lora"},
-            "Train LoRA matrices instead of every weight.",
-            "learns less deeply, forgets less",
-            resumes=False,
-        )
-        yield Remedy(
-            {"method": "qlora"},
-            "Train LoRA matrices beside a base in 4 bits (QLoRA).",
-            "learns less deeply, slower a step",
-            resumes=False,
-        )
-    if getattr(method, "target_modules", None) == "all-linear":
-        change = {"method": {"target_modules": "q-v"}}
-        yield Remedy(change, "Put matrices on queries and values only.", "some quality", resumes=False)
-    if (rank := getattr(method, "rank", 0)) > 8:
-        change = {"method": {"rank": rank // 2}}
-        yield Remedy(change, f"Halve the rank to {rank // 2}.", "some capacity", resumes=False)
+    for method_change, text, cost in _of_method(method):
+        yield Remedy({"method": method_change}, text, cost, resumes=False)
     if length > MIN_LENGTH:
-        yield Remedy(
-            {"data": {"max_length": length // 2}},
-            f"Cut rows at {length // 2} tokens.",
-            "the ends of longer rows are not learnt",
-            resumes=False,
-        )
+        change = {"data": {"max_length": length // 2}}
+        cost = "the ends of longer rows are not learnt"
+        yield Remedy(change, f"Cut rows at {length // 2} tokens.", cost, resumes=False)
+
+
+def _of_method(method: Method) -> Iterator[tuple[str | dict[str, Any], str, str]]:
+    """(the order's method or knobs of it, text, cost) of every cheaper way to train this one."""
+    if method.name == "lora":
+        yield {"name": "qlora"}, "Hold the base in 4 bits (QLoRA).", "a fifth slower, very little quality"
+    if method.name == "full":
+        yield "lora", "Train LoRA matrices instead of every weight.", "learns less deeply, forgets less"
+        yield "qlora", "Train LoRA matrices beside a base in 4 bits (QLoRA).", "learns less deeply, slower a step"
+    if getattr(method, "target_modules", None) == "all-linear":
+        yield {"target_modules": "q-v"}, "Put matrices on queries and values only.", "some quality"
+    if (rank := getattr(method, "rank", 0)) > 8:
+        yield {"rank": rank // 2}, f"Halve the rank to {rank // 2}.", "some capacity"
 
 
 def advise(config: RunConfig, expected: Peak, effective_batch: int, measure: Measure) -> list[tuple[Remedy, int]]:

@@ -183,12 +183,7 @@ def answered(
             loaded_model.batch = Batch(loaded_model.model)
             memory.empty_cache()
             if size == 1:
-                for number in begun:
-                    emit(
-                        "note",
-                        text=f"Question {number + 1} has no room in memory even alone: it counts as not answered.",
-                    )
-                    yield number, Ended("", "failed", 0)
+                yield from (_without_room(number) for number in begun)
                 continue
             waiting.extendleft(reversed(begun))
             size = max(1, min(size, len(begun)) // 2)
@@ -198,6 +193,12 @@ def answered(
             if answer.finish_reason is not None:
                 del running[number]
                 yield number, Ended(answer.written, answer.finish_reason, len(answer.output_ids))
+
+
+def _without_room(number: int) -> tuple[int, Ended]:
+    """A question's failed answer, which a note tells."""
+    emit("note", text=f"Question {number + 1} has no room in memory even alone: it counts as not answered.")
+    return number, Ended("", "failed", 0)
 
 
 def _to_be_written(loaded_model: LoadedModel, question: Question, sampling: Sampling) -> Answer | Ended:
