@@ -94,9 +94,8 @@ class ModelFacts(BaseModel):
     @property
     def context(self) -> int | None:
         """Tokens the model reads at most, its stretching of positions counted; None where its files do not say."""
-        text = self.text_config
-        rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-        factor = rope.get("factor") if isinstance(rope, dict) else None
+        rope = families.rope_parameters(self.text_config)
+        factor = rope.get("factor")
         if self.max_position_embeddings is None or not isinstance(factor, (int, float)):
             return self.max_position_embeddings
         return max(

@@ -142,19 +142,7 @@ def check(config: RunConfig, rows: RowStatistics | Mapping[str, int] | None = No
             "training.compile",
         )
     for order in orders(config):
-        if not order.stage.is_supervised:
-            raise OrderError(
-                f"A race compares settings of supervised tuning, not of {order.stage.label}.",
-                "Leave stage out, or train the settings as runs and compare them.",
-                "stage",
-            )
-        preflight.check(order)
-        if order.training.keep_general and not order.method.adapter:
-            raise OrderError(
-                "In a race the brake on forgetting works for adapters only: between two turns the base is gone.",
-                "Set training.keep_general to 0, or leave full out.",
-                "training.keep_general",
-            )
+        _check_setting(order)
     folder = source.check(config.model)
     if folder is None:
         return None
@@ -167,6 +155,23 @@ def check(config: RunConfig, rows: RowStatistics | Mapping[str, int] | None = No
             "memory",
         )
     return cost
+
+
+def _check_setting(order: RunConfig) -> None:
+    """Refuse a setting that cannot take part. Raises StudioError."""
+    if not order.stage.is_supervised:
+        raise OrderError(
+            f"A race compares settings of supervised tuning, not of {order.stage.label}.",
+            "Leave stage out, or train the settings as runs and compare them.",
+            "stage",
+        )
+    preflight.check(order)
+    if order.training.keep_general and not order.method.adapter:
+        raise OrderError(
+            "In a race the brake on forgetting works for adapters only: between two turns the base is gone.",
+            "Set training.keep_general to 0, or leave full out.",
+            "training.keep_general",
+        )
 
 
 def start(config: RunConfig, rows: RowStatistics | Mapping[str, int] | None = None) -> Run:

@@ -110,6 +110,12 @@ def text_config(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, **(config.get("text_config") or {})}
 
 
+def rope_parameters(config: dict[str, Any]) -> dict[str, Any]:
+    """A text model's stretching of positions as its config writes it, under transformers 5's name or the one before."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling")
+    return rope if isinstance(rope, dict) else {}
+
+
 def completed(config: dict[str, Any]) -> dict[str, Any]:
     """A text model's config with its family's defaults."""
     given = {key: value for key, value in config.items() if value is not None}

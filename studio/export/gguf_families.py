@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from studio.base import families
 from studio.errors import ExportError
 from studio.export import gguf_tokenizer
 from studio.model import ModelFacts
@@ -128,7 +129,7 @@ def rope(facts: ModelFacts) -> dict[str, Any]:
     Where layer types differ they are those of full attention; rope_theta_local is the sliding layers' theta.
     """
     config = facts.text_config
-    parameters = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    parameters = families.rope_parameters(config)
     local = config.get("rope_local_base_freq")
     if "full_attention" in parameters:
         local = (parameters.get("sliding_attention") or {}).get("rope_theta", local)

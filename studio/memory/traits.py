@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from studio.base import families
 from studio.model import ModelFacts
 
 
@@ -99,7 +100,7 @@ def _logit_buffers(config: dict[str, Any], facts: ModelFacts) -> int:
 def _rotary(config: dict[str, Any], default: float, head_dim: int) -> float:
     if not default or config.get("alibi"):
         return 0.0
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    rope = families.rope_parameters(config)
     share = config.get("partial_rotary_factor") or rope.get("partial_rotary_factor") or config.get("rotary_pct")
     if share is None and config.get("rotary_dim"):
         return min(1.0, config["rotary_dim"] / head_dim)
