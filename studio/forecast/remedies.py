@@ -77,25 +77,40 @@ def remedies(
             f"Gradient checkpointing on, and batch size 1 with accumulation {effective_batch}.",
             "a third slower or more",
         )
-    for method_change, text, cost in _of_method(method):
-        yield Remedy({"method": method_change}, text, cost, resumes=False)
+    yield from _of_method(method)
     if length > MIN_LENGTH:
-        change = {"data": {"max_length": length // 2}}
-        cost = "the ends of longer rows are not learnt"
-        yield Remedy(change, f"Cut rows at {length // 2} tokens.", cost, resumes=False)
+        yield Remedy(
+            {"data": {"max_length": length // 2}},
+            f"Cut rows at {length // 2} tokens.",
+            "the ends of longer rows are not learnt",
+            resumes=False,
+        )
 
 
-def _of_method(method: Method) -> Iterator[tuple[str | dict[str, Any], str, str]]:
-    """(the order's method or knobs of it, text, cost) of every cheaper way to train this one."""
+def _of_method(method: Method) -> Iterator[Remedy]:
+    """Every cheaper method, or knob of this one."""
     if method.name == "lora":
-        yield {"name": "qlora"}, "Hold the base in 4 bits (QLoRA).", "a fifth slower, very little quality"
+        change: dict[str, Any] = {"method": {"name": "qlora"}}
+        yield Remedy(change, "Hold the base in 4 bits (QLoRA).", "a fifth slower, very little quality", resumes=False)
     if method.name == "full":
-        yield "lora", "Train LoRA matrices instead of every weight.", "learns less deeply, forgets less"
-        yield "qlora", "Train LoRA matrices beside a base in 4 bits (QLoRA).", "learns less deeply, slower a step"
+        yield Remedy(
+            {"method": "lora"},
+            "Train LoRA matrices instead of every weight.",
+            "learns less deeply, forgets less",
+            resumes=False,
+        )
+        yield Remedy(
+            {"method": "qlora"},
+            "Train LoRA matrices beside a base in 4 bits (QLoRA).",
+            "learns less deeply, slower a step",
+            resumes=False,
+        )
     if getattr(method, "target_modules", None) == "all-linear":
-        yield {"target_modules": "q-v"}, "Put matrices on queries and values only.", "some quality"
+        change = {"method": {"target_modules": "q-v"}}
+        yield Remedy(change, "Put matrices on queries and values only.", "some quality", resumes=False)
     if (rank := getattr(method, "rank", 0)) > 8:
-        yield {"rank": rank // 2}, f"Halve the rank to {rank // 2}.", "some capacity"
+        change = {"method": {"rank": rank // 2}}
+        yield Remedy(change, f"Halve the rank to {rank // 2}.", "some capacity", resumes=False)
 
 
 def advise(config: RunConfig, expected: Peak, effective_batch: int, measure: Measure) -> list[tuple[Remedy, int]]:
