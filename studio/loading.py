@@ -14,7 +14,6 @@ from huggingface_hub.errors import StrictDataclassError
 
 from studio import memory_peak, token_rows
 from studio.base.quantization import Quantization
-from studio.base.tensors import TABLES
 from studio.errors import ModelError
 
 LOADING_ERRORS = (
@@ -94,7 +93,9 @@ def load_adapter(model: Any, folder: Path, name: str) -> Any:
     except LOADING_ERRORS as error:
         raise _not_loaded(f"the adapter in {folder} onto this base", error) from error
     leftover = [] if model.peft_config[name].is_prompt_learning else report.unexpected_keys
-    strangers = [*report.missing_keys, *(key for key in leftover if not TABLES.search(key))]
+    if model.get_base_model().config.get_text_config().tie_word_embeddings:  # a tied head's rows are the embedding's
+        leftover = [key for key in leftover if not key.endswith(token_rows.DELTA_SUFFIX)]
+    strangers = [*report.missing_keys, *(key for key in leftover if not token_rows.is_table(key))]
     if strangers:
         raise ModelError(
             f"The adapter in {folder} does not fit this base: {len(strangers)} of its tensors belong to no layer here, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from studio.new_tokens import AddedTokens
 if TYPE_CHECKING:
     import torch
 
+# where peft's wrappers keep a table whole; it writes them too, beside the table itself, where the vocabulary grew
+IN_WRAPPERS = re.compile(r"\.(modules_to_save|original_module|token_adapter\.base_layer)(?=\.weight$)")
 DELTA_SUFFIX = ".token_adapter.trainable_tokens_delta"  # peft's name of the trained rows of a table
 
 
@@ -65,6 +68,11 @@ def saved_indices(folder: Path) -> dict[str, list[int]]:
     return indices if isinstance(indices, dict) else {"": indices}
 
 
+def is_table(name: str) -> bool:
+    """Whether a tensor of an adapter is a whole embedding or head."""
+    return TABLES.search(IN_WRAPPERS.sub("", name)) is not None
+
+
 def table_rows(folder: Path) -> int | None:
     """Rows of the embedding or head that an adapter brings whole, else None. Raises ModelError where they differ."""
     from safetensors import safe_open
@@ -76,7 +84,7 @@ def table_rows(folder: Path) -> int | None:
     with safe_open(file, "pt") as stored:
         for name in stored.keys():  # noqa: SIM118 - not a dict
             shape = stored.get_slice(name).get_shape()
-            if TABLES.search(name) and len(shape) == 2:
+            if is_table(name) and len(shape) == 2:
                 rows[name] = shape[0]
     if len(set(rows.values())) > 1:
         lengths = ", ".join(f"{name}: {length}" for name, length in rows.items())

@@ -344,8 +344,19 @@ def test_a_base_with_other_settings_is_refused(
     assert resolve(run_.id).base == base
 
 
-@pytest.mark.parametrize("how", ["modules_to_save", "embedding layers", "no rows"])
-def test_an_adapter_from_elsewhere_with_new_words(how: str, home: Path, tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("how", "saved"),
+    [
+        ("modules_to_save", False),
+        ("modules_to_save", "auto"),
+        ("rows", "auto"),
+        ("embedding layers", True),
+        ("no rows", False),
+    ],
+)
+def test_an_adapter_from_elsewhere_with_new_words(
+    how: str, saved: bool | str, home: Path, tiny_model: Path, tmp_path: Path
+) -> None:
     """Made with peft alone: its own tokenizer and table are used in the chat and in the merged model; without rows it
     says what is missing.
     """
@@ -363,13 +374,14 @@ def test_an_adapter_from_elsewhere_with_new_words(how: str, home: Path, tiny_mod
             target_modules=["q_proj", "v_proj"],
             init_lora_weights=False,
             modules_to_save=["embed_tokens", "lm_head"] if how == "modules_to_save" else None,
+            trainable_token_indices=[len(words) - 1] if how == "rows" else None,
         ),
     ).eval()
     with torch.no_grad():
         for name, weight in tuned.named_parameters():
             if "embed_tokens" in name or "lm_head" in name:
                 weight.add_(torch.randn(weight.shape) * 0.05)
-    tuned.save_pretrained(folder, save_embedding_layers=how == "embedding layers")
+    tuned.save_pretrained(folder, save_embedding_layers=saved)
     words.save_pretrained(folder)
     (folder / "adapter_config.json").write_text(
         json.dumps(
