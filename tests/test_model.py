@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy
@@ -182,6 +184,32 @@ from studio.base import source
 made = model.facts_of(source.ModelOrder(source="owner/tiny"))
 print(json.dumps({name: tensor.shape for name, tensor in made.tensors.items()}))
 """
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda shard: shard.unlink(), "owner/tiny has no model-00002-of-00002.safetensors"),
+        (lambda shard: shard.write_bytes(b"version https://git-lfs"), "A weight file of owner/tiny is damaged"),
+    ],
+)
+def test_a_repository_that_is_not_whole_is_told_as_that(
+    damage: Callable[[Path], None], said: str, tiny_model: Path, tmp_path: Path, home: Path
+) -> None:
+    """A missing shard was told as a fault of the network, a damaged one as a bug of the studio."""
+    folder = tmp_path / "repo"
+    shutil.copytree(tiny_model, folder)
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    shutil.copy(folder / "model-00001-of-00002.safetensors", folder / "model-00002-of-00002.safetensors")
+    files = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": files}))
+    damage(folder / "model-00002-of-00002.safetensors")
+    with fake_hub.serving({"owner/tiny": folder}) as (endpoint, _):
+        hub = {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf"), "NO_PROXY": "127.0.0.1"}
+        done = subprocess.run(
+            [sys.executable, "-c", ASK], cwd=PROJECT, capture_output=True, text=True, timeout=120, env=os.environ | hub
+        )
+    assert f"ModelError: {said}" in done.stderr
 
 
 def test_hub_metadata_downloads_no_weights(tiny_model: Path, tmp_path: Path, home: Path) -> None:

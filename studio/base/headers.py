@@ -19,6 +19,7 @@ from studio.home import subfolder, temporary_path, write_atomic
 
 Headers = tuple[dict[str, Any], dict[str, tuple[str, tuple[int, ...]]]]
 KINDS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+WHOLE_REPO = "The repository is not whole: take another one, or another revision of it."
 GGUF_NAMES = {"gemma3": "gemma3_text"} | {
     name: name for name in ("llama", "qwen2", "qwen3", "gemma", "gemma2", "phi3", "granite", "olmo2", "smollm3")
 }
@@ -107,7 +108,7 @@ def gguf(path: Path) -> Headers:
 def hub(repo: str, revision: str | None) -> Headers:
     """From the Hub: config.json and the safetensors headers, some kilobytes. Raises ModelError without an answer."""
     from huggingface_hub import get_safetensors_metadata, hf_hub_download
-    from huggingface_hub.errors import NotASafetensorsRepoError
+    from huggingface_hub.errors import NotASafetensorsRepoError, RemoteEntryNotFoundError, SafetensorsParsingError
 
     why = unreachable()
     if why:
@@ -128,6 +129,11 @@ def hub(repo: str, revision: str | None) -> Headers:
             "Pickle files are not loaded; look for a safetensors revision.",
             "model",
         ) from error
+    except RemoteEntryNotFoundError as error:
+        missing = str(error.response.url).rpartition("/")[2]
+        raise ModelError(f"{repo} has no {missing}, which it needs.", WHOLE_REPO, "model") from error
+    except SafetensorsParsingError as error:
+        raise ModelError(f"A weight file of {repo} is damaged: {reason_of(error)}.", WHOLE_REPO, "model") from error
     except errors() as error:
         raise ModelError(
             f"What {repo} is made of could not be asked of the Hub ({reason_of(error)}).",
