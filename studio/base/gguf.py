@@ -12,11 +12,13 @@ from studio.base.report import Report
 from studio.errors import ModelError
 from studio.home import subfolder, temporary_path
 
+VERSION = 2  # of the conversion: a folder that an earlier one made is not taken
+
 
 def target_of(path: Path) -> Path:
     """The folder that a file is converted into, named after its path, size and time."""
     stat = path.stat()
-    digest = hashlib.sha256(f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:12]
+    digest = hashlib.sha256(f"{VERSION}:{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:12]
     return subfolder("models") / f"gguf-{path.stem}-{digest}"
 
 

@@ -76,7 +76,6 @@ def prove(trained: ModelReference, exported: str, progress: Progress = lambda *_
     }
     ours = _trained(trained, order, progress)
     order |= {"rows": ours["rows"], "prompts": [answer["prompt"] for answer in ours["answers"]]}
-    order["base"] = str(trained.base)
     progress("loading the export", 0, 0)
     theirs = _run_side("exported", exported, order, lambda done, total: progress("asking the export", done, total))
     return compared(order["questions"], ours, theirs)

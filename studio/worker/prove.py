@@ -158,12 +158,12 @@ def of_gguf(file: Path, order: dict[str, Any]) -> dict[str, Any]:
         except ExportError as error:
             ended.append(error.message)
     if sides:
-        return {**sides[0], "loss": _loss_of_gguf(file, order), "others": sides[1:], "not_asked": ended}
+        return {**sides[0], "loss": _loss_of_gguf(file, order["rows"]), "others": sides[1:], "not_asked": ended}
     if ended:
         raise ExportError(ended[0], " ".join(ended[1:]), "gguf")
     with tempfile.TemporaryDirectory(dir=file.parent) as scratch:
         try:
-            by_transformers = of_transformers(read_back(file, Path(scratch), order.get("base")).base, order)
+            by_transformers = of_transformers(read_back(file, Path(scratch)).base, order)
         except Exception as error:
             raise DeviceError(
                 f"transformers does not read this GGUF file ({reason_of(error)}), and no llama.cpp is installed to "
@@ -175,14 +175,14 @@ def of_gguf(file: Path, order: dict[str, Any]) -> dict[str, Any]:
     return by_transformers
 
 
-def _loss_of_gguf(file: Path, order: dict[str, Any]) -> float | None:
+def _loss_of_gguf(file: Path, rows: Rows) -> float | None:
     """None without rows, and for a family that transformers does not read from a GGUF file."""
-    if not order["rows"]:
+    if not rows:
         return None
     try:
         parameters = sum(int(tensor.n_elements) for tensor in gguf.GGUFReader(file).tensors)
         torch_device, dtype = placement(parameters, _read_dtype(file))
-        return mean_loss(dequantized(file, dtype, order.get("base")).to(torch_device).eval(), order["rows"])
+        return mean_loss(dequantized(file, dtype).to(torch_device).eval(), rows)
     except (StudioError, ValueError, RuntimeError, KeyError, NotImplementedError, OSError) as error:
         print(f"the GGUF file's loss could not be taken: {reason_of(error)}", file=sys.stderr)
         return None
@@ -196,9 +196,9 @@ def _of_llama_cpp(reader: llama_cpp.Reader, order: dict[str, Any]) -> dict[str, 
     return {"answers": answers, "ids": [reader.ids(text) for text in order["texts"]], "by": reader.name}
 
 
-def read_back(file: Path, scratch: Path, base: str | None = None) -> ModelReference:
-    """A GGUF file converted by transformers, with the template and end token it carries. base: see dequantized."""
-    convert(file, scratch / "model", _read_dtype(file), base)
+def read_back(file: Path, scratch: Path) -> ModelReference:
+    """A GGUF file converted by transformers, with the template and end token it carries."""
+    convert(file, scratch / "model", _read_dtype(file))
     return of_folder(scratch / "model", str(file))
 
 

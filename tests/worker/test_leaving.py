@@ -54,7 +54,7 @@ def test_a_head_trained_apart_stays_apart(
     gguf_file.write(found, tmp_path / "out.gguf", "f32", "")
     for read in (
         AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32),
-        dequantized(tmp_path / "out.gguf", torch.float32, base),
+        dequantized(tmp_path / "out.gguf", torch.float32),
     ):
         assert torch.allclose(logits(read, ids), wanted, atol=1e-4)
 
