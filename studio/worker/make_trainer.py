@@ -23,14 +23,14 @@ from studio.worker.trainer import StudioTrainer
 
 def make_trainer(context: RunContext, resolved: Resolved, tuned: Any, resumes: bool) -> StudioTrainer:
     """The trainer of a wrapped model, which is sharded or cast as its devices ask for. resumes: from a checkpoint."""
-    run, config, _, _, rows, report = context
+    config, rows, report = context.config, context.rows, context.report
     training, evaluates, dtype = config.training, len(rows.eval) > 0, getattr(torch, resolved.dtype)
     sharded = distributed.world_size() > 1 and sharding.strategy(config, tuned) == "fsdp"
     optimizer = sharding.supported_optimizer(resolved.optimizer, report) if sharded else resolved.optimizer
     rounds = optimizer == auto.ROUNDING
-    _prepare_trackers(run, training.report_to, report)
+    _prepare_trackers(context.run, training.report_to, report)
     arguments = (sharding.ShardedTrainingArguments if sharded else TrainingArguments)(
-        **arguments_of(run, config, resolved),
+        **arguments_of(context.run, config, resolved),
         optim="adamw_torch" if rounds else optimizer,
         eval_strategy="steps" if evaluates else "no",
         eval_on_start=evaluates and not resumes,

@@ -14,8 +14,8 @@ from studio.worker.context import RunContext
 
 def go_on(context: RunContext, tuned: Any) -> None:
     """Load the adapter in the run's folder into `tuned`. Raises ModelError where the base is another now."""
-    run, config, base, encoder, _, report = context
-    folder = copied(run)
+    config, base, report = context.config, context.folder, context.report
+    folder = copied(context.run)
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     if difference := base_record.difference(manifest, base):
         raise ModelError(
@@ -27,10 +27,10 @@ def go_on(context: RunContext, tuned: Any) -> None:
         cast_trained_to_float32(tuned)  # adapters are small: the whole is still laid out layer by layer
     config.method.load_result(tuned, folder)
     report.note(f"Goes on from the adapter of {config.start}, step {manifest['step']}.")
-    if manifest["template"] != encoder.template.name:
+    template = context.encoder.template.name
+    if manifest["template"] != template:
         report.note(
-            f"{config.start} learnt in the chat template {manifest['template']}, and this run uses "
-            f"{encoder.template.name}.",
+            f"{config.start} learnt in the chat template {manifest['template']}, and this run uses {template}.",
             "warning",
             hint=f"Set data.template to {manifest['template']}, unless the change is meant.",
         )

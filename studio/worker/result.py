@@ -24,7 +24,7 @@ ROWS_LOOKED_AT = 20_000  # of a large data set
 
 def save_result(context: RunContext, trainer: StudioTrainer) -> None:
     """Write model/ with its manifest last, then the end event."""
-    run, config, base, encoder, _, report = context
+    run, config, report = context.run, context.config, context.report
     if report.stopping == "discard":
         peak = memory.peak_memory()
         report.emit("end", state="stopped", cause="Stopped and discarded as asked.", peak_memory=peak)
@@ -36,8 +36,8 @@ def save_result(context: RunContext, trainer: StudioTrainer) -> None:
     full_model = sharding.gather_full_model(trainer)
     if distributed.is_main():
         with results.replacing(run.result) as folder:
-            _write(folder, full_model, config, encoder, base)
-            special = special_answers(trainer.train_dataset, encoder)
+            _write(folder, full_model, config, context.encoder, context.folder)
+            special = special_answers(trainer.train_dataset, context.encoder)
             write_manifest(folder, _manifest(context) | {"step": step, "special_answers": special})
         report.saved(run.result, "model")
     stopped = report.stopping is not None

@@ -113,12 +113,12 @@ def prepare(run: Run, report: Report, resumes: bool) -> tuple[RunContext, ModelF
 
 def load_model(context: RunContext, facts: ModelFacts) -> tuple[Resolved, Any, Any]:
     """(the settings with no `auto` left, the base, the model that the method makes of it), on the device."""
-    _, config, folder, _, rows, report = context
+    config, rows, report = context.config, context.rows, context.report
     report.phase("loading model")
     resolved = resolve(config, facts, devices()[0], rows.statistics, distributed.local_world_size())
     torch.set_num_threads(resolved.threads)
     torch.set_flush_denormal(True)  # denormal numbers are many times slower on a CPU, and add nothing
-    resolved, base, tuned = base_model.load_in_finite_precision(config, resolved, folder, rows, report)
+    resolved, base, tuned = base_model.load_in_finite_precision(config, resolved, context.folder, rows, report)
     if config.start:
         origin.go_on(context, tuned)
     if base.config._attn_implementation == "eager":
@@ -170,10 +170,10 @@ def _sample_questions(context: RunContext) -> list[Question]:
 
 def _note_data(context: RunContext) -> None:
     """Say what is odd about template, tokens and rows, and how the rows that are evaluated on were chosen."""
-    _, config, _, encoder, rows, report = context
-    if caution := encoder.end_of_turn_warning():
+    config, rows, report = context.config, context.rows, context.report
+    if caution := context.encoder.end_of_turn_warning():
         report.note(caution, "warning")
-    if note := encoder.new_tokens_note():
+    if note := context.encoder.new_tokens_note():
         report.note(note)
     for part in rows.record["sources"]:
         for caution in data.cautions(part.get("compared")):
