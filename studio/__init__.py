@@ -41,7 +41,7 @@ __version__ = "0.1.0"
 
 FLOORS = {
     0: (
-        "bounded_http early_exit errors json_text kernels knob memory_peak quick_imports python_text registry "
+        "bounded_http early_exit errors json_text kernels knob memory_peak plural quick_imports python_text registry "
         "request_body terminal"
     ),
     1: (

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from studio import commands, credentials, home, terminal
+from studio import commands, credentials, home, plural, terminal
 from studio.errors import StudioError, as_studio_error, reason_of
 from studio.process import ended_in_order
 
@@ -130,7 +130,7 @@ def _carried_out(args: argparse.Namespace) -> int:
 
 def _refused(error: StudioError, args: argparse.Namespace) -> int:
     if not args.json:
-        print(f"{error.message}\n{error.hint}".rstrip(), file=sys.stderr)
+        print(plural.of_one(f"{error.message}\n{error.hint}".rstrip()), file=sys.stderr)
         return 2
     try:
         _output(lambda: print(json.dumps({"error": error.as_dict()}, ensure_ascii=False)))

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
+from studio import plural
 from studio.data.dialects import known_columns
 from studio.errors import StudioError
 
@@ -57,7 +58,7 @@ def translate(message: str, lang: str = "en") -> str:
     """
     words = table(lang)
     if not message or not words:
-        return message
+        return plural.of_one(message) if lang == "en" else message
     if message in words:
         return words[message]
     for pattern, translation in _patterns(lang):
@@ -108,4 +109,5 @@ def script() -> str:
     """The tables for the page's script."""
     words = {lang: table(lang) for lang in LANGUAGES}
     tables = f"window.studioWords = {json.dumps(words, ensure_ascii=False)};"
-    return f"{tables} window.studioSingular = {json.dumps(singular())};".replace("</", "<\\/")
+    one = json.dumps([singular(), plural.ONE, plural.VERBS])
+    return f"{tables} window.studioOne = {one};".replace("</", "<\\/")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from studio.ui import assets
+from studio.ui import assets, words
 from studio.ui.tail import COLUMNS
 from tests.browser import browser, chromium_path
 
@@ -33,6 +33,7 @@ def page() -> Iterator[Any]:
     with browser() as opened:
         made = opened.new_page()
         made.set_content("<body></body>")
+        made.add_script_tag(content=words.script())
         for name in SCRIPTS:
             made.add_script_tag(content=assets.read(name))
         yield made
@@ -288,3 +289,9 @@ def test_a_fresh_page_begins_with_what_has_ended(
     fresh.close()
     assert found == opened
     assert kept == "1000", "from now on it has been looked at"
+
+
+def test_the_page_names_one_as_one_as_python_does(page: Any) -> None:
+    said = "Row 1 rows; 1 of the first 1 rows look like Alpaca. In 1 minutes 1 processes were asked for 21 rows."
+    page.evaluate("studio.language = 'en'")
+    assert page.evaluate("said => studio.told(said)", said) == words.translate(said) != said

@@ -128,3 +128,17 @@ def test_the_kinds_of_files_are_said_in_every_language() -> None:
     titles = [module.TITLE for module in formats().values()]
     kinds = [text for told in foreign.MAGIC.values() for text in told] + list(filter(None, OFFICE_FORMATS.values()))
     assert not [text for text in [*titles, *kinds] if text not in words.table("zh")]
+
+
+@pytest.mark.parametrize(
+    ("said", "of_one"),
+    [
+        ("1 of the first 1 rows look like Alpaca.", "1 of the first 1 row looks like Alpaca."),
+        ("None of the 1 rows can be trained on.", "None of the 1 row can be trained on."),
+        ("In 1 minutes, 1 conversations are read; for 1 evaluations 1 processes were asked.",
+         "In 1 minute, 1 conversation is read; for 1 evaluation 1 process was asked."),
+        ("Row 1 rows up; 11 rows are, 1.1 rows are; at step 1 tokens are", None),
+    ],
+)  # fmt: skip
+def test_one_is_named_as_one(said: str, of_one: str | None) -> None:
+    assert words.translate(said) == (of_one or said)

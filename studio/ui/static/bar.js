@@ -15,7 +15,8 @@
       .join("")}$`), said]);
   studio.told = studio.told || ((message) => {
     const table = (window.studioWords || {})[studio.language] || {};
-    if (!message || Object.hasOwn(table, message) || studio.language === "en") return say(message || "");
+    if (!message || Object.hasOwn(table, message)) return say(message || "");
+    if (studio.language === "en") return studio.ofOne(message);
     for (const [pattern, said] of patterns[studio.language] ||= patternsOf(table)) {
       const found = message.match(pattern);
       if (found) return said.replace(/\{(\d+)\}/g, (slot, n) => studio.told(found.groups[`slot${n}`] ?? slot));

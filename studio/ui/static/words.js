@@ -2,7 +2,7 @@
 (() => {
   const studio = (window.studio = window.studio || {});
   studio.parts = studio.parts || {};
-  const known = window.studioWords || {}, singular = window.studioSingular || {};
+  const known = window.studioWords || {}, [singular, one, verbs] = window.studioOne || [{}, "$^", {}];
 
   const stored = (key) => { try { return localStorage.getItem(key); } catch { return null; } };
   const store = (key, value) => {
@@ -20,6 +20,10 @@
   const ofOne = (text) => (Object.hasOwn(singular, text)
     ? singular[text]
     : text.replace(/(\{n\} (?!of )(?:[a-z]+ )??[a-z]+)s\b/, "$1"));
+  const counted = new RegExp(one, "g");
+  // A sentence of the core, its values in it, with the singular after each 1 that counts something.
+  studio.ofOne = (sentence) => sentence.replace(counted,
+    (_, noun, other, verb) => `1 ${noun || other}${verb ? ` ${verbs[verb]}` : ""}`);
   // say("{n} rows", {n: 3}): the text in the page's language, with its values; of one thing in the singular.
   studio.say = (text, values) => {
     const table = known[studio.language] || {};
