@@ -44,12 +44,13 @@ def layout_hint(columns: list[str], rows: list[Row], name: str) -> str:
     if hint := turns_hint(columns, rows) or conversation_hint(columns, rows):
         return hint
     texts = [column for column in text_columns(rows) if not is_label(column, rows)]
-    mapping = _guess(texts)
+    mapping, is_table = _guess(texts), name.lower().endswith((".csv", ".tsv", ".txt"))
+    above = " If the first line is a row already, write the names of the columns in a line above it."
     hints = (
         lambda: _comparison_hint(texts, rows),
         lambda: "" if "answer" in mapping else _class_hint(columns, texts, rows) or _path_hint(rows),
         lambda: _named_hint(mapping, rows),
-        lambda: "" if "answer" in mapping else _two_texts_hint(texts, rows, _on_first_line(name)),
+        lambda: "" if "answer" in mapping else _two_texts_hint(texts, rows, above if is_table else ""),
         lambda: _transcript_hint(texts, rows),
         lambda: "" if "answer" in mapping else _unanswered_hint(mapping.get("prompt"), columns, rows),
         lambda: _texts_hint(texts, rows),
@@ -77,7 +78,8 @@ def _named_hint(mapping: dict[str, str], rows: list[Row]) -> str:
         return ""
     answer = mapping["answer"]
     first = mapping | {"answer": f"{answer}.0"}
-    if all(_is_list_of_texts(row.get(answer)) for row in rows) and works(first, rows):
+    listed_texts = (str(row.get(answer)).lstrip()[:1] == "[" and value_at(row, first["answer"]) for row in rows)
+    if all(isinstance(text, str) for text in listed_texts) and works(first, rows):
         return f"To learn the first of the texts in {answer}: {options(first)}."
     if not works(mapping, rows):
         return ""
@@ -166,28 +168,13 @@ def _comparison_hint(texts: list[str], rows: list[Row]) -> str:
     )
 
 
-def _on_first_line(name: str) -> str:
-    if not name.lower().endswith((".csv", ".tsv", ".txt")):
-        return ""
-    return " If the first line is a row already, write the names of the columns in a line above it."
-
-
-def _is_list_of_texts(value: Any) -> bool:
-    """Whether a text is a list of texts as JSON."""
-    if not isinstance(value, str) or value.lstrip()[:1] != "[":
-        return False
-    texts = value_at({"": value}, ".0")
-    return isinstance(texts, str)
-
-
 def _class_hint(columns: list[str], texts: list[str], rows: list[Row]) -> str:
     """How to learn the class, or the mark, of one or two texts as an answer; "" where no column holds one."""
     label = next((name for name in columns if name.lower() in LABELS and name not in texts), None)
     parts = dict(zip(("prompt", "input"), texts)) if len(texts) <= 2 else {}
     if not label or not parts or not works(mapping := {**parts, "answer": label}, rows):
         return ""
-    hint = f"To learn {label} as the answer to {' and '.join(texts)}: "
-    hint += options(mapping) + "."
+    hint = f"To learn {label} as the answer to {' and '.join(texts)}: {options(mapping)}."
     if any(isinstance(row.get(label), (int, float)) for row in rows):
         hint += " Numbers are learnt as numbers: write the names of the classes in their place where words are meant."
     return hint
