@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from studio import data
-from studio.data import preparing, streaming
+from studio.data import json_stream, preparing, streaming
 from studio.data.order import DataOrder
 from studio.data.splitting import shuffled
 from studio.errors import DataError
@@ -154,3 +155,13 @@ def test_a_run_on_growing_rows_learns_what_one_on_ready_rows_learns(tiny_model: 
     second = carry(order(tiny_model, file, *fixed))
     assert steps(first) == pytest.approx(steps(second), abs=1e-6)
     assert first[-1]["state"] == second[-1]["state"] == "finished"
+
+
+def test_an_object_around_many_rows_is_not_called_a_long_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_stream, "MAX_ROW_BYTES", 1000)
+    monkeypatch.setattr(json_stream, "READ_BYTES", 100)
+    rows = b",\n".join(json.dumps({"instruction": f"Q {n}", "output": "A"}).encode() for n in range(100))
+    stream = json_stream.JsonStream(io.BytesIO(b'{"data": [\n' + rows + b"]}"), "big.json")
+    with pytest.raises(DataError, match="The value that begins in line 1 of big.json") as refused:
+        stream.value()
+    assert "the list inside it alone" in refused.value.hint
