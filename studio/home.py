@@ -76,7 +76,9 @@ def inside(folder: Path, name: str) -> Path:
     """Return folder/name. Raises StudioError if it lies outside the folder (.., absolute, a symbolic link)."""
     path = (folder / name).resolve()
     if not name or path == folder.resolve() or not path.is_relative_to(folder.resolve()):
-        raise StudioError(f"The name {name!r} leads outside {folder}.", "Give a plain name without slashes.", "name")
+        raise StudioError(
+            f"The name {name!r} leads outside the folder {folder.name}.", "Give a plain name without slashes.", "name"
+        )
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 
@@ -30,6 +31,12 @@ def test_no_line_of_the_page_is_over_120_columns() -> None:
     }
     assert files
     assert not too_long
+
+
+def test_every_table_of_words_is_json() -> None:
+    """Two changes that each add a last line merge without a conflict, and without the comma between them."""
+    for file in (PROJECT / "studio").rglob("*.json"):
+        json.loads(file.read_text(encoding="utf-8"))
 
 
 def test_functions_are_short_and_few_files_are_long() -> None:

@@ -76,6 +76,22 @@ def test_a_trainer_that_hangs_after_its_end_is_ended(home: Path, monkeypatch: py
     stage.check_fake(run)
 
 
+def test_a_fault_of_the_supervisor_does_not_undo_what_the_trainer_ended(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(attempt.Attempt, "_write_end", fail)
+    monkeypatch.setattr(queue, "advance", lambda: None)
+    for name, value in stage.fake().items():
+        monkeypatch.setenv(name, value)
+    run = create(stage.order())
+    supervise.supervise(run)
+    assert run.state() == "finished"
+    stage.check_fake(run)
+
+
 def test_a_grandchild_does_not_outlive_the_run(home: Path) -> None:
     processes.stray_child()
 

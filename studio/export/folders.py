@@ -187,7 +187,7 @@ def _check_disk(reference: ModelReference, kind: str, out: Path, precision: str,
     need, free = int(1.1 * size) + 50_000_000, shutil.disk_usage(out.parent).free
     if free < need:
         raise ExportError(
-            f"The export needs {need / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB of the disk are free.",
+            f"The export needs {need / 2**20:,.0f} MiB, and the disk of {out.parent} has {free / 2**20:,.0f} MiB free.",
             "Free some space, or give a path on another disk.",
             "OUT",
         )

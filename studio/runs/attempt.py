@@ -73,6 +73,10 @@ class Attempt:
     def _end_with_internal_error(self, error: Exception) -> None:
         if not self.run.folder.is_dir():
             return  # the run was moved or deleted
+        self._read_new_events()
+        if self._has_end():  # the trainer was through: what it wrote holds
+            traceback.print_exception(error)
+            return
         if isinstance(error, OSError) and error.errno in FULL:
             self._end("failed", cause=DISK.message, action=DISK.action, reason=DISK.kind)
             return

@@ -28,7 +28,9 @@ KILLED_FOR_MEMORY = Cause(
     "The system killed the trainer because the computer ran out of memory.",
     "Use a smaller batch, a shorter max length or a smaller model, then resume.",
 )
-DISK = Cause("disk", "The disk is full.", "Free some space, then resume: it goes on from its last checkpoint.")
+DISK = Cause(
+    "disk", "The disk is full.", "Free some space, then resume: it goes on from its last checkpoint, if there is one."
+)
 NAN = Cause(
     "nan",
     "The loss is not a number any more: the training has blown up.",
@@ -37,7 +39,7 @@ NAN = Cause(
 DISK_LOW = Cause(
     "disk",
     "Stopped because the disk is almost full.",
-    "Free some space, then resume: it goes on from its last checkpoint.",
+    "Free some space, then resume: it goes on from its last checkpoint, if there is one.",
 )
 LOST = Cause(
     "lost",

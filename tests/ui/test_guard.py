@@ -50,6 +50,13 @@ def test_no_route_at_all_takes_a_post_of_another_site(page: Page) -> None:
         ), path
 
 
+def test_no_read_of_another_sites_script_is_answered(page: Page) -> None:
+    """Gradio would allow it to see the answer, wherever the page is served under a name (a Space, a tunnel)."""
+    for path in routes(page, "GET"):
+        assert page.ask("GET", path, Origin="https://evil.test").status in (403, 404), path
+    assert page.ask("GET", "/config", Origin=f"http://127.0.0.1:{page.port}").status == 200
+
+
 @pytest.mark.parametrize("origin", ORIGINS)
 def test_look_alike_origins_are_refused(page: Page, origin: str) -> None:
     assert page.job("status", "last", Origin=origin).status == 403
