@@ -76,7 +76,7 @@ def _fault(item: Mapping[str, Any], root: type[BaseModel]) -> tuple[str, str]:
     """One pydantic error as (what was found, what would be right)."""
     where, kind, value = _dotted(item["loc"]), item["type"], item.get("input")
     if kind == "extra_forbidden":
-        known = _known(item["loc"], root)
+        known = list(getattr(_section(item["loc"], root), "model_fields", {}))
         near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.5)
         return f"Unknown key {where}.", f"Did you mean {near[0]}?" if near else f"Known there: {', '.join(known)}."
     if kind == "missing":
@@ -127,11 +127,6 @@ def _meaning(loc: tuple, root: type[BaseModel]) -> str:
     names = [part for part in loc if not isinstance(part, int) and not UNION_TAG.fullmatch(part)]
     section = _section((*names,), root)
     return described(section).get(names[-1], "") if section and names else ""
-
-
-def _known(loc: tuple, root: type[BaseModel]) -> list[str]:
-    """The keys allowed beside an unknown one."""
-    return list(getattr(_section(loc, root), "model_fields", {}))
 
 
 def _section(loc: tuple, root: type[BaseModel]) -> Any:

@@ -27,7 +27,7 @@ class Task(NamedTuple):
 def detect(references: Sequence[str], has_schema: bool = False, has_regex: bool = False) -> Task:
     """The task of these references."""
     known = [text for text in references if text.strip()]
-    labels, is_json = _labels(known), bool(known) and _share(is_object(text) for text in known) >= MOSTLY
+    labels, is_json = _labels(known), bool(known) and sum(map(is_object, known)) / len(known) >= MOSTLY
     headline = "rouge_l"
     if labels:
         headline = "label_accuracy"
@@ -131,8 +131,3 @@ UNSPACED = (
     ("\u1780", "\u17ff"),
     ("\u1000", "\u109f"),
 )
-
-
-def _share(values: Any) -> float:
-    values = list(values)
-    return sum(values) / len(values)
