@@ -87,7 +87,7 @@ class JsonStream:
     def read_more(self, size: int = READ_BYTES) -> bool:
         if len(self.text) - self.position > MAX_ROW_BYTES + READ_BYTES:
             raise DataError(
-                f"The value that begins in line {self.line} of {self.name} is longer than {MAX_ROW_BYTES >> 20} MB.",
+                f"The value that begins in line {self.line} of {self.name} is longer than {MAX_ROW_BYTES >> 20} MiB.",
                 "An object around the rows is read whole: write the list inside it alone, or one row a line. In a "
                 "list of rows, the end of one or a quotation mark is missing.",
                 f"{self.name}:{self.line}",
