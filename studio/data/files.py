@@ -126,6 +126,10 @@ class Files:
                         "Unpack it, and name the file.",
                         path.name,
                     )
+                if any(info.flag_bits & 1 for info in inside):
+                    raise DataError(
+                        f"{path.name} is locked with a password.", "Pack it again, without a password.", path.name
+                    )
                 for info in inside:
                     inner = Path(info.filename.replace("\\", "/"))
                     if not _data_ending(inner) or NOT_DATA.match(inner.name):
@@ -142,7 +146,7 @@ class Files:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with writing_below(target), archive.open(info) as packed, open(target, "wb") as file:
                         shutil.copyfileobj(packed, file, 1 << 20)
-        # RuntimeError: a password is needed, or (NotImplementedError) an unknown compression
+        # RuntimeError (NotImplementedError): an unknown compression
         except (zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError) as error:
             if is_disk_full(error):
                 raise

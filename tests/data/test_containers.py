@@ -163,6 +163,18 @@ PACKED = {
 }
 
 
+def test_an_archive_with_a_password_is_told_as_that(home: Path, tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("rows.jsonl", '{"instruction": "a", "output": "b"}')
+    locked = bytearray(packed.getvalue())
+    locked[6] |= 1  # the flag of encryption, in the file's header and in the list at the end
+    locked[locked.rfind(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "rows.zip").write_bytes(locked)
+    with pytest.raises(DataError, match=r"^rows\.zip is locked with a password\. Pack it again"):
+        data.read(tmp_path / "rows.zip")
+
+
 @pytest.mark.parametrize("how", PACKED)
 def test_packed(how: str, home: Path, tmp_path: Path) -> None:
     content, container = PACKED[how]
