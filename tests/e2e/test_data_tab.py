@@ -36,6 +36,12 @@ def at_row(tab: Any, number: int) -> None:
     )
 
 
+def page_from(tab: Any, number: int) -> None:
+    tab.wait_for_function(
+        "n => document.querySelector('.row-line .num').textContent === String(n)", arg=number, timeout=20_000
+    )
+
+
 def test_a_file_from_its_columns_to_its_cut(app: App, tab: Any, file: Path) -> None:
     tab.goto(f"{app.address}/?tab=data")
     tab.locator("#other-source").fill(str(file))
@@ -80,6 +86,18 @@ def _search_and_keys(tab: Any) -> None:
         tab.keyboard.press("ArrowDown")
     at_row(tab, 4)
     tab.keyboard.press("ArrowUp")
+    at_row(tab, 3)
+    turn = tab.get_by_role("button", name="Later rows")
+    turn.focus()
+    for first in (22, 42):  # the buttons are drawn anew with each page, and the next press is theirs again
+        tab.keyboard.press("Enter")
+        page_from(tab, first)
+    assert turn.is_disabled()
+    tab.get_by_role("button", name="Earlier rows").focus()
+    for first in (22, 1):
+        tab.keyboard.press("Enter")
+        page_from(tab, first)
+    tab.locator(".row-line").nth(2).click()
     at_row(tab, 3)
     for _ in range(19):  # over the page's end; row 7 is refused and not in the list
         tab.keyboard.press("ArrowDown")

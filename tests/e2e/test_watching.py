@@ -164,7 +164,9 @@ def test_a_run_is_reached_and_read_by_keyboard(place: tuple[App, FakeRun], tab: 
     tab.locator("#run-view-curves").focus()
     tab.keyboard.press("ArrowRight")
     assert tab.locator("#run-view-results").get_attribute("aria-selected") == "true"
-    tab.keyboard.press("ArrowLeft")
+    tab.locator("#run-view-curves").focus()
+    tab.keyboard.press("Enter")
+    assert tab.evaluate("document.activeElement.id") == "run-view-curves", "drawn anew, it has the focus again"
     stage = tab.locator(".run-page .chart-loss .chart-stage")
     stage.focus()
     tab.keyboard.press("Home")

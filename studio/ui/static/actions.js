@@ -197,7 +197,7 @@
     if (row.race) names = names.filter((name) => !ONE.includes(name));
     const list = make("div", { class: "menu-list", role: "menu" },
       names.map((name) => button(ACTS[name].grave ? "grave" : "", say(ACTS[name].name),
-        () => { box.open = false; ACTS[name].run(row); },
+        () => { box.open = false; box.firstChild.focus(); ACTS[name].run(row); },
         { role: "menuitem", job: ACTS[name].job, title: ACTS[name].title ? say(ACTS[name].title) : null,
           disabled: idle(row, name) })));
     const box = make("details",

@@ -110,7 +110,7 @@
       const others = live.now.length - 1 + live.waiting;
       const learnt = row.stage === "grpo" ? ["reward", row.reward] : ["loss", row.train_loss];
       studio.write(numbers, [learnt[1] == null ? null : `${say(learnt[0])} ${studio.figure(learnt[1])}`,
-        row.percent == null ? null : `${number(row.percent)} %`,
+        row.percent == null ? null : `${number(Math.floor(row.percent))} %`,
         row.left == null ? null : say("{time} left", { time: duration(row.left) }),
         others ? say("{n} more", { n: others }) : null].filter(Boolean).join(" · "));
       meter.style.width = `${row.percent || 0}%`;

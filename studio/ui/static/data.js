@@ -30,7 +30,10 @@
       { job: "data_edit", class: "button edit-open", onclick: () => editing(() => editor.open()) });
     const measured = studio.histogram(server, () => drawProblems()), rows = studio.rows(server, edit);
     const editor = studio.editor(server,
-      { saved: (made) => written(made), closed: () => { rows.element.hidden = false; drawn = ""; look(); } });
+      {
+        saved: (made) => written(made),
+        closed: () => { rows.element.hidden = false; edit.focus(); drawn = ""; look(); }
+      });
     main.append(about, problems, measured.element, rows.element, editor.element);
     const editing = (begin) => {
       rows.element.hidden = true;
@@ -119,6 +122,7 @@
       });
       if (!sure || !(await studio.perform("delete_upload", one.source))) return;
       if (studio.order.train() === one.source) studio.order.use(`sample:${studio.offer.samples[0].name}`);
+      at("#bring").focus(); // what was pressed is gone with the file
       window.dispatchEvent(new CustomEvent("studio:uploads"));
     };
 

@@ -283,6 +283,7 @@
       element.setAttribute("aria-label", say("Editor"));
       tell(null);
       if (!list.rows.length) { title.textContent = say("Reading…"); list.counter.textContent = ""; }
+      list.node.focus({ preventScroll: true });
       await load({ around: row });
       finder.draw();
     };

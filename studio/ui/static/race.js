@@ -133,9 +133,7 @@
 
     draw() {
       const over = !studio.isAlive(this.run.state) && this.run.state !== "queued";
-      const focus = this.node.contains(document.activeElement) ? document.activeElement.dataset.key : null;
       this.node.replaceChildren(...(this.run.race.plan ? this.planned(over) : this.raced(over)).filter(Boolean));
-      if (focus) this.node.querySelector(`[data-key="${CSS.escape(focus)}"]`)?.focus();
     }
 
     raced(over) {

@@ -103,14 +103,12 @@
 
     get row() { return live.tracks.get(this.id)?.status || live.rows.find((row) => row.id === this.id); }
 
-    // Redraws a part only when what it shows has changed, so that a menu stays open and a focus stays where it is.
+    // Redraws a part only when what it shows has changed, so that a menu stays open.
     part(name, node, values, make_) {
       const key = JSON.stringify([values, studio.language]);
       if (this.drawn[name] === key || node.querySelector("details[open]")) return;
       this.drawn[name] = key;
-      const focus = node.contains(document.activeElement) ? document.activeElement.textContent : null;
       node.replaceChildren(...make_().flat().filter(Boolean));
-      if (focus) [...node.querySelectorAll("button, a, summary")].find((one) => one.textContent === focus)?.focus();
     }
 
     // The name of the first view, by what it shows.

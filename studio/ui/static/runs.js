@@ -117,14 +117,12 @@
         this.redraw(table, rows);
         return;
       }
-      const focus = document.activeElement?.dataset?.key;
       Object.assign(this, { ids, spoken: studio.language, keys: rows.map((row) => this.key(row)) });
       this.body.replaceChildren(!live.rows.length
         ? live.unread.length ? "" : this.empty()
         : !rows.length
         ? make("p", { class: "quiet empty" }, say("No run fits this filter."))
         : make("table", { class: "runs-table" }, this.heading(), make("tbody", {}, rows.map((row) => this.row(row)))));
-      this.focus(focus);
     }
     drawNews() {
       const news = studio.news(), text = news?.textContent || "";
@@ -148,15 +146,11 @@
       rows.forEach((row, place) => {
         const key = this.key(row);
         if (key === this.keys[place]) return;
-        const old = table.children[place];
-        const focus = old.contains(document.activeElement) ? document.activeElement.dataset.key : null;
         this.keys[place] = key;
-        old.replaceWith(this.row(row));
-        this.focus(focus);
+        table.children[place].replaceWith(this.row(row));
       });
     }
     key(row) { return JSON.stringify([shown(row), this.chosen.has(row.id), studio.locked(row)]); }
-    focus(key) { if (key) this.body.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus(); }
     empty() {
       return make("div", { class: "empty card" }, make("h3", {}, say("No runs yet")),
         make("p", {},

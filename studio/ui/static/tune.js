@@ -256,7 +256,6 @@
 
     // searching: the line with the search stays as it is, for what is being typed into it.
     function draw(searching = false) {
-      const focused = document.activeElement?.id;
       const line = searching && form.firstElementChild || drawSwitch();
       const cards = search.value.trim()
         ? [drawFound()]
@@ -269,7 +268,6 @@
           + "what you like.")
         : say("The summary says what this will take. Press Start, or change what you like.");
       at(".shape").replaceChildren(studio.segments("Form or YAML", [["form", "Form"], ["yaml", "YAML"]], shape, turn));
-      if (focused && element.contains(document.activeElement) === false) document.getElementById(focused)?.focus();
     }
 
     // Bring the setting at a path such as stage.rewards into sight, from behind the Advanced switch too, or its card.
