@@ -17,7 +17,7 @@ from studio.base import source
 from studio.base.source import ModelOrder
 from studio.config import RunConfig
 from studio.data import dataset_info, hub
-from studio.errors import OrderError
+from studio.errors import OrderError, StudioError
 from studio.home import home, subfolder
 from studio.ui import live, who
 
@@ -51,6 +51,15 @@ def data_of(order: RunConfig) -> list[str]:
     """The data that an order names, as it names them."""
     held_out = [order.data.eval] if isinstance(order.data.eval, str) else []
     return [one.source for one in order.data.sources()] + held_out
+
+
+def paths_of(order: RunConfig) -> Iterator[Path]:
+    """What an order's data are read from: of an entry of a dataset_info.json the list and the file that it names."""
+    for text in data_of(order):
+        listed, _, entry = text.rpartition(":")
+        yield Path(listed if entry and Path(listed).name == dataset_info.INFO_FILE else text)
+        with contextlib.suppress(StudioError):  # that list is gone, or damaged
+            yield Path(dataset_info.resolve_entry(text, None)[0])
 
 
 def allow(order: RunConfig) -> None:

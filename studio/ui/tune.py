@@ -89,15 +89,26 @@ def uploads() -> list[dict[str, Any]]:
     return [{"name": path.name, "source": str(path), "bytes": path.stat().st_size} for path in newest]
 
 
+def _users(file: Path) -> list[run.Run]:
+    """The runs whose data are, or were, a file."""
+    return [one for one in run.runs() if file.resolve() in map(Path.resolve, files.paths_of(one.config))]
+
+
+@rights.read(WATCHER, VISITOR)
+def upload_users(question: dict[str, Any]) -> dict[str, Any]:
+    """{source} -> {runs}: the names of the runs that an upload was the data of; none of any other file."""
+    file = next((path for path in files.uploads() if str(path) == question.get("source")), None)
+    return {"runs": [one.id for one in _users(file)] if file else []}
+
+
 @rights.job()
 def delete_upload(source: str) -> dict[str, Any]:
     """Delete a file among the uploads; returns {source}. Raises OrderError for any other, and where a run needs it."""
     file = Path(files.text_of(source, "source"))
     if not files.is_upload(file):
         raise OrderError(f"{source} is no upload of this studio.", "Choose a file under Yours.", "source")
-    for one in run.runs():
-        named = map(Path, files.data_of(one.config))
-        if any(path == file or path.resolve() == file.resolve() for path in named) and not queue.over(one):
+    for one in _users(file):
+        if not queue.over(one):
             raise OrderError(
                 f"{file.name} is the data of {one.id}, which has not ended.", "Stop that run, or wait for it.", "source"
             )

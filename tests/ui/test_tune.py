@@ -281,6 +281,15 @@ def test_an_upload_is_deleted_unless_a_run_needs_it(home: Path, monkeypatch: pyt
     with pytest.raises(OrderError, match=f"rows.jsonl is the data of {waits.id}, which has not ended"):
         tune.delete_upload(str(file))
     queue.stop(waits)
+    assert tune.upload_users({"source": str(file)}) == {"runs": [waits.id]}, "ended runs are named before it goes"
+    assert tune.upload_users({"source": str(elsewhere)}) == {"runs": []}
+    listed = file.with_name("dataset_info.json")
+    listed.write_text('{"mine": {"file_name": "rows.jsonl"}}')
+    by_entry = queue.submit(config.build({"data": {"train": f"{listed}:mine"}}))
+    for one in (file, listed):
+        with pytest.raises(OrderError, match=f"{one.name} is the data of {by_entry.id}"):
+            tune.delete_upload(str(one))
+    queue.stop(by_entry)
     assert tune.delete_upload(str(file)) == {"source": str(file)}
     assert not file.exists()
     for gone in (file, elsewhere, home / "uploads"):

@@ -115,9 +115,15 @@
     };
 
     const remove = async (one) => {
+      const { runs } = await studio.ask("tune", "upload_users", { source: one.source }).catch(() => ({ runs: [] }));
+      const named = runs.slice(0, 5).map(studio.undated).join(", ")
+        + (runs.length > 5 ? ` ${say("and {n} more", { n: number(runs.length - 5) })}` : "");
       const sure = await studio.inquire({
         title: say("Delete {name}?", { name: one.name }),
-        text: say("Runs that learnt from it keep what they learnt. To repeat or extend one, the file is needed again."),
+        text: [
+          say("Runs that learnt from it keep what they learnt. To repeat or extend one, the file is needed again."),
+          runs.length > 0 && say("It was the data of {runs}.", { runs: named })
+        ].filter(Boolean).join(" "),
         act: say("Delete"), grave: true
       });
       if (!sure || !(await studio.perform("delete_upload", one.source))) return;
