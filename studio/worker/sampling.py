@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from studio.text.written_calls import CHANNELS, Channels
 
 MIN_TEMPERATURE = 1e-4  # below it decoding is greedy: divided by it, logits may overflow
 TOP_CANDIDATES = 256  # tokens that top_p looks at before it sorts the whole vocabulary
+CUT_CHARACTER = re.compile("\ufffd{1,3}$")  # of a UTF-8 character whose last byte is missing: at most three bytes
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class IncrementalText:
         prefix = self.decode(self.ids[self.prefix_offset : self.read_offset])
         text = self.decode(self.ids[self.prefix_offset :])
         if token is None or not text.endswith("\ufffd"):
-            self.pending += text[len(prefix) :].rstrip("\ufffd" * (token is None))
+            new = text[len(prefix) :]
+            self.pending += CUT_CHARACTER.sub("", new) if token is None else new
             if self.channels:
                 self.pending = self.channels.plain(self.pending)
             self.prefix_offset, self.read_offset = self.read_offset, len(self.ids)

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from studio import benchmark, side_job
+from studio import benchmark, side_process
 from studio.errors import StudioError
 from studio.evaluation import harness
 from studio.export import card, report
@@ -37,7 +37,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The requests of jobs that would have begun."""
     requests: list[dict[str, Any]] = []
     monkeypatch.setattr(benchmark.reference, "resolve", lambda name: None)
-    monkeypatch.setattr(side_job.SideJob, "start", lambda job, command, request: requests.append(request))
+    monkeypatch.setattr(side_process, "begin", lambda job, command, request: requests.append(request))
     return requests
 
 

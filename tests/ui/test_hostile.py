@@ -291,7 +291,7 @@ def test_a_gzip_bomb_is_read_within_bounds(home: Path, tmp_path: Path) -> None:
         for _ in range(1000):
             file.write(b"a" * 1_000_000)
         file.write(b'", "output": "b"}\n{"instruction": "a", "output": "b"}\n')
-    assert "Line 1 of bomb.jsonl.gz is longer than 64 MiB" in read_within(path, 700)
+    assert "The value that begins in line 1 of bomb.jsonl.gz is longer than 64 MiB" in read_within(path, 700)
 
 
 def test_a_packed_parquet_file_is_unpacked_on_the_disk_and_not_without_end(home: Path, tmp_path: Path) -> None:

@@ -35,12 +35,16 @@ def test_a_micro_batch_s_graph_is_gone_before_the_next() -> None:
 
     trainer = SimpleNamespace(
         args=SimpleNamespace(device=torch.device("cpu")),
+        optimizer=None,
         objective=None,
         brake=None,
+        dtype=torch.float32,
+        report=SimpleNamespace(num_tokens=0),
         world_size=1,
         micro_batch_loss=loss,
         accelerator=SimpleNamespace(no_sync=lambda model: contextlib.nullcontext(), backward=torch.Tensor.backward),
     )
-    total = StudioTrainer._forward_backward(trainer, None, [{"num_items_in_batch": 6}] * 3)
+    total = StudioTrainer.training_step(trainer, torch.nn.Module(), [{"num_items_in_batch": 6, "num_tokens": 6}] * 3)
+    assert trainer.report.num_tokens == 6
     assert total.item() == 3.0
     assert weight.grad.tolist() == [1.0] * 3
