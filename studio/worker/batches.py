@@ -14,7 +14,7 @@ import torch
 from studio.data.splitting import shuffled
 from studio.kernels import IGNORE_INDEX, padded_width
 from studio.worker.loss import target_indices
-from studio.worker.packing import Layout, MicroBatch, Row, collate, count_items, group_rows, sequences_of
+from studio.worker.packing import Layout, MicroBatch, Row, count_items, group_rows, sequences_of
 
 EMPTY_ROW: Row = {"input_ids": [0, 0], "labels": [IGNORE_INDEX] * 2}  # for an effective batch without a trainable row
 
@@ -79,7 +79,7 @@ def mismatched_batches(rows: Sequence[Row], layout: Layout, rank: int = 0, world
     mismatched = [row["mismatched"] for row in rows if "mismatched" in row]
     groups = group_rows(split_rows_over_ranks(mismatched, world_size)[rank], layout) if mismatched else []
     return [
-        collate(group, layout.packed)
+        layout.collate(group)
         | {"mismatched": True, "sequences": len(group)}
         | ({"reference": torch.tensor([row["reference"][0] for row in group])} if "reference" in group[0] else {})
         for group in groups
@@ -102,14 +102,14 @@ def split_rows_over_ranks(rows: list[Row], world_size: int) -> list[list[Row]]:
 def shard_micro_batches(rows: list[Row], layout: Layout, rank: int, world_size: int) -> list[MicroBatch]:
     """The micro-batches of one process. All have as many, as FSDP gathers each layer on all processes at once."""
     per_rank = [group_rows(rank_rows, layout) for rank_rows in split_rows_over_ranks(rows, world_size)]
-    micro_batches = [collate(group, layout.packed) for group in per_rank[rank]]
+    micro_batches = [layout.collate(group) for group in per_rank[rank]]
     missing = max(map(len, per_rank)) - len(micro_batches)
-    return micro_batches + [_without_targets(rows[0], layout.packed) for _ in range(missing)]
+    return micro_batches + [_without_targets(rows[0], layout) for _ in range(missing)]
 
 
-def _without_targets(row: Row, packed: bool) -> MicroBatch:
+def _without_targets(row: Row, layout: Layout) -> MicroBatch:
     """A micro-batch that adds nothing to the loss: the process takes part in the collective operations."""
-    return collate([{"input_ids": row["input_ids"][:2], "labels": [IGNORE_INDEX] * 2}], packed)
+    return layout.collate([{"input_ids": row["input_ids"][:2], "labels": [IGNORE_INDEX] * 2}])
 
 
 class EvalBatches:
@@ -144,8 +144,8 @@ class EvalBatches:
 
     def collate(self, numbers: Sequence[int]) -> MicroBatch:
         if not numbers:
-            return _without_targets(self.rows[0], self.layout.packed)
-        return collate([self.rows[number] for number in numbers], self.layout.packed)
+            return _without_targets(self.rows[0], self.layout)
+        return self.layout.collate([self.rows[number] for number in numbers])
 
     def leave_out(self, number: int) -> None:
         """Measure without this row from now on."""

@@ -28,7 +28,7 @@ from studio.worker import memory
 from studio.worker.log_probs import log_probs
 from studio.worker.loss import router_loss, target_indices
 from studio.worker.modes import evaluating
-from studio.worker.packing import MicroBatch, Row, collate, group_rows
+from studio.worker.packing import MicroBatch, Row, group_rows
 from studio.worker.preference import Objective
 from studio.worker.rollouts import Ends, Rollout, RolloutMetrics, Writer, as_row, context_length, tensor_of
 from studio.worker.scorers import opened
@@ -111,7 +111,7 @@ class GroupObjective(Objective):
         micro_batches = []
         for group in group_rows(rows, self.trainer.layout):
             written = [row["rollout"] for row in group]
-            micro_batch = collate(group, self.trainer.layout.packed)
+            micro_batch = self.trainer.layout.collate(group)
             lengths, advantages = (
                 micro_batch["answer_lengths"],
                 torch.tensor([rollout.advantage for rollout in written]),
@@ -155,7 +155,7 @@ class GroupObjective(Objective):
         model.eval()
         rows = [as_row(rollout) | {"rollout": id(rollout)} for rollout in self.rollouts]
         for group in group_rows(rows, self.trainer.layout):
-            micro_batch = collate(group, self.trainer.layout.packed)
+            micro_batch = self.trainer.layout.collate(group)
             with torch.no_grad():
                 values = self._log_probs(model, micro_batch, self.stage.temperature)
             for row, part in zip(group, values.split(micro_batch["answer_lengths"].tolist()), strict=True):

@@ -25,16 +25,21 @@ MicroBatch = dict[str, Any]
 class Layout(NamedTuple):
     """packed: several rows in one, positions beginning anew with each; else one row below the other, padded.
 
-    max_tokens: of a packed micro-batch; max_rows: of a padded one.
+    max_tokens: of a packed micro-batch; max_rows: of a padded one; max_width: tokens beyond which no row is padded,
+    as learned positions end there (0: none).
     """
 
     packed: bool
     max_tokens: int
     max_rows: int
+    max_width: int = 0
 
     @classmethod
-    def of(cls, resolved: Resolved) -> Layout:
-        return cls(resolved.packed, resolved.micro_batch_tokens, resolved.batch_size)
+    def of(cls, resolved: Resolved, max_width: int = 0) -> Layout:
+        return cls(resolved.packed, resolved.micro_batch_tokens, resolved.batch_size, max_width)
+
+    def collate(self, rows: list[Row]) -> MicroBatch:
+        return collate(rows, self.packed, self.max_width)
 
 
 def count_target_tokens(row: Row) -> int:
@@ -123,10 +128,10 @@ def _cheapest_cut(longest_first: list[Row], max_rows: int) -> list[list[Row]]:
     return micro_batches[::-1]
 
 
-def collate(rows: list[Row], packed: bool) -> MicroBatch:
+def collate(rows: list[Row], packed: bool, max_width: int = 0) -> MicroBatch:
     """One micro-batch of these rows, as tensors; of pairs both sequences, one after the other."""
     sequences = [sequence for row in rows for sequence in sequences_of(row)]
-    micro_batch = _pack(sequences) if packed else _pad(sequences)
+    micro_batch = _pack(sequences) if packed else _pad(sequences, max_width)
     if not is_compared(rows[0]):
         return micro_batch
     lengths = torch.tensor([len(sequence["input_ids"]) for sequence in sequences])
@@ -152,9 +157,10 @@ def left_padded(prompts: Sequence[list[int]], device: Any) -> dict[str, torch.Te
     return {"input_ids": torch.tensor(ids, device=device), "attention_mask": torch.tensor(mask, device=device)}
 
 
-def _pad(rows: list[Row]) -> MicroBatch:
+def _pad(rows: list[Row], max_width: int) -> MicroBatch:
     """int64 [rows, width], padded on the right, each by `padding` tokens: attention is causal, so no mask is needed."""
-    width = padded_width(max(len(row["input_ids"]) for row in rows))
+    longest = max(len(row["input_ids"]) for row in rows)
+    width = max(longest, min(padded_width(longest), max_width or padded_width(longest)))
     input_ids = torch.zeros((len(rows), width), dtype=torch.int64)
     labels = torch.full((len(rows), width), IGNORE_INDEX)
     for index, row in enumerate(rows):

@@ -20,7 +20,7 @@ from studio.worker import distributed, reward_head
 from studio.worker.log_probs import log_probs, sums_by_sequence
 from studio.worker.loss import router_loss
 from studio.worker.modes import as_base, evaluating
-from studio.worker.packing import Layout, MicroBatch, Row, collate, group_rows, sequences_of
+from studio.worker.packing import Layout, MicroBatch, Row, group_rows, sequences_of
 
 
 class PreferenceRows(Sequence[Row]):
@@ -147,7 +147,7 @@ class Objective:
         with torch.no_grad(), self.trainer.accelerator.autocast():
             for group in group_rows(numbered[distributed.rank() :: distributed.world_size()], layout):
                 self.trainer.report.check_stop()
-                micro_batch = collate([_plain(row) for row in group], layout.packed)
+                micro_batch = layout.collate([_plain(row) for row in group])
                 sums = sums_by_sequence(
                     self._log_probs(model, micro_batch), self.trainer.to_device(micro_batch["answer_lengths"])
                 )

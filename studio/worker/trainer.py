@@ -28,6 +28,7 @@ from studio.worker.loss import loss
 from studio.worker.packing import Layout, model_inputs, to_device
 from studio.worker.preference import Metrics, Objective
 from studio.worker.report import Report
+from studio.worker.rollouts import context_length
 
 PREFETCHED_STEPS = 4  # that a loader process prepares ahead
 
@@ -41,7 +42,8 @@ class StudioTrainer(CheckpointedTrainer):
         self.sharded = sharded
         super().__init__(**options)
         self.method, self.report = config.method, report
-        self.layout, self.effective_batch_size = Layout.of(resolved), resolved.effective
+        self.layout = Layout.of(resolved, context_length(self.model, config.virtual_tokens))
+        self.effective_batch_size = resolved.effective
         self.loss_kind, self.dtype = resolved.loss, getattr(torch, resolved.dtype)
         self.checkpoints_to_keep = config.training.keep_checkpoints
         self.rank, self.world_size = self.args.process_index, self.args.world_size

@@ -113,3 +113,9 @@ def test_packing_statistics(packed: bool) -> None:
     assert statistics["micro_batches_per_step"] == (1 if packed else 4)
     assert statistics["padding"] == pytest.approx(1 - 480 / 512 if packed else 1 - 30 / 64, abs=1e-4)
     assert statistics["packed"] == (1.0 if packed else 0.0)
+
+
+def test_no_row_is_padded_past_the_positions_that_a_model_has_learnt() -> None:
+    rows = [{"input_ids": [1] * length, "labels": [1] * length} for length in (100, 70)]
+    assert Layout(False, 0, 2).collate(rows)["input_ids"].shape == (2, 128)
+    assert Layout(False, 0, 2, max_width=108).collate(rows)["input_ids"].shape == (2, 108)
