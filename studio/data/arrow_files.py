@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from datetime import date, time, timedelta
 from decimal import Decimal
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,10 @@ from studio.errors import DataError, reason_of
 from studio.home import subfolder
 
 CLASSES_NOTE = "The numbers in {} stand for classes; read are their names: {}."
+MEAN_ROW_BYTES = 1 << 18  # a file whose rows are shorter than this is no bomb, however small it is packed
+BATCH_BYTES = 1 << 28  # of rows held at once, if each held the longest text
+PAGE_HEADER = re.compile(rb"\x15\x04\x15([\x80-\xff]*[\x00-\x7f])")  # of a dictionary: its kind, its bytes unpacked
+BYTES = (pa.binary(), pa.large_binary())
 PLAIN_TYPES = frozenset((str, int, float, bool, type(None)))
 
 
@@ -45,19 +51,21 @@ def arrow_rows(path: Path, container: Container) -> Iterator[Block]:
 
 def _arrow_rows(plain: Path, path: Path, container: Container) -> Iterator[Block]:
     """plain: the file, unpacked. path: as it is told."""
-    import pyarrow.parquet as pq  # late: only here
-
-    done, size = 0, path.stat().st_size
+    done, count, size = 0, 0, path.stat().st_size
     try:
         source = pa.memory_map(str(plain))
-        batches = (
-            pq.ParquetFile(source).iter_batches(batch_size=ROWS_PER_BLOCK)
-            if container.name == "parquet"
-            else _arrow_batches(source)
-        )
         notes: list[str] | None = None
-        for batch in batches:
-            done += batch.get_total_buffer_size()  # nbytes would follow offsets that nobody has looked at yet
+        batches = _parquet_batches(source) if container.name == "parquet" else _arrow_batches(source)
+        for batch, unpacked in chain.from_iterable(map(_decoded, batches)):
+            done += unpacked
+            count += batch.num_rows
+            if done > count * MEAN_ROW_BYTES and bursts(done, path):
+                raise DataError(
+                    f"{path.name} has {size >> 10:,} KiB, and its first rows alone unpack to more than "
+                    f"{done >> 20:,} MiB: it repeats a very long text.",
+                    "Shorten the text, or leave its column out, and write the file again.",
+                    path.name,
+                )
             if len(set(batch.schema.names)) < len(batch.schema.names):
                 batch = batch.rename_columns(column_names(batch.schema.names))
             if notes is None:
@@ -93,6 +101,53 @@ def _name_classes(rows: list[Any], column: str, names: list[str]) -> None:
         number = row.get(column) if row else None
         if type(number) is int:
             row[column] = names[number] if 0 <= number < len(names) else None
+
+
+def _parquet_batches(source: Any) -> Iterator[Any]:
+    """The rows, few at once where a column's dictionary is large: each row might hold the longest text of it."""
+    import pyarrow.parquet as pq  # late: only here
+
+    file = pq.ParquetFile(source)
+    groups = [file.metadata.row_group(n) for n in range(file.num_row_groups)]
+    largest = max(
+        (sum(_dictionary_bytes(source, group.column(n)) for n in range(group.num_columns)) for group in groups),
+        default=0,
+    )
+    yield from file.iter_batches(batch_size=_rows_at_once(largest))
+
+
+def _dictionary_bytes(source: Any, column: Any) -> int:
+    """Bytes of a column chunk's dictionary page, unpacked; of the whole chunk where its header is written otherwise."""
+    if not column.has_dictionary_page:
+        return 0
+    source.seek(column.dictionary_page_offset)
+    header = PAGE_HEADER.match(source.read(16))
+    if header is None:
+        return int(column.total_uncompressed_size)
+    return sum((byte & 0x7F) << 7 * n for n, byte in enumerate(header[1])) >> 1  # Thrift's compact form of an i32
+
+
+def _rows_at_once(row: int) -> int:
+    """How many rows of so many bytes are held at once."""
+    return max(1, min(ROWS_PER_BLOCK, BATCH_BYTES // max(1, row)))
+
+
+def _decoded(batch: Any) -> Iterator[tuple[Any, int]]:
+    """The rows with their texts in place of numbers of a dictionary, few at once where it holds a long one; bytes."""
+    import pyarrow.compute as pc  # late, as above
+
+    coded = [n for n, kind in enumerate(batch.schema.types) if pa.types.is_dictionary(kind)]
+    if not coded:
+        yield batch, batch.get_total_buffer_size()  # nbytes would follow offsets that nobody has looked at yet
+        return
+    batch.validate(full=True)
+    texts = [batch.column(n).dictionary for n in coded if _bytes_type(batch.schema.types[n].value_type) in BYTES]
+    step = _rows_at_once(sum(pc.max(pc.binary_length(text)).as_py() or 0 for text in texts))
+    for start in range(0, batch.num_rows, step):
+        part = batch.slice(start, step)
+        for n in coded:
+            part = part.set_column(n, batch.schema.names[n], part.column(n).dictionary_decode())
+        yield part, part.nbytes
 
 
 def _arrow_batches(source: Any) -> Iterator[Any]:

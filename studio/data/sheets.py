@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from studio.data.arrow_files import PLAIN_TYPES
-from studio.data.block import ROWS_PER_BLOCK, Block
+from studio.data.block import MAX_ROW_BYTES, READ_BYTES, ROWS_PER_BLOCK, Block
 from studio.data.containers import Container
 from studio.data.dialects import header_of
+from studio.data.files import bursts
 from studio.data.tables import RowBuilder
 from studio.errors import DataError, reason_of
 
@@ -76,6 +77,7 @@ def _filled_sheets(path: Path) -> list[Sheet]:
         hint = "pip install openpyxl reads it; or save the sheet as CSV."
         raise DataError(f"{path.name} is an Excel file.", hint, path.name) from None
     try:
+        _check_size(path)
         with open(path, "rb") as file:  # by its name openpyxl would refuse one that ends otherwise
             book = openpyxl.load_workbook(file, read_only=True, data_only=True)
             sheets = [
@@ -91,6 +93,28 @@ def _filled_sheets(path: Path) -> list[Sheet]:
             path.name,
         ) from error
     return [sheet for sheet in sheets if sum(any(c not in (None, "") for c in row) for row in sheet.rows) > 1]
+
+
+def _check_size(path: Path) -> None:
+    """Raise DataError for a file that would not fit into memory: openpyxl holds every text whole."""
+    with zipfile.ZipFile(path) as book:
+        size = sum(part.file_size for part in book.infolist())
+        if bursts(size, path):
+            raise DataError(
+                f"{path.name} would unpack to more than {size >> 20:,} MiB.", "Save the sheet as CSV.", path.name
+            )
+        for part in book.infolist():
+            length = 0  # bytes since the last tag
+            with book.open(part) as xml:
+                while part.file_size > MAX_ROW_BYTES and (data := xml.read(READ_BYTES)):
+                    length = len(data) - 1 - tag if (tag := data.rfind(b"<")) >= 0 else length + len(data)
+                    if length > MAX_ROW_BYTES:
+                        raise DataError(
+                            f"A cell of {path.name} holds more than {MAX_ROW_BYTES >> 20} MiB of text; Excel's own "
+                            "limit is 32,767 characters.",
+                            "Shorten its text, and save the file again.",
+                            path.name,
+                        )
 
 
 def _rows_of(sheet: Any, name: str) -> list[list[Any]]:

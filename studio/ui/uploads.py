@@ -8,6 +8,7 @@ import filecmp
 import os
 import re
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from studio.home import home, slug, subfolder
 UPLOAD_FOLDER = re.compile(r"[0-9a-f]{40,64}")  # gradio puts each upload into a folder named by its content's hash
 PARTIAL_FILE = re.compile(r"tmp[a-z0-9_]{8}")  # a file that is still coming, or that broke off
 ABANDONED_AFTER = 24 * 3600.0  # seconds
+SHARED_FOR = (
+    600.0  # seconds an upload stays that was kept or refused: it is another tab's too, if the bytes are the same
+)
 BROKEN_AFTER = 600.0  # seconds without a byte, of a file that is still coming (bounded_http.py waits for less)
 SILENT = 1.0  # seconds after which nothing more of a body comes
 RESERVE = 50_000_000  # bytes of the disk that no upload takes: runs write their diaries there
@@ -99,9 +103,14 @@ def _copy(path: Path, target: Path) -> None:
 
 
 def drop(path: Path) -> None:
-    """Remove gradio's copy of an upload, and whatever has lain there for a day."""
+    """Let gradio's copy of an upload go soon, and remove whatever has lain there for a day."""
     if UPLOAD_FOLDER.fullmatch(path.parent.name):
-        shutil.rmtree(path.parent, ignore_errors=True)
+        begun = time.time() - ABANDONED_AFTER + SHARED_FOR
+        with contextlib.suppress(OSError):
+            os.utime(path.parent, (begun, begun))
+        timer = threading.Timer(SHARED_FOR + SILENT, sweep)
+        timer.daemon = True
+        timer.start()
     sweep()
 
 

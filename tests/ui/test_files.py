@@ -341,7 +341,9 @@ def test_of_many_uploads_only_the_newest_are_looked_at(home: Path, monkeypatch: 
 # -- uploads are kept once
 
 
-def test_an_upload_is_moved_and_not_kept_twice(page: Page, page_home: Path, tmp_path: Path) -> None:
+def test_an_upload_is_moved_and_not_kept_twice(
+    page: Page, page_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from gradio_client import Client, handle_file
 
     folder = Path(os.environ["GRADIO_TEMP_DIR"])
@@ -353,12 +355,26 @@ def test_an_upload_is_moved_and_not_kept_twice(page: Page, page_home: Path, tmp_
     first, second = (Path(client.predict(handle_file(str(file)), "", api_name="/import")["source"]) for _ in range(2))
     assert first == second
     assert first.read_bytes() == file.read_bytes()
+    monkeypatch.setattr(uploads, "SHARED_FOR", -1.0)
     file.write_text("no data\0")
     with pytest.raises(Exception, match="."):
         client.predict(handle_file(str(file)), "", api_name="/import")
-    assert not [
-        one for one in folder.rglob("*") if one.is_file() and uploads.UPLOAD_FOLDER.fullmatch(one.parent.name)
-    ], "refused ones go too"
+    assert not [one for one in folder.rglob(file.name) if one.read_bytes() == file.read_bytes()], "refused ones go too"
+
+
+def test_the_same_bytes_from_two_tabs_at_once_are_both_kept(page_home: Path) -> None:
+    file = Path(os.environ["GRADIO_TEMP_DIR"]) / ("c" * 64) / "rows.jsonl"
+    file.parent.mkdir(parents=True)
+    file.write_text(ROW)
+    kept = []
+    for _ in range(2):  # gradio names an upload by its bytes: there is one file for both
+        path = uploads.uploaded({"path": str(file)})
+        kept.append(uploads.keep(path, "rows.jsonl"))
+        uploads.drop(path)
+    assert kept[0] == kept[1]
+    os.utime(file.parent, (1, 1))
+    uploads.sweep()
+    assert not file.exists()
 
 
 UPLOADED = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.json"\r\n\r\n[1]\r\n--x--\r\n'
