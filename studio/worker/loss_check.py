@@ -57,7 +57,7 @@ def is_finite(model: Any, rows: list[Row], dtype: torch.dtype, device: torch.dev
     """Whether the loss of every row is finite with products in dtype: fp16 ends at 65,504, which Gemma exceeds."""
     model.eval()
     for row in rows:
-        micro_batch = collate([row], False)
+        micro_batch = collate([row], False, max_width=len(row["input_ids"]))
         micro_batch["input_ids"] = micro_batch["labels"] = micro_batch["input_ids"].to(device)
         with torch.no_grad(), torch.autocast(device.type, dtype):
             if not torch.isfinite(loss(model, micro_batch, "full", dtype)):
