@@ -35,6 +35,7 @@ _HOME = {
     "trained_on": "preparing",
     "training_examples": "preparing",
     "cautions": "examples",
+    "check_found": "reading",
     "check_references": "reading",
     "read_for": "reading",
     "asked_of": "examples",

@@ -107,6 +107,15 @@ def locate(source: str | Path) -> Path:
     raise DataError(f"There is no file {text!r}.", hint, "data.train")
 
 
+def check_found(order: DataOrder) -> None:
+    """Raise DataError where a source that the order reads on this computer is not there. Nothing is fetched."""
+    held_out = [order.eval] if isinstance(order.eval, str) else []
+    for name in [part.source for part in order.sources()] + held_out:
+        source, _ = resolve_entry(str(name), None)
+        if not is_hub_id(source):
+            locate(source)
+
+
 def _read_into(folder: Path, reader: SourceReader, report: Report) -> None:
     with reader.parallel_readers() as readers:
         first = preview(reader)

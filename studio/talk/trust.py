@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from studio import model, run, token_rows
+from studio import data, model, run, token_rows
 from studio.base import source
 from studio.errors import ModelError
 from studio.runs import checkpoints
@@ -35,11 +35,12 @@ def check_base(parent: run.Run, base: Path, manifest: Mapping[str, Any] = Mappin
 
 
 def check_going_on(parent: run.Run) -> None:
-    """Raise ModelError where an ended run cannot go on because its base is gone or another one: before it is queued,
-    which would end a finished run as failed.
+    """Raise DataError or ModelError where an ended run cannot go on because its data or its base is gone, or the base
+    is another one: before it is queued, which would end a finished run as failed.
     """
     if parent.config.place.remote:
         return
+    data.check_found(parent.config.data)
     folder = source.check(parent.config.model)
     if folder and checkpoints.newest(parent.checkpoints):
         check_base(parent, folder)

@@ -23,7 +23,7 @@ from studio.base.shards import weight_files
 from studio.commands import estimate
 from studio.commands import queue as commands
 from studio.config import build
-from studio.errors import ExportError, ModelError, OrderError
+from studio.errors import DataError, ExportError, ModelError, OrderError
 from studio.loading import load_base
 from studio.methods import METHODS
 from studio.model import facts
@@ -274,6 +274,15 @@ def test_a_run_goes_on_over_its_own_base_only(home: Path, tiny_model: Path, tmp_
     base.rename(tmp_path / "moved")
     with pytest.raises(ModelError, match="is no longer in"):
         resolve(run.id)
+
+
+def test_a_run_whose_data_are_gone_stays_finished(home: Path, tiny_model: Path, tmp_path: Path) -> None:
+    run = order(tiny_model, rows(tmp_path / "rows.json", 8), "training.max_steps=1", "data.eval=0")
+    assert carry(run)[-1]["state"] == "finished"
+    (tmp_path / "rows.json").unlink()
+    with pytest.raises(DataError, match="There is no file .*rows.json"):
+        commands.extend(Namespace(name=run.id, epochs=1.0))
+    assert run.state() == "finished"
 
 
 def test_a_full_result_stops_as_trained_wherever_it_is_loaded(home: Path, tiny_model: Path, tmp_path: Path) -> None:
