@@ -41,7 +41,7 @@
     let shape = studio.stored("studio-row-shape") || "tokens", shown = null, asked = 0, looked = 0;
 
     const load = async () => {
-      const mine = (asked += 1);
+      const mine = (asked += 1), before = looked;
       const answer = await server.rows(studio.question(
         { start: list.start, search: search.value.trim(), kind: list.kind })).catch(() => null);
       if (!answer?.rows || mine !== asked) return; // refused, or not answered in time: what stands here stays
@@ -50,6 +50,7 @@
       search.setAttribute("aria-label", search.placeholder);
       list.node.setAttribute("aria-label", say("Rows; arrow keys go from one to the next"));
       list.take(answer);
+      if (before !== looked) return; // a row was chosen meanwhile: a problem's, before the list was there
       const chosen = list.settle();
       if (chosen != null) show(chosen);
       else view.replaceChildren(make("p", { class: "quiet" }, say("No row fits.")));
