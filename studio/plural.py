@@ -8,7 +8,8 @@ import re
 ONE = (
     r"(?<![\w.,/:-])(?<![Rr]ow )(?<!step )(?<!epoch )(?<!line )(?<!run )1 (?:"
     r"((?:first |last |held-out |more |other )?(?:row|minute|second|hour|day|token|evaluation|conversation|step|epoch"
-    r"|file|model|run|question|answer|character|link|column|pair|text|checkpoint|prompt|message|turn|example|device|change))s"
+    r"|file|model|run|question|answer|character|link|column|pair|text|checkpoint|prompt|message|turn|example|device"
+    r"|change))s"
     r"|(process)es)\b(?: (are|were|have|do|look)\b)?"
 )
 VERBS = {"are": "is", "were": "was", "have": "has", "do": "does", "look": "looks"}

@@ -33,7 +33,7 @@ from studio.reward import Reward
 MAX_PATHS = 40  # paths named of a row
 Report = Callable[[int, int], None]
 LOOKED_AT = 1000  # rows, for an answer to compare with
-FORMAT = "prompts"
+PROMPTS = "prompts"  # the format of prompts alone
 
 
 def read(
@@ -163,9 +163,9 @@ def read_for(order: DataOrder, source: str) -> Dataset:
         if not _takes_prompts(order):
             raise
         with suppress(DataError):
-            return read(source, FORMAT, encoding=order.encoding)
+            return read(source, PROMPTS, encoding=order.encoding)
         raise
-    return read(source, FORMAT, encoding=order.encoding)
+    return read(source, PROMPTS, encoding=order.encoding)
 
 
 def _takes_prompts(order: DataOrder) -> bool:

@@ -22,9 +22,8 @@ from studio.home import home, slug, subfolder
 UPLOAD_FOLDER = re.compile(r"[0-9a-f]{40,64}")  # gradio puts each upload into a folder named by its content's hash
 PARTIAL_FILE = re.compile(r"tmp[a-z0-9_]{8}")  # a file that is still coming, or that broke off
 ABANDONED_AFTER = 24 * 3600.0  # seconds
-SHARED_FOR = (
-    600.0  # seconds an upload stays that was kept or refused: it is another tab's too, if the bytes are the same
-)
+# seconds an upload stays that was kept or refused: it is another tab's too, if the bytes are the same
+SHARED_FOR = 600.0
 BROKEN_AFTER = 600.0  # seconds without a byte, of a file that is still coming (bounded_http.py waits for less)
 SILENT = 1.0  # seconds after which nothing more of a body comes
 RESERVE = 50_000_000  # bytes of the disk that no upload takes: runs write their diaries there

@@ -26,11 +26,11 @@ from studio.stages.grpo import GRPO
 from studio.tokens import Encoder
 from studio.worker import memory
 from studio.worker.log_probs import log_probs
-from studio.worker.loss import router_loss, target_indices
+from studio.worker.loss import context_length, router_loss, target_indices
 from studio.worker.modes import evaluating
 from studio.worker.packing import MicroBatch, Row, group_rows
 from studio.worker.preference import Objective
-from studio.worker.rollouts import Ends, Rollout, RolloutMetrics, Writer, as_row, context_length, tensor_of
+from studio.worker.rollouts import Ends, Rollout, RolloutMetrics, Writer, as_row, tensor_of
 from studio.worker.scorers import opened
 
 PENDING_FILE = "answers.json"  # in a checkpoint: answers that later steps learn from

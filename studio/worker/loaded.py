@@ -27,6 +27,7 @@ from studio.text.written_calls import Channels
 from studio.tokens import Encoder
 from studio.worker import dynamic_rope, memory, torch_devices
 from studio.worker.generate import Answer, Batch
+from studio.worker.loss import context_length
 from studio.worker.sampling import IncrementalText, Sampling
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -41,9 +42,8 @@ class LoadedModel:
         self.batch = Batch(loaded)
         self.encoder = encoder or Encoder(reference.tokenizer, reference.template)
         tokenizer = self.encoder.tokenizer
-        config = self.batch.base_model.config.get_text_config()
         virtual_tokens = getattr(reference.method, "virtual_tokens", 0)  # they take positions before the conversation
-        self.context_length = int(getattr(config, "max_position_embeddings", 0) or 1 << 20) - virtual_tokens
+        self.context_length = context_length(self.batch.base_model, virtual_tokens)
         self.end_ids = frozenset(end_tokens(reference, tokenizer))
         self.stop_texts = text_stops(reference, tokenizer)
         special = {token_id for token_id, token in tokenizer.get_added_tokens_decoder().items() if token.special}

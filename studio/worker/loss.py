@@ -146,6 +146,12 @@ def unwrap(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def context_length(model: Any, virtual_tokens: int) -> int:
+    """Tokens of a row, or of a prompt with its answer, that the model has positions for."""
+    config = unwrap(model).config.get_text_config()
+    return int(getattr(config, "max_position_embeddings", 0) or 1 << 20) - virtual_tokens
+
+
 def has_plain_linear_head(model: Any) -> bool:
     """Whether the head is an unquantized linear with no adapter but that of new tokens' rows (token_adapter)."""
     head = unwrap(model).get_output_embeddings()

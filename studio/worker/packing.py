@@ -160,7 +160,9 @@ def left_padded(prompts: Sequence[list[int]], device: Any) -> dict[str, torch.Te
 def _pad(rows: list[Row], max_width: int) -> MicroBatch:
     """int64 [rows, width], padded on the right, each by `padding` tokens: attention is causal, so no mask is needed."""
     longest = max(len(row["input_ids"]) for row in rows)
-    width = max(longest, min(padded_width(longest), max_width or padded_width(longest)))
+    width = padded_width(longest)
+    if max_width:
+        width = max(longest, min(width, max_width))
     input_ids = torch.zeros((len(rows), width), dtype=torch.int64)
     labels = torch.full((len(rows), width), IGNORE_INDEX)
     for index, row in enumerate(rows):

@@ -20,8 +20,8 @@ from studio.data.splitting import shuffled
 from studio.errors import StudioError
 from studio.run import Run
 from studio.worker.contestants import Contestant
-from studio.worker.loss import loss
-from studio.worker.packing import Row, collate, count_target_tokens, model_inputs
+from studio.worker.loss import context_length, loss
+from studio.worker.packing import Layout, Row, count_target_tokens, model_inputs
 from studio.worker.race import RaceRun
 from studio.worker.report import Report
 
@@ -122,12 +122,13 @@ class PlanRun(RaceRun):
         resolved, device = entry.resolved, next(model.parameters()).device
         dtype, sums, counts = getattr(torch, resolved.dtype), [], []
         autocast = torch.autocast(device.type, dtype, enabled=resolved.autocast is not None)
+        layout = Layout.of(resolved, context_length(model, entry.config.virtual_tokens))
         training = model.training
         model.eval()
         for row in self._encoded(entry, rows, shots):
             if self.run.stop_request():
                 self.stopping = self.run.stop_request()
-            inputs = model_inputs(collate([row], resolved.packed), device)
+            inputs = model_inputs(layout.collate([row]), device)
             with torch.no_grad(), autocast:
                 sums.append(float(loss(model, inputs, resolved.loss, dtype)))
             counts.append(max(1, count_target_tokens(row)))

@@ -20,7 +20,8 @@ from studio.reward_trial import GROUP, TOKENS
 from studio.tokens import Encoder
 from studio.worker.lines import answer_order
 from studio.worker.loaded import DTYPES, default_device
-from studio.worker.rollouts import Ends, Writer, context_length
+from studio.worker.loss import context_length
+from studio.worker.rollouts import Ends, Writer
 from studio.worker.scorers import opened
 
 

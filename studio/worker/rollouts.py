@@ -75,12 +75,6 @@ class Ends(NamedTuple):
         return self.encoder.tokenizer.decode(ids, skip_special_tokens=not self.texts)
 
 
-def context_length(model: Any, virtual_tokens: int) -> int:
-    """Tokens of a prompt with its answer that the model has positions for."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return int(getattr(base.config.get_text_config(), "max_position_embeddings", 0) or 1 << 20) - virtual_tokens
-
-
 class Writer:
     """Writes answers with a model. at_once: answers that are written at the same time; more wait for their turn."""
 

@@ -16,8 +16,9 @@ from studio.kernels import SAMPLE_MAX_NEW_TOKENS
 from studio.tokens import Encoder
 from studio.worker import distributed, memory
 from studio.worker.generate import Answer, Batch
+from studio.worker.loss import context_length
 from studio.worker.modes import as_base, evaluating, keeps_base
-from studio.worker.rollouts import Ends, context_length
+from studio.worker.rollouts import Ends
 from studio.worker.sampling import Sampling
 
 SHARE = 0.03  # of the run's time

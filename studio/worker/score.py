@@ -33,7 +33,7 @@ class RewardScorer:
         models = LoadedModels()
         loaded = models.load(reference)
         self.model, self.device = reward_head.load(loaded.model, reference.result), models.device
-        self.encoder = loaded.encoder
+        self.encoder, self.max_width = loaded.encoder, loaded.context_length
         self.encoder.max_length, self.encoder.train_on = max_length or finished.config.data.max_length, "last"
 
     def __call__(self, texts: Sequence[str], questions: Sequence[Question]) -> list[float | None]:
@@ -54,7 +54,8 @@ class RewardScorer:
         rows.sort(key=lambda row: len(row[1].ids))
         for start in range(0, len(rows), BATCH):
             batch = rows[start : start + BATCH]
-            inputs = collate([{"input_ids": row.ids, "labels": row.labels, "good": True} for _, row in batch], False)
+            sequences = [{"input_ids": row.ids, "labels": row.labels, "good": True} for _, row in batch]
+            inputs = collate(sequences, False, self.max_width)
             with torch.no_grad():
                 ids, last = (inputs[key].to(self.device) for key in ("input_ids", "last_positions"))
                 values = reward_head.scores(

@@ -24,11 +24,10 @@ from studio.worker import fast_lora, memory, schedule, sharding
 from studio.worker.batches import EffectiveBatchSampler, EvalBatches, MicroBatchCollator, StepLoader
 from studio.worker.checkpointing import CheckpointedTrainer
 from studio.worker.grpo import GroupObjective, collate_prompts
-from studio.worker.loss import loss
+from studio.worker.loss import context_length, loss
 from studio.worker.packing import Layout, model_inputs, to_device
 from studio.worker.preference import Metrics, Objective
 from studio.worker.report import Report
-from studio.worker.rollouts import context_length
 
 PREFETCHED_STEPS = 4  # that a loader process prepares ahead
 
