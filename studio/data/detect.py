@@ -165,8 +165,8 @@ def _way_out(columns: list[str], sampled: list[Row], count: int, name: str) -> s
     if len(columns) == 1 and (sign := re.fullmatch(r"\w+([^\w\s.?!'\"-])\w+(?:\1\w+)*", columns[0])):
         return f"If {sign[1]} parts the cells, say so in a line above the first: sep={sign[1]}"
     if any(len(column) > 40 or column.endswith((".", "?", "!")) for column in columns):
-        hint = "If the first line is a row already, write the names of the columns in a line above it: "
-        hint += ",".join(["prompt", "completion", *("more" * (n > 2) for n in range(3, len(columns) + 1))])
+        names = ",".join(["prompt", "completion", *["more"] * (len(columns) - 2)])
+        hint = f"If the first line is a row already, write the names of the columns in a line above it: {names}"
         other = layout_hint(columns, sampled, name)
         return f"{other} {hint}" if other.startswith("Say which column holds what") else hint
     return ""

@@ -82,17 +82,29 @@ def error_strings() -> set[str]:
     """Message and hint of every StudioError that is raised somewhere, values as {0} {1} …"""
     found: set[str] = set()
     for file in sorted((PROJECT / "studio").rglob("*.py")):
-        if "commands" in file.parts or "bench" in file.parts:
+        if "commands" in file.parts or file.name == "__main__.py":  # they speak on the terminal
             continue
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if (
-                isinstance(node, ast.Call)
-                and _name(node.func).endswith("Error")
-                and _name(node.func) not in ("ValueError", "TypeError", "KeyError")
-            ):
-                for argument in node.args[:2]:
-                    found.update(numbered(text) for text in texts(argument))
+        for argument in _error_arguments(ast.parse(file.read_text(encoding="utf-8"))):
+            found.update(numbered(text) for text in texts(argument))
     return {said for said in found if re.search(r"[A-Za-z]{2}", re.sub(r"\{\d+\}", "", said))}
+
+
+def _error_arguments(tree: ast.AST) -> Iterator[ast.expr]:
+    """Message and hint of the errors that a module makes; of a local name all that is assigned to it in the module."""
+    assigned: dict[str, list[ast.expr]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.col_offset:
+            assigned.setdefault(node.targets[0].id, []).append(node.value)
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Call)
+            and _name(node.func).endswith("Error")
+            and _name(node.func) not in ("ValueError", "TypeError", "KeyError")
+        ):
+            for argument in node.args[:2]:
+                yield argument
+                if isinstance(argument, ast.Name):
+                    yield from assigned.get(argument.id, ())
 
 
 def constant_strings(*modules: str) -> set[str]:
