@@ -25,12 +25,8 @@ def listen(host: str, port: int) -> socket.socket:
         family, *_, found = socket.getaddrinfo(plain(host), port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(found, family=family)
     except (socket.gaierror, UnicodeError):
-        raise StudioError(
-            f"{host} is no address of this computer.",
-            "Give 127.0.0.1, or one of this computer's own addresses, with --host.",
-            "--host",
-        ) from None
+        hint = "Give 127.0.0.1, or one of this computer's own addresses, with --host."
+        raise StudioError(f"{host} is no address of this computer.", hint, "--host") from None
     except PermissionError:
-        raise StudioError(
-            f"Port {port} is kept for the system's own programs.", "Give one from 1024 to 65535 with --port.", "--port"
-        ) from None
+        hint = "Give one from 1024 to 65535 with --port."
+        raise StudioError(f"Port {port} is kept for the system's own programs.", hint, "--port") from None

@@ -66,9 +66,8 @@ def precision(config: RunConfig, device: Device) -> str:
     ordered: str = config.training.precision
     if ordered == "bf16" and not device.bf16 and device.kind != "cpu":
         other = "auto or fp16" if device.traits.fp16 else "auto"
-        raise OrderError(
-            f"{device.name} cannot compute in bf16.", f"Set training.precision to {other}.", "training.precision"
-        )
+        hint = f"Set training.precision to {other}."
+        raise OrderError(f"{device.name} cannot compute in bf16.", hint, "training.precision")
     if ordered == "fp16" and not device.traits.fp16:
         raise OrderError("A CPU does not train in fp16.", "Set training.precision to auto.", "training.precision")
     if ordered == "auto":
@@ -89,15 +88,11 @@ def weights(config: RunConfig, device: Device) -> str:
             "training.weights",
         )
     if precision(config, device) != "bfloat16":
-        raise OrderError(
-            "Trained weights in bf16 need training.precision bf16.", "Set training.weights to auto.", "training.weights"
-        )
+        hint = "Set training.weights to auto."
+        raise OrderError("Trained weights in bf16 need training.precision bf16.", hint, "training.weights")
     if training.optimizer not in ("auto", "adamw"):
-        raise OrderError(
-            "Trained weights in bf16 need the AdamW that rounds at random.",
-            "Set training.optimizer to auto.",
-            "training.optimizer",
-        )
+        hint = "Set training.optimizer to auto."
+        raise OrderError("Trained weights in bf16 need the AdamW that rounds at random.", hint, "training.optimizer")
     return "bfloat16"
 
 
@@ -105,9 +100,8 @@ def loss(config: RunConfig) -> str:
     """chunked, but full logits where label smoothing needs the whole row of probabilities."""
     if config.training.label_smoothing:
         if config.training.loss == "chunked":
-            raise OrderError(
-                "Label smoothing needs full logits.", "Set training.loss to auto or full.", "training.loss"
-            )
+            hint = "Set training.loss to auto or full."
+            raise OrderError("Label smoothing needs full logits.", hint, "training.loss")
         return "full"
     return "chunked" if config.training.loss == "auto" else config.training.loss
 
@@ -146,11 +140,8 @@ def fused_kernels(config: RunConfig, facts: ModelFacts, device: Device) -> tuple
     elif config.training.compile:
         hindrance = "torch.compile fuses by itself"
     if ordered is True and hindrance:
-        raise OrderError(
-            f"Fused kernels cannot be used: {hindrance}.",
-            "Set training.fused_kernels to auto or false.",
-            "training.fused_kernels",
-        )
+        hint = "Set training.fused_kernels to auto or false."
+        raise OrderError(f"Fused kernels cannot be used: {hindrance}.", hint, "training.fused_kernels")
     return not hindrance, hindrance or "one kernel each for norms, rotary positions and feed-forwards"
 
 
@@ -164,9 +155,8 @@ def layout(config: RunConfig, facts: ModelFacts, device: Device, longest: int) -
     ordered, kernel = config.training.packing, attention(config, device)
     hindrance = _why_not_packed(config, facts, longest)
     if ordered is True and hindrance:
-        raise OrderError(
-            f"Rows cannot be packed: {hindrance}.", "Set training.packing to auto or false.", "training.packing"
-        )
+        hint = "Set training.packing to auto or false."
+        raise OrderError(f"Rows cannot be packed: {hindrance}.", hint, "training.packing")
     if ordered is False or hindrance:
         return False, _padded(kernel, facts), hindrance or "as ordered"
     if config.training.compile and kernel == "packed" and device.kind == "cpu":
@@ -180,11 +170,8 @@ def _padded(kernel: str, facts: ModelFacts) -> str:
     if not any(text_config.get(key) for key in CAPPED):
         return "sdpa" if kernel == "packed" else kernel
     if kernel == "sdpa":
-        raise OrderError(
-            "This model caps its attention scores, which SDPA cannot do.",
-            "Set training.attention to auto.",
-            "training.attention",
-        )
+        hint = "Set training.attention to auto."
+        raise OrderError("This model caps its attention scores, which SDPA cannot do.", hint, "training.attention")
     return "eager" if kernel == "packed" else kernel
 
 
@@ -203,11 +190,8 @@ def attention(config: RunConfig, device: Device) -> str:
         return "flash_attention_2"
     if installed("kernels"):
         return "kernels-community/flash-attn2"
-    raise OrderError(
-        "Flash attention is not installed.",
-        "Set training.attention to auto, or install the package kernels.",
-        "training.attention",
-    )
+    hint = "Set training.attention to auto, or install the package kernels."
+    raise OrderError("Flash attention is not installed.", hint, "training.attention")
 
 
 def _why_not_packed(config: RunConfig, facts: ModelFacts, longest: int) -> str:

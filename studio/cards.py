@@ -143,11 +143,8 @@ def device(name: str | None = None, memory: str | int | None = None) -> Device:
                 " ".join(sorted(_words(name))) or name.lower(), known, n=3, cutoff=0.4
             )
         ]
-        raise DeviceError(
-            f"There is no known device {name!r}.",
-            f"Near ones: {', '.join(near) or 'none'}. Or give --memory 24GB.",
-            "device",
-        )
+        hint = f"Near ones: {', '.join(near) or 'none'}. Or give --memory 24GB."
+        raise DeviceError(f"There is no known device {name!r}.", hint, "device")
     size = size or card.memory
     return Device(kind="cuda", name=card.name, memory=size, free=size, capability=card.capability, bf16=card.bf16)
 

@@ -49,11 +49,8 @@ def order(
     ranks = [int(adapter_config(parent.result)["r"]) for parent in parents]
     if how in EQUAL_RANKS and len(set(ranks)) > 1:
         listed = ", ".join(f"{parent.name}: {rank}" for parent, rank in zip(parents, ranks, strict=True))
-        raise OrderError(
-            f"{how} needs adapters of one rank, and these have {listed}.",
-            "Take cat or svd, which combine different ranks.",
-            "how",
-        )
+        hint = "Take cat or svd, which combine different ranks."
+        raise OrderError(f"{how} needs adapters of one rank, and these have {listed}.", hint, "how")
     combination = Combination(
         how=how,
         runs=tuple(parent.id for parent in runs),
@@ -78,11 +75,8 @@ def resolve_parents(runs: Sequence[Run]) -> list[ModelReference]:
     Raises RunError or ModelError where they are no plain LoRA adapters of one unchanged base.
     """
     if len(runs) < 2 or len(runs) > MOST:
-        raise RunError(
-            f"Combining takes from 2 to {MOST} runs; named: {len(runs)}.",
-            "Name each by its id or a unique part of it.",
-            "run",
-        )
+        hint = "Name each by its id or a unique part of it."
+        raise RunError(f"Combining takes from 2 to {MOST} runs; named: {len(runs)}.", hint, "run")
     ids = [parent.id for parent in runs]
     twice = next((run_id for run_id in ids if ids.count(run_id) > 1), None)
     if twice:
@@ -107,17 +101,13 @@ def _density(how: str, density: float | None) -> float | None:
         raise OrderError(f"There is no way {how!r} to combine adapters.", f"Ways: {', '.join(TYPES)}.", "how")
     if how not in PRUNING:
         if density is not None:
-            raise OrderError(
-                f"{how} keeps every number: it has no density.",
-                f"Leave the density out, or take {', '.join(PRUNING)}.",
-                "density",
-            )
+            hint = f"Leave the density out, or take {', '.join(PRUNING)}."
+            raise OrderError(f"{how} keeps every number: it has no density.", hint, "density")
         return None
     density = DENSITY if density is None else density
     if not isinstance(density, int | float) or not 0 < density <= 1:
-        raise OrderError(
-            f"The density is {density!r}.", "Give the share of numbers to keep: above 0, at most 1.", "density"
-        )
+        hint = "Give the share of numbers to keep: above 0, at most 1."
+        raise OrderError(f"The density is {density!r}.", hint, "density")
     return float(density)
 
 
@@ -126,11 +116,8 @@ def _weights(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
     if not weights:
         return (1 / count,) * count
     if len(weights) != count:
-        raise OrderError(
-            f"There are {count} runs and {len(weights)} weights.",
-            "Give one weight for each run, in the same order: 0.5,0.5.",
-            "weights",
-        )
+        hint = "Give one weight for each run, in the same order: 0.5,0.5."
+        raise OrderError(f"There are {count} runs and {len(weights)} weights.", hint, "weights")
     bad = next((weight for weight in weights if not _is_weight(weight)), None)
     if bad is not None or not any(weights):
         raise OrderError(
@@ -191,9 +178,8 @@ def adapter_config(folder: Path) -> dict[str, Any]:
     try:
         return json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunError(
-            f"{folder} holds no readable adapter_config.json.", "The result is damaged: train the run anew.", "run"
-        ) from error
+        hint = "The result is damaged: train the run anew."
+        raise RunError(f"{folder} holds no readable adapter_config.json.", hint, "run") from error
 
 
 def _held_out(parent: Run) -> tuple[HeldOut, ...]:
@@ -210,11 +196,8 @@ def _method(runs: Sequence[Run], rank: int) -> LoRA:
     """
     limit = next(bound.le for bound in LoRA.model_fields["rank"].metadata if hasattr(bound, "le"))
     if rank > limit:
-        raise OrderError(
-            f"The ranks come to {rank} together, and {limit} is the most.",
-            "Take svd, which keeps the largest of the ranks.",
-            "how",
-        )
+        hint = "Take svd, which keeps the largest of the ranks."
+        raise OrderError(f"The ranks come to {rank} together, and {limit} is the most.", hint, "how")
     methods = [parent.config.method for parent in runs]
     first = methods[0]
     targets = [method.target_modules for method in methods]

@@ -146,15 +146,11 @@ def load(path: str | Path, settings: Sequence[str] = ()) -> RunConfig:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise OrderError(
-            f"There is no file {path}.",
-            "Give the path of a YAML order or of a data file; `python -m studio train sample` needs none.",
-            str(path),
-        ) from None
+        hint = "Give the path of a YAML order or of a data file; `python -m studio train sample` needs none."
+        raise OrderError(f"There is no file {path}.", hint, str(path)) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise OrderError(
-            f"{path} cannot be read: {reason_of(error)}.", "Give a YAML text file in UTF-8.", str(path)
-        ) from error
+        hint = "Give a YAML text file in UTF-8."
+        raise OrderError(f"{path} cannot be read: {reason_of(error)}.", hint, str(path)) from error
     return parse(text, settings, where=str(path))
 
 

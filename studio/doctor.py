@@ -72,11 +72,8 @@ def select_parts(only: Sequence[str] = ()) -> list[Part]:
     known = {part.part for part in PARTS} | {part.group for part in PARTS if part.group}
     for name in only:
         if name not in known:
-            raise OrderError(
-                f"The doctor has no part {name!r}.",
-                f"Parts: {', '.join(part.part for part in PARTS)}; groups: methods, stages, memory.",
-                "--only",
-            )
+            hint = f"Parts: {', '.join(part.part for part in PARTS)}; groups: methods, stages, memory."
+            raise OrderError(f"The doctor has no part {name!r}.", hint, "--only")
     return [part for part in PARTS if not only or {part.part, part.group} & set(only)]
 
 
@@ -91,16 +88,12 @@ def check(only: Sequence[str] = (), short: bool = False, progress: Progress = la
     parts, first = select_parts(only), device.devices()[0]
     alive, lock = Lock(_lock()), claim.device_lock(first)
     if not alive.acquire():
-        raise DeviceError(
-            "The doctor is at work already.", "Wait until it is done; its progress stands on the Runs page.", "doctor"
-        )
+        hint = "Wait until it is done; its progress stands on the Runs page."
+        raise DeviceError("The doctor is at work already.", hint, "doctor")
     try:
         if not lock.acquire():
-            raise DeviceError(
-                f"{first.name} is in use: what is examined beside a run says little.",
-                "Start the doctor when no run is going.",
-                "device",
-            )
+            hint = "Start the doctor when no run is going."
+            raise DeviceError(f"{first.name} is in use: what is examined beside a run says little.", hint, "device")
         try:
             answer = _check_parts(parts, short, progress)
         finally:

@@ -98,22 +98,16 @@ def reading_model_file(what: object) -> Iterator[None]:
         raise as_studio_error(error) or error from error
     except Exception as error:
         if isinstance(what, Path) and _is_lfs_pointer(what):
-            raise ModelError(
-                f"{what} is a Git LFS pointer, not the file itself.",
-                "The file itself was not fetched: run git lfs pull, or download it.",
-                "model",
-            ) from error
+            hint = "The file itself was not fetched: run git lfs pull, or download it."
+            raise ModelError(f"{what} is a Git LFS pointer, not the file itself.", hint, "model") from error
         if isinstance(error, StudioError):
             raise
         lines = str(error).strip().splitlines()
         reason = f"{type(error).__name__} {lines[0][:120] if lines else ''}".strip()
         if isinstance(error, RecursionError):
             reason = "it is nested too deeply"
-        raise ModelError(
-            f"{what} is damaged or of an unknown kind ({reason}).",
-            "Download the model again, or take another one.",
-            "model",
-        ) from error
+        hint = "Download the model again, or take another one."
+        raise ModelError(f"{what} is damaged or of an unknown kind ({reason}).", hint, "model") from error
 
 
 def _is_lfs_pointer(file: Path) -> bool:
@@ -229,11 +223,8 @@ def as_studio_error(error: BaseException) -> StudioError | None:
             "text",
         )
     if isinstance(error, UnicodeError):
-        return StudioError(
-            "This text holds characters that cannot be written down.",
-            "Remove what is no letter, digit or sign.",
-            "text",
-        )
+        hint = "Remove what is no letter, digit or sign."
+        return StudioError("This text holds characters that cannot be written down.", hint, "text")
     if isinstance(error, OverflowError) or (
         isinstance(error, ValueError) and "integer string conversion" in str(error)
     ):

@@ -209,11 +209,8 @@ class Follow:
                 return self._reconnected() if tries else None
             except Unreachable as lost:
                 if not self.answered:
-                    raise DeviceError(
-                        f"{self.place.address} cannot be reached: {lost}",
-                        "Check that it is on and that its name is right, then resume the run.",
-                        "place",
-                    ) from lost
+                    hint = "Check that it is on and that its name is right, then resume the run."
+                    raise DeviceError(f"{self.place.address} cannot be reached: {lost}", hint, "place") from lost
                 self._wait_to_reconnect(lost, tries)
                 tries += 1
 

@@ -40,10 +40,8 @@ def check_working_folder() -> None:
     try:
         os.getcwd()
     except OSError:
-        raise StudioError(
-            "The folder that this was started in is not there any more.",
-            "Go to another one (cd ~), then start it again.",
-        ) from None
+        hint = "Go to another one (cd ~), then start it again."
+        raise StudioError("The folder that this was started in is not there any more.", hint) from None
 
 
 def restrict_permissions() -> None:
@@ -76,9 +74,8 @@ def inside(folder: Path, name: str) -> Path:
     """Return folder/name. Raises StudioError if it lies outside the folder (.., absolute, a symbolic link)."""
     path = (folder / name).resolve()
     if not name or path == folder.resolve() or not path.is_relative_to(folder.resolve()):
-        raise StudioError(
-            f"The name {name!r} leads outside the folder {folder.name}.", "Give a plain name without slashes.", "name"
-        )
+        hint = "Give a plain name without slashes."
+        raise StudioError(f"The name {name!r} leads outside the folder {folder.name}.", hint, "name")
     return path
 
 

@@ -84,6 +84,5 @@ def check_depth(value: Any, where: str = "The request") -> Any:
 
 
 def nesting_error(where: str) -> NestingError:
-    return NestingError(
-        f"{where} is nested too deeply, or made of aliases.", "Write every value where it belongs.", where
-    )
+    hint = "Write every value where it belongs."
+    return NestingError(f"{where} is nested too deeply, or made of aliases.", hint, where)

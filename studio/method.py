@@ -94,11 +94,8 @@ class Method(BaseModel, ABC):
         """Raise OrderError for combinations that cannot work, before any model is loaded."""
         if getattr(training, "checkpointing", None) is True and not self.can_checkpoint(facts):
             what = f"A {facts.model_type} model" if facts and self.allows_checkpointing else self.label
-            raise OrderError(
-                f"{what} does not work with gradient checkpointing.",
-                "Set training.checkpointing to auto or false.",
-                "training.checkpointing",
-            )
+            hint = "Set training.checkpointing to auto or false."
+            raise OrderError(f"{what} does not work with gradient checkpointing.", hint, "training.checkpointing")
         if getattr(training, "packing", None) is True and not self.allows_packing:
             raise OrderError(
                 f"{self.label} does not work with packing: its virtual tokens would stand before the first row only.",
@@ -106,9 +103,8 @@ class Method(BaseModel, ABC):
                 "training.packing",
             )
         if getattr(training, "precision", None) == "bf16" and not device.bf16:
-            raise OrderError(
-                f"{device.name} cannot compute in bf16.", "Set training.precision to auto.", "training.precision"
-            )
+            hint = "Set training.precision to auto."
+            raise OrderError(f"{device.name} cannot compute in bf16.", hint, "training.precision")
         if (quantization := self.quantized()) is not None:
             quantization.refuse(device)
         if facts is not None:
@@ -201,11 +197,8 @@ class Method(BaseModel, ABC):
             token_rows.prepare_base(model, folder)
             return token_rows.merge_rows(loading.load_adapter(model, folder, name)).eval()
         if token_rows.saved_indices(folder) or token_rows.table_rows(folder):
-            raise ModelError(
-                "An adapter that brings rows for new tokens needs a base of its own.",
-                "Load the base a second time for it.",
-                str(folder),
-            )
+            hint = "Load the base a second time for it."
+            raise ModelError("An adapter that brings rows for new tokens needs a base of its own.", hint, str(folder))
         peft_type = PeftConfig._get_peft_type(str(folder))
         if model.peft_type != peft_type:
             raise ModelError(
@@ -221,24 +214,19 @@ class Method(BaseModel, ABC):
     def merge(self, model: Any) -> Any:
         """The plain model with the attached result merged into its weights. Raises ExportError where that cannot be."""
         if not self.mergeable:
-            raise ExportError(
-                f"{self.label} cannot be merged. {self.cannot_merge}", "Export the adapter instead.", "method.name"
-            )
+            hint = "Export the adapter instead."
+            raise ExportError(f"{self.label} cannot be merged. {self.cannot_merge}", hint, "method.name")
         if getattr(model.get_base_model(), "is_quantized", False):
-            raise ExportError(
-                "A base held in 4 or 8 bits cannot take a merge without loss.",
-                "Load the base in 16 bits and attach the result to it.",
-                "model",
-            )
+            hint = "Load the base in 16 bits and attach the result to it."
+            raise ExportError("A base held in 4 or 8 bits cannot take a merge without loss.", hint, "model")
         try:
             return model.merge_and_unload(safe_merge=True)
         except (AttributeError, RuntimeError, ValueError) as error:  # kinds of peft that are no method here
             if "memory" in str(error):
                 raise
             kind = str(getattr(model.peft_type, "value", model.peft_type))
-            raise ExportError(
-                f"peft cannot merge this {kind} adapter: {error}.", "Export the adapter instead.", "method.name"
-            ) from error
+            hint = "Export the adapter instead."
+            raise ExportError(f"peft cannot merge this {kind} adapter: {error}.", hint, "method.name") from error
 
 
 @lru_cache(maxsize=64)

@@ -262,8 +262,7 @@ def from_config(config: dict[str, Any], tensors: dict[str, Tensor] | None = None
 def _config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     if not os.path.lexists(file):
-        raise ModelError(
-            f"{folder} has no config.json.", "Give a folder that transformers' save_pretrained wrote.", "model"
-        )
+        hint = "Give a folder that transformers' save_pretrained wrote."
+        raise ModelError(f"{folder} has no config.json.", hint, "model")
     with reading_model_file(file):
         return dict(json_text.read(file.read_text(encoding="utf-8"), "config.json"))

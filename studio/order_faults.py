@@ -36,11 +36,8 @@ def error(found: ValidationError, root: type[BaseModel]) -> OrderError:
     """All faults of an order in one error. root: the class of the whole order."""
     items = _of_each_value(found.errors())
     faults = [_fault(item, root) for item in items]
-    return OrderError(
-        " ".join(message for message, _ in faults),
-        " ".join(dict.fromkeys(hint for _, hint in faults if hint)),
-        _dotted(items[0]["loc"]),
-    )
+    hint = " ".join(dict.fromkeys(hint for _, hint in faults if hint))
+    return OrderError(" ".join(message for message, _ in faults), hint, _dotted(items[0]["loc"]))
 
 
 def _of_each_value(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -53,9 +53,8 @@ def _manifest(run: Run) -> dict[str, Any]:
     try:
         return json.loads((run.result / "manifest.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise OrderError(
-            f"{run.id} has no result yet: it is {run.state()}.", "Wait until it is finished, or resume it.", "start"
-        ) from None
+        hint = "Wait until it is finished, or resume it."
+        raise OrderError(f"{run.id} has no result yet: it is {run.state()}.", hint, "start") from None
     except ValueError as error:
         raise OrderError(
             f"The result of {run.id} is damaged: its manifest.json cannot be read.",
@@ -86,9 +85,8 @@ def _check_method(config: RunConfig, run: Run, manifest: dict[str, Any]) -> None
     if not method.adapter:
         raise OrderError(f"The result of {run.id} is a whole model: no adapter goes on.", _instead(run), "start")
     if not method.goes_on or not method.shares_base or run.config.combine:
-        raise OrderError(
-            f"The adapter of {run.id} cannot be trained further: {_why_not(method)}.", _instead(run), "start"
-        )
+        hint = _instead(run)
+        raise OrderError(f"The adapter of {run.id} cannot be trained further: {_why_not(method)}.", hint, "start")
     if not config.method.same_weights(method):
         knobs = json.dumps(method.model_dump(mode="json", exclude_defaults=True) | {"name": method.name})
         raise OrderError(
@@ -174,9 +172,6 @@ def merged(run: Run, progress: folders.Progress = lambda *_: None) -> Path:
 def copied(run: Run) -> Path:
     """The copy of the adapter that a run goes on from. Raises RunError where it is gone."""
     if not (run.start / "adapter_model.safetensors").is_file():
-        raise RunError(
-            f"The adapter that {run.id} goes on from is gone from its folder.",
-            f"Start the run anew, from {run.config.start}.",
-            str(run.start),
-        )
+        hint = f"Start the run anew, from {run.config.start}."
+        raise RunError(f"The adapter that {run.id} goes on from is gone from its folder.", hint, str(run.start))
     return run.start

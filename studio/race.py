@@ -42,9 +42,8 @@ def order(
 ) -> RunConfig:
     """The order of a race. settings: each contestant's changes ("method.rank=8"). Raises OrderError."""
     if len(settings) > MOST:
-        raise OrderError(
-            f"These are {len(settings)} settings; a race takes {MOST}.", "Vary fewer values at a time.", "--set"
-        )
+        hint = "Vary fewer values at a time."
+        raise OrderError(f"These are {len(settings)} settings; a race takes {MOST}.", hint, "--set")
     contest = Contest(settings=tuple(map(tuple, settings)), halving=halving, keep=keep, plan=plan)
     name = base.name or ("plan" if plan else "race")
     return base.model_copy(update={"race": contest, "name": name})
@@ -128,11 +127,8 @@ def check(config: RunConfig, rows: RowStatistics | Mapping[str, int] | None = No
     if config.place.remote:
         raise OrderError("A race runs on this computer only.", "Leave place out.", "place")
     if not config.data.eval:
-        raise OrderError(
-            "A race is decided on held-out rows, and with data.eval 0 there are none.",
-            "Hold rows out: data.eval: 0.1.",
-            "data.eval",
-        )
+        hint = "Hold rows out: data.eval: 0.1."
+        raise OrderError("A race is decided on held-out rows, and with data.eval 0 there are none.", hint, "data.eval")
     if config.training.devices not in ("auto", 1):
         raise OrderError("A race runs on one device.", "Leave training.devices out.", "training.devices")
     if config.training.compile:
@@ -160,11 +156,8 @@ def check(config: RunConfig, rows: RowStatistics | Mapping[str, int] | None = No
 def _check_setting(order: RunConfig) -> None:
     """Refuse a setting that cannot take part. Raises StudioError."""
     if not order.stage.is_supervised:
-        raise OrderError(
-            f"A race compares settings of supervised tuning, not of {order.stage.label}.",
-            "Leave stage out, or train the settings as runs and compare them.",
-            "stage",
-        )
+        hint = "Leave stage out, or train the settings as runs and compare them."
+        raise OrderError(f"A race compares settings of supervised tuning, not of {order.stage.label}.", hint, "stage")
     preflight.check(order)
     if order.training.keep_general and not order.method.adapter:
         raise OrderError(
@@ -267,11 +260,8 @@ def keep_part(race: Run, rows: list[dict[str, Any]], number: int | None = None) 
     part = contestant(race, chosen["contestant"])
     finished = (part.result / "manifest.json").is_file()
     if not finished and checkpoints.newest(part.checkpoints) is None:
-        raise RunError(
-            f"The setting {chosen['label']} has no checkpoint to go on from.",
-            "Start an ordinary run with these settings instead.",
-            "contestant",
-        )
+        hint = "Start an ordinary run with these settings instead."
+        raise RunError(f"The setting {chosen['label']} has no checkpoint to go on from.", hint, "contestant")
     return queue.adopt(part.config, part.folder) if finished else queue.submit(part.config, part.folder)
 
 

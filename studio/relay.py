@@ -201,11 +201,8 @@ class Hub:
             time.sleep(wait)
             if backup.ensure_copied(run):
                 return
-        raise DeviceError(
-            "The result could not be copied to the Hub.",
-            f"Look whether {self.repo} may be written with this token.",
-            "place",
-        )
+        hint = f"Look whether {self.repo} may be written with this token."
+        raise DeviceError("The result could not be copied to the Hub.", hint, "place")
 
 
 def main(arguments: list[str]) -> int:

@@ -33,9 +33,8 @@ def trial(
     if answers == "data":
         asked = {row: question for row, question in asked.items() if question.reference}
         if not asked:
-            raise OrderError(
-                "The rows hold no answers to try the rewards on.", "Let the base answer: --answers base.", "data.train"
-            )
+            hint = "Let the base answer: --answers base."
+            raise OrderError("The rows hold no answers to try the rewards on.", hint, "data.train")
     if answers == "data" and is_plain(config):
         scorers = [reward.open() for reward in config.stage.rewards]
         return table(config, answers, asked, [[question.reference] for question in asked.values()], scorers)
@@ -47,9 +46,8 @@ def trial(
 def check(config: RunConfig) -> None:
     """Raise StudioError for an order without rewards, or with some that cannot be given."""
     if not config.stage.generates:
-        raise OrderError(
-            f"{config.stage.label} has no rewards to try.", "Set stage to grpo and name some.", "stage.rewards"
-        )
+        hint = "Set stage to grpo and name some."
+        raise OrderError(f"{config.stage.label} has no rewards to try.", hint, "stage.rewards")
     config.stage.refuse(config.method, config.data, config.training)
     preflight.check_rewards(config)
 

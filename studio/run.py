@@ -122,11 +122,8 @@ def unreadable() -> list[RunError]:
 
 
 def unreadable_error(folder: Path) -> RunError:
-    return RunError(
-        f"The run {folder.name} cannot be read.",
-        f"Is it another user's, or damaged? Look at the permissions of {folder}, or move it elsewhere.",
-        "run",
-    )
+    hint = f"Is it another user's, or damaged? Look at the permissions of {folder}, or move it elsewhere."
+    return RunError(f"The run {folder.name} cannot be read.", hint, "run")
 
 
 def _holds_a_run(folder: Path) -> bool:

@@ -28,9 +28,8 @@ def score(
     dataset = data.read(file, format, mapping)
     rows = [row for row in dataset.conversations if row["messages"] and row["messages"][-1]["role"] == "assistant"]
     if not rows:
-        raise DataError(
-            f"{file} holds no answers to score.", "Each row needs a question and an answer, or a pair of them.", file
-        )
+        hint = "Each row needs a question and an answer, or a pair of them."
+        raise DataError(f"{file} holds no answers to score.", hint, file)
     conversations = [row["messages"] for row in rows]
     conversations += [rejected_side(row)["messages"] for row in rows if "rejected" in row]
     order = {"run": run.id, "conversations": conversations, "max_length": run.config.data.max_length}

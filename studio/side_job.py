@@ -209,11 +209,8 @@ class FolderJob:
         return RunError(f"{self.name} is going on already.", "Wait until it is done, or stop it.", "run")
 
     def device_in_use(self) -> StudioError:
-        return DeviceError(
-            f"{devices()[0].name} is in use: a run or another examination has it.",
-            "Try again when it has ended, or stop it.",
-            "device",
-        )
+        hint = "Try again when it has ended, or stop it."
+        return DeviceError(f"{devices()[0].name} is in use: a run or another examination has it.", hint, "device")
 
 
 class SideJob(FolderJob):

@@ -64,18 +64,12 @@ def load(name: str = "auto", model_folder: str | Path | None = None) -> Template
         if own:
             return Template("model", own, special)
         if name == "model":
-            raise TemplateError(
-                "This model brings no chat template of its own.",
-                f"Choose one of: {', '.join(names())}.",
-                "data.template",
-            )
+            hint = f"Choose one of: {', '.join(names())}."
+            raise TemplateError("This model brings no chat template of its own.", hint, "data.template")
         name = _suited(model_folder, special)
     if name not in names():
-        raise TemplateError(
-            f"There is no template named {name!r}.",
-            f"Choose one of: auto, model, {', '.join(names())}.",
-            "data.template",
-        )
+        hint = f"Choose one of: auto, model, {', '.join(names())}."
+        raise TemplateError(f"There is no template named {name!r}.", hint, "data.template")
     text, bos = (FOLDER / f"{name}.jinja").read_text(encoding="utf-8"), added_bos(model_folder)
     return Template(name, _with_bos(text, bos, special) if bos and "bos_token" not in text else text, special)
 

@@ -32,9 +32,8 @@ def without(run: Run, rows: list[dict[str, Any]]) -> RunConfig:
     for entry in rows:
         source = entry.get("source", next(iter(trained)))
         if entry.get("row") not in trained.get(source, set()):
-            raise OrderError(
-                f"The run was not trained on row {entry.get('row')} of {source}.", "Choose rows from the lists.", "rows"
-            )
+            hint = "Choose rows from the lists."
+            raise OrderError(f"The run was not trained on row {entry.get('row')} of {source}.", hint, "rows")
         dropped.setdefault(source, set()).add(entry["row"])
     if not dropped:
         raise OrderError("No row was chosen.", "Choose at least one row.", "rows")

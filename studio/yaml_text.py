@@ -71,6 +71,5 @@ def _python_error(text: str, where: str) -> yaml.YAMLError | None:
 def _refused(error: yaml.YAMLError, where: str) -> OrderError:
     mark = getattr(error, "problem_mark", None)
     line = f" on line {mark.line + 1}" if mark else ""
-    return OrderError(
-        f"{where} is not YAML{line}: {getattr(error, 'problem', error)}.", "Check indentation and colons there.", where
-    )
+    hint = "Check indentation and colons there."
+    return OrderError(f"{where} is not YAML{line}: {getattr(error, 'problem', error)}.", hint, where)

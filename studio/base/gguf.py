@@ -25,9 +25,8 @@ def target_of(path: Path) -> Path:
 def check(path: Path) -> None:
     """Raise ModelError where the path is no GGUF file."""
     if not path.is_file():
-        raise ModelError(
-            f"There is no file {path.absolute()}.", "Give the path of a .gguf file on this computer.", "model"
-        )
+        hint = "Give the path of a .gguf file on this computer."
+        raise ModelError(f"There is no file {path.absolute()}.", hint, "model")
     with open(path, "rb") as stream:
         if stream.read(4) != b"GGUF":
             raise ModelError(f"{path} does not begin with GGUF, so it is no GGUF file.", "Download it again.", "model")
@@ -48,11 +47,8 @@ def convert(gguf: Path, target: Path, report: Report) -> Path:
         child_process.output_of("-m", "studio.worker.convert", str(gguf), str(temporary))
     except child_process.ProcessFailed as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise ModelError(
-            f"{gguf.name} could not be converted: {str(error)[:300]}",
-            "Another quantization of it (Q8_0, F16) or the safetensors original may work.",
-            "model",
-        ) from error
+        hint = "Another quantization of it (Q8_0, F16) or the safetensors original may work."
+        raise ModelError(f"{gguf.name} could not be converted: {str(error)[:300]}", hint, "model") from error
     try:
         os.rename(temporary, target)
     except OSError:  # another process was first

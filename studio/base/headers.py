@@ -70,9 +70,8 @@ def gguf(path: Path) -> Headers:
     try:
         reader = GGUFReader(path)
     except (OSError, ValueError, IndexError) as error:
-        raise ModelError(
-            f"{path} is no readable GGUF file: {reason_of(error)}.", "Download it again.", "model"
-        ) from error
+        hint = "Download it again."
+        raise ModelError(f"{path} is no readable GGUF file: {reason_of(error)}.", hint, "model") from error
     values = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.")}
     kind = str(values.get("general.architecture"))
     if kind not in GGUF_NAMES:
@@ -112,23 +111,16 @@ def hub(repo: str, revision: str | None) -> Headers:
 
     why = unreachable()
     if why:
-        raise ModelError(
-            f"What {repo} is made of could not be asked of the Hub ({why}).",
-            "Check the network (HF_ENDPOINT, HF_HUB_OFFLINE), or give a local folder.",
-            "model",
-            "network",
-        )
+        hint = "Check the network (HF_ENDPOINT, HF_HUB_OFFLINE), or give a local folder."
+        raise ModelError(f"What {repo} is made of could not be asked of the Hub ({why}).", hint, "model", "network")
     try:
         config = json_text.read(
             Path(hf_hub_download(repo, "config.json", revision=revision)).read_text(), "config.json"
         )
         metadata = get_safetensors_metadata(repo, revision=revision)
     except NotASafetensorsRepoError as error:
-        raise ModelError(
-            f"{repo} has no .safetensors weights.",
-            "Pickle files are not loaded; look for a safetensors revision.",
-            "model",
-        ) from error
+        hint = "Pickle files are not loaded; look for a safetensors revision."
+        raise ModelError(f"{repo} has no .safetensors weights.", hint, "model") from error
     except RemoteEntryNotFoundError as error:
         missing = str(error.response.url).rpartition("/")[2]
         raise ModelError(f"{repo} has no {missing}, which it needs.", WHOLE_REPO, "model") from error

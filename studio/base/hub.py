@@ -70,28 +70,17 @@ def _failure(error: Exception, repo: str, revision: str | None) -> ModelError:
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     if isinstance(error, GatedRepoError):  # a kind of RepositoryNotFoundError
-        return ModelError(
-            f"{repo} is gated: its owner wants you to accept terms first.",
-            f"Open https://huggingface.co/{repo}, accept, and set HF_TOKEN.",
-            "model",
-            "gated",
-        )
+        hint = f"Open https://huggingface.co/{repo}, accept, and set HF_TOKEN."
+        return ModelError(f"{repo} is gated: its owner wants you to accept terms first.", hint, "model", "gated")
     if isinstance(error, RevisionNotFoundError):
-        return ModelError(
-            f"{repo} has no revision {revision!r}.",
-            "Leave the revision out, or look it up on the model's page.",
-            "model",
-        )
+        hint = "Leave the revision out, or look it up on the model's page."
+        return ModelError(f"{repo} has no revision {revision!r}.", hint, "model")
     if isinstance(error, RepositoryNotFoundError):
-        return ModelError(
-            f"The Hub has no model {repo}, or it is private.",
-            "Check the spelling; for a private one set HF_TOKEN. A folder on this computer is given by its path.",
-            "model",
-        )
+        hint = "Check the spelling; for a private one set HF_TOKEN. A folder on this computer is given by its path."
+        return ModelError(f"The Hub has no model {repo}, or it is private.", hint, "model")
     if isinstance(error, HFValidationError):
-        return ModelError(
-            f"{repo!r} is neither a folder nor a Hub id.", "A Hub id looks like Qwen/Qwen2.5-0.5B-Instruct.", "model"
-        )
+        hint = "A Hub id looks like Qwen/Qwen2.5-0.5B-Instruct."
+        return ModelError(f"{repo!r} is neither a folder nor a Hub id.", hint, "model")
     return ModelError(
         f"{repo} could not be downloaded ({reason_of(error)}).",
         "Try again; what came already is kept.",

@@ -49,9 +49,8 @@ class Quantization(NamedTuple):
             )
         least = (7, 5) if self.kind == "int8" else (6, 0)
         if not device.traits.quantizes:
-            raise OrderError(
-                f"bitsandbytes cannot train on {device.name}.", "Take method lora there.", "method.quantization"
-            )
+            hint = "Take method lora there."
+            raise OrderError(f"bitsandbytes cannot train on {device.name}.", hint, "method.quantization")
         if device.kind == "cuda" and device.capability and device.capability < least:
             raise OrderError(
                 f"{device.name} (compute capability {device.capability[0]}.{device.capability[1]}) is too old for "
@@ -61,9 +60,8 @@ class Quantization(NamedTuple):
                 "method.quantization",
             )
         if self.compute == "bf16" and not device.bf16:
-            raise OrderError(
-                f"{device.name} cannot compute in bf16.", "Set method.compute to auto or fp16.", "method.compute"
-            )
+            hint = "Set method.compute to auto or fp16."
+            raise OrderError(f"{device.name} cannot compute in bf16.", hint, "method.compute")
 
     def options(self, dtype: Any) -> dict[str, Any]:
         """Arguments of from_pretrained. dtype: of what is not quantized and, by default, of computing (torch.dtype)."""

@@ -84,16 +84,10 @@ def _folder(path: Path) -> Path:
             "model",
         )
     if (path / "adapter_config.json").is_file():  # transformers would load the base that it names instead
-        raise ModelError(
-            f"{path} holds an adapter (adapter_config.json): it is no model by itself.",
-            f"Merge it (python -m studio merge {path} OUT) and give that folder, or give the base it was trained on.",
-            "model",
-        )
+        hint = f"Merge it (python -m studio merge {path} OUT) and give that folder, or give the base it was trained on."
+        raise ModelError(f"{path} holds an adapter (adapter_config.json): it is no model by itself.", hint, "model")
     if not (path / "config.json").is_file():
-        raise ModelError(
-            f"{path} has no config.json, so it is no model folder.",
-            "Give the folder that holds config.json and the .safetensors files.",
-            "model",
-        )
+        hint = "Give the folder that holds config.json and the .safetensors files."
+        raise ModelError(f"{path} has no config.json, so it is no model folder.", hint, "model")
     shards.loadable(path)
     return path

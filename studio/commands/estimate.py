@@ -49,11 +49,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.explain:
         return {"markdown": tables.page()}
     if args.config is None:
-        raise OrderError(
-            "No order was given.",
-            "Write `python -m studio estimate ORDER.yaml`, or --explain for the page on memory.",
-            "config",
-        )
+        hint = "Write `python -m studio estimate ORDER.yaml`, or --explain for the page on memory."
+        raise OrderError("No order was given.", hint, "config")
     order = config.load(args.config, args.settings)
     facts = model.facts_of(order.model)
     if facts.quantizer:

@@ -143,9 +143,6 @@ def as_page(args: Namespace) -> dict[str, Any]:
     try:
         write_atomic(out, text)
     except OSError as error:
-        raise ExportError(
-            f"{out} cannot be written: {error.strerror}.",
-            "Give a path in a folder that exists and that you may write to.",
-            "OUT",
-        ) from error
+        hint = "Give a path in a folder that exists and that you may write to."
+        raise ExportError(f"{out} cannot be written: {error.strerror}.", hint, "OUT") from error
     return {"path": str(out), "bytes": out.stat().st_size}

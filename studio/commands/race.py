@@ -153,9 +153,8 @@ def _compared(args: argparse.Namespace) -> list[tuple[str, ...]]:
     try:
         return [("method.name=lora", f"method.rank={int(rank)}") for rank in args.ranks.split(",")]
     except ValueError:
-        raise OrderError(
-            f"--ranks {args.ranks!r} is no list of whole numbers.", "Write --ranks 4,8,16,32,64.", "--ranks"
-        ) from None
+        hint = "Write --ranks 4,8,16,32,64."
+        raise OrderError(f"--ranks {args.ranks!r} is no list of whole numbers.", hint, "--ranks") from None
 
 
 def _identity(order: RunConfig) -> dict[str, Any]:

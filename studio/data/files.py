@@ -127,9 +127,8 @@ class Files:
                         path.name,
                     )
                 if any(info.flag_bits & 1 for info in inside):
-                    raise DataError(
-                        f"{path.name} is locked with a password.", "Pack it again, without a password.", path.name
-                    )
+                    hint = "Pack it again, without a password."
+                    raise DataError(f"{path.name} is locked with a password.", hint, path.name)
                 for info in inside:
                     inner = Path(info.filename.replace("\\", "/"))
                     if not _data_ending(inner) or NOT_DATA.match(inner.name):

@@ -100,9 +100,8 @@ def _check_size(path: Path) -> None:
     with zipfile.ZipFile(path) as book:
         size = sum(part.file_size for part in book.infolist())
         if bursts(size, path):
-            raise DataError(
-                f"{path.name} would unpack to more than {size >> 20:,} MiB.", "Save the sheet as CSV.", path.name
-            )
+            hint = "Save the sheet as CSV."
+            raise DataError(f"{path.name} would unpack to more than {size >> 20:,} MiB.", hint, path.name)
         for part in book.infolist():
             length = 0  # bytes since the last tag
             with book.open(part) as xml:

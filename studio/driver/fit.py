@@ -181,11 +181,8 @@ def ask(device: Device, environment: dict[str, str]) -> dict[str, Any]:
         )
         answer = json.loads(completed.stdout.strip().splitlines()[-1])
     except (subprocess.TimeoutExpired, ValueError, IndexError) as error:
-        raise DeviceError(
-            f"torch did not say what it sees: {reason_of(error)}.",
-            "Start `python -c 'import torch; print(torch.cuda.is_available())'` and read what it says.",
-            "device",
-        ) from error
+        hint = "Start `python -c 'import torch; print(torch.cuda.is_available())'` and read what it says."
+        raise DeviceError(f"torch did not say what it sees: {reason_of(error)}.", hint, "device") from error
     store_answer(device, answer)
     return answer
 

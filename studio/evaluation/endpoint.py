@@ -54,15 +54,11 @@ def check_url(url: str, key: str = KEY, where: str = "judge.url") -> None:
     addresses = [ipaddress.ip_address(entry[4][0].partition("%")[0]) for entry in entries]
     plain = [getattr(address, "ipv4_mapped", None) or address for address in addresses]
     if any(address.is_link_local or address.is_multicast or address.is_unspecified for address in plain):
-        raise OrderError(
-            f"{parts.hostname} leads to a service of the host itself, which is not asked.",
-            "Give the address of a model server.",
-            where,
-        )
+        hint = "Give the address of a model server."
+        raise OrderError(f"{parts.hostname} leads to a service of the host itself, which is not asked.", hint, where)
     if os.environ.get(key) and parts.scheme == "http" and not all(address.is_loopback for address in plain):
-        raise OrderError(
-            f"The key in {key} would travel unencrypted to {parts.hostname}.", "Use https, or unset it.", where
-        )
+        hint = "Use https, or unset it."
+        raise OrderError(f"The key in {key} would travel unencrypted to {parts.hostname}.", hint, where)
 
 
 def check_answers(url: str) -> None:
@@ -75,8 +71,5 @@ def check_answers(url: str) -> None:
         port = parts.port or {"http": 80, "https": 443}[parts.scheme]
         socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
     except OSError as error:
-        raise OrderError(
-            f"Nothing answers at {url}: {error.strerror or error}.",
-            "Start the judge's server, or correct its address.",
-            "judge.url",
-        ) from error
+        hint = "Start the judge's server, or correct its address."
+        raise OrderError(f"Nothing answers at {url}: {error.strerror or error}.", hint, "judge.url") from error

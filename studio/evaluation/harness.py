@@ -59,11 +59,8 @@ def check(order: BenchmarkOrder) -> list[str]:
         raise OrderError("The package lm-eval is not installed.", f"{INSTALL} installs it.", "benchmark")
     if order.file is None:
         if not re.fullmatch(r"[\w.:+-]+", order.task):
-            raise OrderError(
-                f"{order.task[:200]!r} is no name of a task.",
-                "Give a name that lm-eval knows, as arc_easy, or a file that ends in .yaml.",
-                "benchmark",
-            )
+            hint = "Give a name that lm-eval knows, as arc_easy, or a file that ends in .yaml."
+            raise OrderError(f"{order.task[:200]!r} is no name of a task.", hint, "benchmark")
         _check_hub(order.task)
         return []
     config = read(order.file)
@@ -103,9 +100,8 @@ def read(file: Path, seen: frozenset[Path] = frozenset()) -> dict[str, Any]:
 def _check_config(file: Path, config: dict[str, Any]) -> None:
     """Raise OrderError for what is no single task, or would run programs of others; DataError for missing rows."""
     if not isinstance(config.get("task"), str) or "group" in config:
-        raise OrderError(
-            f"{file.name} is not the file of one task.", f"Give it task: NAME, as {EXAMPLE} has it.", "benchmark"
-        )
+        hint = f"Give it task: NAME, as {EXAMPLE} has it."
+        raise OrderError(f"{file.name} is not the file of one task.", hint, "benchmark")
     kwargs = config.get("dataset_kwargs")
     kwargs = kwargs if isinstance(kwargs, dict) else {}
     metrics = [entry for entry in config.get("metric_list") or [] if isinstance(entry, dict)]
@@ -124,11 +120,8 @@ def _check_config(file: Path, config: dict[str, Any]) -> None:
         if "://" in name or "*" in name:  # a pattern is left to the library
             continue
         if not (file.parent / Path(name).expanduser()).exists():
-            raise DataError(
-                f"{file.name} names {name}, which is not there.",
-                "A relative name in data_files is meant from the folder of the YAML file.",
-                "benchmark",
-            )
+            hint = "A relative name in data_files is meant from the folder of the YAML file."
+            raise DataError(f"{file.name} names {name}, which is not there.", hint, "benchmark")
 
 
 def is_remote(order: BenchmarkOrder) -> bool:

@@ -79,11 +79,8 @@ def export(
         raise ExportError(f"There is no export {kind!r}{at}.", hint, "--to")
     precision = precision or {"ollama": "q8_0", "gguf": "f16"}.get(kind, "")
     if imatrix and "_k" not in precision:
-        raise ExportError(
-            "An importance matrix is for K-quants only.",
-            "Add --precision q4_k_m, q5_k_m or q6_k, or leave --imatrix out.",
-            "--imatrix",
-        )
+        hint = "Add --precision q4_k_m, q5_k_m or q6_k, or leave --imatrix out."
+        raise ExportError("An importance matrix is for K-quants only.", hint, "--imatrix")
     if "_k" in precision and not llama_cpp.installed():
         raise llama_cpp.quantizer_missing()
     note = refuse(reference, kind)
@@ -121,9 +118,8 @@ def refuse(reference: ModelReference, kind: str) -> str:
     method = reference.method
     if kind == "adapter":
         if method is None or not method.adapter or reference.checkpoint:
-            raise ExportError(
-                f"{reference.name} has no adapter of its own.", "Export it merged: that is the whole model.", "--to"
-            )
+            hint = "Export it merged: that is the whole model."
+            raise ExportError(f"{reference.name} has no adapter of its own.", hint, "--to")
         return ""
     if kind in ("gguf", "ollama"):
         facts, note = model.facts(reference.base), _merge_note(reference)
@@ -142,11 +138,8 @@ def _merge_note(reference: ModelReference) -> str:
     if reference.standalone and not reference.checkpoint:
         return f"{method.label} has trained whole weights: nothing had to be merged."
     if method is not None and method.adapter and not method.mergeable:
-        raise ExportError(
-            f"{method.label} cannot be merged. {method.cannot_merge}",
-            "Export the adapter: --to adapter.",
-            "method.name",
-        )
+        hint = "Export the adapter: --to adapter."
+        raise ExportError(f"{method.label} cannot be merged. {method.cannot_merge}", hint, "method.name")
     if method is not None and method.quantized() is not None:
         return (
             f"Merged into the base at 16 bits, opened anew: {method.label} trained beside a base squeezed to fewer "
@@ -166,13 +159,11 @@ def _target(reference: ModelReference, kind: str, out: Path, precision: str) -> 
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ExportError(
-            f"{out.parent} cannot be made: {error.strerror}.", "Give a path in a folder that you may write to.", "OUT"
-        ) from error
+        hint = "Give a path in a folder that you may write to."
+        raise ExportError(f"{out.parent} cannot be made: {error.strerror}.", hint, "OUT") from error
     if not os.access(out.parent, os.W_OK):
-        raise ExportError(
-            f"{out.parent} may not be written to.", "Give a path in a folder that you may write to.", "OUT"
-        )
+        hint = "Give a path in a folder that you may write to."
+        raise ExportError(f"{out.parent} may not be written to.", hint, "OUT")
     return out
 
 
@@ -208,9 +199,8 @@ def atomic(out: Path) -> Iterator[Path]:
         if out.is_dir() and not any(out.iterdir()):
             out.rmdir()
         if out.exists():
-            raise ExportError(
-                f"{out} was written by another export meanwhile.", "Look at that one, or give another path.", "OUT"
-            )
+            hint = "Look at that one, or give another path."
+            raise ExportError(f"{out} was written by another export meanwhile.", hint, "OUT")
         os.rename(temporary, out)
 
 
@@ -222,9 +212,8 @@ def _unless_deleted(reference: ModelReference) -> Iterator[None]:
     except (StudioError, OSError) as error:
         if reference.result is None or reference.result.exists():
             raise
-        raise ExportError(
-            f"{reference.name} was deleted while it was being exported.", "Nothing was written.", "RUN"
-        ) from error
+        hint = "Nothing was written."
+        raise ExportError(f"{reference.name} was deleted while it was being exported.", hint, "RUN") from error
 
 
 def _adapter(reference: ModelReference, out: Path, precision: str, progress: Progress) -> None:

@@ -32,19 +32,13 @@ def push(
     """
     token = token or os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN")
     if not token:
-        raise ExportError(
-            "No token for the Hub is set.",
-            "Make one that may write at huggingface.co/settings/tokens, and set HF_TOKEN before the start.",
-            "HF_TOKEN",
-        )
+        hint = "Make one that may write at huggingface.co/settings/tokens, and set HF_TOKEN before the start."
+        raise ExportError("No token for the Hub is set.", hint, "HF_TOKEN")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise ExportError(f"{repo!r} is no repository.", "Write it as OWNER/NAME.", "REPO")
     if not (run.result / "manifest.json").is_file():
-        raise ExportError(
-            f"The run {run.id} has no result to push: it is {run.state()}.",
-            "Wait until it is finished, or resume it.",
-            "run",
-        )
+        hint = "Wait until it is finished, or resume it."
+        raise ExportError(f"The run {run.id} has no result to push: it is {run.state()}.", hint, "run")
     try:
         with tempfile.TemporaryDirectory() as scratch:
             _prepare(run, Path(scratch))

@@ -25,20 +25,16 @@ def calibrate(device: Device) -> duration.Calibration:
     variables = credentials.child_environment() | launch.environment(order) | environment([device])
     lock = claim.device_lock(device)
     if not lock.acquire():
-        raise DeviceError(
-            f"{device.name} is in use: timed beside a run, it would look slow.",
-            "Time it when no run is going.",
-            "device",
-        )
+        hint = "Time it when no run is going."
+        raise DeviceError(f"{device.name} is in use: timed beside a run, it would look slow.", hint, "device")
     began = time.monotonic()
     try:
         printed = child_process.output_of(
             "-m", "studio.worker.calibrate", device.traits.torch, auto.precision(order, device), env=variables
         )
     except child_process.ProcessFailed as error:
-        raise DeviceError(
-            f"{device.name} could not be timed: {str(error)[:200]}", "Estimates use its data sheet.", "device"
-        ) from error
+        hint = "Estimates use its data sheet."
+        raise DeviceError(f"{device.name} could not be timed: {str(error)[:200]}", hint, "device") from error
     finally:
         lock.release()
     result = json.loads(child_process.last_line(printed))

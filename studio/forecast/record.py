@@ -75,11 +75,8 @@ def forecast(
     if config.place.remote:
         remote_device = places.device_of(config.place)
         if remote_device is None:
-            raise OrderError(
-                f"What {config.place.address} computes with is not known yet.",
-                "It is told once something was sent there: start the run, or train on a known card.",
-                "place",
-            )
+            hint = "It is told once something was sent there: start the run, or train on a known card."
+            raise OrderError(f"What {config.place.address} computes with is not known yet.", hint, "place")
         return estimate(facts, config, remote_device, rows, advised=advised)
     return estimate(facts, config, device, rows, past(device, config), advised=advised)
 

@@ -40,9 +40,8 @@ def table_of(run: Run) -> list[dict[str, Any]]:
     """The held-out answers of both models. Raises RunError where there are none."""
     table = evaluations.results(run).get("table") or []
     if not table:
-        raise RunError(
-            f"{run.id} has no answers to judge yet.", "Evaluate it by answers first; the judge reads those.", "run"
-        )
+        hint = "Evaluate it by answers first; the judge reads those."
+        raise RunError(f"{run.id} has no answers to judge yet.", hint, "run")
     return table
 
 

@@ -43,10 +43,7 @@ def order_of(settings: dict[str, Any]) -> JudgeOrder:
         raise wrong_setting(error, "judge") from error
     missing = [name for name in ("question", "answer_a", "answer_b") if f"{{{name}}}" not in order.prompt]
     if missing:
-        raise OrderError(
-            f"The judge's prompt has no place for {', '.join(missing)}.",
-            "Write {question}, {answer_a} and {answer_b} where they belong; {reference} is optional.",
-            "judge.prompt",
-        )
+        hint = "Write {question}, {answer_a} and {answer_b} where they belong; {reference} is optional."
+        raise OrderError(f"The judge's prompt has no place for {', '.join(missing)}.", hint, "judge.prompt")
     check_url(order.url)
     return order

@@ -121,11 +121,8 @@ def write(task: Making, order: MakeOrder, each: Callable[[Row], None] = lambda r
         if not rows:
             if state == "stopped":
                 raise task.stopped()
-            raise ModelError(
-                "Not one row was written.",
-                why or "No reply held rows: try a larger model, or look at the prompt.",
-                "make",
-            )
+            hint = why or "No reply held rows: try a larger model, or look at the prompt."
+            raise ModelError("Not one row was written.", hint, "make")
         flagged = sum(1 for row in rows if row.marks)
         answer = {"rows": len(rows), "marked": flagged, "passages": done, "of": len(parts)}
         return task.keep(answer | {"unread": unread, "why": why, "state": state})

@@ -63,11 +63,8 @@ def order_of(settings: dict[str, Any]) -> MakeOrder:
     except ValidationError as error:
         raise wrong_setting(error, "make") from error
     if "{passage}" not in order.prompt:
-        raise OrderError(
-            "The prompt has no place for the passage.",
-            "Write {passage} where it belongs; {count}, {document} and {heading} are optional.",
-            "make.prompt",
-        )
+        hint = "Write {passage} where it belongs; {count}, {document} and {heading} are optional."
+        raise OrderError("The prompt has no place for the passage.", hint, "make.prompt")
     check_url(order.url, KEY, "make.url")
     return order
 

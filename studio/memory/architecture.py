@@ -84,9 +84,8 @@ def read_architecture(facts: ModelFacts) -> Architecture:
         if match and not OTHER_TOWERS.search(match.group(0)):
             names_of.setdefault(match.group(0), []).append(name)
     if not names_of:
-        raise ModelError(
-            "The model's tensors show no layers.", "Only decoder-only language models can be tuned here.", "model"
-        )
+        hint = "Only decoder-only language models can be tuned here."
+        raise ModelError("The model's tensors show no layers.", hint, "model")
     config = facts.text_config
     biased_norms = any(re.search(r"norm.*\.bias$|ln_\w+\.bias$", name) for name in facts.tensors)
     return Architecture(

@@ -175,18 +175,12 @@ class LoRA(Method):
                 "method.init",
             )
         if self.init == "olora" and facts and facts.model_type == "gpt2":
-            raise OrderError(
-                "Start olora does not work on GPT-2's transposed layers.",
-                "Set method.init to kaiming or pissa.",
-                "method.init",
-            )
+            hint = "Set method.init to kaiming or pissa."
+            raise OrderError("Start olora does not work on GPT-2's transposed layers.", hint, "method.init")
         quantizer = facts.quantizer if facts else ""
         if self.dora and quantizer not in DORA_QUANTIZERS:
-            raise OrderError(
-                f"DoRA does not work on layers quantized by {quantizer}.",
-                "Set method.dora to false, or take the unquantized model.",
-                "method.dora",
-            )
+            hint = "Set method.dora to false, or take the unquantized model."
+            raise OrderError(f"DoRA does not work on layers quantized by {quantizer}.", hint, "method.dora")
         super().refuse(facts, training, device)
 
     # -- with torch
@@ -264,7 +258,6 @@ def _fully_trained(word: str, facts: ModelFacts) -> Shapes:
         shapes = {f"{word}.weight (whole)": (facts.vocab_size, facts.hidden_size)}
     if not shapes:
         known = sorted({name.rpartition(".")[0].rsplit(".", 1)[-1] for name in facts.tensors})
-        raise OrderError(
-            f"No part of this model is called {word!r}.", f"It has: {', '.join(known)}.", "method.modules_to_save"
-        )
+        hint = f"It has: {', '.join(known)}."
+        raise OrderError(f"No part of this model is called {word!r}.", hint, "method.modules_to_save")
     return shapes

@@ -53,15 +53,9 @@ class QLoRA(LoRA):
     def refuse(self, facts: ModelFacts | None, training: Any, device: Any) -> None:
         quantizer = facts.quantizer if facts else ""
         if quantizer:
-            raise OrderError(
-                f"This model is already quantized ({quantizer}).",
-                "Take the model it was made from, or method lora.",
-                "model",
-            )
+            hint = "Take the model it was made from, or method lora."
+            raise OrderError(f"This model is already quantized ({quantizer}).", hint, "model")
         if self.dora and self.quantization == "int8" and not device.traits.pages:
-            raise OrderError(
-                "DoRA does not work on 8-bit layers without CUDA.",
-                "Set method.dora to false, or method.quantization to nf4.",
-                "method.dora",
-            )
+            hint = "Set method.dora to false, or method.quantization to nf4."
+            raise OrderError("DoRA does not work on 8-bit layers without CUDA.", hint, "method.dora")
         super().refuse(facts, training, device)

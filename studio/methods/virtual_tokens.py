@@ -29,11 +29,8 @@ class VirtualTokens(Method):
 
     def refuse(self, facts: ModelFacts | None, training: Any, device: Any) -> None:
         if getattr(self, "init", None) == "text" and not self.text.strip():
-            raise OrderError(
-                f"{self.label} is to start from a text, but the text is empty.",
-                f"Give method.text, or set method.init to {self.start_without_text}.",
-                "method.text",
-            )
+            hint = f"Give method.text, or set method.init to {self.start_without_text}."
+            raise OrderError(f"{self.label} is to start from a text, but the text is empty.", hint, "method.text")
         super().refuse(facts, training, device)
         if facts is not None:
             self.refuse_layers(facts)

@@ -90,9 +90,8 @@ class Ssh(RemotePlace):
     def send(self, bundle: Bundle) -> None:
         for tool in ("ssh", "rsync"):
             if shutil.which(tool) is None:
-                raise DeviceError(
-                    f"There is no {tool} on this computer.", f"Install {tool}, or train on this computer.", "place"
-                )
+                hint = f"Install {tool}, or train on this computer."
+                raise DeviceError(f"There is no {tool} on this computer.", hint, "place")
         self._run(
             f"mkdir -p {self._path('code')} {self._path('relay')} && command -v rsync >/dev/null || "
             "{ code=$?; command -v rsync >/dev/null || { echo rsync: not found >&2; exit 127; }; exit $code; }"
@@ -157,9 +156,8 @@ class Ssh(RemotePlace):
             )
         except DeviceError as error:
             if STILL_RUNNING in error.message:
-                raise RunError(
-                    f"{name} still runs on {self.address}.", "Resume it here, and stop it; then delete it.", "run"
-                ) from error
+                hint = "Resume it here, and stop it; then delete it."
+                raise RunError(f"{name} still runs on {self.address}.", hint, "run") from error
             raise
         return ""
 

@@ -32,32 +32,19 @@ def trouble(
             f"{address}: {last}" if output.strip() else f"The connection to {address} was lost."
         )
     if FULL in output and fetching:
-        return DeviceError(
-            "The disk of this computer is full: the result could not be fetched.",
-            "Free some space here, then resume the run.",
-            "disk",
-        )
+        hint = "Free some space here, then resume the run."
+        return DeviceError("The disk of this computer is full: the result could not be fetched.", hint, "disk")
     if FULL in output:
-        return DeviceError(
-            f"The disk of {address} is full.", "Free some space there (`df -h` shows it), then resume the run.", "disk"
-        )
+        hint = "Free some space there (`df -h` shows it), then resume the run."
+        return DeviceError(f"The disk of {address} is full.", hint, "disk")
     if code == 127:
-        return DeviceError(
-            f"Something is not installed on {address}: {last}",
-            f"Look there with `ssh {host}`: python3 (3.11 or newer) and rsync are needed.",
-            "place",
-        )
+        hint = f"Look there with `ssh {host}`: python3 (3.11 or newer) and rsync are needed."
+        return DeviceError(f"Something is not installed on {address}: {last}", hint, "place")
     if "Permission denied" in output or "Read-only file system" in output:
-        return DeviceError(
-            f"{address} does not let the studio write there: {last}",
-            "Give a folder that you may write to as place.folder.",
-            "place",
-        )
-    return DeviceError(
-        f"{address} cannot be used: {last}",
-        f"Look there with `ssh {host}`: Python 3.11 with venv, rsync and room on the disk are needed.",
-        "place",
-    )
+        hint = "Give a folder that you may write to as place.folder."
+        return DeviceError(f"{address} does not let the studio write there: {last}", hint, "place")
+    hint = f"Look there with `ssh {host}`: Python 3.11 with venv, rsync and room on the disk are needed."
+    return DeviceError(f"{address} cannot be used: {last}", hint, "place")
 
 
 def _refused(output: str, host: str, address: str, last: str) -> StudioError | None:
@@ -71,11 +58,8 @@ def _refused(output: str, host: str, address: str, last: str) -> StudioError | N
             "place",
         )
     if "Host key verification failed" in output:
-        return DeviceError(
-            f"{address} is not among this computer's known hosts.",
-            f"Type `ssh {host}` in a terminal once, compare the key it shows, answer yes, and resume the run.",
-            "place",
-        )
+        hint = f"Type `ssh {host}` in a terminal once, compare the key it shows, answer yes, and resume the run."
+        return DeviceError(f"{address} is not among this computer's known hosts.", hint, "place")
     if "Permission denied" in output:
         return DeviceError(
             f"{address} does not let this computer in without a password: {last}",
@@ -87,9 +71,6 @@ def _refused(output: str, host: str, address: str, last: str) -> StudioError | N
     if re.search(
         r"Bad configuration option|no such identity|Too many authentication failures|Bad owner or permissions", output
     ):
-        return DeviceError(
-            f"ssh to {address} is not set up: {last}",
-            f"Type `ssh {host}` in a terminal: it must work without asking for anything.",
-            "place",
-        )
+        hint = f"Type `ssh {host}` in a terminal: it must work without asking for anything."
+        return DeviceError(f"ssh to {address} is not set up: {last}", hint, "place")
     return None

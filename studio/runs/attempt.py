@@ -54,10 +54,8 @@ class Attempt:
         try:
             self._refuse_too_few()
             if not recovery.end_orphans(run) or not self.trainer_lock.acquire(wait=5):
-                raise StudioError(
-                    "A trainer of an earlier attempt is still alive and cannot be ended.",
-                    "End it by hand, or restart the computer.",
-                )
+                hint = "End it by hand, or restart the computer."
+                raise StudioError("A trainer of an earlier attempt is still alive and cannot be ended.", hint)
             self._recover()
             self._write_end(self._train())
         except StudioError as error:

@@ -88,9 +88,8 @@ class Run:
                 str(file),
             ) from error
         except (OSError, UnicodeDecodeError) as error:
-            raise RunError(
-                f"The run {self.id} has no readable config.yaml.", "Start a new run with the same settings.", str(file)
-            ) from error
+            hint = "Start a new run with the same settings."
+            raise RunError(f"The run {self.id} has no readable config.yaml.", hint, str(file)) from error
         for change in self.changes():
             config = config.with_changes(**change["changes"])
         return config
@@ -107,17 +106,11 @@ class Run:
     def change(self, why: str, **sections: dict[str, Any]) -> None:
         """Record a change of the order for the next attempt. Raises OrderError if the result is invalid."""
         if self.config.combine:
-            raise RunError(
-                f"{self.id} was combined, not trained: there is nothing to go on with.",
-                "Combine its runs anew with other weights.",
-                "run",
-            )
+            hint = "Combine its runs anew with other weights."
+            raise RunError(f"{self.id} was combined, not trained: there is nothing to go on with.", hint, "run")
         if self.config.race:
-            raise RunError(
-                f"{self.id} is a race: its settings are changed by a new one.",
-                "Go on with one of its settings as an ordinary run.",
-                "run",
-            )
+            hint = "Go on with one of its settings as an ordinary run."
+            raise RunError(f"{self.id} is a race: its settings are changed by a new one.", hint, "run")
         file = self.folder / "changes.json"
         with changing(file):
             self.__dict__.pop("config", None)  # another process may have changed it since it was read here
@@ -219,9 +212,8 @@ class Run:
         if what not in REQUESTS:
             raise RunError(f"A run cannot be asked to {what}.", f"It can be asked to {', '.join(REQUESTS)}.", "what")
         if not self.alive():
-            raise RunError(
-                f"{self.id} is not running: it is {self.state()}.", "Only a running run can be asked.", "run"
-            )
+            hint = "Only a running run can be asked."
+            raise RunError(f"{self.id} is not running: it is {self.state()}.", hint, "run")
         (self.folder / f"ask-{what}").touch()
 
     def take_requests(self) -> set[str]:

@@ -32,11 +32,8 @@ def leaderboard(source: str, known: Sequence[Run] | None = None) -> list[dict[st
     rows = [row for row in finished if row["data"] == newest]
     if not rows:
         names = sorted({row["names"][0] for row in finished})
-        raise RunError(
-            f"There is no finished run on {source}.",
-            f"Data sets with finished runs: {', '.join(names[:8]) or 'none yet'}.",
-            "data",
-        )
+        hint = f"Data sets with finished runs: {', '.join(names[:8]) or 'none yet'}."
+        raise RunError(f"There is no finished run on {source}.", hint, "data")
     mark_front(rows)
     return sorted(rows, key=lambda row: (row["gain"] is None, -(row["gain"] or 0.0)))
 

@@ -88,11 +88,8 @@ class GRPO(Stage):
     def refuse(self, method: Method, data: DataOrder, training: Training) -> None:
         super().refuse(method, data, training)
         if not self.rewards:
-            raise OrderError(
-                "GRPO learns from rewards, and the order names none.",
-                f"Add one: stage.rewards: [{{name: regex, pattern: '^Answer:'}}]. Rewards: {', '.join(REWARDS)}.",
-                "stage.rewards",
-            )
+            hint = f"Add one: stage.rewards: [{{name: regex, pattern: '^Answer:'}}]. Rewards: {', '.join(REWARDS)}."
+            raise OrderError("GRPO learns from rewards, and the order names none.", hint, "stage.rewards")
         if not any(reward.weight for reward in self.rewards):
             raise OrderError(
                 "All rewards have the weight 0, so every answer is worth the same and nothing is learnt.",

@@ -257,11 +257,8 @@ def row(messages: list[Message]) -> dict[str, Any]:
     while trained and trained[-1]["role"] != "assistant":
         trained.pop()
     if not any(message["role"] == "user" for message in trained):
-        raise DataError(
-            "This conversation has no question with an answer.",
-            "Ask something first, and keep the answer or correct it.",
-            "chat",
-        )
+        hint = "Ask something first, and keep the answer or correct it."
+        raise DataError("This conversation has no question with an answer.", hint, "chat")
     return {"messages": trained}
 
 

@@ -110,11 +110,8 @@ def _base_folder(parent: run.Run, manifest: dict[str, Any], report: Report) -> P
         return folder
     order = parent.config.model
     if order.kind == "folder" and source.local(order) is None:
-        raise ModelError(
-            f"The base of {parent.id} is no longer in {order.source}.",
-            "Put it back there, or put a link to its new place there: it is recognised by its weights.",
-            "model",
-        )
+        hint = "Put it back there, or put a link to its new place there: it is recognised by its weights."
+        raise ModelError(f"The base of {parent.id} is no longer in {order.source}.", hint, "model")
     return source.fetch(order, report)
 
 
@@ -125,17 +122,11 @@ def of_run(parent: run.Run, step: str = "", report: Report = silent, scores: boo
     """
     config, manifest = parent.config, _manifest(parent.result)
     if config.stage.scores and not scores:
-        raise RunError(
-            f"{parent.id} is a reward model: it scores answers and writes none.",
-            f"Score a file with it: python -m studio score {parent.id} FILE.",
-            "model",
-        )
+        hint = f"Score a file with it: python -m studio score {parent.id} FILE."
+        raise RunError(f"{parent.id} is a reward model: it scores answers and writes none.", hint, "model")
     if scores and not config.stage.scores:
-        raise RunError(
-            f"{parent.id} is no reward model: its stage is {config.stage.name}.",
-            "Train one on preference pairs: stage: reward.",
-            "model",
-        )
+        hint = "Train one on preference pairs: stage: reward."
+        raise RunError(f"{parent.id} is no reward model: its stage is {config.stage.name}.", hint, "model")
     base = _base_folder(parent, manifest, report).resolve()
     text = tokenizer_files.model_template(parent.result)
     if text and manifest.get("template"):
@@ -170,11 +161,8 @@ def of_run(parent: run.Run, step: str = "", report: Report = silent, scores: boo
     if not manifest:
         names = [f"{parent.id}@checkpoint-{n}" for n in checkpoints.steps(parent.checkpoints)]
         hint = f"Talk to a checkpoint of it: {', '.join(names[-3:])}."
-        raise RunError(
-            f"The run {parent.id} has no result yet: it is {parent.state()}.",
-            hint if names else "Wait until it is finished, or resume it.",
-            "model",
-        )
+        hint = hint if names else "Wait until it is finished, or resume it."
+        raise RunError(f"The run {parent.id} has no result yet: it is {parent.state()}.", hint, "model")
     return reference
 
 
@@ -199,11 +187,8 @@ def _of_adapter(folder: Path, name: str, manifest: dict[str, Any]) -> ModelRefer
     config = json_text.read((folder / "adapter_config.json").read_text(), "adapter_config.json")
     name_of_base = manifest.get("base") or config.get("base_model_name_or_path")
     if not name_of_base and not manifest.get("model"):
-        raise ModelError(
-            f"The adapter in {folder} does not say which base it was trained on.",
-            "Write the base's folder or Hub id into its adapter_config.json: base_model_name_or_path.",
-            "model",
-        )
+        hint = "Write the base's folder or Hub id into its adapter_config.json: base_model_name_or_path."
+        raise ModelError(f"The adapter in {folder} does not say which base it was trained on.", hint, "model")
     base = Path(name_of_base or "/-")
     if not (base / "config.json").is_file():
         order = {"source": name_of_base, "revision": config.get("revision")}
@@ -243,11 +228,8 @@ def _checkpoint(parent: run.Run, step: str) -> Path:
         raise RunError(f"The run {parent.id} has no {step!r}.", hint, "model")
     faults = checkpoints.faults(folder)
     if faults:
-        raise RunError(
-            f"{folder.name} of {parent.id} is not whole: {'; '.join(faults[:3])}.",
-            f"Its checkpoints: {', '.join(known)}.",
-            "model",
-        )
+        hint = f"Its checkpoints: {', '.join(known)}."
+        raise RunError(f"{folder.name} of {parent.id} is not whole: {'; '.join(faults[:3])}.", hint, "model")
     return folder
 
 

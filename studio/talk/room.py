@@ -33,11 +33,8 @@ def check(loaded: Sequence[ModelReference], new: Sequence[ModelReference]) -> No
             "Wait until it has ended, stop it, or load a smaller model.",
             "memory",
         )
-    raise DeviceError(
-        f"{names} needs {gb(need)}, but only {gb(first.free)} of {first.name} are free.",
-        "End what else uses the memory, or load a smaller model.",
-        "memory",
-    )
+    hint = "End what else uses the memory, or load a smaller model."
+    raise DeviceError(f"{names} needs {gb(need)}, but only {gb(first.free)} of {first.name} are free.", hint, "memory")
 
 
 def reserved_by_training() -> tuple[str, int]:

@@ -79,9 +79,8 @@ def pairs() -> tuple[list[dict[str, Any]], dict[str, int]]:
             row = {"prompt": vote["messages"], "chosen": sides[vote["choice"]], "rejected": sides[other]}
             rows.setdefault(json.dumps([vote["messages"], sorted(sides.values())]), row)
     if not rows:
-        raise DataError(
-            "There are no votes to make pairs of.", "Compare two models blind in Chat, and vote for the better answer."
-        )
+        hint = "Compare two models blind in Chat, and vote for the better answer."
+        raise DataError("There are no votes to make pairs of.", hint)
     return list(rows.values())[::-1], {why: count for why, count in left_out.items() if count}
 
 

@@ -35,15 +35,11 @@ def score_answers(name: str, question: str, answers: list[str]) -> dict[str, Any
     if not 0 < len(texts) <= MOST_ANSWERS or not all(
         isinstance(text, str) and text.strip() for text in [question, *texts]
     ):
-        raise OrderError(
-            f"A question and one to {MOST_ANSWERS} answers are scored, each a text.",
-            "Write them and ask again.",
-            "answers",
-        )
+        hint = "Write them and ask again."
+        raise OrderError(f"A question and one to {MOST_ANSWERS} answers are scored, each a text.", hint, "answers")
     if sum(map(len, [question, *texts])) > MOST_CHARACTERS:
-        raise OrderError(
-            f"The question and answer have more than {MOST_CHARACTERS} characters.", "Shorten them.", "answers"
-        )
+        hint = "Shorten them."
+        raise OrderError(f"The question and answer have more than {MOST_CHARACTERS} characters.", hint, "answers")
     return {"scores": scoring.score_answers(live.get_run(name), question, texts)}
 
 

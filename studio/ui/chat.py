@@ -221,9 +221,8 @@ def chat_vote(id: str, turn: int, choice: str) -> dict[str, Any]:
             or not 0 <= turn < len(talk.turns)
             or len(talk.turns[turn]["sides"]) < 2
         ):
-            raise StudioError(
-                f"{choice!r} is no vote on turn {turn}.", "Vote left, right or tie on an answered turn.", "choice"
-            )
+            hint = "Vote left, right or tie on an answered turn."
+            raise StudioError(f"{choice!r} is no vote on turn {turn}.", hint, "choice")
         turn_record = talk.turns[turn]
         if turn_record["vote"] is None:
             turn_record["vote"] = choice

@@ -116,17 +116,15 @@ def _search(text: str) -> list[choice.Row]:
 
     why = unreachable()
     if why:
-        raise ModelError(
-            f"The Hub could not be searched ({why}).", "The catalogue works without it.", "model", "network"
-        )
+        hint = "The catalogue works without it."
+        raise ModelError(f"The Hub could not be searched ({why}).", hint, "model", "network")
     try:
         models = list(
             HfApi().list_models(search=text, pipeline_tag="text-generation", filter="safetensors", limit=FOUND)
         )
     except errors() as error:
-        raise ModelError(
-            f"The Hub could not be searched ({reason_of(error)}).", "The catalogue works without it.", "model"
-        ) from error
+        hint = "The catalogue works without it."
+        raise ModelError(f"The Hub could not be searched ({reason_of(error)}).", hint, "model") from error
     return [
         {
             "model": model.id,

@@ -112,9 +112,8 @@ def _edits(run_config: RunConfig) -> Edits:
 def _revision(question: Question) -> int:
     seen = question.get("revision")
     if not isinstance(seen, int) or isinstance(seen, bool):
-        raise OrderError(
-            "The question does not say which revision of the rows was seen.", "Load the page again.", "revision"
-        )
+        hint = "Load the page again."
+        raise OrderError("The question does not say which revision of the rows was seen.", hint, "revision")
     return seen
 
 

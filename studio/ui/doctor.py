@@ -22,9 +22,8 @@ from studio.ui.who import VISITOR, WATCHER
 def examine(short: bool = False) -> dict[str, Any]:
     """Start an examination, which outlives the page. Returns {state}. Raises DeviceError while one runs."""
     if doctor.latest()["state"] == "going":
-        raise DeviceError(
-            "The doctor is at work already.", "Wait until it is done; its progress stands on the Runs page.", "doctor"
-        )
+        hint = "Wait until it is done; its progress stands on the Runs page."
+        raise DeviceError("The doctor is at work already.", hint, "doctor")
     command = [sys.executable, "-m", "studio", "doctor", "--json", *(["--short"] if short is True else [])]
     with open(subfolder("doctor") / "page.log", "wb") as log:
         subprocess.Popen(

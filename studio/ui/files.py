@@ -84,9 +84,8 @@ def allow(order: RunConfig) -> None:
             if not data.is_local(text):
                 raise OrderError(f"{text} is not in this studio yet.", "Only the owner may fetch it.", "data.train")
         if order.model.kind == "hub" and order.model.source not in SUGGESTED and source.local(order.model) is None:
-            raise OrderError(
-                f"{order.model.source} is not in this studio yet.", "Only the owner may fetch it.", "model"
-            )
+            hint = "Only the owner may fetch it."
+            raise OrderError(f"{order.model.source} is not in this studio yet.", hint, "model")
 
 
 def allow_data(text: str) -> None:

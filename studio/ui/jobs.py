@@ -67,11 +67,8 @@ def estimate(order: str) -> dict[str, Any]:
     run_config = files.order_of(order)
     facts = measure.facts_of(run_config)
     if facts is None:
-        raise OrderError(
-            f"{run_config.model.source} is not on this computer yet.",
-            "Start a run or a chat with it once, or give a folder.",
-            "model",
-        )
+        hint = "Start a run or a chat with it once, or give a folder."
+        raise OrderError(f"{run_config.model.source} is not on this computer yet.", hint, "model")
     here = device.devices()[0]
     return record.forecast(facts, run_config, here, measure.rows_of(run_config), advised=True).model_dump(
         mode="json"

@@ -125,9 +125,8 @@ def _lengths(key: _Key) -> Lengths:
     tokens, trained, noted = [], [], data.TemplateProblems()
     for batch in _spread(conversations):
         if sandbox.spent():  # what is left would be counted as failed
-            raise TemplateError(
-                "The template takes too long for these rows.", "Choose another template.", "data.template"
-            )
+            hint = "Choose another template."
+            raise TemplateError("The template takes too long for these rows.", hint, "data.template")
         for row, found in zip(batch, encode_examples(batch, row_encoder, examples), strict=True):
             noted.check(row, found, row_encoder)
             if not isinstance(found, TemplateError):

@@ -21,11 +21,8 @@ def combine(
 ) -> dict[str, Any]:
     """Make one adapter of those of several runs, in a run of its own (studio/combining.py). Returns {run, state}."""
     if not isinstance(names, list) or not isinstance(weights, list) or not isinstance(name, str) or len(name) > 120:
-        raise RunError(
-            "That is no combination.",
-            "Give the runs' ids, a weight for each, and a name of at most 120 characters.",
-            "names",
-        )
+        hint = "Give the runs' ids, a weight for each, and a name of at most 120 characters."
+        raise RunError("That is no combination.", hint, "names")
     parents = [live.get_run(str(parent)) for parent in names]
     order = combining.order(parents, weights, how, density, name.strip() or None)
     return live.changed(queue.submit(order))
@@ -69,9 +66,8 @@ def extend(name: str, epochs: float) -> dict[str, Any]:
     """Let a run go on for some epochs more. Returns {run, state}."""
     chosen = run.find(name)
     if not isinstance(epochs, (int, float)) or not 0 < epochs <= 1000:
-        raise RunError(
-            f"A run cannot be extended by {epochs!r} epochs.", "Give a number above 0, at most 1000.", "epochs"
-        )
+        hint = "Give a number above 0, at most 1000."
+        raise RunError(f"A run cannot be extended by {epochs!r} epochs.", hint, "epochs")
     trust.check_going_on(chosen)
     goal.extend(chosen, float(epochs))
     return live.changed(chosen)
@@ -102,11 +98,8 @@ def label(name: str, values: dict[str, Any]) -> dict[str, Any]:
             or not isinstance(value, LABELS[key])
             or (isinstance(value, str) and len(value) > MAX_NOTE_CHARS)
         ):
-            raise RunError(
-                f"{key!r} cannot be written on a run as {str(value)[:80]!r}.",
-                f"Give name or note (at most {MAX_NOTE_CHARS} characters), or star (true or false).",
-                key,
-            )
+            hint = f"Give name or note (at most {MAX_NOTE_CHARS} characters), or star (true or false)."
+            raise RunError(f"{key!r} cannot be written on a run as {str(value)[:80]!r}.", hint, key)
     chosen.label(**values)
     return live.changed(chosen)
 

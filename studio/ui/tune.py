@@ -71,9 +71,8 @@ def read(question: dict[str, Any]) -> dict[str, Any]:
     text = str(question.get("yaml", ""))
     try:
         if len(text) > files.MAX_TEXT_CHARS:
-            raise OrderError(
-                "The order is too long.", "Data stands in a file of its own; an order only names it.", "yaml"
-            )
+            hint = "Data stands in a file of its own; an order only names it."
+            raise OrderError("The order is too long.", hint, "yaml")
         run_config = config.parse(text)
     except StudioError as error:
         return {"error": words.explain(error, lang)}
@@ -109,9 +108,8 @@ def delete_upload(source: str) -> dict[str, Any]:
         raise OrderError(f"{source} is no upload of this studio.", "Choose a file under Yours.", "source")
     for one in _users(file):
         if not queue.over(one):
-            raise OrderError(
-                f"{file.name} is the data of {one.id}, which has not ended.", "Stop that run, or wait for it.", "source"
-            )
+            hint = "Stop that run, or wait for it."
+            raise OrderError(f"{file.name} is the data of {one.id}, which has not ended.", hint, "source")
     file.unlink()
     return {"source": source}
 

@@ -70,11 +70,8 @@ def _tasks(order: dict[str, Any]) -> TaskManager:
     manager = TaskManager(include_defaults=not order["is_file"])
     if not order["is_file"] and order["task"] not in manager.task_index:
         near = difflib.get_close_matches(order["task"], manager.all_tasks, NEAR)
-        raise OrderError(
-            f"lm-eval knows no task {order['task']!r}.",
-            f"Near it: {', '.join(near)}." if near else "Give a task of your own: a file that ends in .yaml.",
-            "benchmark",
-        )
+        hint = f"Near it: {', '.join(near)}." if near else "Give a task of your own: a file that ends in .yaml."
+        raise OrderError(f"lm-eval knows no task {order['task']!r}.", hint, "benchmark")
     with _in_words(order["task"]):
         for name, task in manager.load([order["task"]])["tasks"].items():
             _check(name, task)
@@ -84,11 +81,8 @@ def _tasks(order: dict[str, Any]) -> TaskManager:
 def _check(name: str, task: Any) -> None:
     """Raise OrderError for a task that would run programs of others."""
     if getattr(task, "UNSAFE_CODE", False):
-        raise OrderError(
-            f"{name} runs the programs that a model writes, on this computer.",
-            "Take another task, or run lm-eval by hand in a place made for that.",
-            "benchmark",
-        )
+        hint = "Take another task, or run lm-eval by hand in a place made for that."
+        raise OrderError(f"{name} runs the programs that a model writes, on this computer.", hint, "benchmark")
     functions = getattr(task, "_metric_fn_list", None) or {}
     unknown = [metric for metric, function in functions.items() if function is None]
     if unknown and task.config.process_results is None:
@@ -114,11 +108,8 @@ def _in_words(task: str) -> Iterator[None]:
             "benchmark",
         ) from error
     except Exception as error:
-        raise OrderError(
-            f"lm-eval could not carry out {Path(task).name}: {_line(error)}",
-            "Correct the task's file, or take another task; log.txt beside the results has the whole message.",
-            "benchmark",
-        ) from error
+        hint = "Correct the task's file, or take another task; log.txt beside the results has the whole message."
+        raise OrderError(f"lm-eval could not carry out {Path(task).name}: {_line(error)}", hint, "benchmark") from error
 
 
 def _line(error: BaseException) -> str:
@@ -169,11 +160,8 @@ class HarnessModel(HFLM):
                     raise
             memory.empty_cache()
             if self.batch_size_per_gpu == 1:
-                raise DeviceError(
-                    "There is not enough memory for one question of the benchmark.",
-                    "End the chat and other programs on this device, and try again.",
-                    "memory",
-                )
+                hint = "End the chat and other programs on this device, and try again."
+                raise DeviceError("There is not enough memory for one question of the benchmark.", hint, "memory")
             self.batch_size_per_gpu //= 2
             emit("note", text=f"Memory was short: {self.batch_size_per_gpu} questions at once from now on.")
 

@@ -113,11 +113,8 @@ def combined(base: Any, adapters: list[Path], order: Combination, seed: int) -> 
             names, list(order.weights), "default", combination_type=order.how, svd_full_matrices=False, **pruning
         )
     except (ValueError, RuntimeError) as error:
-        raise ModelError(
-            f"peft cannot combine these adapters: {error}",
-            "Take cat, which fits any two LoRA adapters of one base.",
-            "how",
-        ) from error
+        hint = "Take cat, which fits any two LoRA adapters of one base."
+        raise ModelError(f"peft cannot combine these adapters: {error}", hint, "how") from error
     joined.set_adapter("default")
     return joined.eval()
 

@@ -30,11 +30,8 @@ def importance(reference: ModelReference) -> dict[str, numpy.ndarray]:
     """Module name -> float32 [columns]. Raises ExportError without rows, DeviceError without memory for the model."""
     rows = _rows(reference)
     if not rows:
-        raise ExportError(
-            "There are no training rows to measure importance on.",
-            "Leave --imatrix out, or put the data back where it was.",
-            "--imatrix",
-        )
+        hint = "Leave --imatrix out, or put the data back where it was."
+        raise ExportError("There are no training rows to measure importance on.", hint, "--imatrix")
     loaded_models = LoadedModels(*placement(model.facts(reference.base).parameters, base_dtype(reference)))
     merged = loaded_models.load(reference).model
     if reference.result and not reference.standalone:

@@ -131,11 +131,8 @@ def answer_rows(encoder: Encoder, prompt: Any, answer: str, is_text: bool) -> li
         else {"messages": [*_messages(prompt), {"role": "assistant", "content": answer}]}
     )
     if not row.n_trained:
-        raise DataError(
-            "Nothing of this answer fits into the length that the run was trained with.",
-            "Give a shorter prompt, or an answer with words in it.",
-            "answer",
-        )
+        hint = "Give a shorter prompt, or an answer with words in it."
+        raise DataError("Nothing of this answer fits into the length that the run was trained with.", hint, "answer")
     return [row]
 
 
