@@ -61,7 +61,7 @@ def parser(command: str = "") -> argparse.ArgumentParser:
     modules = [module.name for module in pkgutil.iter_modules(commands.__path__)]
     alone = command in modules
     for name in [command] if alone else modules:
-        importlib.import_module(f"studio.commands.{name}").add(parsers, common)
+        importlib.import_module(f"studio.commands.{name}").add(commands.Commands(parsers, common))
     return parser() if alone and command not in parsers.choices else top
 
 
@@ -151,7 +151,7 @@ def _output(say: Callable[[], None]) -> None:
 def _print(answer: Any, args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(answer, ensure_ascii=False))
-    elif getattr(args, "show", None):
+    elif args.show:
         args.show(answer)
     elif answer is not None:
         print(yaml.safe_dump(answer, sort_keys=False, allow_unicode=True).rstrip())

@@ -1,7 +1,7 @@
-"""The terminal: one module a group of commands. Each has add(parsers, common) and is found by looking into this folder.
+"""The terminal: one module a group of commands. Each has add(commands) and is found by looking into this folder.
 A module called as the command that is given is loaded alone, which saves most of a quick command's time.
 
-A command sets `run`, a function of the parsed arguments that returns a JSON-able answer, and may set `show`, which
+A command has `run`, a function of the parsed arguments that returns a JSON-able answer, and may have `show`, which
 prints that answer for people. Raise StudioError for a refused order (exit 2), Failed(answer) for a job that failed
 (exit 1).
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,22 @@ class Failed(Exception):
     def __init__(self, answer: Any):
         super().__init__(str(answer))
         self.answer = answer
+
+
+class Commands:
+    """The commands of a parser. common: the options that each of them has."""
+
+    def __init__(self, parsers: Any, common: ArgumentParser):
+        self.parsers = parsers
+        self.common = common
+
+    def add(
+        self, name: str, about: str, run: Callable[[Namespace], Any], show: Callable[[Any], None] | None = None
+    ) -> ArgumentParser:
+        """The parser of a new command, to which its own options are added."""
+        parser: ArgumentParser = self.parsers.add_parser(name, parents=[self.common], help=about)
+        parser.set_defaults(run=run, show=show)
+        return parser
 
 
 def add_settings(parser: ArgumentParser, about: str = "change the order: --set method.rank=16") -> None:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from typing import Any
 
 from studio import config, origin, preflight, queue
-from studio.commands import add_settings
+from studio.commands import Commands, add_settings
 from studio.commands.export import tell
 from studio.commands.runs import SUMMARY_KEYS, submit_and_follow
 from studio.run import find
 from studio.stages import STAGES
 
 
-def add(parsers: Any, common: ArgumentParser) -> None:
-    parser = parsers.add_parser(
-        "align", parents=[common], help="teach a finished run which answers to prefer: its adapter goes on under dpo"
-    )
+def add(commands: Commands) -> None:
+    about = "teach a finished run which answers to prefer: its adapter goes on under dpo"
+    parser = commands.add("align", about, align, show)
     parser.add_argument("model", metavar="RUN", help="a finished run: its id, a unique part of it, or last")
     parser.add_argument("data", metavar="DATA", help="pairs of answers, or answers with a verdict")
     names = [name for name, stage in STAGES.items() if not stage.scores]
@@ -26,7 +25,6 @@ def add(parsers: Any, common: ArgumentParser) -> None:
     )
     add_settings(parser)
     parser.add_argument("--detach", action="store_true", help="return at once; the run goes on by itself")
-    parser.set_defaults(run=align, show=show)
 
 
 def align(args: Namespace) -> dict[str, Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import sys
-from argparse import REMAINDER, ArgumentParser, Namespace
+from argparse import REMAINDER, Namespace
 from types import ModuleType
 from typing import Any
 
+from studio.commands import Commands
 from studio.errors import StudioError
 from studio.home import PROJECT
 
@@ -22,18 +23,15 @@ BENCHES = {  # modules of tests/bench/; each has add(parser), which gives its op
 }
 
 
-def add(parsers: Any, common: ArgumentParser) -> None:
-    """bench NAME, with the options of that bench."""
-    inner = parsers.add_parser("bench", help="measure speed and memory on this computer").add_subparsers(
-        dest="bench", required=True, metavar="WHAT"
-    )
+def add(commands: Commands) -> None:
+    bench = commands.parsers.add_parser("bench", help="measure speed and memory on this computer")
+    inner = Commands(bench.add_subparsers(dest="bench", required=True, metavar="WHAT"), commands.common)
     for name, about in BENCHES.items():
-        parser = inner.add_parser(name, parents=[common], help=about)
+        parser = inner.add(name, about, _not_installed)
         try:
             load(name).add(parser)
         except StudioError:
             parser.add_argument("rest", nargs=REMAINDER)
-            parser.set_defaults(run=_not_installed)
 
 
 def load(name: str) -> ModuleType:

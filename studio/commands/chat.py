@@ -8,11 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from typing import Any
 
 from studio import address, credentials
-from studio.commands import Failed
+from studio.commands import Commands, Failed
 from studio.device import default_environment
 from studio.errors import ModelError, OrderError, StudioError
 from studio.home import PROJECT
@@ -26,8 +26,8 @@ HELP = """/system TEXT   what the model is told beforehand; alone: nothing any m
 /quit          end; so does Ctrl-D. Ctrl-C stops an answer."""
 
 
-def add(parsers: Any, common: ArgumentParser) -> None:
-    talk = parsers.add_parser("chat", parents=[common], help="talk to a run or a model in the terminal")
+def add(commands: Commands) -> None:
+    talk = commands.add("chat", "talk to a run or a model in the terminal", talk_to, lambda answer: None)
     talk.add_argument("model", metavar="MODEL", help=NAMES)
     talk.add_argument("--prompt", metavar="TEXT", help="ask this one question and end; - reads it from standard input")
     talk.add_argument("--system", metavar="TEXT", default="", help="what the model is told beforehand")
@@ -41,12 +41,10 @@ def add(parsers: Any, common: ArgumentParser) -> None:
     talk.add_argument("--max-tokens", type=int, default=512, help="longest answer")
     talk.add_argument("--seed", type=int, help="the same seed gives the same answer")
     talk.add_argument("--keep", action="store_true", help="leave the model server running for the next question")
-    talk.set_defaults(run=talk_to, show=lambda answer: None)
-    give = parsers.add_parser("serve", parents=[common], help="an OpenAI-style API for other programs")
+    give = commands.add("serve", "an OpenAI-style API for other programs", serve, lambda answer: None)
     give.add_argument("models", nargs="+", metavar="MODEL", help=NAMES)
     give.add_argument("--port", type=int, default=8000)
     give.add_argument("--host", default="127.0.0.1", help="only this computer, unless another address is given")
-    give.set_defaults(run=serve, show=lambda answer: None)
 
 
 # -- chat

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentTypeError, Namespace
 from typing import Any
 
 from studio import combining, run
 from studio.combination import DENSITY, TYPES
-from studio.commands import counted
+from studio.commands import Commands, counted
 from studio.commands.runs import SUMMARY_KEYS, submit_and_follow
 from studio.runs.combined import losses
 
 
-def add(parsers: Any, common: ArgumentParser) -> None:
-    parser = parsers.add_parser(
-        "combine", parents=[common], help="make one adapter out of those of two or more LoRA or QLoRA runs on one base"
-    )
+def add(commands: Commands) -> None:
+    about = "make one adapter out of those of two or more LoRA or QLoRA runs on one base"
+    parser = commands.add("combine", about, combine, show)
     parser.add_argument("names", metavar="RUN", nargs="+", help="two or more: a run's id, a unique part of it, or last")
     parser.add_argument(
         "--weights",
@@ -29,7 +28,6 @@ def add(parsers: Any, common: ArgumentParser) -> None:
     parser.add_argument("--density", type=float, help=f"share of numbers that ties and dare_… keep ({DENSITY})")
     parser.add_argument("--name", help="what to call the result")
     parser.add_argument("--detach", action="store_true", help="return at once; it goes on by itself")
-    parser.set_defaults(run=combine, show=show)
 
 
 def _numbers(text: str) -> list[float]:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import subprocess
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from typing import Any
 
 from studio import auto, credentials, trackers
-from studio.commands import RUN
+from studio.commands import RUN, Commands
 from studio.errors import OrderError
 from studio.run import find
 
 
-def add(parsers: Any, common: ArgumentParser) -> None:
-    parser = parsers.add_parser(
-        "dashboard", parents=[common], help="open what a run's trackers wrote: trackio, TensorBoard or MLflow"
-    )
+def add(commands: Commands) -> None:
+    about = "open what a run's trackers wrote: trackio, TensorBoard or MLflow"
+    parser = commands.add("dashboard", about, run, lambda answer: None)
     parser.add_argument("name", metavar="RUN", nargs="?", default="last", help=f"{RUN} (last)")
     parser.add_argument("--tracker", choices=list(trackers.TRACKERS), help="of several, this one")
     parser.add_argument("--port", type=int, help="of TensorBoard or MLflow")
-    parser.set_defaults(run=run, show=lambda answer: None)
 
 
 def run(args: Namespace) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from studio import data, new_tokens, template
 from studio.base import source
-from studio.commands import add_reading_options, counted, mapping_of
+from studio.commands import Commands, add_reading_options, counted, mapping_of
 from studio.data import examples
 from studio.data.roles import display_text
 from studio.errors import DataError, ModelError
@@ -18,21 +18,17 @@ from studio.terminal import CUT, DIM, END, TRAINED
 from studio.tokens import Encoded, Encoder
 
 
-def add(parsers: Any, common: ArgumentParser) -> None:
-    inspect = parsers.add_parser(
-        "inspect", parents=[common], help="what a data file is, what is wrong with it, how long its rows are"
-    )
+def add(commands: Commands) -> None:
+    about = "what a data file is, what is wrong with it, how long its rows are"
+    inspect = commands.add("inspect", about, look, _show_look)
     _what(inspect)
-    inspect.set_defaults(run=look, show=_show_look)
-    preview = parsers.add_parser(
-        "preview", parents=[common], help="one row as conversation, as text and as tokens, the trained ones coloured"
-    )
+    about = "one row as conversation, as text and as tokens, the trained ones coloured"
+    preview = commands.add("preview", about, row, _show_row)
     _what(preview)
     preview.add_argument("--row", type=int, default=1, metavar="N", help="the row's number in the file, from 1")
     preview.add_argument(
         "--train-on", choices=("assistant", "last", "all"), default="assistant", help="which tokens are learnt"
     )
-    preview.set_defaults(run=row, show=_show_row)
 
 
 def _what(parser: ArgumentParser) -> None:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from typing import Any
 
 from studio import doctor, queue
-from studio.commands import Failed, counted
+from studio.commands import Commands, Failed, counted
 
 SIGNS = {"ok": "works", "failed": "FAILED", "skipped": "left out"}
 
 
-def add(parsers: Any, common: ArgumentParser) -> None:
-    """doctor."""
-    parser = parsers.add_parser(
-        "doctor",
-        parents=[common],
-        help="try on this computer whether every method trains, resumes, fits and chats as it should",
-    )
+def add(commands: Commands) -> None:
+    about = "try on this computer whether every method trains, resumes, fits and chats as it should"
+    parser = commands.add("doctor", about, run, show)
     parser.add_argument(
         "--only",
         default="",
@@ -26,7 +22,6 @@ def add(parsers: Any, common: ArgumentParser) -> None:
         help=f"{', '.join(part.part for part in doctor.PARTS)}; or methods, memory",
     )
     parser.add_argument("--short", action="store_true", help="smaller models and fewer variants: about a minute")
-    parser.set_defaults(run=run, show=show)
 
 
 def run(args: Namespace) -> dict[str, Any]:

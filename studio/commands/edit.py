@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from studio import data
-from studio.commands import add_reading_options, counted, mapping_of
+from studio.commands import Commands, add_reading_options, counted, mapping_of
 from studio.data.editing.operations import operation
 from studio.data.editing.record import describe_counts
 from studio.data.editing.rows import rows_of
@@ -19,10 +19,9 @@ from studio.data.editing.state import State
 from studio.errors import DataError, reason_of
 
 
-def add(parsers: Any, common: ArgumentParser) -> None:
-    parser = parsers.add_parser(
-        "edit", parents=[common], help="change rows of a data file, as the Data tab's editor does, into a new file"
-    )
+def add(commands: Commands) -> None:
+    about = "change rows of a data file, as the Data tab's editor does, into a new file"
+    parser = commands.add("edit", about, edit, _show)
     parser.add_argument(
         "file", metavar="FILE", help="a file, sample:NAME, a Hub id with :split, or dataset_info.json:NAME"
     )
@@ -33,7 +32,6 @@ def add(parsers: Any, common: ArgumentParser) -> None:
         "--out", metavar="NEW", help="the new file, .jsonl; left out: NAME.edited.jsonl among the uploads"
     )
     add_reading_options(parser)
-    parser.set_defaults(run=edit, show=_show)
 
 
 def edit(args: Namespace) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from studio import auto_values, cards, config, data, estimate, model, places
 from studio.base import shards, source
 from studio.base.quantization import refuse_stored
-from studio.commands import add_settings, counted, size
+from studio.commands import Commands, add_settings, counted, size
 from studio.data.record import changes
 from studio.device import Device, devices, scan_devices
 from studio.driver import fit
@@ -22,11 +22,8 @@ from studio.memory.studio_loop import RowStatistics
 from studio.tokens import Encoder
 
 
-def add(parsers: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
-    """estimate CONFIG, devices."""
-    parser = parsers.add_parser(
-        "estimate", parents=[common], help="memory, time and disk of an order, before it starts"
-    )
+def add(commands: Commands) -> None:
+    parser = commands.add("estimate", "memory, time and disk of an order, before it starts", run, show)
     parser.add_argument("config", type=Path, nargs="?", help="the order, a YAML file")
     parser.add_argument(
         "--explain", action="store_true", help="the page on memory: an 8B model line by line, and the tutorials' table"
@@ -34,14 +31,12 @@ def add(parsers: argparse._SubParsersAction, common: argparse.ArgumentParser) ->
     add_settings(parser)
     parser.add_argument("--device", metavar="NAME", help="a card that need not be here, such as 'NVIDIA A10G'")
     parser.add_argument("--memory", metavar="SIZE", help="a card with this much memory, such as 24GB")
-    parser.set_defaults(run=run, show=show)
-    listed = parsers.add_parser("devices", parents=[common], help="accelerators of this computer, and known cards")
+    listed = commands.add("devices", "accelerators of this computer, and known cards", list_devices, show_devices)
     listed.add_argument(
         "--measure",
         action="store_true",
         help="time this computer's device for some seconds, for better estimates of time",
     )
-    listed.set_defaults(run=list_devices, show=show_devices)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from studio import benchmark, evaluating, judge, queue
-from studio.commands import counted, tell
+from studio.commands import Commands, counted, tell
 from studio.errors import OrderError, reason_of, wrong_setting
 from studio.evaluation import harness
 from studio.evaluation.order import ROWS, EvaluationOrder
@@ -25,13 +25,9 @@ OF_ANSWERS = ("data", "rows", "questions", "max_new_tokens", "regex", "schema", 
 OF_BENCHMARK = ("limit", "chat", "shots")
 
 
-def add(parsers: Any, common: ArgumentParser) -> None:
-    """eval."""
-    one = parsers.add_parser(
-        "eval",
-        parents=[common],
-        help="a run against its base: held-out loss, and the scores of their answers, with intervals and a verdict",
-    )
+def add(commands: Commands) -> None:
+    about = "a run against its base: held-out loss, and the scores of their answers, with intervals and a verdict"
+    one = commands.add("eval", about, measure, show)
     one.add_argument("model", metavar="RUN", help="a run's id, a unique part of it, last, or RUN@checkpoint-N")
     one.add_argument("--data", metavar="FILE", help="measure on this file instead of what the run held out")
     one.add_argument("--rows", type=int, help="at most so many rows (all that the run held out; 200 of another file)")
@@ -53,7 +49,6 @@ def add(parsers: Any, common: ArgumentParser) -> None:
     one.add_argument("--chat", action="store_true", help="ask the task in each model's chat template")
     one.add_argument("--shots", type=int, metavar="N", help="examples before each question (as the task has them)")
     one.add_argument("--request", metavar="FILE", help="all of that as JSON, as the order's `evaluation` has it")
-    one.set_defaults(run=measure, show=show)
 
 
 def measure(args: Namespace) -> dict[str, Any]:

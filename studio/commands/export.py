@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from studio.commands import counted
+from studio.commands import Commands, counted
 from studio.errors import ExportError
 from studio.export.folders import ALLOWED, KINDS, PRECISIONS, export
 from studio.export.push import push
@@ -22,18 +22,16 @@ LANGUAGES = ("en", *sorted(folder.parent.name for folder in (PROJECT / "studio/u
 OTHER_PROMPTS = "The questions have other tokens there than in training."
 
 
-def add(parsers: Any, common: ArgumentParser) -> None:
-    merge = parsers.add_parser(
-        "merge", parents=[common], help="work a run's adapter into its base: a whole model in a folder"
-    )
-    take = parsers.add_parser(
-        "export", parents=[common], help="write a run as adapter, merged model, GGUF or Ollama folder"
-    )
+def add(commands: Commands) -> None:
+    about = "work a run's adapter into its base: a whole model in a folder"
+    merge = commands.add("merge", about, lambda args: away(args, "merged"), show)
+    merge.set_defaults(imatrix=False)
+    about = "write a run as adapter, merged model, GGUF or Ollama folder"
+    take = commands.add("export", about, lambda args: away(args, args.to), show)
     for one in (merge, take):
         one.add_argument("model", metavar="RUN", help="a run's id, a unique part of it, last, or RUN@checkpoint-N")
         one.add_argument("out", metavar="OUT", help="where to: a folder; for adapter a .zip, for gguf a .gguf file")
         one.add_argument("--no-proof", action="store_true", help="do not compare its answers with the run's")
-        one.set_defaults(show=show)
     take.add_argument("--to", required=True, choices=KINDS)
     take.add_argument(
         "--precision",
@@ -52,20 +50,14 @@ def add(parsers: Any, common: ArgumentParser) -> None:
         default="",
         help="instead of the base's: f16 keeps more of the change than bf16, f32 all of it",
     )
-    give = parsers.add_parser(
-        "push", parents=[common], help="send a run's result to the Hugging Face Hub, private unless told (HF_TOKEN)"
-    )
+    give = commands.add("push", "send a run's result to the Hugging Face Hub, private unless told (HF_TOKEN)", to_hub)
     give.add_argument("model", metavar="RUN")
     give.add_argument("repo", metavar="OWNER/NAME")
     give.add_argument("--public", action="store_true", help="everybody may see it")
-    give.set_defaults(run=to_hub)
-    page = parsers.add_parser("report", parents=[common], help="one HTML file about a run that needs no network")
+    page = commands.add("report", "one HTML file about a run that needs no network", as_page)
     page.add_argument("model", metavar="RUN")
     page.add_argument("out", metavar="OUT", nargs="?", help="where to; left out: report.html in the run's folder")
     page.add_argument("--lang", choices=LANGUAGES, default="en", help="the language of its words (en)")
-    page.set_defaults(run=as_page)
-    merge.set_defaults(run=lambda args: away(args, "merged"), imatrix=False)
-    take.set_defaults(run=lambda args: away(args, args.to))
 
 
 def away(args: Namespace, kind: str) -> dict[str, Any]:

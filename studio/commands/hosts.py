@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from studio import config, preflight, queue, run
-from studio.commands import add_settings
+from studio.commands import Commands, add_settings
 from studio.errors import OrderError
 from studio.run import Run
 from studio.runs import launch
 
 
-def add(parsers: Any, common: ArgumentParser) -> None:
-    """hosts CONFIG|RUN --count N --each M."""
-    parser = parsers.add_parser(
-        "hosts", parents=[common], help="the commands, a Slurm and a SkyPilot file for one run on several hosts"
-    )
+def add(commands: Commands) -> None:
+    about = "the commands, a Slurm and a SkyPilot file for one run on several hosts"
+    parser = commands.add("hosts", about, commands_of, show)
     parser.add_argument(
         "name",
         metavar="CONFIG|RUN",
@@ -26,7 +24,6 @@ def add(parsers: Any, common: ArgumentParser) -> None:
     parser.add_argument("--count", type=int, default=2, help="hosts")
     parser.add_argument("--each", type=int, help="devices on each; left out: training.devices of the order")
     add_settings(parser)
-    parser.set_defaults(run=commands_of, show=show)
 
 
 def commands_of(args: Namespace) -> dict[str, Any]:

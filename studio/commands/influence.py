@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from typing import Any
 
 from studio import influence, queue, without_rows
-from studio.commands import RUN, tell
+from studio.commands import RUN, Commands, tell
 from studio.run import find
 from studio.side_job import read_request
 
 
-def add(parsers: Any, common: ArgumentParser) -> None:
-    parser = parsers.add_parser(
-        "influence",
-        parents=[common],
-        help="the training rows that taught an adapter an answer, by gradients, and those that hurt the held-out loss",
-    )
+def add(commands: Commands) -> None:
+    about = "the training rows that taught an adapter an answer, by gradients, and those that hurt the held-out loss"
+    parser = commands.add("influence", about, measure, show)
     parser.add_argument("model", metavar="RUN", help=RUN)
     parser.add_argument("--prompt", metavar="TEXT", help="the question; left out: only what hurts the held-out loss")
     parser.add_argument("--answer", metavar="TEXT", help="the answer; left out: the run's own")
@@ -25,7 +22,6 @@ def add(parsers: Any, common: ArgumentParser) -> None:
     parser.add_argument("--no-held-out", action="store_true", help="without the rows that hurt the held-out loss")
     parser.add_argument("--request", metavar="FILE", help="all of that as JSON, as the page has it")
     parser.add_argument("--drop", metavar="ROWS", help="train again without these rows of the data: 3,17,20")
-    parser.set_defaults(run=measure, show=show)
 
 
 def measure(args: Namespace) -> dict[str, Any]:

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from typing import Any
 
 from studio import evaluating, judge
-from studio.commands import RUN, given, tell
+from studio.commands import RUN, Commands, given, tell
 from studio.errors import OrderError
 from studio.run import find
 from studio.runs import evaluations
 from studio.side_job import read_request
 
 
-def add(parsers: Any, common: ArgumentParser) -> None:
-    parser = parsers.add_parser(
-        "judge",
-        parents=[common],
-        help="another model says which answers are better, base or tuned, in both orders; win rate with its interval",
-    )
+def add(commands: Commands) -> None:
+    about = "another model says which answers are better, base or tuned, in both orders; win rate with its interval"
+    parser = commands.add("judge", about, measure, show)
     parser.add_argument("model", metavar="RUN", help=RUN)
     parser.add_argument("--judge", metavar="URL", help="an OpenAI-style endpoint, as http://127.0.0.1:8000/v1")
     parser.add_argument("--judge-model", metavar="NAME", help="the model's name there")
@@ -29,7 +26,6 @@ def add(parsers: Any, common: ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, metavar="N", help="end after so many minutes (30)")
     parser.add_argument("--show-prompt", action="store_true", help="print the prompt, and judge nothing")
     parser.add_argument("--request", metavar="FILE", help="all of that as JSON, as the page has it")
-    parser.set_defaults(run=measure, show=show)
 
 
 def measure(args: Namespace) -> dict[str, Any]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from studio import making
-from studio.commands import counted, given, tell
+from studio.commands import Commands, counted, given, tell
 from studio.errors import DataError, OrderError
 from studio.home import write_atomic
 from studio.making.document import documents
@@ -17,11 +17,8 @@ from studio.making.rows import PROMPT, small_note
 from studio.side_job import read_request
 
 
-def add(parsers: Any, common: ArgumentParser) -> None:
-    """make DOCUMENT."""
-    parser = parsers.add_parser(
-        "make", parents=[common], help="question and answer rows out of documents, written by a model you name"
-    )
+def add(commands: Commands) -> None:
+    parser = commands.add("make", "question and answer rows out of documents, written by a model you name", make, show)
     parser.add_argument(
         "document", metavar="DOCUMENT", nargs="?", help="Markdown or text; PDF and Office by markitdown; a folder"
     )
@@ -36,7 +33,6 @@ def add(parsers: Any, common: ArgumentParser) -> None:
     parser.add_argument("--keep-marked", action="store_true", help="also rows that are unsupported or repeated")
     parser.add_argument("--show-prompt", action="store_true", help="print the prompt, and ask nothing")
     parser.add_argument("--request", metavar="FILE", help="the order as JSON, as the page has it; DOCUMENT is its id")
-    parser.set_defaults(run=make, show=show)
 
 
 def make(args: Namespace) -> dict[str, Any]:

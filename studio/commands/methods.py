@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from studio import config
 from studio.base.source import ModelOrder
+from studio.commands import Commands
 from studio.data.order import DataOrder
 from studio.errors import OrderError
 from studio.evaluation.order import EvaluationOrder
@@ -29,23 +30,16 @@ SECTIONS: dict[str, type[BaseModel]] = {
 }
 
 
-def add(parsers: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
-    """methods [NAME], settings [WORD…], presets, recipes [NAME]."""
-    listed = parsers.add_parser(
-        "methods", parents=[common], help="the tuning methods, when to take which, and their knobs"
-    )
+def add(commands: Commands) -> None:
+    listed = commands.add("methods", "the tuning methods, when to take which, and their knobs", listing, show)
     listed.add_argument("name", nargs="?", metavar="METHOD", help="one method's page of help")
-    listed.set_defaults(run=listing, show=show)
-    found = parsers.add_parser(
-        "settings", parents=[common], help="the settings of an order that belong to no method, in groups"
-    )
+    about = "the settings of an order that belong to no method, in groups"
+    found = commands.add("settings", about, settings, show_settings)
     found.add_argument("words", nargs="*", metavar="WORD", help="only those whose key, title or help has these words")
-    found.set_defaults(run=settings, show=show_settings)
-    goals = parsers.add_parser("presets", parents=[common], help="settings by goal, as changes to an order")
-    goals.set_defaults(run=lambda args: [preset._asdict() for preset in PRESETS.values()])
-    cooked = parsers.add_parser("recipes", parents=[common], help="complete orders with bundled data, to begin from")
+    about = "settings by goal, as changes to an order"
+    commands.add("presets", about, lambda args: [preset._asdict() for preset in PRESETS.values()])
+    cooked = commands.add("recipes", "complete orders with bundled data, to begin from", recipes, show_recipes)
     cooked.add_argument("name", nargs="?", metavar="RECIPE", help="one recipe's order, as YAML")
-    cooked.set_defaults(run=recipes, show=show_recipes)
 
 
 def listing(args: argparse.Namespace) -> list[dict[str, Any]]:

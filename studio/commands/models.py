@@ -9,21 +9,17 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from studio import cards, choice, config, device
-from studio.commands import size
+from studio.commands import Commands, size
 from studio.forecast.fits import METHODS
 
 LENGTH = 1024  # tokens of the rows that are asked about
 
 
-def add(parsers: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
-    """models."""
-    parser = parsers.add_parser(
-        "models", parents=[common], help="models that people tune, and by which method each fits this computer"
-    )
+def add(commands: Commands) -> None:
+    parser = commands.add("models", "models that people tune, and by which method each fits this computer", run, show)
     parser.add_argument("--device", metavar="NAME", help="a card that need not be here, such as 'RTX 4060'")
     parser.add_argument("--memory", metavar="SIZE", help="a card with this much memory, such as 24GB")
     parser.add_argument("--fits", action="store_true", help="only those that fit")
-    parser.set_defaults(run=run, show=show)
 
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:

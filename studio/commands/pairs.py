@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import json
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from studio.commands import counted, write_new
+from studio.commands import Commands, counted, write_new
 from studio.data.ratings import pairs_of
 from studio.talk import votes
 
 
-def add(parsers: Any, common: ArgumentParser) -> None:
-    parser = parsers.add_parser(
-        "pairs", parents=[common], help="preference pairs out of a file of ratings, or out of the chat's blind votes"
-    )
+def add(commands: Commands) -> None:
+    about = "preference pairs out of a file of ratings, or out of the chat's blind votes"
+    parser = commands.add("pairs", about, make, show)
     parser.add_argument("source", metavar="FILE", help="rated answers; or votes: those of this studio's chat")
     parser.add_argument("out", metavar="OUT", help="where to: a .jsonl file that is not there yet")
     parser.add_argument("--margin", type=float, default=0.0, help="least difference of the two ratings")
     parser.add_argument(
         "--every", action="store_true", help="all pairs of answers to a prompt, not only the best and the worst"
     )
-    parser.set_defaults(run=make, show=show)
 
 
 def make(args: Namespace) -> dict[str, Any]:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from studio.commands import write_new
+from studio.commands import Commands, write_new
 from studio.data.pasting import HEADERS, read_pasted
 from studio.errors import DataError
 
 
-def add(parsers: Any, common: ArgumentParser) -> None:
-    """paste OUT."""
-    parser = parsers.add_parser(
-        "paste", parents=[common], help="a data file of cells copied from a table, or of lines with Q: and A:"
-    )
+def add(commands: Commands) -> None:
+    about = "a data file of cells copied from a table, or of lines with Q: and A:"
+    parser = commands.add("paste", about, paste, show)
     parser.add_argument("out", metavar="OUT", help="where to; its ending is added")
     parser.add_argument("text", nargs="?", default="-", metavar="FILE", help="what was copied; - reads standard input")
     parser.add_argument("--header", choices=HEADERS, default="auto", help="what the first line of a table holds")
-    parser.set_defaults(run=paste, show=lambda answer: print(f"{answer['path']}: {answer['rows'] or 'as it stands'}"))
 
 
 def paste(args: Namespace) -> dict[str, Any]:
@@ -36,3 +33,7 @@ def paste(args: Namespace) -> dict[str, Any]:
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in pasted.rows or ()) or pasted.text
     write_new(out, text, "OUT")
     return {"path": str(out), "rows": None if pasted.rows is None else len(pasted.rows), "header": pasted.header}
+
+
+def show(answer: dict[str, Any]) -> None:
+    print(f"{answer['path']}: {answer['rows'] or 'as it stands'}")

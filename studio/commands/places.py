@@ -6,19 +6,15 @@ import argparse
 from typing import Any
 
 from studio import cards
-from studio.commands import size
+from studio.commands import Commands, size
 from studio.commands.methods import knobs
 from studio.place import Place
 from studio.places import PLACES
 from studio.places.job import FLAVOURS
 
 
-def add(parsers: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
-    """places."""
-    listed = parsers.add_parser(
-        "places", parents=[common], help="where a run can be trained: here, over SSH, as a Hugging Face Job"
-    )
-    listed.set_defaults(run=listing, show=show)
+def add(commands: Commands) -> None:
+    commands.add("places", "where a run can be trained: here, over SSH, as a Hugging Face Job", listing, show)
 
 
 def listing(args: argparse.Namespace) -> list[dict[str, Any]]:

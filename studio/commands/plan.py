@@ -8,25 +8,20 @@ from typing import Any
 
 from studio import model, plan, race, run
 from studio.base import source
-from studio.commands import Failed
+from studio.commands import Commands, Failed
 from studio.commands.estimate import statistics
 from studio.commands.race import add_order, base_order
 from studio.commands.runs import submit_and_follow
 
 
-def add(parsers: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
-    """plan DATA."""
-    parser = parsers.add_parser(
-        "plan",
-        parents=[common],
-        help="short runs on shares of the rows against examples in the prompt: will training help, how many rows?",
-    )
+def add(commands: Commands) -> None:
+    about = "short runs on shares of the rows against examples in the prompt: will training help, how many rows?"
+    parser = commands.add("plan", about, look, show)
     parser.add_argument("data", help="a data file, a Hub id, sample, or an order (FILE.yaml)")
     parser.add_argument("--minutes", type=float, default=10, help="how long it may take (10)")
     parser.add_argument("--shots", type=int, default=4, help="examples in the prompt (4)")
     add_order(parser, "change the order")
     parser.add_argument("--detach", action="store_true", help="return at once; it goes on by itself")
-    parser.set_defaults(run=look, show=show)
 
 
 def look(args: argparse.Namespace) -> dict[str, Any]:

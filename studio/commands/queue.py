@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from typing import Any
 
 from studio import config, preflight, queue, run, yaml_text
-from studio.commands import RUN, add_settings
+from studio.commands import RUN, Commands, add_settings
 from studio.commands.runs import _show_list
 from studio.errors import RunError
 from studio.run import REQUESTS, Run
@@ -14,35 +15,27 @@ from studio.runs import goal, remote
 from studio.talk import trust
 
 
-def add(parsers: Any, common: ArgumentParser) -> None:
-    parsers.add_parser("queue", parents=[common], help="what waits, in order; moves on what can").set_defaults(
-        run=waiting, show=_show_waiting
-    )
-    stopped = _about(parsers, common, "stop", stop, "stop a run and keep what it learnt")
+def add(commands: Commands) -> None:
+    commands.add("queue", "what waits, in order; moves on what can", waiting, _show_waiting)
+    stopped = _about(commands, "stop", stop, "stop a run and keep what it learnt")
     stopped.add_argument("--discard", action="store_true", help="keep nothing")
-    _about(parsers, common, "pause", pause, "stop a run and let it wait in the queue until it is resumed")
-    resumed = _about(parsers, common, "resume", resume, "go on from the last checkpoint")
+    _about(commands, "pause", pause, "stop a run and let it wait in the queue until it is resumed")
+    resumed = _about(commands, "resume", resume, "go on from the last checkpoint")
     add_settings(resumed, "change the order from here on: --set training.batch_size=1")
-    _about(
-        parsers,
-        common,
-        "finish",
-        finish,
-        "make the model of a run's newest checkpoint its result, without another step",
-    )
-    extended = _about(parsers, common, "extend", extend, "let a run go on for some epochs more")
+    _about(commands, "finish", finish, "make the model of a run's newest checkpoint its result, without another step")
+    extended = _about(commands, "extend", extend, "let a run go on for some epochs more")
     extended.add_argument("epochs", type=float, help="how many")
-    moved = _about(parsers, common, "move", move, "give a waiting run another place in the queue")
+    moved = _about(commands, "move", move, "give a waiting run another place in the queue")
     moved.add_argument("place", type=int, help="1 is next")
-    asked = _about(parsers, common, "ask", ask, "ask a running run for something after its step")
+    asked = _about(commands, "ask", ask, "ask a running run for something after its step")
     asked.add_argument("what", choices=REQUESTS)
-    doubled = _about(parsers, common, "duplicate", duplicate, "queue a new run with the same order")
+    doubled = _about(commands, "duplicate", duplicate, "queue a new run with the same order")
     add_settings(doubled, "with this changed")
-    labelled = _about(parsers, common, "label", label, "write a name, a note or a star on a run")
+    labelled = _about(commands, "label", label, "write a name, a note or a star on a run")
     labelled.add_argument("--name", dest="new_name", help="another name to show; the folder keeps its own")
     labelled.add_argument("--note", help="free text")
     labelled.add_argument("--star", choices=("on", "off"))
-    deleted = _about(parsers, common, "delete", delete, "delete a run and its files; says how many bytes")
+    deleted = _about(commands, "delete", delete, "delete a run and its files; says how many bytes")
     deleted.add_argument(
         "--keep-files",
         action="store_true",
@@ -51,10 +44,9 @@ def add(parsers: Any, common: ArgumentParser) -> None:
     deleted.add_argument("--dry-run", action="store_true", help="only say how many bytes it is")
 
 
-def _about(parsers: Any, common: ArgumentParser, name: str, function: Any, text: str) -> ArgumentParser:
-    parser = parsers.add_parser(name, parents=[common], help=text)
+def _about(commands: Commands, name: str, function: Callable[[Namespace], Any], text: str) -> ArgumentParser:
+    parser = commands.add(name, text, function)
     parser.add_argument("name", metavar="RUN", help=RUN)
-    parser.set_defaults(run=function)
     return parser
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from studio import config, race, race_settings, run
-from studio.commands import Failed, add_settings
+from studio.commands import Commands, Failed, add_settings
 from studio.commands.estimate import statistics
 from studio.commands.runs import submit_and_follow
 from studio.config import RunConfig
@@ -43,26 +43,19 @@ COMPARED = (
 )
 
 
-def add(parsers: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
-    """race DATA, keep RUN, compare-methods DATA."""
-    parser = parsers.add_parser(
-        "race",
-        parents=[common],
-        help="train several settings in turns over one base, stop the worse half again and again, print one table",
-    )
+def add(commands: Commands) -> None:
+    about = "train several settings in turns over one base, stop the worse half again and again, print one table"
+    parser = commands.add("race", about, start_race, lambda rows: show_table(rows, COLUMNS))
     parser.add_argument("data", help="a data file, a Hub id, sample, or an order (FILE.yaml)")
     add_order(parser, "change the order; several values are raced: --set method.rank=8,16")
     parser.add_argument("--keep", action="store_true", help="let the winner go on as an ordinary run")
     parser.add_argument("--all", action="store_true", help="stop nobody: train every setting to the end")
     parser.add_argument("--detach", action="store_true", help="return at once; the race goes on by itself")
-    parser.set_defaults(run=start_race, show=lambda rows: show_table(rows, COLUMNS))
-    kept = parsers.add_parser("keep", parents=[common], help="let a setting of a race go on as an ordinary run")
+    kept = commands.add("keep", "let a setting of a race go on as an ordinary run", keep)
     kept.add_argument("name", metavar="RUN", help="a race's id, a unique part of it, or last")
     kept.add_argument("setting", metavar="N", nargs="?", type=int, help="its number in the table; left out: the winner")
-    kept.set_defaults(run=keep)
-    compared = parsers.add_parser(
-        "compare-methods", parents=[common], help="train every method on your data and print one table"
-    )
+    about = "train every method on your data and print one table"
+    compared = commands.add("compare-methods", about, compare, lambda rows: show_table(rows, COMPARED))
     compared.add_argument("data", help="a data file, a Hub id or sample")
     compared.add_argument("--methods", metavar="A,B", help=f"only these of: {','.join(METHODS)}")
     compared.add_argument("--ranks", metavar="4,8,16", help="compare LoRA of several ranks instead of methods")
@@ -74,7 +67,6 @@ def add(parsers: argparse._SubParsersAction, common: argparse.ArgumentParser) ->
         type=Path,
         help="also write the table as JSON; rows already there are kept and not measured again",
     )
-    compared.set_defaults(run=compare, show=lambda rows: show_table(rows, COMPARED))
 
 
 def add_order(parser: argparse.ArgumentParser, about: str) -> None:

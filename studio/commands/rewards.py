@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from studio import config, reward_trial
-from studio.commands import add_settings, tell_count
+from studio.commands import Commands, add_settings, tell_count
 from studio.commands.methods import knobs, show_knobs
 from studio.registry import attributes
 from studio.rewards import REWARDS
@@ -15,11 +15,9 @@ from studio.rewards import REWARDS
 SHOWN = 70  # characters of an answer
 
 
-def add(parsers: Any, common: ArgumentParser) -> None:
-    """rewards [ORDER]."""
-    parser = parsers.add_parser(
-        "rewards", parents=[common], help="the rewards of grpo and their knobs; with an order: try its rewards on rows"
-    )
+def add(commands: Commands) -> None:
+    about = "the rewards of grpo and their knobs; with an order: try its rewards on rows"
+    parser = commands.add("rewards", about, run, show)
     parser.add_argument("order", type=Path, nargs="?", metavar="ORDER", help="an order with stage grpo, a YAML file")
     add_settings(parser)
     parser.add_argument("--rows", type=int, default=reward_trial.ROWS, metavar="N", help="try so many rows (8)")
@@ -29,7 +27,6 @@ def add(parsers: Any, common: ArgumentParser) -> None:
         default="data",
         help="the answers in the data, or some that the base model writes",
     )
-    parser.set_defaults(run=run, show=show)
 
 
 def run(args: Namespace) -> dict[str, Any] | list[dict[str, Any]]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
 from studio import benchmark, config, general, origin, preflight, queue, race, run
-from studio.commands import RUN, Failed, add_settings
+from studio.commands import RUN, Commands, Failed, add_settings
 from studio.data.record import changes
 from studio.events import read
 from studio.forecast.remedies import REPAIRED, repairs
@@ -22,17 +22,14 @@ from studio.runs.signs import signs
 SUMMARY_KEYS = ("run", "state", "cause", "action", "train_loss", "eval_loss_before", "eval_loss", "seconds", "result")
 
 
-def add(parsers: Any, common: ArgumentParser) -> None:
-    train = parsers.add_parser(
-        "train", parents=[common], help="train a model from a YAML order, or on data with every default"
-    )
+def add(commands: Commands) -> None:
+    train = commands.add("train", "train a model from a YAML order, or on data with every default", start, _show_end)
     train.add_argument(
         "config", help="a YAML file; or a data file, or `sample` for the bundled data, with every default"
     )
     add_settings(train)
     train.add_argument("--detach", action="store_true", help="return at once; the run goes on by itself")
-    train.set_defaults(run=start, show=_show_end)
-    listed = parsers.add_parser("runs", parents=[common], help="list all runs")
+    listed = commands.add("runs", "list all runs", listing, _show_list)
     listed.add_argument("--state", choices=run.STATES, help="only those in this state")
     listed.add_argument(
         "--search", metavar="TEXT", default="", help="only those with this in name, note, model, method or data"
@@ -43,23 +40,15 @@ def add(parsers: Any, common: ArgumentParser) -> None:
         metavar="DATA",
         help="the finished runs on this data by gain, forgetting, memory, time, size; * marks what none beats",
     )
-    listed.set_defaults(run=listing, show=_show_list)
-    shown = parsers.add_parser(
-        "show",
-        parents=[common],
-        help="how one run stands, with signs of trouble; after an out-of-memory, what would help",
-    )
+    about = "how one run stands, with signs of trouble; after an out-of-memory, what would help"
+    shown = commands.add("show", about, show)
     shown.add_argument("name", metavar="RUN", help=RUN)
-    shown.set_defaults(run=show)
-    logged = parsers.add_parser("log", parents=[common], help="the trainer's output")
+    logged = commands.add("log", "the trainer's output", show_log, lambda answer: None)
     logged.add_argument("name", metavar="RUN", help=RUN)
     logged.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
-    logged.set_defaults(run=show_log, show=lambda answer: None)
-    compared = parsers.add_parser(
-        "compare", parents=[common], help="several runs: the settings that differ, the numbers side by side"
-    )
+    about = "several runs: the settings that differ, the numbers side by side"
+    compared = commands.add("compare", about, compare, _show_compared)
     compared.add_argument("names", metavar="RUN", nargs="+", help="two or more runs")
-    compared.set_defaults(run=compare, show=_show_compared)
 
 
 def start(args: Namespace) -> dict[str, Any]:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from typing import Any
 
 from studio import scoring
-from studio.commands import mapping_of, tell_count
+from studio.commands import Commands, mapping_of, tell_count
 from studio.run import find
 
 
-def add(parsers: Any, common: ArgumentParser) -> None:
-    parser = parsers.add_parser(
-        "score", parents=[common], help="a reward model's score of every answer in a file, of pairs for both"
-    )
+def add(commands: Commands) -> None:
+    parser = commands.add("score", "a reward model's score of every answer in a file, of pairs for both", rows, show)
     parser.add_argument("model", metavar="RUN", help="a run of stage reward")
     parser.add_argument("file", metavar="FILE", help="a data file; of each row the last answer is scored")
     parser.add_argument("--format", default="auto", metavar="F", help="auto, or one of `formats`")
     parser.add_argument("--column", action="append", default=[], metavar="PART=COLUMN", help="name a column by hand")
-    parser.set_defaults(run=rows, show=show)
 
 
 def rows(args: Namespace) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from studio.commands import Commands
 from studio.commands.methods import knobs, show_knobs
 from studio.errors import OrderError
 from studio.methods import METHODS
@@ -13,13 +14,10 @@ from studio.stage import METRICS, Stage
 from studio.stages import STAGES
 
 
-def add(parsers: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
-    """stages [NAME]."""
-    listed = parsers.add_parser(
-        "stages", parents=[common], help="the stages: answers, preference pairs or verdicts; their knobs and metrics"
-    )
+def add(commands: Commands) -> None:
+    about = "the stages: answers, preference pairs or verdicts; their knobs and metrics"
+    listed = commands.add("stages", about, listing, show)
     listed.add_argument("name", nargs="?", metavar="STAGE", help="one stage's page of help")
-    listed.set_defaults(run=listing, show=show)
 
 
 def listing(args: argparse.Namespace) -> list[dict[str, Any]]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from typing import Any
 
 from studio import template
+from studio.commands import Commands
 from studio.data.formats import formats
 
 
-def add(parsers: Any, common: ArgumentParser) -> None:
-    parsers.add_parser("templates", parents=[common], help="the chat templates there are").set_defaults(run=templates)
-    parsers.add_parser("formats", parents=[common], help="the data formats there are").set_defaults(run=listed)
+def add(commands: Commands) -> None:
+    commands.add("templates", "the chat templates there are", templates)
+    commands.add("formats", "the data formats there are", listed)
 
 
 def templates(args: Namespace) -> list[dict[str, Any]]:
