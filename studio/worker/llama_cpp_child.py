@@ -41,6 +41,9 @@ class Server:
         params.n_parallel = 1
         params.n_gpu_layers = 0
         params.warmup = False
+        # exact, so that what differs is the file: at their defaults near ties among 200 tokens fall otherwise
+        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
         params.verbosity = 0
         params.use_jinja = True
         params.cpuparams.n_threads = device.cores()
@@ -95,7 +98,8 @@ class Python:
         from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
         self.name = _named("llama-cpp-python")
-        self.llama = llama_cpp.Llama(model_path=file, n_ctx=context, n_threads=device.cores(), verbose=False)
+        exact = {"flash_attn": False, "type_k": llama_cpp.GGML_TYPE_F32, "type_v": llama_cpp.GGML_TYPE_F32}
+        self.llama = llama_cpp.Llama(file, n_ctx=context, n_threads=device.cores(), verbose=False, **exact)
         vocabulary = llama_cpp.llama_model_get_vocab(self.llama.model)
         self.ends = functools.partial(llama_cpp.llama_vocab_is_eog, vocabulary)
         begin, end = (

@@ -124,7 +124,7 @@ def elsewhere(whole: Run | None, cut: Run, steps: int = STEPS // 2) -> None:
 
 class Alike:
     """Whether two answers are the same, but for what another arithmetic makes of two tokens that are all but equally
-    likely: llama.cpp keeps keys and values in 16 bits. A real model has such places, a tiny one that learnt whole
+    likely: a GGUF file at f16 rounds its weights. A real model has such places, a tiny one that learnt whole
     answers by heart none.
     """
 

@@ -74,14 +74,14 @@ def made(folder: Path, kind: str, **changes: Any) -> Path:
     return folder
 
 
-def check(folder: Path, file: Path, tokens: int = 24, exact: bool = True) -> None:
+def check(folder: Path, file: Path, tokens: int = 24) -> None:
     """Prompts and greedy answers of the file in llama.cpp against transformers' generate on the folder."""
     found = of_base(folder)
     gguf_families.refuse(model.facts(folder), folder)
     gguf_file.write(found, file, "f32", tiny.CHATML)
     whole = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     encoder = Encoder(folder, found.template)
-    for reader in readers(file, 256):
+    for reader in readers(file, 240 + tokens):
         for question in QUESTIONS:
             said = [{"role": "user", "content": question}]
             ids = encoder.prompt_ids(said)
@@ -102,6 +102,11 @@ def check(folder: Path, file: Path, tokens: int = 24, exact: bool = True) -> Non
 @pytest.mark.parametrize("kind", families.GGUF)
 def test_family(kind: str, home: Path, tmp_path: Path) -> None:
     check(made(tmp_path / "model", kind), tmp_path / "out.gguf")
+
+
+def test_near_ties_of_a_long_answer(home: Path, tmp_path: Path) -> None:
+    """llama.cpp keeps keys and values in float16 unless told, and the proof would count that against the file."""
+    check(made(tmp_path / "model", "mistral", max_position_embeddings=512), tmp_path / "out.gguf", 200)
 
 
 def test_letters_apart_from_their_accents_are_told(home: Path, tmp_path: Path) -> None:
