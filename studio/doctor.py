@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from studio import child_process, credentials, device, process, program
+from studio import child_process, credentials, device, json_text, process, program
 from studio.config import build as order_of
 from studio.driver import fit, nvidia
 from studio.driver.build import build
@@ -148,9 +148,8 @@ def save_report(answer: dict[str, Any]) -> Path:
 def latest() -> dict[str, Any]:
     """{state (none, going, done, cut off), answer} of the newest check. While going, answer has `doing` and `of`."""
     going = is_locked(_lock())
-    try:
-        answer = json.loads(_latest().read_text())
-    except (OSError, ValueError):
+    answer = json_text.read_or_default(_latest(), {})
+    if not answer:
         return {"state": "going" if going else "none", "answer": None}
     if "report" in answer:
         return {"state": "done", "answer": answer}

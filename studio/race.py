@@ -258,7 +258,7 @@ def keep_part(race: Run, rows: list[dict[str, Any]], number: int | None = None) 
             "contestant",
         )
     part = contestant(race, chosen["contestant"])
-    finished = (part.result / "manifest.json").is_file()
+    finished = part.has_result()
     if not finished and checkpoints.newest(part.checkpoints) is None:
         hint = "Start an ordinary run with these settings instead."
         raise RunError(f"The setting {chosen['label']} has no checkpoint to go on from.", hint, "contestant")

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from studio import credentials
+from studio import credentials, json_text
 from studio.driver import nvidia
 from studio.driver.build import Build, build, install
 from studio.errors import DeviceError, reason_of
@@ -157,10 +157,7 @@ def _install_hint(device: Device, driver: nvidia.Driver) -> str:
 
 def stored_answer(device: Device) -> dict[str, Any] | None:
     """torch's answer for this card; None before it was asked."""
-    try:
-        return json.loads(_file(device).read_text())
-    except (OSError, ValueError):
-        return None
+    return json_text.read_or_default(_file(device), {}) or None
 
 
 def store_answer(device: Device, answer: dict[str, Any]) -> None:

@@ -36,7 +36,7 @@ def push(
         raise ExportError("No token for the Hub is set.", hint, "HF_TOKEN")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise ExportError(f"{repo!r} is no repository.", "Write it as OWNER/NAME.", "REPO")
-    if not (run.result / "manifest.json").is_file():
+    if not run.has_result():
         hint = "Wait until it is finished, or resume it."
         raise ExportError(f"The run {run.id} has no result to push: it is {run.state()}.", hint, "run")
     try:

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from studio import queue
+from studio import json_text, queue
 from studio.base import hub
 from studio.errors import RunError
 from studio.home import home, subfolder
@@ -92,11 +92,8 @@ def _fingerprint(run: Run) -> list[Any]:
     return [newest.name if newest else None, run.result.is_dir(), (run.state_event() or {}).get("at")]
 
 
-def _last_copied(run: Run) -> Any:
-    try:
-        return json.loads((run.folder / FINGERPRINT_FILE).read_text())
-    except (OSError, ValueError):
-        return None
+def _last_copied(run: Run) -> list[Any]:
+    return json_text.read_or_default(run.folder / FINGERPRINT_FILE, [])
 
 
 def fetch() -> list[Run]:

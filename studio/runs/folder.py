@@ -72,6 +72,10 @@ class Run:
     def result(self) -> Path:
         return self.folder / "model"
 
+    def has_result(self) -> bool:
+        """Whether the result is whole: its manifest is written last."""
+        return (self.result / "manifest.json").is_file()
+
     # -- the order
 
     @cached_property

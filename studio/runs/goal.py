@@ -13,7 +13,7 @@ from studio.runs import checkpoints
 def finish(run: Run) -> None:
     """Make an ended run's newest checkpoint its result, without another step. Raises RunError without one."""
     newest = checkpoints.newest(run.checkpoints)
-    if newest is None or (run.result / "manifest.json").is_file():
+    if newest is None or run.has_result():
         raise RunError(
             f"{run.id} has no whole checkpoint." if newest is None else f"{run.id} has a model already.",
             "Resume it: it starts again." if newest is None else "Chat with it, or resume the run to train further.",

@@ -31,7 +31,7 @@ def summary(run: Run, events: list[dict[str, Any]] | None = None) -> dict[str, A
     reason, cause, action = end_event.get("reason"), end_event.get("cause"), end_event.get("action")
     if state == "lost" and not cause:
         reason, cause, action = diagnose_lost(run.log, state_event is None)
-    saved = (run.result / "manifest.json").is_file()
+    saved = run.has_result()
     return {
         "id": run.id,
         "state": state,

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from studio import credentials, device
+from studio import credentials, device, json_text
 from studio.device import default_environment
 from studio.errors import DeviceError, ModelError, StudioError
 from studio.events import Lock, is_locked
@@ -250,10 +250,7 @@ def _file() -> Path:
 
 def _address() -> dict[str, Any] | None:
     """{address, key, pid} of the living server; None without one, or while its port is not open yet."""
-    try:
-        return json.loads(_file().read_text()) if is_locked(lock().path) else None
-    except (OSError, ValueError):
-        return None
+    return (json_text.read_or_default(_file(), {}) or None) if is_locked(lock().path) else None
 
 
 def _refusal(response: http.client.HTTPResponse) -> StudioError:

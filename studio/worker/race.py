@@ -183,9 +183,7 @@ class RaceRun:
     def turn(self, entry: Contestant, upto: int, base: Any, shared: bool) -> None:
         """Train a setting up to a step, from its checkpoint. What fails ends this setting, not the race."""
         trained = entry.row["step"] >= entry.resolved.steps
-        saved = (
-            entry.run.result / "manifest.json"
-        ).is_file()  # else it was cut off between its last step and its result
+        saved = entry.run.has_result()  # else it was cut off between its last step and its result
         if (entry.row["step"] >= upto and (saved or not trained)) or self.is_time_over():
             return
         entry.row["state"] = "racing"
