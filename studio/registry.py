@@ -25,6 +25,6 @@ def discover(path: Iterable[str], package: str, kind: Any, tag: str = "name") ->
     return dict(sorted(found.items(), key=lambda item: (item[1].list_position, item[0])))
 
 
-def attributes(kind: Any, *names: str) -> dict[str, Any]:
-    """{name: the attribute of that name}: what a class says of itself, as plain data."""
-    return {name: getattr(kind, name) for name in names}
+def attributes(described: Any, *names: str) -> dict[str, Any]:
+    """{name: the attribute of that name}: what a class or an object says of itself, as plain data."""
+    return {name: getattr(described, name) for name in names}

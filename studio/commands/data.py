@@ -10,12 +10,19 @@ from studio import data, new_tokens, template
 from studio.base import source
 from studio.commands import Commands, add_reading_options, counted, mapping_of
 from studio.data import examples
+from studio.data.column_names import options
 from studio.data.roles import display_text
 from studio.errors import DataError, ModelError
 from studio.kernels import IGNORE_INDEX
+from studio.registry import attributes
 from studio.stages import learning_from
 from studio.terminal import CUT, DIM, END, TRAINED
 from studio.tokens import Encoded, Encoder
+
+FACTS = (
+    "format", "container", "stage", "rows", "refused", "reason", "unsure", "columns", "counts", "unused", "notes",
+    "encoding", "fingerprint",
+)  # fmt: skip
 
 
 def add(commands: Commands) -> None:
@@ -85,13 +92,10 @@ def look(args: Namespace) -> dict[str, Any]:
     """The verdict on a file. tokens is null where no model was named and the starter cannot be had."""
     dataset = _read(args)
     compared = examples.describe(dataset)
-    answer: dict[str, Any] = {
-        "format": dataset.format, "container": dataset.container, "stage": dataset.stage, "rows": dataset.rows,
-        "refused": dataset.refused, "reason": dataset.reason, "unsure": dataset.unsure, "columns": dataset.columns,
-        "counts": dataset.counts, "problems": [problem.as_dict() for problem in dataset.problems],
+    answer: dict[str, Any] = attributes(dataset, *FACTS) | {
+        "problems": [problem.as_dict() for problem in dataset.problems],
         "stages": learning_from(dataset.examples), "compared": compared, "cautions": examples.cautions(compared),
-        "unused": dataset.unused, "notes": dataset.notes, "encoding": dataset.encoding,
-        "fingerprint": dataset.fingerprint, "tokens": None, "template": None,
+        "tokens": None, "template": None,
     }  # fmt: skip
     try:
         encoder = _encoder(args, _train_on(dataset, "assistant"))
@@ -179,10 +183,7 @@ def _show_look(answer: dict[str, Any]) -> None:
     if answer["unused"]:
         print(f"columns not used: {', '.join(answer['unused'][:20])}{', …' if len(answer['unused']) > 20 else ''}")
         if classes := data.classification_mapping(answer["columns"], answer["unused"], answer["format"]):
-            asked, label = classes["prompt"], classes["answer"]
-            print(
-                f"          To learn {label} as the answer to {asked}: --column prompt={asked} --column answer={label}"
-            )
+            print(f"{'':9} To learn {classes['answer']} as the answer to {classes['prompt']}: {options(classes)}")
     for kind, count in answer["counts"].items():
         _show_kind(kind, count, [p for p in answer["problems"] if p["kind"] == kind])
     if answer["stage"] != "sft":

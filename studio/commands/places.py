@@ -11,6 +11,7 @@ from studio.commands.methods import knobs
 from studio.place import Place
 from studio.places import PLACES
 from studio.places.job import FLAVOURS
+from studio.registry import attributes
 
 
 def add(commands: Commands) -> None:
@@ -38,11 +39,9 @@ def hardware() -> list[dict[str, Any]]:
     return [
         {
             "flavor": flavor,
-            "card": one.card,
-            "count": one.count,
+            **attributes(one, "card", "count"),
             "memory": cards.device(one.card).memory if one.card else None,
-            "ram": one.ram,
-            "price": one.price,
+            **attributes(one, "ram", "price"),
         }
         for flavor, one in FLAVOURS.items()
     ]

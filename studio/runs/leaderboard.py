@@ -87,9 +87,7 @@ def _row(run: Run) -> dict[str, Any] | None:
     forgetting = row.get("forgetting") or {}
     return {
         "run": run.id,
-        "name": row["name"],
-        "method": row["method"],
-        "model": row["model"],
+        **{key: row[key] for key in ("name", "method", "model", "seconds", "trainable")},
         "data": "+".join(sorted(str(part["fingerprint"]) for part in sources)),
         "names": (row["data"], *(str(part["source"]) for part in sources)),
         "loss_before": before,
@@ -100,7 +98,5 @@ def _row(run: Run) -> dict[str, Any] | None:
         "forgetting": forgetting.get("kl"),
         "kept": forgetting.get("verdict"),
         "memory": row["peak_memory"],
-        "seconds": row["seconds"],
         "size": folder_size(run.result),
-        "trainable": row["trainable"],
     }

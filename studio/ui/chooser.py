@@ -13,6 +13,7 @@ from studio.base.hub import errors, unreachable
 from studio.config import RunConfig
 from studio.errors import ModelError, StudioError, reason_of
 from studio.memory.studio_loop import RowStatistics
+from studio.registry import attributes
 from studio.text import sandbox
 from studio.ui import files, measure, rights, who, words
 from studio.ui.singleflight import Unanswered, single_flight
@@ -51,7 +52,7 @@ def fitting(question: dict[str, Any]) -> dict[str, Any]:
     here = not name and not run_config.place.remote
     ask = choice.Question(run_config, on, rows, here)
     return {
-        "device": {"name": on.name, "memory": on.memory, "free": on.free, "kind": on.kind},
+        "device": attributes(on, "name", "memory", "free", "kind"),
         "rows": rows.rows if rows else None,
         "answers": _answers(ask, names),
     }

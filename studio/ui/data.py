@@ -20,6 +20,7 @@ from studio.data.ratings import has_ratings, pairs_of
 from studio.errors import StudioError
 from studio.home import slug
 from studio.json_text import whole_number
+from studio.registry import attributes
 from studio.stages import learning_from
 from studio.talk import chats
 from studio.text import sandbox
@@ -27,6 +28,8 @@ from studio.ui import files, measure, rights, who, words
 from studio.ui.data_rows import page_of, preview_of
 from studio.ui.who import VISITOR, WATCHER
 
+# of a data set, told as they are
+FACTS = ("source", "format", "container", "unused", "encoding", "rows", "refused", "columns", "fingerprint")
 SHOWN = 8  # row numbers named beside a kind of problem
 Question = dict[str, Any]
 
@@ -113,29 +116,20 @@ def _inspect(run_config: RunConfig, lang: str) -> Question:
         kept, stopped = 0, words.explain(error, lang)
     held = measure.held_out(run_config, kept)
     made = record_of(Path(run_config.data.sources()[0].source))
-    return {
+    return attributes(found, *FACTS) | {
         "edits": pending(found.fingerprint) if who.owns() else 0,
         "made": made and edit_summary(made),
-        "source": found.source,
-        "format": found.format,
-        "container": found.container,
         "reason": words.translate(found.reason, lang),
         "unsure": without_options(words.translate(found.unsure, lang)),
         "suggested": mapping_in(found.unsure),
-        "unused": found.unused,
         "notes": [words.translate(note, lang) for note in found.notes],
-        "encoding": found.encoding,
         "classes": data.classification_mapping(found.columns, found.unused, found.format),
-        "rows": found.rows,
         "kept": kept,
-        "refused": found.refused,
-        "columns": found.columns,
         "problems": kinds,
         "train": kept - held,
         "held": held,
         "others": left,
         "stopped": stopped,
-        "fingerprint": found.fingerprint,
         "stages": learning_from(found.examples),
         "compared": (compared := examples.describe(found)),
         "cautions": [words.translate(caution, lang) for caution in examples.cautions(compared)],
@@ -149,9 +143,7 @@ def _kind(kind: str, count: int, rows: Any, run_config: RunConfig) -> Question:
     return {
         "kind": kind,
         "count": count,
-        "severity": about.severity,
-        "reason": about.reason,
-        "hint": about.hint,
+        **about._asdict(),
         "rows": [] if is_of_file else [int(row) for row in rows],
         "delete": not is_of_file,
         "fixed": is_of_file,

@@ -23,7 +23,7 @@ from studio.errors import OrderError, StudioError
 from studio.json_text import whole_number
 from studio.ui import files, measure, rights, words
 from studio.ui.data_edit_view import bar_of, in_short, lists_of, roles_of, row_after, text_of, texts_of
-from studio.ui.data_rows import PAGE, conversation_of, tokens_of
+from studio.ui.data_rows import PAGE, conversation_of, explained, tokens_of
 
 Question = dict[str, Any]
 SCAN_SECONDS = 0.15  # seconds of processor time that a question about all rows takes; the page then asks on from there
@@ -185,17 +185,7 @@ def _row(run_config: RunConfig, edits: Edits, state: State, question: Question) 
         "missing": [name for name in edits.dataset.columns if isinstance(value, dict) and name not in value],
         "added": row in state.added,
         "changed": row in state.edits_by_row,
-        "problems": [
-            {
-                "kind": problem.kind,
-                "severity": problem.severity,
-                "reason": words.translate(problem.reason, lang),
-                "hint": words.translate(problem.hint, lang),
-                "field": problem.field,
-                "value": problem.value,
-            }
-            for problem in found.problems
-        ],
+        "problems": [explained(problem, lang) | {"severity": problem.severity} for problem in found.problems],
     }
     if not table.num_rows:
         return answer | {"refused": True}

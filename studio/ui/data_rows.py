@@ -15,6 +15,7 @@ from studio.data.examples import rejected_side
 from studio.data.roles import display_text
 from studio.errors import StudioError
 from studio.kernels import IGNORE_INDEX
+from studio.registry import attributes
 from studio.tokens import Encoder
 from studio.ui import measure, words
 
@@ -70,21 +71,17 @@ def _short(conversation: dict[str, Any], faults: dict[int, list[str]]) -> dict[s
     }
 
 
+def explained(problem: data.Problem, lang: str) -> dict[str, Any]:
+    """A problem of a row in the reader's language: {kind, value, field, reason, hint}."""
+    said = {name: words.translate(getattr(problem, name), lang) for name in ("reason", "hint")}
+    return attributes(problem, "kind", "value", "field") | said
+
+
 def preview_of(run_config: RunConfig, dataset: data.Dataset, row: int, lang: str) -> dict[str, Any]:
     """A row by its number, and its neighbours' numbers. A refused row comes with its problems alone."""
     numbers = dataset.conversations.row_numbers
     index = int(np.searchsorted(numbers, row))
-    problems = [
-        {
-            "kind": problem.kind,
-            "reason": words.translate(problem.reason, lang),
-            "hint": words.translate(problem.hint, lang),
-            "value": problem.value,
-            "field": problem.field,
-        }
-        for problem in dataset.problems
-        if problem.row == row
-    ]
+    problems = [explained(problem, lang) for problem in dataset.problems if problem.row == row]
     answer = {"row": row, "problems": problems, "before": int(numbers[index - 1]) if index else None, "after": None}
     here = index < len(numbers) and numbers[index] == row
     following = index + 1 if here else index

@@ -12,6 +12,7 @@ from studio.errors import DataError, StudioError
 from studio.estimate import Estimate
 from studio.forecast import record
 from studio.memory import tables
+from studio.registry import attributes
 from studio.text import sandbox
 from studio.ui import doctor, elsewhere, files, measure, space, words
 from studio.ui.singleflight import Unanswered
@@ -73,7 +74,7 @@ def _device(run_config: RunConfig | None) -> dict[str, Any] | None:
 
 
 def _plain_device(target: Device | None) -> dict[str, Any] | None:
-    return target and {"kind": target.kind, "name": target.name, "memory": target.memory, "free": target.free}
+    return target and attributes(target, "kind", "name", "memory", "free")
 
 
 def _cost(run_config: RunConfig, seconds: float | None) -> dict[str, float] | None:
