@@ -29,6 +29,7 @@ from studio.errors import DeviceError, OrderError
 from studio.events import Lock, is_locked
 from studio.home import PROJECT, subfolder, write_atomic
 from studio.methods import METHODS
+from studio.registry import attributes
 from studio.runs import claim, launch
 from studio.stages import STAGES
 
@@ -187,9 +188,7 @@ def _devices(devices: list[device.Device]) -> list[dict[str, Any]]:
     }
     return [
         {
-            "kind": entry.kind,
-            "name": entry.name,
-            "memory": entry.memory,
+            **attributes(entry, "kind", "name", "memory"),
             "driver": driver.get(entry.kind, "none needed"),
             "torch": torch_build.describe() if torch_build else "not installed",
         }

@@ -128,9 +128,7 @@ def completed(config: RunConfig) -> RunConfig:
     return config.with_changes(**changes)
 
 
-def order_after(
-    run: Run, train: str, stage: str | None = None, base: Path | None = None, name: str | None = None
-) -> RunConfig:
+def order_after(run: Run, train: str, stage: str | None = None, base: Path | None = None) -> RunConfig:
     """The order that teaches a finished run what is in `train`, with its method, template and batch.
 
     stage: left out, what suits the data. base: the run merged into a folder, on which a new adapter begins; without it
@@ -139,7 +137,7 @@ def order_after(
     manifest, plain = _manifest(run), run.config.model_dump(mode="json", exclude_unset=True)
     suited = learning_from(data.read(train).examples)[0]
     order: dict[str, Any] = {
-        "name": name or f"{stage or suited}-{run.config.name or run.config.method.name}",
+        "name": f"{stage or suited}-{run.config.name or run.config.method.name}",
         "model": manifest["model"],
         "data": {"train": train, "template": manifest["template"]},
         "stage": stage or suited,

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psutil
 
+KILL_WAIT = 10.0  # seconds
 _SET_PARENT_DEATH_SIGNAL, _SET_TIMER_SLACK, _SET_CHILD_SUBREAPER = 1, 29, 36  # linux/prctl.h
 
 
@@ -83,9 +84,9 @@ def holders(path: Path) -> list[psutil.Process]:
     return found
 
 
-def kill_all(find: Callable[[], list[psutil.Process]], wait: float = 10.0) -> bool:
-    """SIGKILL what find() returns, until it returns nothing. False if processes are left after `wait` seconds."""
-    until = time.monotonic() + wait
+def kill_all(find: Callable[[], list[psutil.Process]]) -> bool:
+    """SIGKILL what find() returns, until it returns nothing. False if processes are left after KILL_WAIT."""
+    until = time.monotonic() + KILL_WAIT
     while left := find():
         if time.monotonic() > until:
             return False

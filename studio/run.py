@@ -41,13 +41,7 @@ def _edited(config: RunConfig) -> list[dict[str, Any]]:
     ]
 
 
-def create(
-    config: RunConfig,
-    model_label: str | None = None,
-    order: float | None = None,
-    begun: Path | None = None,
-    queued: bool = True,
-) -> Run:
+def create(config: RunConfig, order: float | None = None, begun: Path | None = None, queued: bool = True) -> Run:
     """Create a run's folder atomically, with its order and a first event that says it is queued.
 
     Relative paths are resolved against the caller's folder. order: position in the queue, the smallest first; the
@@ -57,8 +51,7 @@ def create(
     origin = find(config.start) if config.start else None
     if origin:
         config = config.with_changes(start=origin.id)
-    label = model_label or Path(config.model.source).stem.lower()
-    name = slug(config.name or f"{config.method.name}-{label}", "run")
+    name = slug(config.name or f"{config.method.name}-{Path(config.model.source).stem.lower()}", "run")
     stamp = datetime.now().strftime("%Y-%m-%d-%H%M")
     with Lock(subfolder("locks") / "create"):
         temporary = subfolder("runs") / f".{os.getpid()}-{time.monotonic_ns()}.tmp"

@@ -93,14 +93,15 @@ def given(prompt: str | None, **settings: Any) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if value is not None}
 
 
-def write_new(out: Path, text: str, where: str, hint: str = "Give another path.") -> None:
-    """Write a file that is not there yet. Raises DataError."""
+def write_new(out: Path, text: str) -> None:
+    """Write the file OUT, which is not there yet. Raises DataError."""
+    hint = "Give another path."
     if out.exists():
-        raise DataError(f"{out} stands there already.", hint, where)
+        raise DataError(f"{out} stands there already.", hint, "OUT")
     try:
         write_atomic(out, text)
     except OSError as error:
-        raise DataError(f"{out} cannot be written: {error.strerror}.", hint, where) from error
+        raise DataError(f"{out} cannot be written: {error.strerror}.", hint, "OUT") from error
 
 
 def counted(number: int, noun: str) -> str:

@@ -27,7 +27,7 @@ def make(args: Namespace) -> dict[str, Any]:
     """{path, pairs, left_out}; left_out: {why: how many}."""
     out = Path(args.out).expanduser().absolute()
     rows, left_out = votes.pairs() if args.source == "votes" else pairs_of(args.source, args.margin, args.every)
-    write_new(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "OUT")
+    write_new(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return {"path": str(out), "pairs": len(rows), "left_out": left_out}
 
 

@@ -31,7 +31,7 @@ def paste(args: Namespace) -> dict[str, Any]:
     out = Path(args.out).expanduser().absolute()
     out = out if out.suffix == f".{pasted.ending}" else out.with_name(f"{out.name}.{pasted.ending}")
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in pasted.rows or ()) or pasted.text
-    write_new(out, text, "OUT")
+    write_new(out, text)
     return {"path": str(out), "rows": None if pasted.rows is None else len(pasted.rows), "header": pasted.header}
 
 

@@ -60,7 +60,8 @@ class Chunk:
 
 def convert_block(block: Block, first_row: int, convert: Converter, problems: ProblemCollector) -> Chunk:
     """Convert and check every row of a block. first_row: number of its first row, from 1."""
-    conversations, numbers, bad, flagged = [], [], block.bad, block.flagged
+    conversations, numbers = [], []
+    bad, flagged = block.bad, block.flagged
     problems.first, problems.lines = first_row, block.lines
     for problems.row, row in enumerate(block.rows, first_row):
         if row is None and problems.row - first_row in bad:

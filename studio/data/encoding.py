@@ -20,6 +20,7 @@ from studio.data.record import PreparationRecord, describe_dropped
 from studio.data.splitting import SourceSplit, sample_indices
 from studio.data.text_split import split_row
 from studio.errors import DataError, TemplateError
+from studio.registry import attributes
 from studio.tokens import Encoded, Encoder
 
 Report = Callable[[int, int], None]
@@ -131,10 +132,7 @@ def write_record(job: EncodingJob, counts: list[int], rows: EncodedRows, trained
     }
     sources = [
         {
-            "source": split.dataset.source,
-            "format": split.dataset.format,
-            "fingerprint": split.dataset.fingerprint,
-            "rows": split.dataset.rows,
+            **attributes(split.dataset, "source", "format", "fingerprint", "rows"),
             "kept": count,
             "weight": source.weight,
             "found": split.dataset.counts,

@@ -42,7 +42,8 @@ class Files:
     """
 
     def __init__(self, source: str | Path):
-        self.paths, self.notes, self.archive, self.stack = [Path(source)], [], "", ExitStack()
+        self.paths, self.notes = [Path(source)], []
+        self.archive, self.stack = "", ExitStack()
         self.has_channels = False  # an export of Slack: a folder for each channel
         self.passed_over: list[str] = []  # files beside the data that nothing here reads
         path = Path(source)

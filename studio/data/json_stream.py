@@ -75,7 +75,9 @@ class JsonStream:
 
     def __init__(self, file: IO[bytes], name: str, head: bytes = b""):
         """head: what was read of the file already."""
-        self.file, self.name, self.position, self.line, self.done, self.at_end = file, name, 0, 1, len(head), False
+        self.file, self.name = file, name
+        self.position, self.line = 0, 1
+        self.done, self.at_end = len(head), False
         self.duplicate_keys: dict[str, None] = {}  # keys that stood twice in an object
         self.decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self.json = json.JSONDecoder(

@@ -34,7 +34,8 @@ def statistics(
     counted = conversations
     if count > MAX_COUNTED:
         counted = conversations.take([n * count // MAX_COUNTED for n in range(MAX_COUNTED)])
-    sizes, trained, turns, template_problems = [], [], 0, TemplateProblems()
+    sizes, trained = [], []
+    turns, template_problems = 0, TemplateProblems()
     for start in range(0, len(counted), 250):
         batch = counted.batch(start, 250)
         turns += sum(len(c["messages"]) or 1 for c in batch)

@@ -76,7 +76,8 @@ class StreamedRows(Sequence[Row]):
 
     def __init__(self, epoch_order: EpochOrder, draft: Path, final: Path, running: Callable[[], None], bound: int):
         """running: called while waiting, raises StudioError once the encoder is gone. bound: most tokens of a row."""
-        self.epoch_order, self.draft, self.final, self.running, self.bound = epoch_order, draft, final, running, bound
+        self.epoch_order, self.bound = epoch_order, bound
+        self.draft, self.final, self.running = draft, final, running
         self.tables: dict[int, pa.Table] = {}
 
     def __len__(self) -> int:

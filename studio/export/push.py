@@ -23,14 +23,12 @@ NOT_PUSHED = ("optimizer.pt", "training_args.bin", "README.md", "manifest.json",
 Progress = Callable[[str, int, int], None]  # what is being done, bytes done, bytes in all
 
 
-def push(
-    run: Run, repo: str, private: bool = True, token: str | None = None, progress: Progress = lambda *_: None
-) -> dict[str, Any]:
+def push(run: Run, repo: str, private: bool = True, progress: Progress = lambda *_: None) -> dict[str, Any]:
     """Push a run's result with its model card; returns {repo, url, files, bytes, private}.
 
     Raises ExportError. A failure on the way adds a warning to the run's events; the run itself stays finished.
     """
-    token = token or os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN")
+    token = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN")
     if not token:
         hint = "Make one that may write at huggingface.co/settings/tokens, and set HF_TOKEN before the start."
         raise ExportError("No token for the Hub is set.", hint, "HF_TOKEN")

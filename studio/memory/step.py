@@ -151,7 +151,8 @@ def _inputs(ops: Operations) -> list[FakeTensor | None]:
 
 
 def _embedded(ops: Operations) -> FakeTensor:
-    tape, loop, architecture, footprint = ops.tape, ops.loop, ops.architecture, ops.footprint
+    tape, loop = ops.tape, ops.loop
+    architecture, footprint = ops.architecture, ops.footprint
     trained_numel = architecture.embedding_numel if ops.trains_embedding else footprint.rows
     # peft looks tokens up in a copy of the table with the trained rows in it
     copy = architecture.embedding_numel * loop.weight_itemsize if footprint.rows else 0

@@ -99,9 +99,9 @@ def tail(path: Path, size: int = 20_000) -> str:
     return (data[data.find(b"\n") + 1 :] if start else data).decode("utf-8", "replace")
 
 
-def attempt_tail(path: Path, size: int = 20_000) -> str:
+def attempt_tail(path: Path) -> str:
     """The tail of the newest attempt's part of the log."""
-    text = tail(path, size)
+    text = tail(path)
     return text.rpartition(ATTEMPT)[2].partition("\n")[2] if ATTEMPT in text else text
 
 

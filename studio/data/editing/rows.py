@@ -83,7 +83,8 @@ def _sweep() -> None:
 
 
 def _write_rows(folder: Path, source: str, format: str, mapping: dict[str, Any] | None, encoding: str) -> None:
-    ends, broken, done, count = [], {}, 0, 0
+    ends, broken = [], {}
+    done = count = 0
     with open_source(source, format, mapping, encoding) as (first, blocks), open(folder / "rows.jsonl", "wb") as file:
         for block in blocks:
             for n, row in enumerate(block.rows):

@@ -64,7 +64,8 @@ def _stem(source: str) -> str:
 
 def _write_rows(path: Path, state: State) -> dict[str, Any]:
     """Write all rows; returns {"sha256", "bytes", "rows", "left_out"}: the rows that are no data."""
-    sha256, size, count, left_out = hashlib.sha256(), 0, 0, []
+    sha256, left_out = hashlib.sha256(), []
+    size = count = 0
     with open(path, "xb") as file:
         for row in state.order.tolist():
             line = None if state.broken(row) else _line(state, row)

@@ -18,7 +18,8 @@ class State:
     """steps: the operations in effect, in order. undone: those that can be redone, the next one last."""
 
     def __init__(self, base: Rows, steps: list[Step], undone: list[Step] | None = None, revision: int = 0):
-        self.base, self.steps, self.undone, self.revision = base, [], undone or [], revision
+        self.base, self.revision = base, revision
+        self.steps, self.undone = [], undone or []
         self.added: dict[int, int] = {}  # row -> the step that added it
         self.edits_by_row: dict[int, list[int]] = {}  # row -> the steps that name it
         self.replaces: list[int] = []
