@@ -234,7 +234,7 @@ def after_training(run: Run) -> None:
         evaluate(run, claimed=True)
     except Exception as error:  # noqa: BLE001 - the run is told, and the queue advanced
         explained = as_studio_error(error) or internal_error(error)
-        run.append("note", level="warning", text=f"The run was not evaluated: {explained.message}", hint=explained.hint)
+        run.note(f"The run was not evaluated: {explained.message}", explained.hint)
 
 
 def start(run: Run, order: EvaluationOrder) -> None:

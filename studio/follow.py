@@ -158,22 +158,14 @@ class Follow:
                 if stop_mode and word == _stop_request_word(stop_mode):
                     self.forwarded_stop = stop_mode
             except (Unreachable, StudioError) as lost:
-                self.run.append(
-                    "note",
-                    level="warning",
-                    attempt=self.bundle.attempt,
-                    text=f"{lost} The request ({word}) could not be passed on yet; it is tried again.",
-                )
+                text = f"{lost} The request ({word}) could not be passed on yet; it is tried again."
+                self.run.note(text, attempt=self.bundle.attempt)
 
     def _wait_to_reconnect(self, lost: Unreachable, tries: int) -> None:
         """Wait before the next attempt at the place. Raises DeviceError once a stop has waited STOP_TIMEOUT seconds."""
         if tries == 0:
-            self.run.append(
-                "note",
-                level="warning",
-                attempt=self.bundle.attempt,
-                text=f"{lost} {'The run there goes on; the' if self.started else 'The'} connection is tried again.",
-            )
+            text = f"{lost} {'The run there goes on; the' if self.started else 'The'} connection is tried again."
+            self.run.note(text, attempt=self.bundle.attempt)
             if self.phase_name in WORKING:
                 self.interrupted_phase = self.phase_name
                 self.phase(RECONNECTING)
@@ -192,9 +184,8 @@ class Follow:
 
     def _reconnected(self) -> int:
         """Note that the place answers again. Returns the new number of failed tries: 0."""
-        self.run.append(
-            "note", level="info", attempt=self.bundle.attempt, text=f"The connection to {self.place.address} is back."
-        )
+        text = f"The connection to {self.place.address} is back."
+        self.run.note(text, level="info", attempt=self.bundle.attempt)
         if self.phase_name == RECONNECTING:
             self.phase(self.interrupted_phase)
         self.unanswered_since = None

@@ -203,7 +203,7 @@ def resume(run: Run, changes: dict[str, dict[str, Any]] | None = None, why: str 
                 changed = sequence.differences(run.config, config)
                 run.change(why, **changes)
             if changed:
-                run.append("note", level="notice", text=f"Changed: {'; '.join(changed)}.", attempt=run.attempt())
+                run.note(f"Changed: {'; '.join(changed)}.", level="notice", attempt=run.attempt())
             run.stop_file.unlink(missing_ok=True)
             _requeue(run, hold=False, order=_last_position())
     advance()

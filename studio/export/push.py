@@ -43,7 +43,7 @@ def push(run: Run, repo: str, private: bool = True, progress: Progress = lambda 
             return _upload(Path(scratch), repo, private, token, progress)
     except (*hub.errors(), ValueError) as error:
         text = f"The push to {repo} failed: {_reason(error, token)}"
-        run.append("note", level="warning", text=text, hint="Push again: what has arrived is not sent twice.")
+        run.note(text, "Push again: what has arrived is not sent twice.")
         hint = "The run is as it was. Push again: what has arrived is not sent twice."
         raise ExportError(text, hint, "REPO") from error
 

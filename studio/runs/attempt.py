@@ -101,7 +101,7 @@ class Attempt:
         """Clean up what an earlier attempt left in the folder."""
         recovery.tidy(self.run)
         for message in checkpoints.tidy(self.run.checkpoints):
-            self.run.append("note", level="warning", text=message, attempt=self.number)
+            self.run.note(message, attempt=self.number)
         results.tidy_result(self.run.result)
         sequence.begin(self.run.checkpoints, self.run.config)
         self.run.take_requests()  # meant for an earlier attempt
@@ -195,13 +195,8 @@ class Attempt:
     def _watch_disk(self) -> None:
         free = shutil.disk_usage(self.run.folder).free
         if free < DISK_VERY_LOW and self.run.stop_request() is None:
-            self.run.append(
-                "note",
-                level="error",
-                attempt=self.number,
-                text=f"Only {free >> 20} MiB of disk are free: the run is stopped.",
-                hint=DISK_LOW.action,
-            )
+            text = f"Only {free >> 20} MiB of disk are free: the run is stopped."
+            self.run.note(text, DISK_LOW.action, "error", attempt=self.number)
             try:
                 self.run.request_stop("disk")
             except OSError:

@@ -79,12 +79,7 @@ def webhook(run: Run) -> None:
         reason = getattr(error, "reason", None) or (
             str(error) if isinstance(error, ValueError) else type(error).__name__
         )
-        run.append(
-            "note",
-            level="warning",
-            text=f"The webhook was not reached: {reason}",
-            hint="Look at STUDIO_WEBHOOK; the run itself is as it was.",
-        )
+        run.note(f"The webhook was not reached: {reason}", "Look at STUDIO_WEBHOOK; the run itself is as it was.")
 
 
 def pause_space(run: Run) -> None:
@@ -95,13 +90,10 @@ def pause_space(run: Run) -> None:
     if any(_is_pending(other) for other in runs()):
         return
     if not backup.has_persistent_storage() and not backup.ensure_copied(run):
-        _warn(
-            run,
-            "The Space was not paused: its disk would be emptied.",
-            "Attach a storage bucket at /data, or set STUDIO_BACKUP.",
-        )
+        hint = "Attach a storage bucket at /data, or set STUDIO_BACKUP."
+        run.note("The Space was not paused: its disk would be emptied.", hint)
     elif not token:
-        _warn(run, "The Space was not paused: no token is set.", "Set a secret HF_TOKEN that may write to this Space.")
+        run.note("The Space was not paused: no token is set.", "Set a secret HF_TOKEN that may write to this Space.")
     else:
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HfHubHTTPError
@@ -109,17 +101,10 @@ def pause_space(run: Run) -> None:
         try:
             HfApi().pause_space(space, token=token)
         except (HfHubHTTPError, OSError) as error:
-            _warn(
-                run,
-                f"The Space was not paused: {reason_of(error)}.",
-                "Its token must be allowed to write to this Space.",
-            )
+            hint = "Its token must be allowed to write to this Space."
+            run.note(f"The Space was not paused: {reason_of(error)}.", hint)
 
 
 def _is_pending(run: Run) -> bool:
     state: Any = run.state()
     return state in ALIVE or (state == "queued" and not (run.state_event() or {}).get("hold"))
-
-
-def _warn(run: Run, text: str, hint: str) -> None:
-    run.append("note", level="warning", text=text, hint=hint)

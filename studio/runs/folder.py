@@ -182,6 +182,10 @@ class Run:
             events.append(self.events_file, kind, **fields)
         self.dropped = 0
 
+    def note(self, text: str, hint: str = "", level: str = "warning", **fields: Any) -> None:
+        """Append a sentence for who watches the run, with what can be done about it."""
+        self.append("note", level=level, text=text, **fields, **({"hint": hint} if hint else {}))
+
     def allocate_reserve(self) -> None:
         """Allocate a file that makes room for the end event on a full disk."""
         try:
