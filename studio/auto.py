@@ -117,11 +117,9 @@ def optimizer(config: RunConfig, device: Device) -> str:
         ordered, ordered
     )
     if "paged" in name and not device.traits.pages:
-        raise OrderError(
-            f"The optimizer {ordered} pages memory of a CUDA device, and there is none.",
-            "Set training.optimizer to auto.",
-            "training.optimizer",
-        )
+        message = f"The optimizer {ordered} pages memory of a CUDA device, and there is none."
+        hint = "Set training.optimizer to auto."
+        raise OrderError(message, hint, "training.optimizer")
     return name
 
 
@@ -181,11 +179,9 @@ def attention(config: RunConfig, device: Device) -> str:
     if ordered != "flash":
         return "packed" if ordered == "auto" else ordered
     if device.kind != "cuda" or (device.capability or (0, 0)) < (8, 0):
-        raise OrderError(
-            f"Flash attention needs an Ampere card or newer, and this is {device.name}.",
-            "Set training.attention to auto.",
-            "training.attention",
-        )
+        message = f"Flash attention needs an Ampere card or newer, and this is {device.name}."
+        hint = "Set training.attention to auto."
+        raise OrderError(message, hint, "training.attention")
     if installed("flash_attn"):
         return "flash_attention_2"
     if installed("kernels"):

@@ -139,27 +139,21 @@ def _plain_adapter(parent: Run) -> ModelReference:
         raise RunError(f"{parent.id} is not over: it is {parent.state()}.", "Wait until it has finished.", "run")
     method = parent.config.method
     if not method.adapter:
-        raise RunError(
-            f"{parent.id} has trained whole weights ({method.label}): it has no adapter to combine.",
-            "Combine LoRA or QLoRA runs.",
-            "run",
-        )
+        message = f"{parent.id} has trained whole weights ({method.label}): it has no adapter to combine."
+        hint = "Combine LoRA or QLoRA runs."
+        raise RunError(message, hint, "run")
     if not isinstance(method, LoRA):
-        raise RunError(
-            f"{parent.id} was trained with {method.label}, and only the matrices of LoRA can be combined.",
-            "Combine LoRA or QLoRA runs.",
-            "run",
-        )
+        message = f"{parent.id} was trained with {method.label}, and only the matrices of LoRA can be combined."
+        hint = "Combine LoRA or QLoRA runs."
+        raise RunError(message, hint, "run")
     extras = _extras(adapter_config(parent.result)) if parent.result.is_dir() else []
     reference = resolve(parent.id)  # last: it may have to fetch the base
     if reference.manifest.get("own_tokenizer"):
         extras.append("new_tokens")
     if extras:
-        raise RunError(
-            f"The adapter of {parent.id} is more than two plain matrices a layer: it has {', '.join(extras)}.",
-            "Combine runs without DoRA, biases, new words or modules trained in full.",
-            "run",
-        )
+        message = f"The adapter of {parent.id} is more than two plain matrices a layer: it has {', '.join(extras)}."
+        hint = "Combine runs without DoRA, biases, new words or modules trained in full."
+        raise RunError(message, hint, "run")
     return reference
 
 

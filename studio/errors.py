@@ -204,12 +204,9 @@ def as_studio_error(error: BaseException) -> StudioError | None:
     if isinstance(error, TimeoutError):
         return StudioError(f"It took too long: {str(error) or 'no answer came'}.", "Try again.", reason="time")
     if isinstance(error, FileNotFoundError) and "temporary directory" in str(error):  # tempfile's, of all that it tried
-        return StudioError(
-            "There is no folder for temporary files that can be written: /tmp may be full.",
-            "Free some space, or set TMPDIR to a folder that has some.",
-            "TMPDIR",
-            "disk",
-        )
+        message = "There is no folder for temporary files that can be written: /tmp may be full."
+        hint = "Free some space, or set TMPDIR to a folder that has some."
+        return StudioError(message, hint, "TMPDIR", "disk")
     if isinstance(error, OSError):
         return _of_system(error)
     if isinstance(error, RecursionError):
@@ -217,11 +214,9 @@ def as_studio_error(error: BaseException) -> StudioError | None:
     if isinstance(error, MemoryError):
         return StudioError("There is not enough memory left.", "End other programs, then try again.", reason="memory")
     if isinstance(error, UnicodeEncodeError) and error.encoding == "ascii":
-        return StudioError(
-            "This program was started for ASCII alone, and a name or text here holds other letters.",
-            "Set PYTHONUTF8=1 or LANG=C.UTF-8, then start it again.",
-            "text",
-        )
+        message = "This program was started for ASCII alone, and a name or text here holds other letters."
+        hint = "Set PYTHONUTF8=1 or LANG=C.UTF-8, then start it again."
+        return StudioError(message, hint, "text")
     if isinstance(error, UnicodeError):
         hint = "Remove what is no letter, digit or sign."
         return StudioError("This text holds characters that cannot be written down.", hint, "text")

@@ -73,11 +73,9 @@ class Follow:
                     self._handle_line(line)
                     self._forward_requests()
                 if self.end is None:
-                    raise DeviceError(
-                        f"The studio at {self.place.address} ended without a word about the run.",
-                        "The end of the log says what it printed.",
-                        "place",
-                    )
+                    message = f"The studio at {self.place.address} ended without a word about the run."
+                    hint = "The end of the log says what it printed."
+                    raise DeviceError(message, hint, "place")
             except Unreachable as lost:
                 self._wait_to_reconnect(lost, tries)
                 tries += 1
@@ -173,11 +171,9 @@ class Follow:
         if self.run.stop_request():
             self.unanswered_since = self.unanswered_since or now
             if now - self.unanswered_since > STOP_TIMEOUT:
-                raise DeviceError(
-                    f"{self.place.address} does not answer, so the run there could not be stopped.",
-                    "It may still be running there. Resume the run here when the connection is back, then stop it.",
-                    "place",
-                )
+                message = f"{self.place.address} does not answer, so the run there could not be stopped."
+                hint = "It may still be running there. Resume the run here when the connection is back, then stop it."
+                raise DeviceError(message, hint, "place")
         until = now + RETRY_DELAYS[min(tries, len(RETRY_DELAYS) - 1)]
         while time.monotonic() < until and not (self.run.stop_request() and self.unanswered_since is None):
             time.sleep(0.2)

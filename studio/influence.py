@@ -63,11 +63,9 @@ def check(run: Run) -> reference.ModelReference:
     """The run's result. Raises OrderError where its method has no adapter, RunError where there is no result."""
     result = reference.resolve(run.id)
     if not run.config.stage.is_supervised:
-        raise OrderError(
-            f"Influence follows the loss of single answers, and {run.config.stage.label} compared several.",
-            "Look at a run of supervised tuning.",
-            "stage",
-        )
+        message = f"Influence follows the loss of single answers, and {run.config.stage.label} compared several."
+        hint = "Look at a run of supervised tuning."
+        raise OrderError(message, hint, "stage")
     if not run.config.method.adapter:
         raise OrderError(
             f"{run.config.method.label} trains all weights: a gradient of each row would be as large as the model, and "

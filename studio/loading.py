@@ -76,11 +76,9 @@ def load_adapter(model: Any, folder: Path, name: str) -> Any:
     from peft.auto import MODEL_TYPE_TO_PEFT_MODEL_MAPPING
 
     if not (folder / "adapter_model.safetensors").is_file():
-        raise ModelError(
-            f"{folder} holds no adapter_model.safetensors; a pickle file (adapter_model.bin) can run code.",
-            "Load the adapter once with peft and save it again (save_pretrained).",
-            str(folder),
-        )
+        message = f"{folder} holds no adapter_model.safetensors; a pickle file (adapter_model.bin) can run code."
+        hint = "Load the adapter once with peft and save it again (save_pretrained)."
+        raise ModelError(message, hint, str(folder))
     try:
         key_mapping = None
         if not isinstance(model, PeftModel):

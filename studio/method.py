@@ -179,11 +179,9 @@ class Method(BaseModel, ABC):
         except (RuntimeError, KeyError) as error:
             unknown = [str(error)]
         if unknown:
-            raise RunError(
-                f"The adapter in {folder} does not fit into what this order trains: {unknown[0][:200]}.",
-                "Give method the settings of the run that made it.",
-                "method",
-            )
+            message = f"The adapter in {folder} does not fit into what this order trains: {unknown[0][:200]}."
+            hint = "Give method the settings of the run that made it."
+            raise RunError(message, hint, "method")
 
     def attach(self, model: Any, folder: Path, name: str = "default") -> Any:
         """The base with a result that save_result wrote attached and activated, in eval mode.
@@ -243,11 +241,9 @@ def trained_weights(model: Any) -> dict[str, Any]:
 def check_same_weights(stored: dict[str, Any], weights: dict[str, Any], folder: Path) -> None:
     """Raise RunError where a checkpoint's tensors have other names or shapes than the weights they are loaded into."""
     if {name: weight.shape for name, weight in stored.items()} != {n: weight.shape for n, weight in weights.items()}:
-        raise RunError(
-            f"The checkpoint {folder.name} holds other trained weights than this order trains.",
-            "Start the run anew.",
-            str(folder),
-        )
+        message = f"The checkpoint {folder.name} holds other trained weights than this order trains."
+        hint = "Start the run anew."
+        raise RunError(message, hint, str(folder))
 
 
 def in_float32(model: Any) -> Any:

@@ -31,17 +31,13 @@ def check(config: RunConfig) -> None:
     run = find(config.start)
     manifest = _manifest(run)
     if config.place.remote:
-        raise OrderError(
-            f"start is {run.id}, a run on this computer, and this order is for another one.",
-            f"Merge it (python -m studio merge {run.id} FOLDER), set model to the folder and leave start out.",
-            "start",
-        )
+        message = f"start is {run.id}, a run on this computer, and this order is for another one."
+        hint = f"Merge it (python -m studio merge {run.id} FOLDER), set model to the folder and leave start out."
+        raise OrderError(message, hint, "start")
     if config.stage.scores:
-        raise OrderError(
-            "A reward model's head starts anew, so an adapter that was trained to write does not go on under it.",
-            _instead(run),
-            "start",
-        )
+        message = "A reward model's head starts anew, so an adapter that was trained to write does not go on under it."
+        hint = _instead(run)
+        raise OrderError(message, hint, "start")
     _check_base(config, run, manifest)
     _check_method(config, run, manifest)
 
@@ -56,28 +52,22 @@ def _manifest(run: Run) -> dict[str, Any]:
         hint = "Wait until it is finished, or resume it."
         raise OrderError(f"{run.id} has no result yet: it is {run.state()}.", hint, "start") from None
     except ValueError as error:
-        raise OrderError(
-            f"The result of {run.id} is damaged: its manifest.json cannot be read.",
-            "Start from another run, or train this one again: python -m studio duplicate RUN.",
-            "start",
-        ) from error
+        message = f"The result of {run.id} is damaged: its manifest.json cannot be read."
+        hint = "Start from another run, or train this one again: python -m studio duplicate RUN."
+        raise OrderError(message, hint, "start") from error
 
 
 def _check_base(config: RunConfig, run: Run, manifest: dict[str, Any]) -> None:
     base = ModelOrder.model_validate(manifest["model"])
     if config.model != base and source.local(config.model) != source.local(base):
-        raise OrderError(
-            f"{run.id} was trained on {base.source}, and this order names {config.model.source}.",
-            f"Set model to {base.source}.",
-            "model",
-        )
+        message = f"{run.id} was trained on {base.source}, and this order names {config.model.source}."
+        hint = f"Set model to {base.source}."
+        raise OrderError(message, hint, "model")
     if tuple(manifest.get("new_tokens") or ()) != config.data.new_tokens:
         tokens = json.dumps(list(manifest.get("new_tokens") or ()), ensure_ascii=False)
-        raise OrderError(
-            f"The adapter of {run.id} has rows for other new tokens than this order names.",
-            f"Set data.new_tokens to {tokens}.",
-            "data.new_tokens",
-        )
+        message = f"The adapter of {run.id} has rows for other new tokens than this order names."
+        hint = f"Set data.new_tokens to {tokens}."
+        raise OrderError(message, hint, "data.new_tokens")
 
 
 def _check_method(config: RunConfig, run: Run, manifest: dict[str, Any]) -> None:
@@ -89,11 +79,9 @@ def _check_method(config: RunConfig, run: Run, manifest: dict[str, Any]) -> None
         raise OrderError(f"The adapter of {run.id} cannot be trained further: {_why_not(method)}.", hint, "start")
     if not config.method.same_weights(method):
         knobs = json.dumps(method.model_dump(mode="json", exclude_defaults=True) | {"name": method.name})
-        raise OrderError(
-            f"The adapter of {run.id} is {method.label} with other settings than this order's.",
-            f"Set method to {knobs}.",
-            "method",
-        )
+        message = f"The adapter of {run.id} is {method.label} with other settings than this order's."
+        hint = f"Set method to {knobs}."
+        raise OrderError(message, hint, "method")
 
 
 def _instead(run: Run) -> str:

@@ -85,11 +85,9 @@ def check_address(host: str, port: int | None) -> None:
     try:
         address.listen(LOOPBACK, 0).close()
     except StudioError as error:  # gradio tries its ports there, wherever it serves
-        raise StudioError(
-            f"This computer has no address {LOOPBACK}, by which a free port is found.",
-            "Switch it on (ip addr add 127.0.0.1/8 dev lo); --host ::1 serves the page on IPv6 all the same.",
-            "--host",
-        ) from error
+        message = f"This computer has no address {LOOPBACK}, by which a free port is found."
+        hint = "Switch it on (ip addr add 127.0.0.1/8 dev lo); --host ::1 serves the page on IPv6 all the same."
+        raise StudioError(message, hint, "--host") from error
     address.listen(host, port or 0).close()
 
 

@@ -132,11 +132,9 @@ def check(config: RunConfig, rows: RowStatistics | Mapping[str, int] | None = No
     if config.training.devices not in ("auto", 1):
         raise OrderError("A race runs on one device.", "Leave training.devices out.", "training.devices")
     if config.training.compile:
-        raise OrderError(
-            "A race compiles nothing: every setting has a model of its own, and each would be compiled.",
-            "Set training.compile to false; the winner can be trained with it.",
-            "training.compile",
-        )
+        message = "A race compiles nothing: every setting has a model of its own, and each would be compiled."
+        hint = "Set training.compile to false; the winner can be trained with it."
+        raise OrderError(message, hint, "training.compile")
     for order in orders(config):
         _check_setting(order)
     folder = source.check(config.model)
@@ -160,11 +158,9 @@ def _check_setting(order: RunConfig) -> None:
         raise OrderError(f"A race compares settings of supervised tuning, not of {order.stage.label}.", hint, "stage")
     preflight.check(order)
     if order.training.keep_general and not order.method.adapter:
-        raise OrderError(
-            "In a race the brake on forgetting works for adapters only: between two turns the base is gone.",
-            "Set training.keep_general to 0, or leave full out.",
-            "training.keep_general",
-        )
+        message = "In a race the brake on forgetting works for adapters only: between two turns the base is gone."
+        hint = "Set training.keep_general to 0, or leave full out."
+        raise OrderError(message, hint, "training.keep_general")
 
 
 def start(config: RunConfig, rows: RowStatistics | Mapping[str, int] | None = None) -> Run:
@@ -252,11 +248,9 @@ def keep_part(race: Run, rows: list[dict[str, Any]], number: int | None = None) 
         raise RunError(f"{race.id} is no race.", "Name a race: python -m studio runs.", "run")
     chosen = next((row for row in rows if row["contestant"] == number or (number is None and row["place"] == 1)), None)
     if chosen is None:
-        raise RunError(
-            f"{race.id} has no setting {number}." if number else f"{race.id} has no winner yet.",
-            f"Its settings are numbered 1 to {len(rows)}." if number else "Resume it, or start it anew.",
-            "contestant",
-        )
+        message = f"{race.id} has no setting {number}." if number else f"{race.id} has no winner yet."
+        hint = f"Its settings are numbered 1 to {len(rows)}." if number else "Resume it, or start it anew."
+        raise RunError(message, hint, "contestant")
     part = contestant(race, chosen["contestant"])
     finished = part.has_result()
     if not finished and checkpoints.newest(part.checkpoints) is None:

@@ -68,11 +68,9 @@ def _values(text: str) -> list[str]:
 def _refuse_key(key: str) -> None:
     section, _, name = key.partition(".")
     if section not in SECTIONS or not name:
-        raise OrderError(
-            f"A race cannot vary {key}: all settings are measured on the same held-out rows of one model.",
-            "Vary keys of method or training, such as method.rank or training.learning_rate.",
-            key,
-        )
+        message = f"A race cannot vary {key}: all settings are measured on the same held-out rows of one model."
+        hint = "Vary keys of method or training, such as method.rank or training.learning_rate."
+        raise OrderError(message, hint, key)
     if section == "training" and name in FIXED:
         raise OrderError(f"A race cannot vary {key}: {FIXED[name]}.", "Set it to one value for all.", key)
 

@@ -146,11 +146,9 @@ def find(name: str) -> Run:
     if len(matching) == 1:
         return matching[0]
     if len(matching) > 1:
-        raise RunError(
-            f"{len(matching)} runs have {name!r} in their name: {', '.join(run.id for run in matching[:5])}.",
-            "Give more of the name.",
-            "run",
-        )
+        message = f"{len(matching)} runs have {name!r} in their name: {', '.join(run.id for run in matching[:5])}."
+        hint = "Give more of the name."
+        raise RunError(message, hint, "run")
     for error in unreadable():
         if name and name in error.message:
             raise error

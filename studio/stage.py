@@ -104,29 +104,21 @@ class Stage(BaseModel, ABC):
         if self.is_supervised:
             return
         if data.train_on == "all":
-            raise OrderError(
-                f"{self.label} compares answers, so data.train_on: all has no meaning under it.",
-                "Leave data.train_on out: the last answer of each row counts.",
-                "data.train_on",
-            )
+            message = f"{self.label} compares answers, so data.train_on: all has no meaning under it."
+            hint = "Leave data.train_on out: the last answer of each row counts."
+            raise OrderError(message, hint, "data.train_on")
         if data.too_long == "split":
-            raise OrderError(
-                f"{self.label} compares whole answers, and data.too_long: split would cut them into pieces.",
-                "Set data.too_long to cut or drop.",
-                "data.too_long",
-            )
+            message = f"{self.label} compares whole answers, and data.too_long: split would cut them into pieces."
+            hint = "Set data.too_long to cut or drop."
+            raise OrderError(message, hint, "data.too_long")
         if training.label_smoothing:
-            raise OrderError(
-                f"training.label_smoothing smooths the labels of tokens, and {self.label} compares answers.",
-                "Leave it out; stage.label_smoothing of dpo is for labels of pairs.",
-                "training.label_smoothing",
-            )
+            message = f"training.label_smoothing smooths the labels of tokens, and {self.label} compares answers."
+            hint = "Leave it out; stage.label_smoothing of dpo is for labels of pairs."
+            raise OrderError(message, hint, "training.label_smoothing")
         if training.sharding == "fsdp":
-            raise OrderError(
-                f"{self.label} trains a copy of the model on each device, and fsdp would split it over them.",
-                "Set training.sharding to ddp.",
-                "training.sharding",
-            )
+            message = f"{self.label} trains a copy of the model on each device, and fsdp would split it over them."
+            hint = "Set training.sharding to ddp."
+            raise OrderError(message, hint, "training.sharding")
 
 
 METRICS = {

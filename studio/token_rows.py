@@ -88,11 +88,9 @@ def table_rows(folder: Path) -> int | None:
                 rows[name] = shape[0]
     if len(set(rows.values())) > 1:
         lengths = ", ".join(f"{name}: {length}" for name, length in rows.items())
-        raise ModelError(
-            f"The adapter in {folder.name} brings tables of different length: {lengths}.",
-            "Save it again with one length for embedding and head.",
-            str(folder),
-        )
+        message = f"The adapter in {folder.name} brings tables of different length: {lengths}."
+        hint = "Save it again with one length for embedding and head."
+        raise ModelError(message, hint, str(folder))
     return next(iter(rows.values()), None)
 
 

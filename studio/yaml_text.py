@@ -28,11 +28,9 @@ class Loader(FAST):  # type: ignore[misc, valid-type]
                 if not isinstance(key, Hashable):
                     continue  # the loader says so itself
                 if key in lines:
-                    raise OrderError(
-                        f"The key {key} stands twice, on line {lines[key]} and on line {line}.",
-                        "Keep one of the two lines: which one was meant cannot be told.",
-                        str(key),
-                    )
+                    message = f"The key {key} stands twice, on line {lines[key]} and on line {line}."
+                    hint = "Keep one of the two lines: which one was meant cannot be told."
+                    raise OrderError(message, hint, str(key))
                 lines[key] = line
         return super().construct_mapping(node, deep)
 

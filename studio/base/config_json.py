@@ -68,11 +68,9 @@ def _refuse_other_layers(config: dict[str, Any], tensors: dict[str, Tensor]) -> 
             stack = name[: match.start()]
             stored[stack] = max(stored.get(stack, 0), int(match[1]) + 1)
     if counts and stored and not counts & set(stored.values()):
-        raise ModelError(
-            f"config.json says {min(counts)} layers, and the weight files hold {max(stored.values())}.",
-            "Download the model again, config.json and weights from one place.",
-            "model",
-        )
+        message = f"config.json says {min(counts)} layers, and the weight files hold {max(stored.values())}."
+        hint = "Download the model again, config.json and weights from one place."
+        raise ModelError(message, hint, "model")
 
 
 def _refuse_other_rows(text: dict[str, Any], said: int, tensors: dict[str, Tensor]) -> None:
@@ -83,11 +81,9 @@ def _refuse_other_rows(text: dict[str, Any], said: int, tensors: dict[str, Tenso
     tables = {name: tensor.shape[0] for name, tensor in tensors.items() if TOKENS.search(name)}
     stored = next(iter(tables.values()), said)
     if text.get("model_type") in families.DEFAULTS and stored != said:
-        raise ModelError(
-            f"config.json says vocab_size {said}, and the embedding table in the weight files has {stored} rows.",
-            "Download the model again, config.json and weights from one place.",
-            "model",
-        )
+        message = f"config.json says vocab_size {said}, and the embedding table in the weight files has {stored} rows."
+        hint = "Download the model again, config.json and weights from one place."
+        raise ModelError(message, hint, "model")
     padding = text.get("pad_token_id")
     if isinstance(padding, int) and padding >= said and any("embed_tokens" in name for name in tables):
         raise ModelError(

@@ -75,11 +75,9 @@ def gguf(path: Path) -> Headers:
     values = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.")}
     kind = str(values.get("general.architecture"))
     if kind not in GGUF_NAMES:
-        raise ModelError(
-            f"The memory of a GGUF model of architecture {kind!r} cannot be estimated before it is converted.",
-            f"Known here: {', '.join(GGUF_NAMES)}. Take the safetensors original.",
-            "model",
-        )
+        message = f"The memory of a GGUF model of architecture {kind!r} cannot be estimated before it is converted."
+        hint = f"Known here: {', '.join(GGUF_NAMES)}. Take the safetensors original."
+        raise ModelError(message, hint, "model")
 
     def value(name: str, default: Any = None) -> Any:
         return values.get(f"{kind}.{name}", default)
@@ -127,11 +125,9 @@ def hub(repo: str, revision: str | None) -> Headers:
     except SafetensorsParsingError as error:
         raise ModelError(f"A weight file of {repo} is damaged: {reason_of(error)}.", WHOLE_REPO, "model") from error
     except errors() as error:
-        raise ModelError(
-            f"What {repo} is made of could not be asked of the Hub ({reason_of(error)}).",
-            "Check the name and the network (HF_ENDPOINT, HF_TOKEN), or give a local folder.",
-            "model",
-        ) from error
+        message = f"What {repo} is made of could not be asked of the Hub ({reason_of(error)})."
+        hint = "Check the name and the network (HF_ENDPOINT, HF_TOKEN), or give a local folder."
+        raise ModelError(message, hint, "model") from error
     return config, {
         name: (item.dtype, tuple(item.shape))
         for file in metadata.files_metadata.values()

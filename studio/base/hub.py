@@ -39,12 +39,9 @@ def download(repo: str, revision: str | None, report: Report = silent) -> Path:
         snapshot = cached(repo, revision)
         if snapshot:
             return snapshot
-        raise ModelError(
-            f"{repo} is not on this computer and the Hub could not be reached ({why}).",
-            "Check the network (HF_ENDPOINT, HF_HUB_OFFLINE), or use starter or a local folder.",
-            "model",
-            "network",
-        )
+        message = f"{repo} is not on this computer and the Hub could not be reached ({why})."
+        hint = "Check the network (HF_ENDPOINT, HF_HUB_OFFLINE), or use starter or a local folder."
+        raise ModelError(message, hint, "model", "network")
     report(f"Downloading {repo} from the Hub", 0, 0)
     try:
         path = snapshot_download(
@@ -81,12 +78,9 @@ def _failure(error: Exception, repo: str, revision: str | None) -> ModelError:
     if isinstance(error, HFValidationError):
         hint = "A Hub id looks like Qwen/Qwen2.5-0.5B-Instruct."
         return ModelError(f"{repo!r} is neither a folder nor a Hub id.", hint, "model")
-    return ModelError(
-        f"{repo} could not be downloaded ({reason_of(error)}).",
-        "Try again; what came already is kept.",
-        "model",
-        "disk" if getattr(error, "errno", None) in FULL else "network",
-    )
+    message = f"{repo} could not be downloaded ({reason_of(error)})."
+    hint = "Try again; what came already is kept."
+    return ModelError(message, hint, "model", "disk" if getattr(error, "errno", None) in FULL else "network")
 
 
 def errors() -> tuple[type[Exception], ...]:

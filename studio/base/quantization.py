@@ -18,11 +18,9 @@ def refuse_stored(quantizer: str) -> None:
     """Raise OrderError for a model whose weights lie quantized on disk in a way that cannot be trained beside here."""
     original = "Take the model that it was made from"
     if quantizer not in STORED:
-        raise OrderError(
-            f"This model's weights are quantized ({quantizer}), and nothing is trained beside those here.",
-            f"{original}.",
-            "model",
-        )
+        message = f"This model's weights are quantized ({quantizer}), and nothing is trained beside those here."
+        hint = f"{original}."
+        raise OrderError(message, hint, "model")
     if find_spec(STORED[quantizer]) is None:
         raise OrderError(
             f"This model's weights are quantized ({quantizer}), and {STORED[quantizer]}, which unpacks them, is not "
@@ -42,11 +40,9 @@ class Quantization(NamedTuple):
     def refuse(self, device: Device) -> None:
         """Raise OrderError where bitsandbytes is missing or cannot compute."""
         if find_spec("bitsandbytes") is None:
-            raise OrderError(
-                f"A base in {self.kind} needs bitsandbytes, which is not installed.",
-                "Run `pip install bitsandbytes`, or take method lora.",
-                "method.quantization",
-            )
+            message = f"A base in {self.kind} needs bitsandbytes, which is not installed."
+            hint = "Run `pip install bitsandbytes`, or take method lora."
+            raise OrderError(message, hint, "method.quantization")
         least = (7, 5) if self.kind == "int8" else (6, 0)
         if not device.traits.quantizes:
             hint = "Take method lora there."

@@ -47,11 +47,9 @@ def weight_files(folder: Path) -> list[Path]:
 def _not_loadable(folder: Path) -> ModelError:
     """What a folder holds in place of weights that transformers would load."""
     if (folder / WHOLE).is_symlink():
-        return ModelError(
-            f"{folder / WHOLE} is a link to {(folder / WHOLE).readlink()}, which is not there.",
-            "Put the file back there, or download the model again.",
-            "model",
-        )
+        message = f"{folder / WHOLE} is a link to {(folder / WHOLE).readlink()}, which is not there."
+        hint = "Put the file back there, or download the model again."
+        return ModelError(message, hint, "model")
     others = sorted(file.name for file in folder.glob("*.safetensors") if file.is_file())
     pickles = sorted(file.name for file in folder.glob("*.bin"))
     content = f"only {pickles[0]}, a pickle file that can run code" if pickles else "no weights"

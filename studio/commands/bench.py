@@ -37,11 +37,9 @@ def add(commands: Commands) -> None:
 def load(name: str) -> ModuleType:
     """A module of tests/bench/. Raises StudioError where the studio was installed without its checkout."""
     if not (PROJECT / "tests" / "bench" / f"{name}.py").is_file():
-        raise StudioError(
-            f"bench {name} measures what the README claims, and is not part of the installed studio.",
-            "Take the source (git clone), install requirements-dev.txt, and run it there.",
-            "bench",
-        )
+        message = f"bench {name} measures what the README claims, and is not part of the installed studio."
+        hint = "Take the source (git clone), install requirements-dev.txt, and run it there."
+        raise StudioError(message, hint, "bench")
     if str(PROJECT) not in sys.path:
         sys.path.insert(0, str(PROJECT))
     return importlib.import_module(f"tests.bench.{name}")

@@ -31,11 +31,9 @@ def commands_of(args: Namespace) -> dict[str, Any]:
     one = _made(args) if Path(args.name).is_file() else run.find(args.name)
     each = launch.devices_per_host(one.config)
     if args.each not in (None, each):
-        raise OrderError(
-            f"The order of {one.id} wants {each} devices on each host, not {args.each}.",
-            f"Give the YAML order instead of the run, or leave --each out and order training.devices: {args.each}.",
-            "training.devices",
-        )
+        message = f"The order of {one.id} wants {each} devices on each host, not {args.each}."
+        hint = f"Give the YAML order instead of the run, or leave --each out and order training.devices: {args.each}."
+        raise OrderError(message, hint, "training.devices")
     return {"run": one.id, "folder": str(one.folder), **launch.hosts(one.config, args.count, str(one.folder))}
 
 

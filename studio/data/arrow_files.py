@@ -40,11 +40,9 @@ def arrow_rows(path: Path, container: Container) -> Iterator[Block]:
             while data := file.read(1 << 22):
                 plain.write(data)
                 if bursts(plain.tell(), path):
-                    raise DataError(
-                        f"{path.name} would unpack to more than {plain.tell() >> 20:,} MiB.",
-                        "Unpack it first.",
-                        path.name,
-                    )
+                    message = f"{path.name} would unpack to more than {plain.tell() >> 20:,} MiB."
+                    hint = "Unpack it first."
+                    raise DataError(message, hint, path.name)
         plain.flush()
         yield from _arrow_rows(Path(plain.name), path, container)
 

@@ -62,8 +62,6 @@ def _refuse_too_long(conversations: Conversations, encoder: Encoder, order: Data
     encoded = [each for each in encode_examples(rows, encoder, order.examples) if isinstance(each, Encoded)]
     least = min((each.overflow for each in encoded), default=0)
     if least > (limit if len(conversations) > GATE_ROWS else 0):
-        raise DataError(
-            f"Every row of {source} has more than {limit} tokens (data.max_length), and such rows are left out.",
-            f"Set data.max_length to {limit + least} or more.",
-            "data.max_length",
-        )
+        message = f"Every row of {source} has more than {limit} tokens (data.max_length), and such rows are left out."
+        hint = f"Set data.max_length to {limit + least} or more."
+        raise DataError(message, hint, "data.max_length")

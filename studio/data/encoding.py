@@ -213,11 +213,9 @@ def accept_row(
     elif unwanted := [kind for kind in e.left_out if record.decisions.get(kind, "keep") != "keep"]:
         if "stop" in map(record.decisions.get, unwanted):
             about = KINDS[unwanted[0]]
-            raise DataError(
-                f"Row {row[0]} of {source}, and the order says to stop there: {about.reason}",
-                about.hint,
-                f"data.problems.{unwanted[0]}",
-            )
+            message = f"Row {row[0]} of {source}, and the order says to stop there: {about.reason}"
+            hint = about.hint
+            raise DataError(message, hint, f"data.problems.{unwanted[0]}")
         dropped.add(unwanted[0], source, row)
     else:
         check_context_length(conversation, e, encoder, source)

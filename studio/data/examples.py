@@ -57,11 +57,9 @@ def refuse_indifferent(sources: Sequence[Conversations], order: DataOrder) -> No
     rows = chain.from_iterable(sources)
     named = ", ".join(source.source for source in order.sources())
     if order.examples == "pairs" and all(chosen == rejected for chosen, rejected in map(_answers, rows)):
-        raise DataError(
-            f"In every pair of {named} the chosen and the rejected answer are the same: nothing can be learnt.",
-            "Take pairs of different answers.",
-            "data.train",
-        )
+        message = f"In every pair of {named} the chosen and the rejected answer are the same: nothing can be learnt."
+        hint = "Take pairs of different answers."
+        raise DataError(message, hint, "data.train")
     if order.examples == "verdicts" and len(kinds := _kinds(rows)) < 2:
         good = kinds == {True}
         raise DataError(

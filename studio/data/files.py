@@ -122,11 +122,9 @@ class Files:
                 inside = [i for i in archive.infolist() if not i.is_dir() and "__MACOSX" not in i.filename]
                 size = sum(i.file_size for i in inside)
                 if bursts(size, path) or len(inside) > MAX_FILES:
-                    raise DataError(
-                        f"{path.name} would unpack to {size >> 20:,} MiB in {len(inside)} files.",
-                        "Unpack it, and name the file.",
-                        path.name,
-                    )
+                    message = f"{path.name} would unpack to {size >> 20:,} MiB in {len(inside)} files."
+                    hint = "Unpack it, and name the file."
+                    raise DataError(message, hint, path.name)
                 if any(info.flag_bits & 1 for info in inside):
                     hint = "Pack it again, without a password."
                     raise DataError(f"{path.name} is locked with a password.", hint, path.name)
@@ -138,11 +136,9 @@ class Files:
                         continue
                     target = folder.joinpath(*(part for part in inner.parts if part not in ("/", "..", ".")))
                     if target.exists() or not target.resolve().is_relative_to(folder.resolve()):
-                        raise DataError(
-                            f"{path.name} holds a file whose name cannot be unpacked: {info.filename!r}.",
-                            "Unpack it, and name the file that is meant.",
-                            path.name,
-                        )
+                        message = f"{path.name} holds a file whose name cannot be unpacked: {info.filename!r}."
+                        hint = "Unpack it, and name the file that is meant."
+                        raise DataError(message, hint, path.name)
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with writing_below(target), archive.open(info) as packed, open(target, "wb") as file:
                         shutil.copyfileobj(packed, file, 1 << 20)

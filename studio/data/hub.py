@@ -60,11 +60,9 @@ def path_of(text: str) -> Path:
     try:
         dataset = load_dataset(repo, config, split=split, revision=revision)
     except (*hub.errors(), ValueError, RuntimeError) as error:
-        raise DataError(
-            f"{text!r} is no file here, and the Hub could not give a data set of that name: {reason_of(error)}",
-            "Check the spelling, the split and the network; a private data set needs HF_TOKEN.",
-            "data.train",
-        ) from error
+        message = f"{text!r} is no file here, and the Hub could not give a data set of that name: {reason_of(error)}"
+        hint = "Check the spelling, the split and the network; a private data set needs HF_TOKEN."
+        raise DataError(message, hint, "data.train") from error
     temporary = temporary_path(local)
     dataset.to_parquet(str(temporary))
     temporary.replace(local)

@@ -98,11 +98,9 @@ def locate(source: str | Path) -> Path:
     if is_hub_id(text):
         return path_of(text)
     if os.path.lexists(path):  # a pipe, a device, a socket, or a link to nothing
-        raise DataError(
-            f"{text[:200]!r} is no file with rows: it is a pipe, a device, or a link that leads nowhere.",
-            "Name a plain file or a folder; what a program prints is read from a file that it is written to first.",
-            "data.train",
-        )
+        message = f"{text[:200]!r} is no file with rows: it is a pipe, a device, or a link that leads nowhere."
+        hint = "Name a plain file or a folder; what a program prints is read from a file that it is written to first."
+        raise DataError(message, hint, "data.train")
     hint = "Check the path; a Hub data set is written owner/name, with :split if need be."
     raise DataError(f"There is no file {text!r}.", hint, "data.train")
 

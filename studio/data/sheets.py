@@ -87,11 +87,9 @@ def _filled_sheets(path: Path) -> list[Sheet]:
     except DataError:
         raise
     except Exception as error:  # openpyxl and its parser raise what they like on a damaged file
-        raise DataError(
-            f"{path.name} is a ZIP or Excel file, but damaged: {reason_of(error)}.",
-            "Open it in Excel and save it again, or as CSV.",
-            path.name,
-        ) from error
+        message = f"{path.name} is a ZIP or Excel file, but damaged: {reason_of(error)}."
+        hint = "Open it in Excel and save it again, or as CSV."
+        raise DataError(message, hint, path.name) from error
     return [sheet for sheet in sheets if sum(any(c not in (None, "") for c in row) for row in sheet.rows) > 1]
 
 
@@ -123,11 +121,9 @@ def _rows_of(sheet: Any, name: str) -> list[list[Any]]:
     for row in sheet.iter_rows():
         count += max(1, len(row))
         if count > MAX_CELLS:
-            raise DataError(
-                f"The sheet {sheet.title} of {name} has more than {MAX_CELLS:,} cells, empty ones counted.",
-                "Delete what stands far to the right of the data or far below it, or save the sheet as CSV.",
-                name,
-            )
+            message = f"The sheet {sheet.title} of {name} has more than {MAX_CELLS:,} cells, empty ones counted."
+            hint = "Delete what stands far to the right of the data or far below it, or save the sheet as CSV."
+            raise DataError(message, hint, name)
         rows.append([*map(_shown, row)])
     return rows
 

@@ -42,11 +42,9 @@ def check_url(url: str, key: str = KEY, where: str = "judge.url") -> None:
     except ValueError as error:
         raise OrderError(f"{url!r} is no address: {error}.", "Write it as https://host/v1.", where) from error
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
-        raise OrderError(
-            "The address must be http or https, with a host and without a user, a query or a key in it.",
-            f"Write it as https://host/v1; a key comes from {key} in the environment.",
-            where,
-        )
+        message = "The address must be http or https, with a host and without a user, a query or a key in it."
+        hint = f"Write it as https://host/v1; a key comes from {key} in the environment."
+        raise OrderError(message, hint, where)
     try:
         entries = socket.getaddrinfo(parts.hostname, port or 443, type=socket.SOCK_STREAM)
     except OSError as error:

@@ -111,11 +111,9 @@ def _check_config(file: Path, config: dict[str, Any]) -> None:
         ("hf_evaluate", any(entry.get("hf_evaluate") for entry in metrics)),
     ):
         if is_used:
-            raise OrderError(
-                f"{file.name} sets {name}: programs of others would run on this computer.",
-                f"Leave {name} out; data in plain files, and metrics of lm-eval itself, need none.",
-                "benchmark",
-            )
+            message = f"{file.name} sets {name}: programs of others would run on this computer."
+            hint = f"Leave {name} out; data in plain files, and metrics of lm-eval itself, need none."
+            raise OrderError(message, hint, "benchmark")
     for name in _strings(kwargs.get("data_files")) if config.get("dataset_path") in FORMATS else ():
         if "://" in name or "*" in name:  # a pattern is left to the library
             continue

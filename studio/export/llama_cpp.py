@@ -15,8 +15,6 @@ def installed() -> list[str]:
 
 
 def quantizer_missing() -> ExportError:
-    return ExportError(
-        "This precision is written by llama.cpp's own quantizer, which is not installed.",
-        "pip install xllamacpp, or take f16 or q8_0.",
-        "--precision",
-    )
+    message = "This precision is written by llama.cpp's own quantizer, which is not installed."
+    hint = "pip install xllamacpp, or take f16 or q8_0."
+    return ExportError(message, hint, "--precision")

@@ -54,11 +54,9 @@ def judge(
     """
     rows = [row for row in (table or table_of(run)) if row["base"].strip() or row["tuned"].strip()][: order.rows]
     if not rows:
-        raise RunError(
-            "Base and tuned model answered every question with nothing: there is nothing to compare.",
-            "Look at the answers in the table of the evaluation, or train longer.",
-            "run",
-        )
+        message = "Base and tuned model answered every question with nothing: there is nothing to compare."
+        hint = "Look at the answers in the table of the evaluation, or train longer."
+        raise RunError(message, hint, "run")
     task, began = job(run, progress), time.time()
     with task.working(device=False):
         endpoint = Endpoint(order, task.folder / "cache.jsonl", task.stop_requested)

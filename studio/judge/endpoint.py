@@ -121,11 +121,9 @@ class Endpoint:
             return str(answer.json()["choices"][0]["message"]["content"] or "")
         except (ValueError, LookupError, TypeError) as error:
             self.refused = True
-            raise ModelError(
-                f"{self.name}: the answer is not one of an OpenAI-style endpoint.",
-                "The address mostly ends in /v1.",
-                f"{self.section}.url",
-            ) from error
+            message = f"{self.name}: the answer is not one of an OpenAI-style endpoint."
+            hint = "The address mostly ends in /v1."
+            raise ModelError(message, hint, f"{self.section}.url") from error
 
     def _wait_for_turn(self) -> None:
         with self._lock:

@@ -75,11 +75,9 @@ def _converted(path: Path) -> str:
     try:
         from markitdown import FileConversionException, MarkItDown, converters  # optional
     except ImportError:
-        raise DataError(
-            f"{path.name} must be converted first, which takes the package markitdown.",
-            'Install it with pip install "markitdown[pdf,docx,pptx,xlsx]", or save the document as Markdown or text.',
-            "document",
-        ) from None
+        message = f"{path.name} must be converted first, which takes the package markitdown."
+        hint = 'Install it with pip install "markitdown[pdf,docx,pptx,xlsx]", or save the document as Markdown or text.'
+        raise DataError(message, hint, "document") from None
     reader = MarkItDown(enable_builtins=False, enable_plugins=False)
     reader.register_converter(getattr(converters, CONVERTED[path.suffix.lower()])())
     try:

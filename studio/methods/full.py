@@ -61,11 +61,9 @@ class Full(Method):
     def _trained_names(self, names: list[str], layers: int) -> list[str]:
         """The names that are trained. Raises OrderError where the model has fewer layers than ordered."""
         if self.last_layers is not None and self.last_layers > layers:
-            raise OrderError(
-                f"The model has {layers} layers, but the last {self.last_layers} are to be trained.",
-                f"Give 1 to {layers}.",
-                "method.last_layers",
-            )
+            message = f"The model has {layers} layers, but the last {self.last_layers} are to be trained."
+            hint = f"Give 1 to {layers}."
+            raise OrderError(message, hint, "method.last_layers")
         if self.last_layers is None and not self.freeze_embeddings:
             return names
         first = 0 if self.last_layers is None else layers - self.last_layers
@@ -90,11 +88,9 @@ class Full(Method):
     def refuse_tokens(self, facts: ModelFacts) -> None:
         if self.last_layers is not None or self.freeze_embeddings:
             knob = "freeze_embeddings" if self.freeze_embeddings else "last_layers"
-            raise OrderError(
-                f"With method.{knob} the embedding stays as it is, so new tokens would never be learnt.",
-                f"Leave method.{knob} out, or take LoRA, which trains the rows of new tokens alone.",
-                f"method.{knob}",
-            )
+            message = f"With method.{knob} the embedding stays as it is, so new tokens would never be learnt."
+            hint = f"Leave method.{knob} out, or take LoRA, which trains the rows of new tokens alone."
+            raise OrderError(message, hint, f"method.{knob}")
 
     def cautions(self, training: Any) -> list[str]:
         """Catastrophic forgetting, with what the tutorials advise against it."""

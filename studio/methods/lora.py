@@ -161,19 +161,15 @@ class LoRA(Method):
             )
         head = next((name for name in facts.tensors if HEAD_BIAS.search(name)), None)
         if head and not {"lm_head", "embed_out"} & set(whole):
-            raise OrderError(
-                f"This model's head has a bias ({head}), which peft leaves out where it trains rows of a table.",
-                "Set method.name to full, or leave data.new_tokens out.",
-                "data.new_tokens",
-            )
+            message = f"This model's head has a bias ({head}), which peft leaves out where it trains rows of a table."
+            hint = "Set method.name to full, or leave data.new_tokens out."
+            raise OrderError(message, hint, "data.new_tokens")
 
     def refuse(self, facts: ModelFacts | None, training: Any, device: Any) -> None:
         if self.dora and self.init in lora_start.FROM_WEIGHTS:
-            raise OrderError(
-                f"DoRA does not go with start {self.init}: both take the weight apart.",
-                "Set method.init to kaiming.",
-                "method.init",
-            )
+            message = f"DoRA does not go with start {self.init}: both take the weight apart."
+            hint = "Set method.init to kaiming."
+            raise OrderError(message, hint, "method.init")
         if self.init == "olora" and facts and facts.model_type == "gpt2":
             hint = "Set method.init to kaiming or pissa."
             raise OrderError("Start olora does not work on GPT-2's transposed layers.", hint, "method.init")

@@ -15,11 +15,9 @@ LIMITED = (*FROM_WEIGHTS, "eva")  # to as many directions as the smaller side of
 def check_rank(init: str, rank: int, name: str, directions: int) -> None:
     """Raise OrderError where a linear has fewer directions than the rank asks for."""
     if rank > directions:
-        raise OrderError(
-            f"Start {init} finds at most {directions} directions in {name}, but the rank is {rank}.",
-            f"Set method.rank to {directions} or less, or method.init to kaiming.",
-            "method.rank",
-        )
+        message = f"Start {init} finds at most {directions} directions in {name}, but the rank is {rank}."
+        hint = f"Set method.rank to {directions} or less, or method.init to kaiming."
+        raise OrderError(message, hint, "method.rank")
 
 
 def remember(model: Any) -> None:

@@ -256,10 +256,8 @@ class _hub_errors:
                 402: "The account has no credit for Jobs: see its billing page.",
                 403: "The token lacks a right: it must be able to write repositories and to run Jobs.",
             }
-            raise DeviceError(
-                f"{self.what}: the Hub answers {status}. {error.server_message or ''}".strip(),
-                hint.get(status, "See the log."),
-                "place",
-            ) from error
+            message = f"{self.what}: the Hub answers {status}. {error.server_message or ''}".strip()
+            hint = hint.get(status, "See the log.")
+            raise DeviceError(message, hint, "place") from error
         if isinstance(error, (httpx2.HTTPError, ConnectionError, TimeoutError)):
             raise Unreachable(f"{self.what}: the Hub does not answer.") from error

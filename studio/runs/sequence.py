@@ -83,8 +83,6 @@ def refuse_other_order(folder: Path, config: RunConfig, effective_batch: int | N
     if effective_batch and isinstance(ordered, int) and ordered != effective_batch and not changed:
         changed = [f"{BATCH} was {effective_batch} and is {ordered}"]
     if changed:
-        raise RunError(
-            f"The order was changed since the checkpoint: {'; '.join(changed[:5])}.",
-            f"Put it back, or start a new run. A resume may change {FREE_TO_CHANGE}.",
-            changed[0].split(" ")[0],
-        )
+        message = f"The order was changed since the checkpoint: {'; '.join(changed[:5])}."
+        hint = f"Put it back, or start a new run. A resume may change {FREE_TO_CHANGE}."
+        raise RunError(message, hint, changed[0].split(" ")[0])

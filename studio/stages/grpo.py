@@ -91,19 +91,15 @@ class GRPO(Stage):
             hint = f"Add one: stage.rewards: [{{name: regex, pattern: '^Answer:'}}]. Rewards: {', '.join(REWARDS)}."
             raise OrderError("GRPO learns from rewards, and the order names none.", hint, "stage.rewards")
         if not any(reward.weight for reward in self.rewards):
-            raise OrderError(
-                "All rewards have the weight 0, so every answer is worth the same and nothing is learnt.",
-                "Give one of them another weight, such as 1.",
-                "stage.rewards",
-            )
+            message = "All rewards have the weight 0, so every answer is worth the same and nothing is learnt."
+            hint = "Give one of them another weight, such as 1."
+            raise OrderError(message, hint, "stage.rewards")
         if training.devices not in ("auto", 1):
             raise OrderError(f"{self.label} trains on one device.", "Set training.devices to auto.", "training.devices")
         if training.compile:
-            raise OrderError(
-                "training.compile compiles for equal shapes, and answers grow by a token at a time.",
-                "Leave it out.",
-                "training.compile",
-            )
+            message = "training.compile compiles for equal shapes, and answers grow by a token at a time."
+            hint = "Leave it out."
+            raise OrderError(message, hint, "training.compile")
 
     def advantages(self, rewards: torch.Tensor) -> torch.Tensor:
         """How much better each answer is than its group's mean: [prompts, group], as the rewards; nan where unknown.

@@ -52,11 +52,9 @@ class KTO(Stage):
     def refuse(self, method: Method, data: DataOrder, training: Training) -> None:
         super().refuse(method, data, training)
         if training.batch_size == 1 and training.accumulation in ("auto", 1):
-            raise OrderError(
-                "KTO measures every answer against others of the same step, and a step of one row has none.",
-                "Set training.batch_size to 2 or more.",
-                "training.batch_size",
-            )
+            message = "KTO measures every answer against others of the same step, and a step of one row has none."
+            hint = "Set training.batch_size to 2 or more."
+            raise OrderError(message, hint, "training.batch_size")
 
     def losses(self, answers: Answers) -> tuple[torch.Tensor, torch.Tensor]:
         """arXiv 2402.01306 eq. 7 and 8; 2408.06266, unpaired. As trl's KTOTrainer."""

@@ -45,11 +45,9 @@ class Reward(Stage):
         super().refuse(method, data, training)
         for key in ("keep_general", "sample_prompts", "forgetting"):
             if getattr(training, key) not in (0, (), "auto"):
-                raise OrderError(
-                    f"training.{key} asks the model for text, and a reward model writes none.",
-                    f"Leave training.{key} out.",
-                    f"training.{key}",
-                )
+                message = f"training.{key} asks the model for text, and a reward model writes none."
+                hint = f"Leave training.{key} out."
+                raise OrderError(message, hint, f"training.{key}")
 
     def losses(self, answers: Answers) -> tuple[torch.Tensor, torch.Tensor]:
         """-log sigmoid of the difference, as trl's RewardTrainer; centring: arXiv 2312.09244, eq. 2."""

@@ -205,11 +205,9 @@ def _read(name: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise _gone(name) from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise StudioError(
-            f"The conversation {name!r} cannot be read: its file is damaged.",
-            f"Look at {_file(name)}, or delete it there.",
-            "conversation",
-        ) from error
+        message = f"The conversation {name!r} cannot be read: its file is damaged."
+        hint = f"Look at {_file(name)}, or delete it there."
+        raise StudioError(message, hint, "conversation") from error
 
 
 def _gone(name: str) -> StudioError:

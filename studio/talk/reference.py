@@ -173,11 +173,9 @@ def of_folder(folder: Path, name: str) -> ModelReference:
     if (folder / "adapter_config.json").is_file():
         return _of_adapter(folder, name, manifest)
     if not (folder / "config.json").is_file():
-        raise ModelError(
-            f"{folder} holds neither a model (config.json) nor an adapter (adapter_config.json).",
-            "Give the folder of one of them, or a run's id.",
-            "model",
-        )
+        message = f"{folder} holds neither a model (config.json) nor an adapter (adapter_config.json)."
+        hint = "Give the folder of one of them, or a run's id."
+        raise ModelError(message, hint, "model")
     base = of_base(folder, name)
     return replace(base, base=folder, stop=tuple(manifest.get("stop") or base.stop), manifest=manifest)
 

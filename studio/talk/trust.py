@@ -20,11 +20,9 @@ def check_base(parent: run.Run, base: Path, manifest: Mapping[str, Any] = Mappin
     record = manifest if "base_fingerprint" in manifest else parent.plan()
     difference = base_record.difference(record, base)
     if difference == base_record.WEIGHTS:
-        raise ModelError(
-            f"The base under {parent.id} has other weights than when it was trained: {base}.",
-            "Put the weights of then back there (their revision on the Hub, a copy), or train anew on the new ones.",
-            "model",
-        )
+        message = f"The base under {parent.id} has other weights than when it was trained: {base}."
+        hint = "Put the weights of then back there (their revision on the Hub, a copy), or train anew on the new ones."
+        raise ModelError(message, hint, "model")
     if difference:
         raise ModelError(
             f"The base under {parent.id} would answer otherwise than when it was trained: in {base} differ "
@@ -51,11 +49,9 @@ def refuse_unwritten(folder: Path, config: dict[str, Any], manifest: dict[str, A
     scores = (manifest.get("stage") or {}).get("name") == "reward"
     task = config.get("task_type")
     if scores or task not in (None, "CAUSAL_LM"):
-        raise ModelError(
-            f"The adapter in {folder} writes no text: it is for {'scores' if scores else task}.",
-            "Give one that was trained as a causal language model (CAUSAL_LM).",
-            "model",
-        )
+        message = f"The adapter in {folder} writes no text: it is for {'scores' if scores else task}."
+        hint = "Give one that was trained as a causal language model (CAUSAL_LM)."
+        raise ModelError(message, hint, "model")
     start = str(config.get("init_lora_weights", True)).lower()
     if start.startswith(("pissa_niter", "loftq", "corda", "lora_ga")):
         raise ModelError(

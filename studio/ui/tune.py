@@ -139,11 +139,9 @@ def rewards_on_data(question: dict[str, Any]) -> dict[str, Any]:
     files.allow(run_config)
     reward_trial.check(run_config)
     if not reward_trial.is_plain(run_config):
-        raise OrderError(
-            "A model, a judge or a program among the rewards is tried by the owner alone.",
-            "Let the base answer, or take that reward away for the trial.",
-            "stage.rewards",
-        )
+        message = "A model, a judge or a program among the rewards is tried by the owner alone."
+        hint = "Let the base answer, or take that reward away for the trial."
+        raise OrderError(message, hint, "stage.rewards")
     return reward_trial.trial(run_config, "data")
 
 

@@ -40,11 +40,9 @@ def load_in_finite_precision(
     if resolved.dtype != "float16" or loss_check.is_finite(tuned, rows.train.first(4), torch.float16, device):
         return resolved, base, tuned
     if config.training.precision == "fp16":
-        raise OrderError(
-            "This model's numbers go beyond what fp16 holds: its loss is not a number before the first step.",
-            "Set training.precision to auto: it then computes in float32.",
-            "training.precision",
-        )
+        message = "This model's numbers go beyond what fp16 holds: its loss is not a number before the first step."
+        hint = "Set training.precision to auto: it then computes in float32."
+        raise OrderError(message, hint, "training.precision")
     why = "this model's numbers go beyond what fp16 holds"
     report.note(f"Computed in float32: {why}. That is slower, and the base takes twice the memory.", "warning")
     report.precision = "float32"
@@ -124,11 +122,9 @@ def wrap_base(config: RunConfig, resolved: Resolved, base: Any) -> Any:
         tuned = config.method.wrap(base)
         check_loads_again(tuned)
     except (ValueError, LookupError, TypeError, AttributeError, NotImplementedError) as error:  # peft's own refusals
-        raise OrderError(
-            f"{config.method.label} cannot be put on this {base.config.model_type} model: {reason_of(error)}.",
-            "Take another method, or other settings of this one.",
-            "method.name",
-        ) from error
+        message = f"{config.method.label} cannot be put on this {base.config.model_type} model: {reason_of(error)}."
+        hint = "Take another method, or other settings of this one."
+        raise OrderError(message, hint, "method.name") from error
     if resolved.autocast is not None and resolved.device == "cpu":
         _narrow_trained_table(tuned, getattr(torch, resolved.autocast))
     if resolved.weights == "bfloat16":

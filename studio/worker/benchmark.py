@@ -86,11 +86,9 @@ def _check(name: str, task: Any) -> None:
     functions = getattr(task, "_metric_fn_list", None) or {}
     unknown = [metric for metric, function in functions.items() if function is None]
     if unknown and task.config.process_results is None:
-        raise OrderError(
-            f"{name} asks for the metric {unknown[0]}, which lm-eval does not have itself.",
-            "Metrics of the Hub are programs of others and are not fetched: take one of lm-eval's.",
-            "benchmark",
-        )
+        message = f"{name} asks for the metric {unknown[0]}, which lm-eval does not have itself."
+        hint = "Metrics of the Hub are programs of others and are not fetched: take one of lm-eval's."
+        raise OrderError(message, hint, "benchmark")
 
 
 @contextlib.contextmanager

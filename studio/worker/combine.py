@@ -94,11 +94,9 @@ def combined(base: Any, adapters: list[Path], order: Combination, seed: int) -> 
     from peft import PeftModel
 
     if grown := next((folder for folder in adapters if token_rows.saved_indices(folder)), None):
-        raise ModelError(
-            f"The adapter in {grown} brings rows for new tokens, which peft does not combine.",
-            "Combine adapters of runs without data.new_tokens, or merge this one and train on the merged model.",
-            "runs",
-        )
+        message = f"The adapter in {grown} brings rows for new tokens, which peft does not combine."
+        hint = "Combine adapters of runs without data.new_tokens, or merge this one and train on the merged model."
+        raise ModelError(message, hint, "runs")
     names = [f"p{index}" for index in range(len(adapters))]
     joined = PeftModel.from_pretrained(base, str(adapters[0]), adapter_name=names[0])
     for name, folder in zip(names[1:], adapters[1:], strict=True):

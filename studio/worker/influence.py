@@ -248,11 +248,9 @@ class Gradients:
                     raise
                 memory.empty_cache()
                 if number == 0:
-                    raise DeviceError(
-                        "There is not enough memory for the gradient of one row.",
-                        "End the chat and other programs on this device, and try again.",
-                        "memory",
-                    ) from error
+                    message = "There is not enough memory for the gradient of one row."
+                    hint = "End the chat and other programs on this device, and try again."
+                    raise DeviceError(message, hint, "memory") from error
                 table[number] = 0
             if (number + 1) % KEPT_EVERY == 0 or number + 1 == len(rows):
                 table.flush()

@@ -94,11 +94,9 @@ def start(
 
 def _ask(trainer: Any, encoder: Encoder, by: str) -> Answers:
     if by == "replay" and trainer.sharded:
-        raise OrderError(
-            "The base's own answers cannot be written while the model is split over several devices.",
-            "Set training.keep_general_by to kl.",
-            "training.keep_general_by",
-        )
+        message = "The base's own answers cannot be written while the model is split over several devices."
+        hint = "Set training.keep_general_by to kl."
+        raise OrderError(message, hint, "training.keep_general_by")
     items = encode(encoder, general.braked(), general.BRAKE_TOKENS)
     rows, base = [row for _, row in items], None
     with evaluating(trainer) as model, as_base(model):

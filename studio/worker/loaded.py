@@ -72,11 +72,9 @@ class LoadedModel:
             channels = Channels() if self.has_channels else None
             text = IncrementalText(self.decode, (*self.stop_texts, *sampling.stop), first, channels)
         if len(ids) >= self.context_length:
-            raise ModelError(
-                f"The conversation has {len(ids)} tokens; {self.reference.name} can hold {self.context_length}.",
-                "Start a new one, or shorten it.",
-                "messages",
-            )
+            message = f"The conversation has {len(ids)} tokens; {self.reference.name} can hold {self.context_length}."
+            hint = "Start a new one, or shorten it."
+            raise ModelError(message, hint, "messages")
         return Answer(ids, sampling, text, self.end_ids, self.context_length)
 
 

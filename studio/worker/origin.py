@@ -18,11 +18,9 @@ def go_on(context: RunContext, tuned: Any) -> None:
     folder = copied(context.run)
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     if difference := base_record.difference(manifest, base):
-        raise ModelError(
-            f"The base {base} is not the one that {config.start} was trained on: there differ {difference}.",
-            "Put the files of then back there (their revision on the Hub, a copy), or train anew on the new ones.",
-            "model",
-        )
+        message = f"The base {base} is not the one that {config.start} was trained on: there differ {difference}."
+        hint = "Put the files of then back there (their revision on the Hub, a copy), or train anew on the new ones."
+        raise ModelError(message, hint, "model")
     if is_cast_deferred(tuned):
         cast_trained_to_float32(tuned)  # adapters are small: the whole is still laid out layer by layer
     config.method.load_result(tuned, folder)

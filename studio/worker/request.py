@@ -179,11 +179,9 @@ def read(kind: type[Kind], body: Any) -> Kind:
         if first["type"] == "extra_forbidden":
             raise RequestError(f"There is no setting {field} here.", "Leave it out.", field) from None
         value = "" if first["type"] == "missing" else f" It is {str(first['input'])[:80]!r}."
-        raise RequestError(
-            f"{field or 'The request'}: {first['msg'].removeprefix('Value error, ')}.{value}",
-            "Correct it, or leave it out where it is optional.",
-            field or "body",
-        ) from None
+        message = f"{field or 'The request'}: {first['msg'].removeprefix('Value error, ')}.{value}"
+        hint = "Correct it, or leave it out where it is optional."
+        raise RequestError(message, hint, field or "body") from None
 
 
 def openapi() -> dict[str, Any]:

@@ -40,11 +40,9 @@ class Set(Operation):
         path = tuple(self.path)
         if not path:
             if not isinstance(self.value, (dict, list)) or not self.value:
-                raise DataError(
-                    f"Row {self.row} must be an object with named fields, or a list of turns.",
-                    'Write it as {"…": "…"}.',
-                    "value",
-                )
+                message = f"Row {self.row} must be an object with named fields, or a list of turns."
+                hint = 'Write it as {"…": "…"}.'
+                raise DataError(message, hint, "value")
             return
         check_path(value, path, self.row)
         try:
@@ -52,11 +50,9 @@ class Set(Operation):
         except LookupError:
             return
         if isinstance(before, str) and not isinstance(self.value, str):
-            raise DataError(
-                f"{path_text(path)} of row {self.row} holds text; {type(self.value).__name__} was given.",
-                "Write it as text.",
-                "value",
-            )
+            message = f"{path_text(path)} of row {self.row} holds text; {type(self.value).__name__} was given."
+            hint = "Write it as text."
+            raise DataError(message, hint, "value")
 
 
 class Insert(Operation):
@@ -94,11 +90,9 @@ class Remove(Operation):
         """As Set.check."""
         _check_item(self, value)
         if len(value_at(value, tuple(self.path[:-1]))) == 1:
-            raise DataError(
-                f"{path_text(tuple(self.path))} of row {self.row} is the only one of its list.",
-                "Delete the row instead.",
-                "path",
-            )
+            message = f"{path_text(tuple(self.path))} of row {self.row} is the only one of its list."
+            hint = "Delete the row instead."
+            raise DataError(message, hint, "path")
 
 
 CellOperation = Set | Insert | Remove

@@ -105,11 +105,9 @@ class Replace(Operation):
         except TimeoutError:
             raise self._slow() from None
         except (regex.error, IndexError, KeyError) as error:
-            raise DataError(
-                f"The replacement {self.put[:80]!r} does not fit the pattern: {reason_of(error)}.",
-                r"Groups are named \1 or \g<name>.",
-                "put",
-            ) from error
+            message = f"The replacement {self.put[:80]!r} does not fit the pattern: {reason_of(error)}."
+            hint = r"Groups are named \1 or \g<name>."
+            raise DataError(message, hint, "put") from error
 
     def change(self, text: str, seconds: float = PATTERN_SECONDS) -> str:
         """The text with its matches replaced. Raises DataError."""

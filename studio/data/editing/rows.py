@@ -108,11 +108,9 @@ def encoded(value: Any) -> bytes:
 
 def _as_text(value: Any) -> str:
     if isinstance(value, (bytes, bytearray, memoryview)):
-        raise DataError(
-            "A column of this file holds bytes, such as pictures, which JSON Lines cannot hold.",
-            "Save the file without that column, and import it again.",
-            "data.train",
-        )
+        message = "A column of this file holds bytes, such as pictures, which JSON Lines cannot hold."
+        hint = "Save the file without that column, and import it again."
+        raise DataError(message, hint, "data.train")
     return str(value)  # dates, decimals
 
 
