@@ -26,11 +26,11 @@ from studio.errors import StudioError, as_studio_error, reason_of
 from studio.process import ended_in_order
 
 
-class _Misread(Exception):
-    """A command line that no command takes. args: the parser, and what it says."""
+class _UsageError(Exception):
+    """The command line fits no command. args: the parser, and its message."""
 
-    def said(self, as_json: bool) -> int:
-        """Say it as any other refusal; the exit status."""
+    def report(self, as_json: bool) -> int:
+        """Print it as any other refusal; returns the exit status."""
         parser, message = self.args
         hint = " ".join(parser.format_usage().split())
         if unknown := re.fullmatch(r"argument COMMAND: invalid choice: '(.*)' \(choose from (.*)\)", message):
@@ -42,7 +42,7 @@ class _Misread(Exception):
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise _Misread(self, message)
+        raise _UsageError(self, message)
 
 
 def parser(command: str = "") -> argparse.ArgumentParser:
@@ -71,8 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     try:
         args = parser(given[0] if given else "").parse_args(given)
-    except _Misread as misread:
-        return misread.said("--json" in given)
+    except _UsageError as error:
+        return error.report("--json" in given)
     early_exit.end()
     if args.home:
         os.environ["STUDIO_HOME"] = args.home
@@ -85,34 +85,33 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         home.check_working_folder()
         with ended_in_order():  # asked to end, a command removes what it has half written
-            return _carried_out(args)
+            return _run(args)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return early_exit.STATUS
-    except _Untaken as untaken:
-        return untaken.said()
+    except _OutputClosed as closed:
+        return closed.report()
     except Exception as error:
-        spoken = as_studio_error(error)
-        if spoken is None:
+        explained = as_studio_error(error)
+        if explained is None:
             raise
-        return _refused(spoken, args)
+        return _refused(explained, args)
 
 
-class _Untaken(Exception):
-    """Standard output takes nothing any more: nobody reads it, as behind `| head`, or its disk is full."""
+class _OutputClosed(Exception):
+    """Standard output can no longer be written: nobody reads it, as behind `| head`, or its disk is full."""
 
-    def said(self) -> int:
-        """Say why, where it is no mere closed pipe; the exit status."""
+    def report(self) -> int:
+        """Print the reason unless it is a closed pipe; returns the exit status."""
         # what is left unsaid must not fail again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(self.__cause__, BrokenPipeError):
             return 0
-        spoken = as_studio_error(self.__cause__ or self)
-        print(spoken or self, file=sys.stderr)
+        print(as_studio_error(self.__cause__ or self) or self, file=sys.stderr)
         return 2
 
 
-def _carried_out(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     code = 0
     try:
         answer = args.run(args)
@@ -122,7 +121,7 @@ def _carried_out(args: argparse.Namespace) -> int:
         try:
             sys.stdout.flush()
         except OSError as closed:  # the command itself was printing
-            raise _Untaken from closed
+            raise _OutputClosed from closed
         raise StudioError(f"A helper process ended too early: {reason_of(error)}.", "Try again.") from error
     _output(lambda: _print(answer, args))
     return code
@@ -134,18 +133,18 @@ def _refused(error: StudioError, args: argparse.Namespace) -> int:
         return 2
     try:
         _output(lambda: print(json.dumps({"error": error.as_dict()}, ensure_ascii=False)))
-    except _Untaken as untaken:
-        untaken.said()
+    except _OutputClosed as closed:
+        closed.report()
     return 2
 
 
-def _output(say: Callable[[], None]) -> None:
-    """Print, at once. Raises _Untaken."""
+def _output(write: Callable[[], None]) -> None:
+    """Write to standard output and flush it. Raises _OutputClosed."""
     try:
-        say()
+        write()
         sys.stdout.flush()
     except OSError as error:
-        raise _Untaken from error
+        raise _OutputClosed from error
 
 
 def _print(answer: Any, args: argparse.Namespace) -> None:

@@ -32,7 +32,7 @@ AutoValues = dict[str, AutoValue]  # by dotted key of the order
 def auto_values(
     config: RunConfig, facts: ModelFacts, device: Device, rows: RowStatistics | None, expected: Estimate
 ) -> AutoValues:
-    """Of training, method, evaluation and place. rows: of the data, where known; expected: the order's estimate.
+    """The values for training, method, evaluation and place. rows: of the data, where known; expected: the estimate.
 
     Settings that do not go with the device or the model are left out: preflight refuses them.
     """
@@ -55,7 +55,7 @@ def ordered(config: RunConfig, values: AutoValues) -> AutoValues:
 
 
 def of_data(config: RunConfig, dataset: Dataset) -> AutoValues:
-    """Of the data section: what was recognised in the first data set."""
+    """The values for the data section, from what was recognised in the first data set."""
     folder = source.local(config.model)
     chosen = AutoValue(None, "known once the model is on this computer")
     if folder is not None:

@@ -122,7 +122,7 @@ def find(name: str, memory: int | None = None) -> Card | None:
 
 
 def share(name: str) -> float:
-    """Of a card's speed, what the device has: all of it, or the sevenths that a MIG slice is of ("… MIG 2g.20gb")."""
+    """The share of the card's speed that the device has: 1, or the sevenths of a MIG slice ("… MIG 2g.20gb")."""
     match = re.search(r"\bMIG (\d)g\b", name)
     return int(match[1]) / 7 if match else 1.0
 

@@ -109,7 +109,7 @@ def answers(
     spread: Callable[..., Iterable[Answer]] = map,
     known: dict[str, Answer] | None = None,
 ) -> dict[str, Answer]:
-    """By name. Models of one shape are answered once. spread: map, or one that shares the work among processes.
+    """The answers by name; models of one shape are answered once. spread: map, or one that uses several processes.
 
     known: answers to the same question by the model that stands for its shape; those that are new are put in.
     """
@@ -122,7 +122,7 @@ def answers(
 
 @lru_cache(maxsize=1)
 def _by_shape() -> dict[str, str]:
-    """Of each shape in the catalogue, the model that reads most: the rows of the others end earlier."""
+    """The model of the longest context for each shape in the catalogue: the rows of the others end earlier."""
     found: dict[str, str] = {}
     for name, entry in sorted(catalogue.entries().items(), key=lambda item: item[1]["context"]):
         found[_shape(entry)] = name

@@ -1,4 +1,4 @@
-"""Ctrl-C while a program is still being imported ends it at once, in a word: nothing has begun that had to be ended."""
+"""Ctrl-C while a program is still being imported ends it at once: there is nothing to clean up yet."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ STATUS = 130  # of a program that Ctrl-C has ended
 
 
 def begin() -> None:
-    """Until `end`, Ctrl-C ends the process at once. Not where it is ignored, as under nohup."""
+    """Make Ctrl-C end the process at once, until `end`. Nothing changes where it is ignored, as under nohup."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
 
 
 def end() -> None:
-    """From here on Ctrl-C raises KeyboardInterrupt again."""
+    """Make Ctrl-C raise KeyboardInterrupt again."""
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -81,7 +81,7 @@ class Estimate(BaseModel):
     explained: dict[str, str] = {}  # by cause, with these numbers
 
     def as_event(self) -> dict[str, Any]:
-        """For the plan event, from which forecast/record.py reads it."""
+        """The fields of the plan event, from which forecast/record.py reads them."""
         return self.model_dump(include=RECORDED)
 
 

@@ -11,7 +11,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, eq=False)
 class Footprint:
-    """Told apart by identity, so that what is computed of it can be cached.
+    """What a method adds to a model. Instances compare by identity, so that results computed from one can be cached.
 
     Module names are the model's own ("model.layers.0.self_attn.q_proj").
 

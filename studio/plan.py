@@ -122,7 +122,7 @@ def answer(run: Run) -> dict[str, Any] | None:
 
 
 class Losses(NamedTuple):
-    """Of held-out rows: the summed loss of each row's answer, and its tokens."""
+    """The losses of held-out rows: the sum over each row's answer, and its tokens."""
 
     sums: np.ndarray
     tokens: np.ndarray

@@ -1,4 +1,4 @@
-"""The queue: one run at a time per device. No server: whoever starts, ends or lists runs advances it."""
+"""The queue: one run at a time per device. It has no server: whoever starts, ends or lists runs advances it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Libraries do needless work when they are imported; imported after this module, they do not.
+"""Spares libraries that are imported after this module needless work at their import.
 
 gradio writes stubs for editors into its own folder: half of its import. bitsandbytes, which peft imports, decorates
 functions with torch.compile, and that loads torch's inductor: a fifth of a trainer's imports. transformers' Trainer

@@ -178,7 +178,7 @@ def contestant(race: Run, number: int) -> Run:
 
 
 def table(race: Run) -> list[dict[str, Any]]:
-    """The last standing, the best first; before the first one, the settings with what they are."""
+    """The rows of the latest ranking, the best first; before the first one, the settings without figures."""
     rows = next((event["table"] for event in reversed(race.events()) if "table" in event), None)
     if rows is None:
         rows = [new_row(number, one, label) for number, (one, label) in enumerate(named_orders(race.config), 1)]
@@ -243,7 +243,7 @@ def keep(race: Run, number: int | None = None) -> Run:
 
 
 def keep_part(race: Run, rows: list[dict[str, Any]], number: int | None = None) -> Run:
-    """keep, for the race's own worker too. rows: the table."""
+    """As `keep`, without looking at the race's state: its own worker calls it while it runs. rows: the table."""
     if race.config.race is None:
         raise RunError(f"{race.id} is no race.", "Name a race: python -m studio runs.", "run")
     chosen = next((row for row in rows if row["contestant"] == number or (number is None and row["place"] == 1)), None)

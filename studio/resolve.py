@@ -48,7 +48,7 @@ class Resolved(NamedTuple):
     masked: bool = True
 
     def as_event(self) -> dict[str, Any]:
-        """For the diary."""
+        """The fields of the plan event."""
         names = (
             "device", "weights", "checkpointing", "checkpointed_layers", "optimizer", "loss", "attention", "threads",
             "workers", "compile", "fused_kernels", "eval_every", "save_every", "expected", "why",

@@ -57,7 +57,7 @@ class Reward(BaseModel, ABC):
         raise NotImplementedError
 
     def open(self) -> Scorer:
-        """What gives rewards to many answers at once. Raises StudioError. Runs and addresses: worker/scorers.py."""
+        """A function that rewards many answers at once. Raises StudioError. Runs and addresses: worker/scorers.py."""
         return lambda texts, questions: list(map(self._score, texts, questions))
 
     def _score(self, text: str, question: Question) -> float | None:

@@ -26,7 +26,7 @@ GGUF_NAMES = {"gemma3": "gemma3_text"} | {
 
 
 def from_config(config: dict[str, Any]) -> Headers:
-    """From config.json alone: by arithmetic for plain families, else on the meta device in another process, once."""
+    """Headers from config.json alone, by arithmetic for plain families, else once on the meta device of a process."""
     text = families.completed(families.text_config(config))
     shapes = (None if "text_config" in config else families.tensors(text)) or _of_worker("shapes", config)
     kind = KINDS.get(str(text.get("dtype") or text.get("torch_dtype") or "bfloat16"), "BF16")
@@ -64,7 +64,7 @@ def _of_worker(what: str, config: dict[str, Any]) -> Any:
 
 
 def gguf(path: Path) -> Headers:
-    """From a .gguf file's key-value head (llama.cpp's spec). Raises ModelError for an unknown architecture."""
+    """Headers from a .gguf file's key-value head (llama.cpp's spec). Raises ModelError for an unknown architecture."""
     from gguf import GGUFReader
 
     try:
@@ -103,7 +103,7 @@ def gguf(path: Path) -> Headers:
 
 
 def hub(repo: str, revision: str | None) -> Headers:
-    """From the Hub: config.json and the safetensors headers, some kilobytes. Raises ModelError without an answer."""
+    """Headers from the Hub: config.json and the safetensors headers, some kilobytes. Raises ModelError."""
     from huggingface_hub import get_safetensors_metadata, hf_hub_download
     from huggingface_hub.errors import NotASafetensorsRepoError, RemoteEntryNotFoundError, SafetensorsParsingError
 

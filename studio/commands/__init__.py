@@ -79,7 +79,7 @@ def mapping_of(args: Namespace) -> dict[str, str] | None:
 
 
 def tell(progress: dict[str, Any]) -> None:
-    """How a job beside a run stands, on one line of standard error."""
+    """Print the progress of a job beside a run on one line of standard error."""
     print(f"\r{progress['doing']} {progress['done']}/{progress['of']} ", end="", file=sys.stderr, flush=True)
 
 

@@ -161,7 +161,7 @@ def _tokens(e: Encoded, limit: int) -> list[dict[str, Any]]:
 
 
 def _compared(conversation: dict[str, Any], encoder: Encoder, limit: int) -> dict[str, Any]:
-    """Of a pair: its rejected side, {answer, text, tokens, trained, over}; of an answer with a verdict: {"label"}."""
+    """The rejected side of a pair, {answer, text, tokens, trained, over}, or {"label"} of an answer with a verdict."""
     if "rejected" not in conversation:
         return {"label": conversation["label"]} if "label" in conversation else {}
     other = examples.rejected_side(conversation)

@@ -47,7 +47,7 @@ def _tell(part: dict[str, Any]) -> None:
 
 
 def show(answer: dict[str, Any]) -> None:
-    """The sum of it; each part was told when it was done."""
+    """Print the summary; each part was printed when it was done."""
     for one in answer["devices"]:
         print(f"{one['kind']}: {one['name']}, {one['memory'] / 2**30:.1f} GiB; driver: {one['driver']}; {one['torch']}")
     for note in answer["notices"]:

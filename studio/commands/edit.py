@@ -58,7 +58,7 @@ def edit(args: Namespace) -> dict[str, Any]:
 
 
 def _operations(name: str) -> list[dict[str, Any]]:
-    """Raises DataError that names the line."""
+    """The operations in a file of JSON Lines. Raises DataError that names the line."""
     try:
         text = sys.stdin.read() if name == "-" else Path(name).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

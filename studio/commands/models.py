@@ -51,7 +51,7 @@ def _plain(fit: Any) -> dict[str, Any]:
 
 
 def _spread(work: Callable[[str], Any], names: Iterable[str]) -> Iterable[Any]:
-    """map, shared among this computer's cores where the system can fork."""
+    """As `map`, shared among this computer's cores where the system can fork."""
     processes = min(8, device.cores())
     if processes < 2 or "fork" not in multiprocessing.get_all_start_methods():
         return map(work, names)

@@ -139,7 +139,7 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _compared(args: argparse.Namespace) -> list[tuple[str, ...]]:
-    """One contestant a method or rank."""
+    """The contestants: one for each method, or for each rank."""
     if not args.ranks:
         return [(f"method.name={name.strip()}",) for name in (args.methods.split(",") if args.methods else METHODS)]
     try:

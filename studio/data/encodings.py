@@ -121,7 +121,7 @@ def _by_letters(sample: bytes, name: str) -> str:
 
 
 def _unlikely_multibyte(runs: list[bytes]) -> str:
-    """Of Chinese and Korean the one it is not: the first bytes of Hangul end at C8, those of Chinese go on to F7."""
+    """The codec, Chinese or Korean, that it is not: first bytes of Hangul end at C8, those of Chinese at F7."""
     first = [byte for run in runs for byte in run[::2] if byte >= 0xB0]
     beyond = sum(byte > 0xC8 for byte in first)
     if beyond * 10 > len(first):

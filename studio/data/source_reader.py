@@ -79,7 +79,7 @@ class SourceReader:
 
     @property
     def container(self) -> str:
-        """In short: jsonl.gz, parquet.zip."""
+        """The container in short: jsonl.gz, parquet.zip."""
         return self.containers[0].title + (f".{self.files.archive}" if self.files.archive else "")
 
     def _fingerprint(self, encoding: str) -> str:

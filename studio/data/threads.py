@@ -199,7 +199,7 @@ def _number(value: Any) -> float:
 
 
 def _branches(turns: list[Turn], how: ThreadColumns) -> list[list[Turn]]:
-    """From every first turn the replies, of several the one that was ranked best, else the first."""
+    """The conversations of every first turn: at each reply the one that was ranked best, else the first."""
     replies: dict[str, list[Turn]] = {}
     known = {str(row.get(how.member)) for row, _ in turns}
     roots = []

@@ -27,7 +27,7 @@ class Build(NamedTuple):
         return tuple(kind for kind, version in built.items() if version)
 
     def describe(self) -> str:
-        """For users: "torch 2.13.0 for CUDA 13.0"."""
+        """The build in words: "torch 2.13.0 for CUDA 13.0"."""
         parts = {"CUDA": self.cuda, "ROCm": self.hip, "Intel GPUs": self.xpu}
         built = next(
             (f"{name} {version}" if name != "Intel GPUs" else name for name, version in parts.items() if version),

@@ -105,7 +105,7 @@ def _query_card(library: Any, name: str, *arguments: Any) -> Any:
 
 
 def _units_by_card(library: Any, notices: list[Notice]) -> list[list[Unit]]:
-    """For each card of the computer: itself or its slices; empty if it does not answer."""
+    """The card itself or its slices, for each card of the computer; empty where the card does not answer."""
     by_card: list[list[Unit]] = []
     for number in range(_query(library, "nvmlDeviceGetCount") or 0):
         try:

@@ -42,7 +42,7 @@ class BenchmarkOrder(BaseModel):
 
 
 def order_of(settings: Any) -> BenchmarkOrder:
-    """Raises OrderError, which names a wrong setting."""
+    """The order from plain settings. Raises OrderError, which names a wrong setting."""
     try:
         return BenchmarkOrder.model_validate(settings)
     except ValidationError as error:

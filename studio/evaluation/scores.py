@@ -61,7 +61,7 @@ def score(answer: Mapping[str, Any], reference: str, task: Task, order: Evaluati
 
 
 def _plain(text: str) -> str:
-    """Without differences that are only blanks."""
+    """The text without differences that are only blanks."""
     return " ".join(text.split())
 
 

@@ -201,7 +201,7 @@ def _results(run: Run, summary: dict[str, Any]) -> str:
 
 
 def preferred(summary: dict[str, Any]) -> list[tuple[str, float | None]]:
-    """Of a run that compares answers: the share of held-out pairs it tells apart and their margin, before and after."""
+    """The share of held-out pairs that a run tells apart, and their margin, before and after."""
     names = {"accuracy": "share of held-out pairs told apart", "margin": "margin of the rewards"}
     ends = {"before": summary.get("preference_before") or {}, "after": summary.get("preference") or {}}
     return [(f"{text} {end}", values.get(key)) for key, text in names.items() for end, values in ends.items() if values]

@@ -28,7 +28,7 @@ def _head(reference: ModelReference, kind: str) -> str:
 
 
 def adapter(reference: ModelReference) -> str:
-    """With the lines that load it in other programs, where they load its kind."""
+    """The README of an adapter, with the lines that load it in other programs where they load its kind."""
     source = hub_name((reference.manifest.get("model") or {}).get("source") or str(reference.base))
     if type(reference.method).__name__ == "Adapter":
         only = "This kind of adapter is read by Fine-Tuning Studio only: `python -m studio chat ./FOLDER`."

@@ -48,7 +48,7 @@ ROOMY = {"full": 22.0, "lora": 6.0, "qlora": 3.0}  # bytes a weight from which o
 def fit(
     facts: ModelFacts, order: RunConfig, device: Device, rows: RowStatistics | None = None, past: Past = NO_RUNS
 ) -> Fit:
-    """Of an order that names the method. Raises OrderError where the method does not go with the model or the device.
+    """The fit of an order that names the method. Raises OrderError where model or device do not go with the method.
 
     Evaluations are not walked: they run forwards alone, and take no more than a step (tests/forecast/test_fits.py).
     """
@@ -140,7 +140,7 @@ def _longest_rows(
 
 
 def _bytes_per_token(facts: ModelFacts, known: Peak) -> int:
-    """About what a token takes in the leanest step: each layer's input, and once what a layer works on."""
+    """Bytes of a token in the leanest step, about: each layer's input, and the tensors of one layer."""
     return known.loop.compute_itemsize * (facts.num_hidden_layers * facts.hidden_size + 16 * facts.intermediate_size)
 
 

@@ -189,7 +189,7 @@ def rates(runs: list[FinishedRun], config: RunConfig, calibrated: bool = False) 
 
 
 def accuracy(runs: list[FinishedRun]) -> dict[str, Any]:
-    """For the page: {runs, median_error, text}; "last 12 runs: off by 3 % in the median"."""
+    """The accuracy of past estimates, {runs, median_error, text}: "last 12 runs: off by 3 % in the median"."""
     errors = [abs(item.error) for item in runs if item.error is not None][:LAST]
     if not errors:
         return {"runs": 0, "median_error": None, "text": "No finished run on this device yet."}

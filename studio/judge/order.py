@@ -36,7 +36,7 @@ class JudgeOrder(EndpointOrder):
 
 
 def order_of(settings: dict[str, Any]) -> JudgeOrder:
-    """Raises OrderError: names a wrong setting, a prompt without both answers, a URL that may not be asked."""
+    """The order from settings. Raises OrderError: a wrong setting, a prompt without both answers, a forbidden URL."""
     try:
         order = JudgeOrder.model_validate(settings)
     except ValidationError as error:

@@ -57,7 +57,7 @@ class Row(NamedTuple):
 
 
 def order_of(settings: dict[str, Any]) -> MakeOrder:
-    """Raises OrderError: names a wrong setting, a prompt without the passage, an address that may not be asked."""
+    """The order from settings. Raises OrderError: a wrong setting, a prompt without the passage, a forbidden URL."""
     try:
         order = MakeOrder.model_validate(settings)
     except ValidationError as error:

@@ -109,7 +109,7 @@ def full(ops: Operations, final: FakeTensor) -> FakeTensor:
 
 
 def _cross_entropy(ops: Operations, wide: FakeTensor) -> FakeTensor:
-    """Of float32 logits (of others autocast widens a copy). in_place: the gradient is written over the logits."""
+    """Cross entropy of float32 logits (autocast widens a copy of others). in_place: the gradient overwrites them."""
     tape, loop, itemsize = ops.tape, ops.loop, 4 if ops.loop.autocast_itemsize else wide.itemsize
     part = tape.op(wide.numel, wide.itemsize, [wide], cause="logits") if loop.shifted else tape.view(wide)
     if loop.in_place:

@@ -57,7 +57,7 @@ class Overhead(NamedTuple):
 def overhead(
     device: Device, step: Step, loop: TrainingLoop, architecture: Architecture, footprint: Footprint, paged: int = 0
 ) -> Overhead:
-    """For a device and a walked step. paged: bytes of optimizer states in managed memory."""
+    """The overhead of a walked step on a device. paged: bytes of optimizer states in managed memory."""
     return cpu(loop, architecture, footprint) if device.kind == "cpu" else card(device, step, loop, paged)
 
 

@@ -36,7 +36,7 @@ class States(NamedTuple):
 
 
 def states(facts: ModelFacts, footprint: Footprint, loop: TrainingLoop) -> States:
-    """For a model, a method's footprint and a loop."""
+    """The states of a model under a method's footprint and a loop."""
     packed, scales, rest, largest = _weights(facts, footprint, 4 if loop.kbit else loop.weight_itemsize)
     trained = _trained(footprint, loop.optimizer, loop.device)
     return States(packed + rest, *trained, scales=scales, loading=2 * largest)
@@ -110,7 +110,7 @@ def optimizer_bytes(shapes: Mapping[str, tuple[int, ...]], itemsize: int, name: 
 
 
 def paged_bytes(shapes: Mapping[str, tuple[int, ...]], name: str) -> int:
-    """Of optimizer_bytes, the states that bitsandbytes' paged optimizers hold in managed memory."""
+    """Bytes of the states that bitsandbytes' paged optimizers hold in managed memory, a part of optimizer_bytes."""
     if "paged" not in name:
         return 0
     numel = sum(prod(shape) for shape in shapes.values() if prod(shape) >= PAGED)

@@ -32,13 +32,13 @@ class RowStatistics(NamedTuple):
 
     @classmethod
     def of(cls, rows: RowStatistics | Mapping[str, int] | None) -> RowStatistics | None:
-        """From the statistics that data.prepare returns."""
+        """The statistics from what data.prepare returns."""
         if rows is None or isinstance(rows, RowStatistics):
             return rows
         return cls(rows["rows"], rows["tokens"], rows["trained"], rows["max"], rows.get("eval_rows", 0))
 
     def answered(self, stage: Stage) -> RowStatistics:
-        """With a row for each answer that the stage has the model write to a prompt, taken to be as long as allowed."""
+        """The statistics with a row for each answer that the model writes, taken to be as long as allowed."""
         if not stage.generates:
             return self
         rows, tokens = self.rows * stage.answers_per_row, stage.answer_tokens

@@ -21,7 +21,7 @@ EIGHT, SEVEN = "meta-llama/Llama-3.1-8B", "mistralai/Mistral-7B-v0.1"
 
 
 def page(card: str = "NVIDIA A100 80GB", length: int = 2048, batch: int = 4) -> str:
-    """Markdown. Generated, so that it can never say anything else than the estimate does."""
+    """The page as Markdown, generated from the estimate."""
     device = cards.device(card)
     estimates = {name: _estimate(EIGHT, name, length, batch, device) for name in METHODS}
     figures = list(estimates.values())

@@ -102,7 +102,7 @@ def nothing_trained(steps: list[dict[str, Any]], plan: dict[str, Any]) -> Sign |
 
 
 def _last(steps: list[dict[str, Any]], plan: dict[str, Any]) -> list[dict[str, Any]]:
-    """The last five steps, or all of a run that has fewer; none while more are to come."""
+    """The last five steps, or all steps of a run that has fewer; [] while more are to come."""
     return steps[-5:] if len(steps) >= min(5, plan.get("steps", 5)) else []
 
 

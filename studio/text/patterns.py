@@ -47,7 +47,7 @@ Pattern = Annotated[str, AfterValidator(checked), MaxLen(2000)]
 
 
 def written_out(pattern: str) -> int:
-    """At most how many parts a pattern has when each counted repeat is written out.
+    """The most parts that a pattern has when each counted repeat is written out.
 
     Every repeat is taken to repeat all that stands before it, so that no grouping has to be understood.
     """

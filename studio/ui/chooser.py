@@ -93,7 +93,7 @@ def _asked(order: Any) -> tuple[RunConfig, RowStatistics | None]:
 
 
 def _answers(question: choice.Question, names: list[str]) -> dict[str, Any]:
-    """By model, as plain data. One question is worked on at a time, and its answers are kept."""
+    """The answers by model, as plain data. One question is worked on at a time, and its answers are kept."""
     order = question.order.model_dump(mode="json", exclude_unset=True)
     order["data"] = {"max_length": question.order.data.max_length}
     on = question.device

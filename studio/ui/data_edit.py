@@ -118,7 +118,7 @@ def _revision(question: Question) -> int:
 
 
 def _fingerprint(question: Question) -> str | None:
-    """Of the content of the file that was seen; None where the question does not say."""
+    """The fingerprint of the content that was seen; None where the question does not say."""
     seen = question.get("fingerprint")
     return seen if isinstance(seen, str) and re.fullmatch(r"[\w-]{1,100}", seen) else None
 

@@ -40,7 +40,7 @@ def page_of(dataset: data.Dataset, start: int, search: str, kind: str) -> dict[s
 
 
 def _holding(table: pa.Table, search: str) -> np.ndarray:
-    """For each conversation: does one of its texts hold the search, whatever the case?"""
+    """Whether one of its texts holds the search, whatever the case, for each conversation."""
     found = [np.zeros(0, bool)]
     for part in table.column("messages").chunks:  # combined they would be copied: a million rows are a gigabyte
         hits = pc.fill_null(

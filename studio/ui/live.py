@@ -180,7 +180,7 @@ def poll(question: dict[str, Any]) -> Response:
 
 
 def _mark_of(rows: list[dict[str, Any]]) -> str:
-    """Of what stands still; the moving rows are in `now` anyway."""
+    """The mark of the rows that stand still; the moving ones are in `now` anyway."""
     still = [row["id"] if row.get("state") in ALIVE else row for row in rows]
     return hashlib.sha1(orjson.dumps(still), usedforsecurity=False).hexdigest()[:12]
 

@@ -154,7 +154,7 @@ class EvalBatches:
 
 
 def packing_statistics(rows: Iterable[Row], layout: Layout, effective_batch_size: int, seed: int) -> dict[str, float]:
-    """Of the first epoch: micro-batches a step, the share of tokens that are padding, and of rows that are packed."""
+    """The first epoch's micro-batches a step, its share of tokens that are padding, and of rows that are packed."""
     rows = list(rows)
     num_tokens = num_padded_tokens = num_micro_batches = num_packed_rows = 0
     batches = EffectiveBatchSampler(len(rows), effective_batch_size, seed)

@@ -181,7 +181,7 @@ class HarnessModel(HFLM):
 
 
 class Counter(CacheHook):
-    """Told by lm-eval of each answer, it tells how many there are."""
+    """Counts the answers as lm-eval reports each, and emits the count."""
 
     def __init__(self, side: str, of: int):
         super().__init__(None)

@@ -19,7 +19,7 @@ from studio.worker.gguf_file import llama3_factors
 
 
 def read(file: Path) -> Any:
-    """Raises ValueError for an architecture or a stretching that transformers cannot compute."""
+    """The config in a GGUF file. Raises ValueError for an architecture or stretching unknown to transformers."""
     config, reader = AutoConfig.from_pretrained(file.parent, gguf_file=file.name), GGUFReader(file)
     architecture = reader.fields["general.architecture"].contents()
 

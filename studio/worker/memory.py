@@ -30,7 +30,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def in_halves(
     work: Callable[[Sequence[Item]], Result], items: Sequence[Item], without: Callable[[Item], Result] | None = None
 ) -> list[Result]:
-    """`work` done on all items at once, or on halves of what memory was short for: a result a part, in their order.
+    """The results of `work` on all items at once, or on halves where memory is short: one for each part, in order.
 
     without: the result of an item that has no room alone; where it is None, its out-of-memory error is raised. So it is
     where several processes share a run, which must all make the same passes.
@@ -49,7 +49,7 @@ def in_halves(
 
 
 def unless_short(work: Callable[[], Result]) -> Result | None:
-    """What `work` gives; None where memory is too short for it."""
+    """The result of `work`; None where memory is too short for it."""
     try:
         return work()
     except (RuntimeError, MemoryError) as error:

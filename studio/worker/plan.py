@@ -72,7 +72,7 @@ class PlanRun(RaceRun):
         self.base["swapped"] = self._losses(base, full, self.swapped, better)
 
     def rows_of(self, entry: Contestant) -> data.Prepared:
-        """Without held-out rows: those are measured one by one in turn_ended."""
+        """The run's rows without the held-out ones, which turn_ended measures one by one."""
         return replace(entry.rows, eval=())
 
     def turn_ended(self, entry: Contestant, step: int) -> None:

@@ -211,7 +211,7 @@ class RaceRun:
         self.tell()
 
     def judge(self, group: list[Contestant], level: int, entrants: int) -> None:
-        """At a rung: the better half of all that have come so far goes on."""
+        """Compare the settings that have come to a rung: the better half goes on."""
         for row in (entry.row for entry in group):
             if row["state"] == "racing" and len(row["losses"]) == level and row["eval_loss"] is not None:
                 row["losses"].append(row["eval_loss"])

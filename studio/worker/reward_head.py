@@ -14,7 +14,7 @@ NAME = "score"  # as transformers calls it in its models for sequence classifica
 
 
 def add(model: Any) -> Any:
-    """The model with a new, trained head on its base. Seed torch before."""
+    """The model with a new head to be trained on its base. The caller seeds torch before."""
     base = unwrap(model)
     width = base.get_output_embeddings().weight.shape[-1]
     if hasattr(base.get_output_embeddings(), "in_features"):

@@ -134,7 +134,7 @@ def tensor_of(rollouts: Sequence[Rollout], group: int) -> torch.Tensor:
 
 
 class RolloutMetrics:
-    """Rewards, lengths and how the model moves: means over the answers since the last `take`, as floats."""
+    """Means of rewards, lengths and changes of the model over the answers since the last `take`, as floats."""
 
     def __init__(self, stage: GRPO):
         self.stage, self.names = stage, labels(stage.rewards)

@@ -123,7 +123,7 @@ class Samples:
         return budget(total, self.spent, rounds_left, self.token_seconds, is_end, self._waited)
 
     def _say(self, text: str, level: str = "info") -> None:
-        """Say it once a run."""
+        """Emit a note, once a run."""
         if text not in self._said:
             self.trainer.report.note(text.format(share=SHARE), level)
         self._said.add(text)

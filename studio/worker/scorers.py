@@ -44,7 +44,7 @@ class JudgeScorer:
         self.reward, self.endpoint = reward, Endpoint(reward, cache / CACHE_FILE, is_stopped)
 
     def __call__(self, texts: Sequence[str], questions: Sequence[Question]) -> list[float | None]:
-        """Raises ModelError where the endpoint does not answer."""
+        """The marks of the answers. Raises ModelError where the endpoint does not answer."""
         asked = list(map(self.reward.filled, texts, questions))
         with ThreadPoolExecutor(AT_ONCE) as pool:
             replies = dict(zip(dict.fromkeys(asked), pool.map(self._reply, dict.fromkeys(asked)), strict=True))

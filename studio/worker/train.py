@@ -199,7 +199,7 @@ def _note_data(context: RunContext) -> None:
 
 
 def _note_dropped_rows(rows: data.Prepared, report: Report) -> None:
-    """Of rows that were encoded during training: those dropped after the plan was written."""
+    """Note the rows dropped after the plan was written, of data that is encoded during training."""
     late = rows.train.finished() if isinstance(rows.train, StreamedRows) else None
     if late and late["dropped"]:
         counts = "; ".join(f"{kind}: {dropped['count']}" for kind, dropped in late["dropped"].items())

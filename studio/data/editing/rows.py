@@ -24,7 +24,7 @@ UNUSED_SECONDS = 24 * 3600.0  # seconds
 
 
 def folder_of(fingerprint: str) -> Path:
-    """Where the edits of a file are kept: of its content and of how it is read, so another content has other edits."""
+    """The folder of a file's edits, named by its content and by how it is read: another content has other edits."""
     path = subfolder("edits") / fingerprint
     path.mkdir(exist_ok=True)
     return path
