@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
-from studio.base.tensors import header
+from studio.base.tensors import header, read_head
 from studio.errors import ModelError
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -89,12 +89,10 @@ def _fingerprint(files: tuple[tuple[Path, int, int], ...]) -> str:
     tensors = []
     for file, size, _ in files:
         with open(file, "rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            head = json.loads(stream.read(length))
+            head, begin = read_head(stream, file, size)
             for name, tensor in sorted(head.items()):
-                if name != "__metadata__":
-                    sample = _sampled(stream, 8 + length, tensor["data_offsets"], size <= READ_WHOLE)
-                    tensors.append((name, tensor["dtype"], tensor["shape"], sample))
+                sample = _sampled(stream, begin, tensor["data_offsets"], size <= READ_WHOLE)
+                tensors.append((name, tensor["dtype"], tensor["shape"], sample))
     return hashlib.sha256(json.dumps(sorted(tensors)).encode()).hexdigest()[:32]
 
 

@@ -79,22 +79,31 @@ def header(file: Path) -> dict[str, Tensor]:
 @lru_cache(maxsize=512)
 def _header(file: Path, size: int, mtime_ns: int) -> dict[str, Tensor]:
     with open(file, "rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if length > 100_000_000:
-            raise ValueError("header too long")
-        if size < 8 + length:
-            raise _not_whole(file, size, 8 + length)
-        head = json_text.read(stream.read(length), file.name)
-        items = {name: item for name, item in head.items() if name != "__metadata__"}
-        whole = 8 + length + max((item["data_offsets"][1] for item in items.values()), default=0)
-        if size != whole:
-            raise _not_whole(file, size, whole)
+        items, _ = read_head(stream, file, size)
         packed = dict(_packed_weights(stream, items))
     return {
         name: packed.get(name) or Tensor(dtype=item["dtype"], shape=tuple(item["shape"]))
         for name, item in items.items()
         if not BESIDE_QUANTIZED.search(name)
     }
+
+
+def read_head(stream: BinaryIO, file: Path, size: int) -> tuple[dict[str, dict[str, Any]], int]:
+    """(name -> dtype, shape and data_offsets of each tensor; where the data begins). size: bytes of the file.
+
+    Raises ModelError for a file that is not whole, ValueError for one that is no safetensors file.
+    """
+    length = int.from_bytes(stream.read(8), "little")
+    if length > 100_000_000:
+        raise ValueError("header too long")
+    if size < 8 + length:
+        raise _not_whole(file, size, 8 + length)
+    head = json_text.read(stream.read(length), file.name)
+    items = {name: item for name, item in head.items() if name != "__metadata__"}
+    whole = 8 + length + max((item["data_offsets"][1] for item in items.values()), default=0)
+    if size != whole:
+        raise _not_whole(file, size, whole)
+    return items, 8 + length
 
 
 def _not_whole(file: Path, size: int, whole: int) -> ModelError:

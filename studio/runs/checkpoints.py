@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from studio import crash, program
-from studio.errors import RunError, is_disk_full
+from studio.base.tensors import header
+from studio.errors import ModelError, RunError, is_disk_full
 from studio.home import fsync_path, write_atomic
 
 # besides an RNG state for each process, and weights
@@ -145,12 +146,10 @@ def _is_whole(file: Path) -> bool:
     if file.suffix in (".pt", ".pth"):
         return zipfile.is_zipfile(file)
     if file.suffix == ".safetensors":
-        with open(file, "rb") as file_object:
-            length = int.from_bytes(file_object.read(8), "little")
-            size = file.stat().st_size
-            header = json.loads(file_object.read(length)) if 0 < length <= size - 8 else {}
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        return size == 8 + length + max(ends, default=0)
+        try:
+            header(file)
+        except ModelError:
+            return False
     return True
 
 
