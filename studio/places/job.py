@@ -10,6 +10,7 @@ from __future__ import annotations
 import shlex
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -51,6 +52,11 @@ FLAVOURS: dict[str, Machine] = {
     "h200x2": Machine("NVIDIA H200", 2, ram=512 * GIB, price=10.00),
     "h200x4": Machine("NVIDIA H200", 4, ram=1024 * GIB, price=20.00),
     "h200x8": Machine("NVIDIA H200", 8, ram=2048 * GIB, price=40.00),
+}
+REFUSED = {  # what to do, by HTTP's status
+    401: "HF_TOKEN is not known to the Hub.",
+    402: "The account has no credit for Jobs: see its billing page.",
+    403: "The token lacks a right: it must be able to write repositories and to run Jobs.",
 }
 Hours = Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)?[smhd]$")]
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -232,32 +238,19 @@ def _label(bundle: Bundle) -> str:
     return bundle.name[-60:].strip("-.")
 
 
-class _hub_errors:
+@contextmanager
+def _hub_errors(what: str) -> Iterator[None]:
     """Turns the Hub's errors into DeviceError, or Unreachable where it does not answer. Never shows the token."""
+    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError
 
-    def __init__(self, what: str):
-        self.what = what
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None:
-            return
-        import httpx2
-        from huggingface_hub.errors import HfHubHTTPError
-
-        if isinstance(error, HfHubHTTPError):
-            status = error.response.status_code if error.response is not None else 0
-            if status >= 500 or status == 429:
-                raise Unreachable(f"{self.what}: the Hub answers {status}.") from error
-            hint = {
-                401: "HF_TOKEN is not known to the Hub.",
-                402: "The account has no credit for Jobs: see its billing page.",
-                403: "The token lacks a right: it must be able to write repositories and to run Jobs.",
-            }
-            message = f"{self.what}: the Hub answers {status}. {error.server_message or ''}".strip()
-            hint = hint.get(status, "See the log.")
-            raise DeviceError(message, hint, "place") from error
-        if isinstance(error, (httpx2.HTTPError, ConnectionError, TimeoutError)):
-            raise Unreachable(f"{self.what}: the Hub does not answer.") from error
+    try:
+        yield
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        if status >= 500 or status == 429:
+            raise Unreachable(f"{what}: the Hub answers {status}.") from error
+        message = f"{what}: the Hub answers {status}. {error.server_message or ''}".strip()
+        raise DeviceError(message, REFUSED.get(status, "See the log."), "place") from error
+    except (httpx2.HTTPError, ConnectionError, TimeoutError) as error:
+        raise Unreachable(f"{what}: the Hub does not answer.") from error
