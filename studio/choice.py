@@ -57,9 +57,7 @@ def rows() -> list[Row]:
     """Every model without its answers: those of this computer that the catalogue does not know, then the catalogue."""
     own = {name: folder for name, folder in on_this_computer() if name not in catalogue.entries()}
     known = [
-        {key: entry[key] for key in SHOWN}
-        | {"local": hub.cached(name, None) is not None if _is_cached(name) else False}
-        for name, entry in catalogue.entries().items()
+        {key: entry[key] for key in SHOWN} | {"local": _is_cached(name)} for name, entry in catalogue.entries().items()
     ]
     listed = []
     for name, folder in own.items():
@@ -113,8 +111,9 @@ def answers(
 
     known: answers to the same question by the model that stands for its shape; those that are new are put in.
     """
-    known = {} if known is None else known
-    standing = {name: _standing(name) for name in names}
+    known, entries = {} if known is None else known, catalogue.entries()
+    # the model of the catalogue that stands for the shape of each; one that is not in it stands for itself
+    standing = {name: _by_shape()[_shape(entries[name])] if name in entries else name for name in names}
     new = [name for name in dict.fromkeys(standing.values()) if name not in known]
     known.update(zip(new, spread(_Answering(question), new), strict=True))
     return {name: _within(known[other], name) for name, other in standing.items()}
@@ -131,12 +130,6 @@ def _by_shape() -> dict[str, str]:
 
 def _shape(entry: Row) -> str:
     return json.dumps({key: value for key, value in entry["config"].items() if key not in NO_SHAPE}, sort_keys=True)
-
-
-def _standing(name: str) -> str:
-    """The model of the catalogue that stands for the shape of a model; a model that is not in it for itself."""
-    entry = catalogue.entries().get(name)
-    return _by_shape()[_shape(entry)] if entry else name
 
 
 class _Answering(NamedTuple):

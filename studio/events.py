@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from studio import crash
+from studio.home import flock
 
 #  phase   {name, detail?, from_step?}  the current activity; see PHASES. `queued` carries {order, hold?}
 #  plan    {steps, epochs, rows, eval_rows, trainable, parameters, estimated_memory, …}  known before the first step
@@ -69,7 +70,7 @@ def append(path: Path, kind: str, /, **fields: Any) -> dict[str, Any]:
     line = (json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        locked = _lock_for_append(descriptor)
+        locked = flock(descriptor, _LOCK_TIMEOUT)  # a single append is atomic without it
         if _is_torn(descriptor):
             line = b"\n" + line
         if crash.is_due("events.half"):
@@ -111,25 +112,11 @@ def close_torn(path: Path) -> None:
     except FileNotFoundError:
         return
     try:
-        _lock_for_append(descriptor)
+        flock(descriptor, _LOCK_TIMEOUT)
         if _is_torn(descriptor):
             os.write(descriptor, b"\n")
     finally:
         os.close(descriptor)
-
-
-def _lock_for_append(descriptor: int) -> bool:
-    """Lock the file. Returns False on timeout; a single append is atomic even then."""
-    until = time.monotonic() + _LOCK_TIMEOUT
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= until:
-                return False
-            time.sleep(0.002)
-        else:
-            return True
 
 
 def _is_torn(descriptor: int) -> bool:
@@ -233,18 +220,11 @@ class Lock:
         """Acquire the lock; False if it is still held after `wait` seconds. shared: is_locked() does not report it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        until = time.monotonic() + wait
-        while True:
-            try:
-                fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= until:
-                    os.close(descriptor)
-                    return False
-                time.sleep(0.02)
-            else:
-                self.descriptor = descriptor
-                return True
+        if not flock(descriptor, wait, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, poll=0.02):
+            os.close(descriptor)
+            return False
+        self.descriptor = descriptor
+        return True
 
     def release(self) -> None:
         if self.descriptor is not None:
@@ -267,9 +247,6 @@ def is_locked(path: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not flock(descriptor, 0, fcntl.LOCK_SH)
     finally:
         os.close(descriptor)
-    return False

@@ -112,19 +112,25 @@ def changing(path: Path, wait: float = 30.0) -> Iterator[None]:
     Raises TimeoutError after `wait` seconds.
     """
     descriptor = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-    until = time.monotonic() + wait
     try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise TimeoutError(f"{path} is being changed by another process for {wait:.0f} s") from None
-                time.sleep(0.002)
+        if not flock(descriptor, wait):
+            raise TimeoutError(f"{path} is being changed by another process for {wait:.0f} s")
         yield
     finally:
         os.close(descriptor)
+
+
+def flock(descriptor: int, wait: float, kind: int = fcntl.LOCK_EX, poll: float = 0.002) -> bool:
+    """Lock an open file or folder; False where it is still held by another after `wait` seconds."""
+    until = time.monotonic() + wait
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(poll)
 
 
 def fsync_path(path: Path) -> None:
