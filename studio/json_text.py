@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -46,25 +47,30 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     Lines end with a newline alone: the text in them may hold U+2028 and U+0085, at which str.splitlines divides too.
     """
     try:
-        lines = file.read_bytes().split(b"\n")
+        written = file.read_bytes().split(b"\n")
     except FileNotFoundError:
         return []
     found = []
-    for line in lines:
+    for line in written:
         with contextlib.suppress(ValueError):
             found.append(json.loads(line))
     return [value for value in found if isinstance(value, dict)]
 
 
+def lines(values: Iterable[Any]) -> str:
+    """The values as JSON Lines: one on each line."""
+    return "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
+
+
 def append_line(file: Path, value: dict[str, Any]) -> None:
     """Add an object as a whole line; one that a crash or a full disk cut is ended first. Raises OSError."""
-    line = (json.dumps(value, ensure_ascii=False) + "\n").encode()
-    with open(file, "ab+", buffering=0) as lines:
-        size = lines.seek(0, os.SEEK_END)
-        lines.seek(max(0, size - 1))
-        whole = line if lines.read(1) in (b"", b"\n") else b"\n" + line
-        if lines.write(whole) < len(whole):
-            lines.truncate(size)
+    line = lines([value]).encode()
+    with open(file, "ab+", buffering=0) as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - 1))
+        whole = line if stream.read(1) in (b"", b"\n") else b"\n" + line
+        if stream.write(whole) < len(whole):
+            stream.truncate(size)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from studio import making
+from studio import json_text, making
 from studio.commands import Commands, counted, given, tell
 from studio.errors import DataError, OrderError
 from studio.home import write_atomic
@@ -55,7 +54,7 @@ def make(args: Namespace) -> dict[str, Any]:
     answer = making.write(task, order)
     print(file=sys.stderr)
     kept = [row for row in task.rows() if args.keep_marked or not row.marks]
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in making.training_rows(kept))
+    lines = json_text.lines(making.training_rows(kept))
     try:
         write_atomic(out, lines)
     except OSError as error:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from studio import json_text
 from studio.commands import Commands, counted, write_new
 from studio.data.ratings import pairs_of
 from studio.talk import votes
@@ -27,7 +27,7 @@ def make(args: Namespace) -> dict[str, Any]:
     """{path, pairs, left_out}; left_out: {why: how many}."""
     out = Path(args.out).expanduser().absolute()
     rows, left_out = votes.pairs() if args.source == "votes" else pairs_of(args.source, args.margin, args.every)
-    write_new(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_new(out, json_text.lines(rows))
     return {"path": str(out), "pairs": len(rows), "left_out": left_out}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -30,8 +29,7 @@ def paste(args: Namespace) -> dict[str, Any]:
     pasted = read_pasted(copied.decode("utf-8", "replace"), args.header)
     out = Path(args.out).expanduser().absolute()
     out = out if out.suffix == f".{pasted.ending}" else out.with_name(f"{out.name}.{pasted.ending}")
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in pasted.rows or ()) or pasted.text
-    write_new(out, text)
+    write_new(out, pasted.text)
     return {"path": str(out), "rows": None if pasted.rows is None else len(pasted.rows), "header": pasted.header}
 
 

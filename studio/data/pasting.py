@@ -7,6 +7,7 @@ import io
 import re
 from typing import NamedTuple
 
+from studio import json_text
 from studio.data.containers import JSON_START
 from studio.data.dialects import DrawnReader, dialect_of, is_rule
 from studio.data.formats import fitting
@@ -23,7 +24,7 @@ HEADERS = ("auto", "names", "row")
 
 
 class Pasted(NamedTuple):
-    """rows: of a table or of labelled lines, else None: `text` is a file as it stands, of kind `ending`.
+    """text: of a file of kind `ending`. rows: its rows, where they are of a table or of labelled lines, else None.
 
     header: what the first line of a table was taken for, "" where there is none.
     """
@@ -52,7 +53,7 @@ def read_pasted(text: str, header: str = "auto") -> Pasted:
     if table := _spreadsheet_cells(text):
         return _named(table, header)
     if rows := _labelled_rows(text):
-        return Pasted(rows, "", "jsonl")
+        return Pasted(rows, json_text.lines(rows), "jsonl")
     return Pasted(None, text + "\n", "csv" if dialect_of(text) else "txt")
 
 
@@ -82,7 +83,7 @@ def _named(table: list[list[str]], header: str) -> Pasted:
     if not table:
         raise DataError("There is a line of names, but no row.", "Copy the rows below it too.", "text")
     rows = [dict(zip(names, [*row, *[""] * (width - len(row))], strict=True)) for row in table]
-    return Pasted(rows, "", "jsonl", header)
+    return Pasted(rows, json_text.lines(rows), "jsonl", header)
 
 
 def _are_names(table: list[list[str]]) -> bool:

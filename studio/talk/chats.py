@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from studio import json_text
 from studio.errors import DataError, StudioError, as_studio_error
 from studio.home import changing, inside, slug, subfolder, write_atomic
 from studio.talk import chat, votes
@@ -262,7 +263,7 @@ def row(messages: list[Message]) -> dict[str, Any]:
 
 def new_file(rows: Iterable[dict[str, Any]], name: str) -> Path:
     """Write rows as a data file, uploads/NAME.jsonl or NAME-2.jsonl, …, or return the one that says the same."""
-    return new_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), name, "jsonl")
+    return new_text(json_text.lines(rows), name, "jsonl")
 
 
 def new_text(text: str, name: str, ending: str) -> Path:
@@ -285,5 +286,5 @@ def to_rows(rows: Iterable[dict[str, Any]], name: str = "from-chat") -> Path:
         before = file.read_text(encoding="utf-8") if file.is_file() else ""
         if before and not before.endswith("\n"):
             before += "\n"
-        write_atomic(file, before + "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_atomic(file, before + json_text.lines(rows))
     return file

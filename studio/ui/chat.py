@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from starlette.responses import Response
 
-from studio import data, events
+from studio import data, events, json_text
 from studio.errors import RunError, StudioError
 from studio.home import subfolder
 from studio.runs import checkpoints
@@ -138,9 +137,7 @@ def _pair(sides: list[str]) -> tuple[str, str]:
 def cast_votes(question: dict[str, Any]) -> Response:
     """All votes about a model as JSON lines."""
     cast = votes.votes(_side(str(question.get("name") or "base")))
-    return Response(
-        "".join(json.dumps(vote, ensure_ascii=False) + "\n" for vote in cast), media_type="text/plain; charset=utf-8"
-    )
+    return Response(json_text.lines(cast), media_type="text/plain; charset=utf-8")
 
 
 # -- jobs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +227,5 @@ def rated_pairs(source: str) -> dict[str, Any]:
 def paste_rows(text: str, header: str = "auto") -> dict[str, Any]:
     """A new data set of pasted text. header: what the first line of a table holds. Returns {source, name, header}."""
     pasted = read_pasted(text, header)
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in pasted.rows or ()]
-    path = chats.new_text("".join(lines) or pasted.text, "pasted", pasted.ending)
+    path = chats.new_text(pasted.text, "pasted", pasted.ending)
     return {"source": str(path), "name": path.name, "header": pasted.header}
