@@ -39,17 +39,11 @@ OPTIMIZERS = {name: package for package, names in OPTIMIZERS_BY_PACKAGE.items() 
 def check(config: RunConfig) -> None:
     """Refuse what cannot work, by headers alone: model, data, settings that do not fit. Raises StudioError."""
     if config.combine:
-        raise OrderError(
-            "This order combines finished runs: it is not one to train from.",
-            "Combine them anew: python -m studio combine RUN RUN.",
-            "combine",
-        )
+        hint = "Combine them anew: python -m studio combine RUN RUN."
+        raise OrderError("This order combines finished runs: it is not one to train from.", hint, "combine")
     if config.race:
-        raise OrderError(
-            "This order is a race of several settings, not one to train from.",
-            "Race them anew: python -m studio race DATA --set method.rank=8,16.",
-            "race",
-        )
+        hint = "Race them anew: python -m studio race DATA --set method.rank=8,16."
+        raise OrderError("This order is a race of several settings, not one to train from.", hint, "race")
     folder, device = source.check(config.model), places.device_of(config.place) or devices()[0]
     if not config.place.remote:
         fit.refuse(device)
@@ -73,11 +67,8 @@ def check_packages(facts: model.ModelFacts) -> None:
     """Raise ModelError for a model whose class in transformers needs a package that is not here."""
     package = families.PACKAGES.get(facts.model_type)
     if package and importlib.util.find_spec(package) is None:
-        raise ModelError(
-            f"A {facts.model_type} model needs {package}, which is not installed.",
-            f"Install it: pip install {package}.",
-            "model",
-        )
+        hint = f"Install it: pip install {package}."
+        raise ModelError(f"A {facts.model_type} model needs {package}, which is not installed.", hint, "model")
 
 
 def check_new_tokens(config: RunConfig, facts: model.ModelFacts | None) -> None:
@@ -85,17 +76,13 @@ def check_new_tokens(config: RunConfig, facts: model.ModelFacts | None) -> None:
     if not config.data.new_tokens:
         return
     if config.training.sharding == "fsdp":
-        raise OrderError(
-            "New tokens are not trained in a model that is split over several devices (fsdp).",
-            "Set training.sharding to ddp, or leave data.new_tokens out.",
-            "training.sharding",
-        )
+        message = "New tokens are not trained in a model that is split over several devices (fsdp)."
+        hint = "Set training.sharding to ddp, or leave data.new_tokens out."
+        raise OrderError(message, hint, "training.sharding")
     if not config.method.trains_tokens:
-        raise OrderError(
-            f"{config.method.label} trains no rows of the embedding, so new tokens would never be learnt.",
-            "Set method.name to lora, qlora or full, or leave data.new_tokens out.",
-            "data.new_tokens",
-        )
+        message = f"{config.method.label} trains no rows of the embedding, so new tokens would never be learnt."
+        hint = "Set method.name to lora, qlora or full, or leave data.new_tokens out."
+        raise OrderError(message, hint, "data.new_tokens")
     if facts is not None:
         config.method.refuse_tokens(facts)
 
@@ -133,11 +120,9 @@ def check_rewards(config: RunConfig) -> None:
                     "stage.rewards",
                 )
         if config.place.remote and (reward.run_id or reward.code):
-            raise OrderError(
-                f"The reward {reward.name} needs what is on this computer, and this run is for another one.",
-                "Train here, or take other rewards.",
-                "stage.rewards",
-            )
+            message = f"The reward {reward.name} needs what is on this computer, and this run is for another one."
+            hint = "Train here, or take other rewards."
+            raise OrderError(message, hint, "stage.rewards")
         if reward.run_id:
             reference.of_run(run.find(reward.run_id), scores=True)
         if reward.address:
@@ -161,11 +146,8 @@ def check_settings(config: RunConfig, device: Device) -> None:
         _check_compiler()
     for tracker in config.training.report_to:
         if not auto.installed(tracker):
-            raise OrderError(
-                f"The tracker {tracker} is not installed.",
-                f"Install it (pip install {tracker}), or take it off training.report_to.",
-                "training.report_to",
-            )
+            hint = f"Install it (pip install {tracker}), or take it off training.report_to."
+            raise OrderError(f"The tracker {tracker} is not installed.", hint, "training.report_to")
         if setting := trackers.refusal(tracker):
             raise OrderError(
                 f"{setting} in the environment has {tracker} send metrics, and there is no account "
@@ -180,31 +162,22 @@ def _check_optimizer(name: str) -> None:
         return
     if name not in OPTIMIZERS:
         near = difflib.get_close_matches(name, OPTIMIZERS, n=1, cutoff=0.5)
-        raise OrderError(
-            f"There is no optimizer {name!r} here.",
-            f"Did you mean {near[0]}?" if near else f"Known are: {', '.join(OPTIMIZERS)}.",
-            "training.optimizer",
-        )
+        hint = f"Did you mean {near[0]}?" if near else f"Known are: {', '.join(OPTIMIZERS)}."
+        raise OrderError(f"There is no optimizer {name!r} here.", hint, "training.optimizer")
     if importlib.util.find_spec(OPTIMIZERS[name]) is None:
-        raise OrderError(
-            f"The optimizer {name} needs the package {OPTIMIZERS[name]}, which is not installed.",
-            "Install it, or set training.optimizer to auto.",
-            "training.optimizer",
-        )
+        message = f"The optimizer {name} needs the package {OPTIMIZERS[name]}, which is not installed."
+        hint = "Install it, or set training.optimizer to auto."
+        raise OrderError(message, hint, "training.optimizer")
 
 
 def _check_compiler() -> None:
     """torch.compile writes C++ (for a CPU, and for CUDA's launchers): it needs a compiler and Python's headers."""
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     if shutil.which(compiler) is None:
-        raise OrderError(
-            f"torch.compile needs the C++ compiler {compiler}, which is not installed.",
-            "Install it (on Debian and Ubuntu: apt install g++), or set training.compile to false.",
-            "training.compile",
-        )
+        message = f"torch.compile needs the C++ compiler {compiler}, which is not installed."
+        hint = "Install it (on Debian and Ubuntu: apt install g++), or set training.compile to false."
+        raise OrderError(message, hint, "training.compile")
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():
-        raise OrderError(
-            "torch.compile needs Python's header files, which are not installed.",
-            "Install them (on Debian and Ubuntu: apt install python3-dev), or set training.compile to false.",
-            "training.compile",
-        )
+        message = "torch.compile needs Python's header files, which are not installed."
+        hint = "Install them (on Debian and Ubuntu: apt install python3-dev), or set training.compile to false."
+        raise OrderError(message, hint, "training.compile")

@@ -136,17 +136,14 @@ def start(run: Run) -> bool:
                 **secrets,
             )
     except subprocess.TimeoutExpired:
-        raise RunError(
-            f"The supervisor of {run.id} did not start within {START_WAIT:.0f} s.", "Try again.", "run"
-        ) from None
+        hint = "Try again."
+        raise RunError(f"The supervisor of {run.id} did not start within {START_WAIT:.0f} s.", hint, "run") from None
     crash.point("queue.started")
     if done.returncode in (UP, BUSY):
         return done.returncode == UP
-    raise RunError(
-        f"The supervisor of {run.id} did not start: {child_process.last_line(done.stderr, 'it gave no reason')}",
-        f"Try again; if it stays, run python -m studio.supervise {run.folder} in a terminal and read what it says.",
-        "run",
-    )
+    message = f"The supervisor of {run.id} did not start: {child_process.last_line(done.stderr, 'it gave no reason')}"
+    hint = f"Try again; if it stays, run python -m studio.supervise {run.folder} in a terminal and read what it says."
+    raise RunError(message, hint, "run")
 
 
 # -- actions on a queued or running run
@@ -215,9 +212,8 @@ def move(run: Run, place: int) -> list[Run]:
     with _queue_lock():
         others = [other for other in waiting() if other.id != run.id]
         if run.state() != "queued":
-            raise RunError(
-                f"{run.id} is not waiting: it is {run.state()}.", "Only a queued run has a place in the queue.", "run"
-            )
+            hint = "Only a queued run has a place in the queue."
+            raise RunError(f"{run.id} is not waiting: it is {run.state()}.", hint, "run")
         index = max(0, min(place - 1, len(others)))
         before = _position(others[index - 1].state_event()) if index else None
         after = _position(others[index].state_event()) if index < len(others) else None

@@ -14,11 +14,9 @@ def finish(run: Run) -> None:
     """Make an ended run's newest checkpoint its result, without another step. Raises RunError without one."""
     newest = checkpoints.newest(run.checkpoints)
     if newest is None or run.has_result():
-        raise RunError(
-            f"{run.id} has no whole checkpoint." if newest is None else f"{run.id} has a model already.",
-            "Resume it: it starts again." if newest is None else "Chat with it, or resume the run to train further.",
-            "run",
-        )
+        message = f"{run.id} has no whole checkpoint." if newest is None else f"{run.id} has a model already."
+        hint = "Resume it: it starts again." if newest is None else "Chat with it, or resume the run to train further."
+        raise RunError(message, hint, "run")
     step = checkpoints.step_of(newest)
     queue.resume(run, {"training": {"max_steps": step}}, f"finished at step {step}")
 

@@ -192,11 +192,9 @@ def _tokenizer(writer: Settings, reference: ModelReference, size: int, template:
         writer.add_token_merges(vocabulary.merges)
     ends = end_tokens(reference)
     if not ends:
-        raise ExportError(
-            "No single token ends a turn in this template, so a GGUF of it would never stop.",
-            "Train with a template that ends turns with one special token, such as chatml.",
-            "data.template",
-        )
+        message = "No single token ends a turn in this template, so a GGUF of it would never stop."
+        hint = "Train with a template that ends turns with one special token, such as chatml."
+        raise ExportError(message, hint, "data.template")
     writer.add_eos_token_id(ends[0])
     writer.add_eot_token_id(ends[0])
     if len(ends) > 1:

@@ -137,9 +137,7 @@ def quantized(rows: numpy.ndarray, kind: Any, importance: numpy.ndarray | None =
         None if importance is None else importance.ctypes.data,
     )
     if written != out.nbytes:
-        raise ExportError(
-            f"llama.cpp's quantizer wrote {written} bytes where {out.nbytes} were due.",
-            "Take f16 or q8_0, and report this.",
-            "--precision",
-        )
+        message = f"llama.cpp's quantizer wrote {written} bytes where {out.nbytes} were due."
+        hint = "Take f16 or q8_0, and report this."
+        raise ExportError(message, hint, "--precision")
     return out

@@ -37,11 +37,9 @@ def weights(reference: ModelReference) -> Weights:
     elif reference.standalone:
         yield from _merge_model(reference)
     elif not reference.method.mergeable:
-        raise ExportError(
-            f"{reference.method.label} cannot be merged. {reference.method.cannot_merge}",
-            "Export the adapter instead.",
-            "method.name",
-        )
+        message = f"{reference.method.label} cannot be merged. {reference.method.cannot_merge}"
+        hint = "Export the adapter instead."
+        raise ExportError(message, hint, "method.name")
     elif (plain := _plain_lora(reference.result, reference.base)) is not None:
         yield from _merge_lora(reference, *plain)
     else:
@@ -152,11 +150,9 @@ def _whole_model(reference: ModelReference, whole: Any) -> Weights:
     """Yield a loaded model's tensors under the names that its files have (of experts, one tensor each)."""
     layers = model.facts(reference.base).num_hidden_layers
     if (count := whole.config.get_text_config().num_hidden_layers) != layers:
-        raise ExportError(
-            f"This adapter repeats layers: the merged model would have {count}, and its base has {layers}.",
-            "Export the adapter instead.",
-            "method.name",
-        )
+        message = f"This adapter repeats layers: the merged model would have {count}, and its base has {layers}."
+        hint = "Export the adapter instead."
+        raise ExportError(message, hint, "method.name")
     head, table = whole.get_output_embeddings(), whole.get_input_embeddings()
     same = model.facts(reference.base).tie_word_embeddings and torch.equal(head.weight, table.weight)
     for name, weight in revert_weight_conversion(whole, whole.state_dict()).items():
@@ -189,11 +185,9 @@ def _require_memory(need: int, what: str) -> None:
     """Raise DeviceError where fewer than `need` bytes of RAM are free."""
     free = device.cpu().free
     if need > free:
-        raise DeviceError(
-            f"{what}: {need / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB are free.",
-            "End the chat and trainings first, close other programs, or export the adapter: that needs no merge.",
-            "memory",
-        )
+        message = f"{what}: {need / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB are free."
+        hint = "End the chat and trainings first, close other programs, or export the adapter: that needs no merge."
+        raise DeviceError(message, hint, "memory")
 
 
 def merge(
@@ -241,11 +235,8 @@ def rounded(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     if not weight.is_floating_point():
         return weight
     if dtype == torch.float16 and weight.abs().max() > torch.finfo(dtype).max:
-        raise ExportError(
-            "A weight of this model is too large for float16.",
-            "Leave --precision out: the base's own type holds it.",
-            "--precision",
-        )
+        hint = "Leave --precision out: the base's own type holds it."
+        raise ExportError("A weight of this model is too large for float16.", hint, "--precision")
     return weight.to(dtype)
 
 
