@@ -22,6 +22,7 @@
           () => { studio.order.set("stage", { name: one.name }, undefined, "data"); redraw(); },
           { title: say(one.about), "aria-pressed": String(studio.order.stage() === one.name) })))];
   };
+
   // A file of ratings: pairs are made of it with one click.
   const rated = (found) => {
     if (!found.rated) return [];
@@ -32,6 +33,7 @@
     return [make("p", { class: "note" }, say("This file holds rated answers."), " ",
       button("plain", say("Make preference pairs of them"), start, { job: "rated_pairs" }))];
   };
+
   // The encoding of a text file, chosen by hand: where it is not UTF-8, or not sure.
   const encoded = (wanted) => {
     const chosen = studio.order.get("data.encoding");
@@ -98,7 +100,8 @@
     }
     if (found.error) {
       about.replaceChildren(studio.fault(found.error),
-        ...suggested(found), ...rated(found), ...encoded(found.error.where === "data.encoding"), ...naming(found, true));
+        ...suggested(found), ...rated(found),
+        ...encoded(found.error.where === "data.encoding"), ...naming(found, true));
       return;
     }
     const figure = (value, label, tone) => make("div", { class: `figure ${tone || ""}` },
