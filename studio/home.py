@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import secrets
+import shutil
 import time
 import unicodedata
 from collections.abc import Iterator
@@ -131,6 +132,21 @@ def flock(descriptor: int, wait: float, kind: int = fcntl.LOCK_EX, poll: float =
             if time.monotonic() >= until:
                 return False
             time.sleep(poll)
+
+
+def replace_folder(target: Path, new: Path, old: Path, kind: str) -> None:
+    """Give a complete folder the name of `target`; one that has it already is kept as `old` until then.
+
+    kind: of what is replaced, in the names of crash points.
+    """
+    if target.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.rename(target, old)
+        crash.point(f"{kind}.aside")
+    os.rename(new, target)
+    fsync_path(target.parent)
+    crash.point(f"{kind}.renamed")
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def fsync_path(path: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 from studio import crash, program
 from studio.base.tensors import header
 from studio.errors import ModelError, RunError, is_disk_full
-from studio.home import fsync_path, write_atomic
+from studio.home import fsync_path, replace_folder, write_atomic
 
 # besides an RNG state for each process, and weights
 REQUIRED_FILES = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
@@ -99,15 +99,8 @@ def complete(folder: Path, step: int, fingerprint: str) -> Path:
         shutil.rmtree(_writing(folder, step), ignore_errors=True)
         raise
     crash.point("checkpoint.manifest")
-    target, old = folder / f"checkpoint-{step}", folder / f".old-{step}"
-    if target.exists():  # written again after a resume: keep the old one until the new one is in place
-        shutil.rmtree(old, ignore_errors=True)
-        os.rename(target, old)
-        crash.point("checkpoint.aside")
-    os.rename(inner, target)
-    fsync_path(folder)
-    crash.point("checkpoint.renamed")
-    shutil.rmtree(old, ignore_errors=True)
+    target = folder / f"checkpoint-{step}"
+    replace_folder(target, inner, folder / f".old-{step}", "checkpoint")  # one of before a resume may be there
     shutil.rmtree(_writing(folder, step), ignore_errors=True)
     return target
 

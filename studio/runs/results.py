@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from studio import crash
-from studio.home import fsync_path
+from studio.home import fsync_path, replace_folder
 
 
 @contextmanager
@@ -26,14 +26,7 @@ def replacing(target: Path) -> Iterator[Path]:
     for path in new.rglob("*"):
         fsync_path(path)
     crash.point("result.written")
-    if target.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        os.rename(target, old)
-        crash.point("result.aside")
-    os.rename(new, target)
-    fsync_path(target.parent)
-    crash.point("result.renamed")
-    shutil.rmtree(old, ignore_errors=True)
+    replace_folder(target, new, old, "result")
 
 
 def tidy_result(target: Path) -> None:
