@@ -43,20 +43,20 @@ HUB_POLL = float(os.environ.get("STUDIO_HUB_LOOK", 10))  # seconds between two p
 def relay(
     bundle: Path,
     attempt: int,
-    events_from: int,
-    log_from: int,
+    position: tuple[int, int],
     send: Callable[[str], None],
     each: Callable[[Run], None] = lambda run: None,
     last: Callable[[Run], None] = lambda run: None,
 ) -> None:
     """Execute the bundle's order and report on it until the run has ended.
 
-    attempt: of the run on the other side; a higher number than before resumes an ended run. each: called at every poll.
-    last: called after the run's end, before that is reported.
+    attempt: of the run on the other side; a higher number than before resumes an ended run. position: the bytes of
+    events and log that the other side has. each: called at every poll. last: called after the run's end, before that is
+    reported.
     """
     with Lock(bundle / "lock"):
         run = _run(bundle, attempt)
-    cursor, log_position = events_from, (0, log_from)
+    cursor, log_position = position[0], (0, position[1])
     while True:
         _forward_requests(bundle, run)
         ended = queue.over(run)
@@ -217,11 +217,11 @@ def main(arguments: list[str]) -> int:
             _remove(Path(arguments[1]).expanduser())
         elif arguments[0] == "--hub":
             repository = Hub(arguments[1], arguments[2])
-            relay(repository.unpack(), int(arguments[3]), 0, 0, send, repository.look, repository.finish)
+            relay(repository.unpack(), int(arguments[3]), (0, 0), send, repository.look, repository.finish)
         else:
             events_from = int(arguments[2])
             send("@ready")
-            relay(Path(arguments[0]).expanduser(), int(arguments[1]), events_from, int(arguments[3]), send)
+            relay(Path(arguments[0]).expanduser(), int(arguments[1]), (events_from, int(arguments[3])), send)
     except BrokenPipeError:
         return 1  # the connection was lost; the run continues
     except OSError as error:

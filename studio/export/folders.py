@@ -81,9 +81,7 @@ def export(
     if imatrix and "_k" not in precision:
         hint = "Add --precision q4_k_m, q5_k_m or q6_k, or leave --imatrix out."
         raise ExportError("An importance matrix is for K-quants only.", hint, "--imatrix")
-    if "_k" in precision and not llama_cpp.installed():
-        raise llama_cpp.quantizer_missing()
-    note = refuse(reference, kind)
+    note = refuse(reference, kind, precision)
     out = _target(reference, kind, Path(out).expanduser().absolute(), precision)
     _check_disk(reference, kind, out, precision, proven)
     write = {"adapter": _adapter, "merged": _merged, "gguf": _gguf, "ollama": _ollama}[kind]
@@ -113,8 +111,10 @@ def _rounding_note(reference: ModelReference, precision: str, loss: dict[str, An
     return ROUNDED if not precision and trained and exported and exported > 1.01 * trained else ""
 
 
-def refuse(reference: ModelReference, kind: str) -> str:
+def refuse(reference: ModelReference, kind: str, precision: str = "") -> str:
     """Raise ExportError for an export that is not possible. Returns a note for the result, or ""."""
+    if "_k" in precision and not llama_cpp.installed():
+        raise llama_cpp.quantizer_missing()
     method = reference.method
     if kind == "adapter":
         if method is None or not method.adapter or reference.checkpoint:

@@ -120,12 +120,7 @@ def of_run(parent: run.Run, step: str = "", report: Report = silent, scores: boo
     scores: a reward model is asked for; raises RunError where the run is none, or is one and text is asked for.
     """
     config, manifest = parent.config, _manifest(parent.result)
-    if config.stage.scores and not scores:
-        hint = f"Score a file with it: python -m studio score {parent.id} FILE."
-        raise RunError(f"{parent.id} is a reward model: it scores answers and writes none.", hint, "model")
-    if scores and not config.stage.scores:
-        hint = "Train one on preference pairs: stage: reward."
-        raise RunError(f"{parent.id} is no reward model: its stage is {config.stage.name}.", hint, "model")
+    _refuse_other_use(parent, scores)
     base = _base_folder(parent, manifest, report).resolve()
     text = tokenizer_files.model_template(parent.result)
     if text and manifest.get("template"):
@@ -159,10 +154,20 @@ def of_run(parent: run.Run, step: str = "", report: Report = silent, scores: boo
         )
     if not manifest:
         names = [f"{parent.id}@checkpoint-{n}" for n in checkpoints.steps(parent.checkpoints)]
-        hint = f"Talk to a checkpoint of it: {', '.join(names[-3:])}."
-        hint = hint if names else "Wait until it is finished, or resume it."
+        others = f"Talk to a checkpoint of it: {', '.join(names[-3:])}."
+        hint = others if names else "Wait until it is finished, or resume it."
         raise RunError(f"The run {parent.id} has no result yet: it is {parent.state()}.", hint, "model")
     return reference
+
+
+def _refuse_other_use(parent: run.Run, scores: bool) -> None:
+    """Raise RunError where scores are asked of a model that writes, or text of one that scores."""
+    if parent.config.stage.scores and not scores:
+        hint = f"Score a file with it: python -m studio score {parent.id} FILE."
+        raise RunError(f"{parent.id} is a reward model: it scores answers and writes none.", hint, "model")
+    if scores and not parent.config.stage.scores:
+        hint = "Train one on preference pairs: stage: reward."
+        raise RunError(f"{parent.id} is no reward model: its stage is {parent.config.stage.name}.", hint, "model")
 
 
 def of_folder(folder: Path, name: str) -> ModelReference:

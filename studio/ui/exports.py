@@ -47,43 +47,36 @@ def take_away(name: str, kind: str) -> dict[str, Any]:
     if not lock.acquire():
         raise ExportError("This export is being written already.", "Wait until it is done.", "kind")
     try:
-        if kind.removesuffix(IMATRIX) in K_QUANTS and not llama_cpp.installed():
-            raise llama_cpp.quantizer_missing()
         from studio.talk.reference import resolve
 
-        export.refuse(resolve(run_.id), KINDS[kind][0])
-        to, precision = KINDS[kind]
-        out = next(path for n in range(1, 1000) if not (path := folder / (kind if n == 1 else f"{kind}-{n}")).exists())
-        command = [
-            sys.executable,
-            "-m",
-            "studio",
-            "export",
-            run_.id,
-            str(out),
-            "--to",
-            to,
-            "--json",
-            *(["--precision", precision] if precision else []),
-            *(["--imatrix"] if kind.endswith(IMATRIX) else []),
-        ]
-        with (
-            open(folder / f"{kind}.json", "wb") as answer,
-            open(folder / f"{kind}.log", "wb") as log,
-            credentials.handed_over(*credentials.HUB) as secrets,
-        ):
-            subprocess.Popen(
-                command,
-                cwd=PROJECT,
-                stdin=subprocess.DEVNULL,
-                stdout=answer,
-                stderr=log,
-                start_new_session=True,
-                **secrets | {"pass_fds": (*secrets.get("pass_fds", ()), lock.descriptor)},
-            )
+        export.refuse(resolve(run_.id), *KINDS[kind])
+        _begin(run_.id, folder, kind, lock)
     finally:
         lock.release()
     return {"run": run_.id, "kind": kind}
+
+
+def _begin(name: str, folder: Path, kind: str, lock: Lock) -> None:
+    """Begin the command that exports a run into a folder; it holds the lock while it runs."""
+    to, precision = KINDS[kind]
+    out = next(path for n in range(1, 1000) if not (path := folder / (kind if n == 1 else f"{kind}-{n}")).exists())
+    command = [sys.executable, "-m", "studio", "export", name, str(out), "--to", to, "--json"]
+    command += ["--precision", precision] if precision else []
+    command += ["--imatrix"] if kind.endswith(IMATRIX) else []
+    with (
+        open(folder / f"{kind}.json", "wb") as answer,
+        open(folder / f"{kind}.log", "wb") as log,
+        credentials.handed_over(*credentials.HUB) as secrets,
+    ):
+        subprocess.Popen(
+            command,
+            cwd=PROJECT,
+            stdin=subprocess.DEVNULL,
+            stdout=answer,
+            stderr=log,
+            start_new_session=True,
+            **secrets | {"pass_fds": (*secrets.get("pass_fds", ()), lock.descriptor)},
+        )
 
 
 @rights.read(WATCHER, VISITOR)
