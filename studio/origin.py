@@ -36,8 +36,7 @@ def check(config: RunConfig) -> None:
         raise OrderError(message, hint, "start")
     if config.stage.scores:
         message = "A reward model's head starts anew, so an adapter that was trained to write does not go on under it."
-        hint = _instead(run)
-        raise OrderError(message, hint, "start")
+        raise OrderError(message, _instead(run), "start")
     _check_base(config, run, manifest)
     _check_method(config, run, manifest)
 

@@ -152,12 +152,8 @@ def write_record(job: EncodingJob, counts: list[int], rows: EncodedRows, trained
         evaluation |= {"share": order.eval or 0, "seed": record.seed}
     summary = {
         "sources": sources,
-        "dropped": record.dropped.as_dict(),
-        "cut": record.cut.as_dict(),
-        "split": record.split.as_dict(),
-        "tokens_lost": record.tokens_lost,
-        "left_out": record.left_out.as_dict(),
-        "reasons": record.reasons,
+        **{name: getattr(record, name).as_dict() for name in ("dropped", "cut", "split", "left_out")},
+        **attributes(record, "tokens_lost", "reasons"),
         "eval": evaluation,
     }
     (job.folder / "record.json").write_text(json.dumps({"record": summary, "statistics": statistics}), encoding="utf-8")
@@ -214,8 +210,7 @@ def accept_row(
         if "stop" in map(record.decisions.get, unwanted):
             about = KINDS[unwanted[0]]
             message = f"Row {row[0]} of {source}, and the order says to stop there: {about.reason}"
-            hint = about.hint
-            raise DataError(message, hint, f"data.problems.{unwanted[0]}")
+            raise DataError(message, about.hint, f"data.problems.{unwanted[0]}")
         dropped.add(unwanted[0], source, row)
     else:
         check_context_length(conversation, e, encoder, source)

@@ -69,9 +69,8 @@ def prepare(
             return large.start_streaming(order, encoder, seed, key, counts, record.available)
         scratch = store.new_folder(draft)
         try:
-            job = EncodingJob(
-                order, splits, eval_parts, encoder, seed, scratch, record, report or (lambda done, total: None)
-            )
+            report = report or (lambda done, total: None)
+            job = EncodingJob(order, splits, eval_parts, encoder, seed, scratch, record, report)
             (large.encode if sum(counts) >= large.LARGE and not parted else encode)(job)
             stored = _open(store.publish(scratch, folder.name), key)
         finally:

@@ -117,11 +117,8 @@ def preview(reader: SourceReader) -> Preview:
         raise no_rows_error(reader.name, 0, [])
     if len(first.bad) == len(first.rows):
         kind, value, reason = first.bad[0]
-        raise no_rows_error(
-            reader.name,
-            len(first.rows),
-            [problem(kind, 1, first.lines[0] if first.lines else None, None, value, reason)],
-        )
+        fault = problem(kind, 1, first.lines[0] if first.lines else None, None, value, reason)
+        raise no_rows_error(reader.name, len(first.rows), [fault])
     rows, mapping = first.rows, reader.mapping
     columns = columns_of(list(map(as_row, rows[:SAMPLE_ROWS])))
     check_columns(mapping, columns, reader.name)

@@ -118,12 +118,9 @@ def _candidates(data: bytes, buffer: np.ndarray) -> Iterator[tuple[str, np.ndarr
 
     brace, tag, bracket = at("{") | at("$"), at("<"), at("[")
     letter = ((after | 32) >= 97) & ((after | 32) <= 122)
+    placeholder = (brace & (after == 123)) | (tag & (after == 37)) | (bracket & one_of(after, b"YIEyie"))
     rules = (
-        (
-            "placeholder",
-            (brace & (after == 123)) | (tag & (after == 37)) | (bracket & one_of(after, b"YIEyie")),
-            _first(PLACEHOLDER, in_code=False),
-        ),
+        ("placeholder", placeholder, _first(PLACEHOLDER, in_code=False)),
         ("control_token", (tag & one_of(after, b"|s/bepu<\xef")) | (bracket & one_of(after, b"I/")), _first(CONTROL)),
         ("media", tag & one_of(after, b"iavsIAVS|"), _first(MEDIA)),
         ("odd_reasoning", tag & one_of(after, b"/tr"), _unpaired),

@@ -131,9 +131,8 @@ def pace(facts: ModelFacts, config: RunConfig, rows: RowStatistics, loop: Traini
     step = worked * token_work / (speed.rate * devices) + beside
     writing, writing_eval = _writing(facts, config, prompts, loop, speed, effective)
     step += writing / config.stage.steps_per_batch
-    evaluations = 0
-    if rows.eval_rows:
-        evaluations = 1 + (10 if training.eval_every == "auto" else steps // max(1, training.eval_every))
+    often = 10 if training.eval_every == "auto" else steps // max(1, training.eval_every)
+    evaluations = 1 + often if rows.eval_rows else 0
     eval_tokens = 0.0 if config.stage.generates else rows.eval_rows * rows.mean
     evaluation = (eval_tokens * token_work / speed.rate + launch * -(-eval_tokens // loop.tokens)) * FORWARD
     evaluation += writing_eval

@@ -12,6 +12,7 @@ from typing import Any
 from studio import config, data, device, preflight, queue, run
 from studio.errors import DataError, OrderError
 from studio.forecast import calibration, record
+from studio.registry import attributes
 from studio.talk import chat as server
 from studio.ui import files, live, measure, rights, space, uploads, zero
 from studio.ui.who import VISITOR, WATCHER
@@ -58,7 +59,7 @@ def inspect(source: str, format: str = "auto") -> dict[str, Any]:
     files.allow(config.build(plain))
     dataset = data.read(source, format)
     names = ("format", "container", "rows", "refused", "columns", "unused", "notes", "reason", "fingerprint")
-    return {name: getattr(dataset, name) for name in names} | {"problems": dataset.counts}
+    return attributes(dataset, *names) | {"problems": dataset.counts}
 
 
 @rights.job(WATCHER, VISITOR, changes=False, waits=True)

@@ -184,6 +184,15 @@ def read(kind: type[Kind], body: Any) -> Kind:
         raise RequestError(message, hint, field or "body") from None
 
 
+STATUSES = {
+    200: "The answer.",
+    400: "Refused, with a sentence.",
+    401: "The key is missing or wrong.",
+    404: "No such model.",
+    503: "No room for it.",
+}
+
+
 def openapi() -> dict[str, Any]:
     """The server's OpenAPI description."""
     schemas: dict[str, Any] = {}
@@ -197,14 +206,7 @@ def openapi() -> dict[str, Any]:
             "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}},
         }
 
-    descriptions = {
-        200: "The answer.",
-        400: "Refused, with a sentence.",
-        401: "The key is missing or wrong.",
-        404: "No such model.",
-        503: "No room for it.",
-    }
-    answers = {str(status): {"description": text} for status, text in descriptions.items()}
+    answers = {str(status): {"description": text} for status, text in STATUSES.items()}
     name = [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}]
     paths: dict[str, Any] = {
         "/v1/models": {"get": {"summary": "The models in memory", "responses": answers}},
