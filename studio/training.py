@@ -125,6 +125,11 @@ class Training(BaseModel):
     """Processes that prepare the next batches meanwhile. auto: one on a GPU, none on a CPU."""
 
     @property
+    def device_count(self) -> int:
+        """Devices that share the run, on each of its hosts."""
+        return 1 if self.devices == "auto" else self.devices
+
+    @property
     def warmup_ratio(self) -> float:
         """Share of the steps over which the rate rises; none for a constant schedule unless `warmup` was set."""
         return 0.0 if self.schedule == "constant" and "warmup" not in self.model_fields_set else self.warmup

@@ -29,7 +29,7 @@ def add(commands: Commands) -> None:
 def commands_of(args: Namespace) -> dict[str, Any]:
     """The command for every host, and the two files' text."""
     one = _made(args) if Path(args.name).is_file() else run.find(args.name)
-    each = launch.devices_per_host(one.config)
+    each = one.config.training.device_count
     if args.each not in (None, each):
         message = f"The order of {one.id} wants {each} devices on each host, not {args.each}."
         hint = f"Give the YAML order instead of the run, or leave --each out and order training.devices: {args.each}."

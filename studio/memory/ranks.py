@@ -26,14 +26,9 @@ class Gathered(NamedTuple):
 NOTHING = Gathered()
 
 
-def processes(config: RunConfig) -> int:
-    """Devices that share the run; auto: one."""
-    return config.training.devices if isinstance(config.training.devices, int) else 1
-
-
 def split(config: RunConfig, device: Device, states: States, footprint: Footprint) -> bool:
     """Whether FSDP splits the model. auto: where weights, gradients and AdamW's states fill two thirds of a device."""
-    if processes(config) == 1 or config.data.new_tokens or not config.stage.is_supervised:
+    if config.training.device_count == 1 or config.data.new_tokens or not config.stage.is_supervised:
         return False
     if config.training.sharding != "auto":
         return config.training.sharding == "fsdp"

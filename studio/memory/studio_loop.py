@@ -11,7 +11,6 @@ from studio.config import RunConfig
 from studio.device import Device
 from studio.footprint import Footprint
 from studio.kernels import logit_chunk_bytes, padded_width
-from studio.memory.ranks import processes
 from studio.memory.training_loop import TrainingLoop
 from studio.model import ModelFacts
 from studio.stage import Stage
@@ -113,7 +112,7 @@ def studio_loop(
         last_length=rest if rest < shape.length else 0,
         optimizer=auto.optimizer(config, device),
         input_grads=checkpointing and not tables and not narrow,
-        world_size=processes(config),
+        world_size=training.device_count,
         brake=general.BRAKE_TOKENS if training.keep_general else 0,
         evaluates=evaluates,
         beside=facts.parameters * itemsize if holds_reference(config) else 0,
@@ -150,7 +149,8 @@ def _largest_micro_batch(
 def _micro_batches(config: RunConfig, rows: RowStatistics | None, row: int, shape: MicroBatchShape) -> tuple[int, int]:
     """(micro-batches of a step of mean rows, padded tokens of the second where there are two of packed rows)."""
     answered = rows and rows.answered(config.stage)
-    mean = sequences_per_step(config, rows) * (int(answered.mean) + 1 if answered else row) // processes(config)
+    mean = sequences_per_step(config, rows) * (int(answered.mean) + 1 if answered else row)
+    mean //= config.training.device_count
     tokens = min(mean, step_tokens(config, answered))
     micro_batches = -(-tokens // (shape.rows * shape.length))
     return micro_batches, padded_width(tokens - shape.length) if shape.packed and micro_batches == 2 else 0
@@ -176,7 +176,7 @@ def sequences_per_step(config: RunConfig, rows: RowStatistics | None) -> int:
 
 def step_tokens(config: RunConfig, rows: RowStatistics | None) -> int:
     """Tokens that a process is given in a step of the longest rows."""
-    return -(-sequences_per_step(config, rows) // processes(config)) * longest_row(config, rows)
+    return -(-sequences_per_step(config, rows) // config.training.device_count) * longest_row(config, rows)
 
 
 def holds_reference(config: RunConfig) -> bool:

@@ -31,8 +31,8 @@ OWN_PAGES = 2**23  # bytes of a block from which on it is mapped by itself, wher
 
 def processes(config: RunConfig, available: list[Device] | None = None) -> int:
     """Number of trainer processes on this host: one per device. auto: one."""
-    ordered = config.training.devices
-    if ordered == "auto":
+    ordered = config.training.device_count
+    if ordered == 1:
         return 1
     available = devices() if available is None else available
     return min(ordered, len(available)) if available[0].traits.cards else ordered
@@ -51,10 +51,9 @@ def device_count(run: Run) -> int:
     if is_remote(run):
         return 0
     try:
-        ordered = run.config.training.devices
+        return run.config.training.device_count
     except StudioError:
         return 1
-    return ordered if isinstance(ordered, int) else 1
 
 
 def command(run: Run) -> list[str]:
@@ -66,7 +65,7 @@ def command(run: Run) -> list[str]:
     if run.config.race:
         return [sys.executable, "-m", PLANNER if run.config.race.plan else RACER, str(run.folder)]
     hosts = os.environ.get(HOSTS)
-    count = devices_per_host(run.config) if hosts else processes(run.config)
+    count = run.config.training.device_count if hosts else processes(run.config)
     if count == 1 and not hosts:
         return [sys.executable, "-m", TRAINER, str(run.folder)]
     rendezvous = _rendezvous(*hosts.split(), rank="0") if hosts else ["--standalone"]
@@ -141,7 +140,7 @@ def hosts(config: RunConfig, count: int, run: str = "RUN") -> dict[str, Any]:
     run: the run's folder, on a file system that all hosts share. HOST0 stands for the first host's name. The
     commands are for the checkout's folder.
     """
-    each = devices_per_host(config)
+    each = config.training.device_count
     folder, head = shlex.quote(run), f"HOST0:{PORT}"
     return {
         "commands": [
@@ -151,11 +150,6 @@ def hosts(config: RunConfig, count: int, run: str = "RUN") -> dict[str, Any]:
         "slurm": _slurm(config, count, each),
         "skypilot": _skypilot(config, count, each),
     }
-
-
-def devices_per_host(config: RunConfig) -> int:
-    """Ordered devices per host; auto: one."""
-    return 1 if config.training.devices == "auto" else config.training.devices
 
 
 def _rendezvous(count: str, head: str, rank: str) -> list[str]:
