@@ -20,6 +20,7 @@ import pytest
 
 from studio import judge
 from studio.errors import ModelError, OrderError, StudioError
+from studio.evaluation.endpoint import check_url
 from studio.home import PROJECT
 from studio.judge.endpoint import Endpoint
 from studio.run import Run
@@ -169,9 +170,9 @@ def test_what_is_missing_or_away_is_told_in_words(run: Run, monkeypatch: pytest.
 def test_a_key_does_not_travel_unencrypted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(judge.KEY, KEY)
     with pytest.raises(OrderError, match="unencrypted"):
-        judge.check_url("http://192.0.2.1/v1")
-    judge.check_url("http://127.0.0.1:8000/v1")
-    judge.check_url("https://192.0.2.1/v1")
+        check_url("http://192.0.2.1/v1")
+    check_url("http://127.0.0.1:8000/v1")
+    check_url("https://192.0.2.1/v1")
 
 
 def test_a_run_without_answers_is_told_so(home: Path) -> None:

@@ -10,11 +10,9 @@ from itertools import combinations
 from typing import Any
 
 from studio.data.formats import as_row
-from studio.data.rated import ANSWERS, LISTS, PROMPTS, RATINGS, has_ratings, rated
+from studio.data.rated import ANSWERS, LISTS, PROMPTS, RATINGS, rated
 from studio.data.reading import raw_rows
 from studio.errors import DataError
-
-__all__ = ["has_ratings", "pairs_of"]
 
 
 def pairs_of(source: str, margin: float = 0.0, every: bool = False) -> tuple[list[dict[str, Any]], dict[str, int]]:

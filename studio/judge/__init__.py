@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from studio.errors import ModelError, RunError
-from studio.evaluation.endpoint import KEY, check_url
+from studio.evaluation.endpoint import KEY
 from studio.evaluation.statistics import wilson
 from studio.judge.endpoint import Endpoint
 from studio.judge.order import PROMPT, JudgeOrder, order_of
@@ -21,8 +21,7 @@ from studio.runs import evaluations
 from studio.side_job import Progress, SideJob
 
 __all__ = [
-    "AT_ONCE", "KEY", "PROMPT", "Endpoint", "JudgeOrder", "check_url", "describe", "job", "judge", "order_of",
-    "table_of"
+    "AT_ONCE", "KEY", "PROMPT", "JudgeOrder", "describe", "job", "judge", "order_of", "table_of"
 ]  # fmt: skip
 
 KIND = "judge"

@@ -15,7 +15,8 @@ from studio.data.editing.log import pending
 from studio.data.editing.record import edit_summary, record_of
 from studio.data.lengths import suggested
 from studio.data.pasting import read_pasted
-from studio.data.ratings import has_ratings, pairs_of
+from studio.data.rated import has_ratings
+from studio.data.ratings import pairs_of
 from studio.errors import StudioError
 from studio.home import slug
 from studio.json_text import whole_number

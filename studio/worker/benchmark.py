@@ -27,9 +27,10 @@ from transformers import AutoTokenizer
 
 from studio import device
 from studio.errors import DeviceError, OrderError, StudioError
+from studio.evaluation.results import SIDES
 from studio.talk.reference import resolve
 from studio.worker import memory
-from studio.worker.evaluate import SIDES, rows_at_once
+from studio.worker.evaluate import rows_at_once
 from studio.worker.lines import emit, run_on_order
 from studio.worker.loaded import LoadedModel, LoadedModels
 

@@ -11,9 +11,9 @@ from studio import data, race
 from studio.config import RunConfig
 from studio.device import devices
 from studio.errors import DataError
-from studio.estimate import grown
 from studio.events import latest, seconds
 from studio.home import write_atomic
+from studio.memory.peak import grown
 from studio.model import ModelFacts
 from studio.resolve import Resolved, resolve
 from studio.run import Run

@@ -9,7 +9,8 @@ from pathlib import Path
 from studio.errors import RunError
 from studio.evaluation.endpoint import check_url
 from studio.evaluation.questions import Question
-from studio.judge import AT_ONCE, Endpoint
+from studio.judge import AT_ONCE
+from studio.judge.endpoint import Endpoint
 from studio.reward import Reward, Scorer
 from studio.rewards.judge import Judge, mark
 from studio.worker.score import RewardScorer

@@ -18,8 +18,8 @@ from studio import data, model, new_tokens, preflight, process, unused_settings
 from studio.base import source
 from studio.data.streaming import StreamedRows
 from studio.device import devices
-from studio.estimate import grown
 from studio.evaluation.questions import Question, distinct
+from studio.memory.peak import grown
 from studio.method import trained_weights
 from studio.model import ModelFacts
 from studio.resolve import Resolved, resolve

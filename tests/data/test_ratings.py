@@ -10,7 +10,8 @@ import pytest
 
 from studio import data
 from studio.__main__ import main
-from studio.data.ratings import has_ratings, pairs_of
+from studio.data.rated import has_ratings
+from studio.data.ratings import pairs_of
 from studio.errors import DataError
 from studio.talk import votes
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from studio.data.editing.cell_operations import CellOperation
-from studio.data.editing.operations import Add, Delete, Fix, Replace, Set, Step
+from studio.data.editing.cell_operations import CellOperation, Set
+from studio.data.editing.operations import Add, Delete, Fix, Replace, Step
 from studio.data.editing.rows import Rows
 
 
