@@ -12,12 +12,13 @@ import orjson
 import pytest
 
 from studio.errors import StudioError
+from studio.export import folders
 from studio.home import subfolder
 from studio.ui import exports
 from tests.ui.fakes import FakeRun
 
 RUN = "2026-11-22-1200-mine"
-START = subprocess.Popen
+START, REFUSE = subprocess.Popen, folders.refuse
 WRITES = (
     "import json, pathlib, sys, time; out = pathlib.Path(sys.argv[1]); "
     "print('packing…', file=sys.stderr, flush=True); time.sleep(0.5); "
@@ -32,7 +33,7 @@ def finished(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run.start(alive=False)
     run.train().finish()
     monkeypatch.setattr("studio.talk.reference.resolve", lambda name: None)
-    monkeypatch.setattr("studio.export.folders.refuse", lambda found, kind: "")
+    monkeypatch.setattr("studio.export.folders.refuse", lambda found, kind, precision: "")
 
 
 def exporter(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
@@ -101,11 +102,13 @@ def test_k_quants_are_offered_where_the_quantizer_is(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("studio.ui.exports.subprocess.Popen", started)
     monkeypatch.setattr("studio.export.llama_cpp.installed", lambda: [])
+    monkeypatch.setattr("studio.export.folders.refuse", REFUSE)
     assert orjson.loads(exports.taken({"id": RUN}).body)["quantizer"] is False
     with pytest.raises(StudioError, match="not installed") as refused:
         exports.take_away(RUN, "gguf-q4-imatrix")
     assert "pip install xllamacpp" in refused.value.hint
     monkeypatch.setattr("studio.export.llama_cpp.installed", lambda: ["xllamacpp"])
+    monkeypatch.setattr("studio.export.folders.refuse", lambda found, kind, precision: "")
     assert orjson.loads(exports.taken({"id": RUN}).body)["quantizer"] is True
     exports.take_away(RUN, "gguf-q4-imatrix")
     assert asked[0][-3:] == ["--precision", "q4_k_m", "--imatrix"]
