@@ -23,7 +23,6 @@ QUERY_VALUE = re.compile(r"(?:^|\.)(?:q|q_proj|q_lin|query|wq|q_a_proj|q_b_proj|
 FUSED = re.compile(r"(?:^|\.)(?:c_attn|qkv_proj|query_key_value|Wqkv|wqkv|qkv|attn_qkv)$")
 # last of a sublayer
 END = re.compile(r"(?:^|\.)(?:o_proj|out_proj|c_proj|dense|dense_4h_to_h|down_proj|fc2|w2|wo|fc_out|proj|linear2)$")
-KEY = re.compile(r"(?:^|\.)(?:k|k_proj|k_lin|key|wk)$")
 EXPERTS = re.compile(r"expert")
 # transformers holds a layer's experts in one stacked tensor, which is no linear; what chooses among them stays as it is
 ROUTED = re.compile(r"(^|\.)(experts|router)(\.|$)")

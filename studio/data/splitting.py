@@ -1,9 +1,8 @@
-"""Training and evaluation rows: a seeded share, spread evenly over short and long rows; and several data sets mixed."""
+"""Training and evaluation rows: a seeded share, spread evenly over short and long rows; an epoch by weights."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -101,9 +100,3 @@ def shuffled(rows: int, seed: int, epoch: int) -> list[int]:
     numbers = list(range(rows))
     random.Random(f"{seed} {epoch}").shuffle(numbers)
     return numbers
-
-
-def mix(parts: Sequence[tuple[Conversations, float]], seed: int = 42) -> Conversations:
-    """Several data sets, each repeated by its weight, concatenated. The trainer shuffles them."""
-    tables = [c.take(sample_indices(len(c), weight, seed + n)).table for n, (c, weight) in enumerate(parts)]
-    return Conversations(pa.concat_tables(tables))

@@ -17,7 +17,6 @@ from studio.memory.training_loop import TrainingLoop
 from studio.memory.walks import Walk, walks
 
 PROMPT_TOKENS = 160  # of a sample prompt
-PHASES = ("load", "forward", "loss", "backward", "optimizer", "evaluation", "saving")
 
 
 class Step(NamedTuple):
