@@ -106,6 +106,7 @@ def proven(proof: dict[str, Any]) -> list[str]:
     if loss:
         losses = [f"{name} {loss[name]:.4f}" for name in ("trained", "merged", "exported") if loss[name] is not None]
         lines.append(f"Held-out loss: {', '.join(losses)} ({counted(loss['rows'], 'row')}).")
+    lines += proof.get("unmeasured", [])
     for one in proof["differences"]:
         lines.append(
             f"  asked    {one['question'][:100]!r}\n  trained  {one['trained'][:200]!r}\n"

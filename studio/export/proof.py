@@ -86,7 +86,7 @@ def compared(asked: list[Question], ours: dict[str, Any], theirs: dict[str, Any]
 
     Returns {by, prompts, agree, stopped, same_prompts, tokenizer: {texts, same, differences}, differences: [{question,
     trained, exported}], loss: {trained, merged, exported, rows} or None, also: [the same of every other program],
-    not_asked: [sentence on a program that ended before it had answered]}.
+    not_asked: [sentence on a program that ended before it had answered], unmeasured: [why a loss is missing]}.
     """
     pairs = list(zip(asked, ours["answers"], theirs["answers"], strict=True))
     differ = [
@@ -109,7 +109,14 @@ def compared(asked: list[Question], ours: dict[str, Any], theirs: dict[str, Any]
         return comparison
     loss = {**ours["loss"], "exported": theirs["loss"], "rows": len(ours["rows"])} if ours["rows"] else None
     also = [compared(asked, ours, other) for other in theirs.get("others", [])]
-    return {**comparison, "loss": loss, "also": also, "not_asked": theirs.get("not_asked", [])}
+    unmeasured = ours.get("unmeasured", []) + theirs.get("unmeasured", [])
+    return {
+        **comparison,
+        "loss": loss,
+        "unmeasured": unmeasured,
+        "also": also,
+        "not_asked": theirs.get("not_asked", []),
+    }
 
 
 def _same(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:

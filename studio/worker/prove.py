@@ -49,7 +49,7 @@ def main(side: str, name: str, order: dict[str, Any]) -> dict[str, Any]:
 
 
 def trained(reference: ModelReference, order: dict[str, Any]) -> dict[str, Any]:
-    """The trained model's side: {answers, ids, rows: [{ids, labels}], loss: {trained, merged}}.
+    """The trained model's side: {answers, ids, rows: [{ids, labels}], loss: {trained, merged}, unmeasured: [sentence]}.
 
     The merged loss is taken in the base's dtype; it is None where nothing is merged.
     """
@@ -57,15 +57,20 @@ def trained(reference: ModelReference, order: dict[str, Any]) -> dict[str, Any]:
     loaded_model = loaded_models.load(reference)
     side = _answers_and_ids(loaded_model, order)
     rows = encoded(loaded_model, order)
-    loss = {"trained": mean_loss(loaded_model.model, rows), "merged": None}
+    loss: dict[str, float | None] = {"trained": mean_loss(loaded_model.model, rows), "merged": None}
+    unmeasured = []
     mergeable = reference.result is not None and not reference.standalone and reference.method.mergeable
     if rows and mergeable and loaded_models.bases:
         base = next(iter(loaded_models.bases.values()))
         try:
             loss["merged"] = mean_loss(load_merged_weights(base, reference), rows)
         except (StudioError, NotImplementedError, RuntimeError) as error:
-            print(f"the merged model's loss could not be taken: {error}", file=sys.stderr)
-    return {**side, "rows": rows, "loss": loss}
+            unmeasured.append(_unmeasured("merged model", error))
+    return {**side, "rows": rows, "loss": loss, "unmeasured": unmeasured}
+
+
+def _unmeasured(which: str, error: Exception) -> str:
+    return f"The held-out loss of the {which} could not be taken: {reason_of(error)}."
 
 
 def load_merged_weights(base: Any, reference: ModelReference) -> Any:
@@ -158,7 +163,7 @@ def of_gguf(file: Path, order: dict[str, Any]) -> dict[str, Any]:
         except ExportError as error:
             ended.append(error.message)
     if sides:
-        return {**sides[0], "loss": _loss_of_gguf(file, order["rows"]), "others": sides[1:], "not_asked": ended}
+        return {**sides[0], **_loss_of_gguf(file, order["rows"]), "others": sides[1:], "not_asked": ended}
     if ended:
         raise ExportError(ended[0], " ".join(ended[1:]), "gguf")
     with tempfile.TemporaryDirectory(dir=file.parent) as scratch:
@@ -175,17 +180,16 @@ def of_gguf(file: Path, order: dict[str, Any]) -> dict[str, Any]:
     return by_transformers
 
 
-def _loss_of_gguf(file: Path, rows: Rows) -> float | None:
-    """None without rows, and for a family that transformers does not read from a GGUF file."""
+def _loss_of_gguf(file: Path, rows: Rows) -> dict[str, Any]:
+    """{loss, unmeasured}: the loss is None without rows, and for a family that transformers reads from no GGUF file."""
     if not rows:
-        return None
+        return {"loss": None}
     try:
         parameters = sum(int(tensor.n_elements) for tensor in gguf.GGUFReader(file).tensors)
         torch_device, dtype = placement(parameters, _read_dtype(file))
-        return mean_loss(dequantized(file, dtype).to(torch_device).eval(), rows)
+        return {"loss": mean_loss(dequantized(file, dtype).to(torch_device).eval(), rows)}
     except (StudioError, ValueError, RuntimeError, KeyError, NotImplementedError, OSError) as error:
-        print(f"the GGUF file's loss could not be taken: {reason_of(error)}", file=sys.stderr)
-        return None
+        return {"loss": None, "unmeasured": [_unmeasured("GGUF file", error)]}
 
 
 def _of_llama_cpp(reader: llama_cpp.Reader, order: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,12 @@ GATHERED = {
     "remedies": spoken.remedy_strings,
     "autos": spoken.auto_strings,
     "causes": lambda: spoken.constant_strings(
-        "runs/diagnosis.py", "runs/signs.py", "runs/preference_signs.py", "ui/space.py", "runs/end_hooks.py"
+        "runs/diagnosis.py",
+        "runs/signs.py",
+        "runs/preference_signs.py",
+        "ui/space.py",
+        "runs/end_hooks.py",
+        "worker/prove.py",
     ),
     "devices": lambda: spoken.constant_strings(
         "device.py",

@@ -282,6 +282,17 @@ def test_the_loss_of_a_file_is_what_llama_cpp_computes(case: str, home: Path, tm
         assert told["loss"] == pytest.approx(prove.mean_loss(whole, held_out), rel=1e-4)
 
 
+def test_a_loss_that_cannot_be_taken_is_told(home: Path, tmp_path: Path) -> None:
+    """transformers reads no GGUF file of the first Gemma; the page had a dash in the place of the loss."""
+    gguf_file.write(of_base(made(tmp_path / "model", "gemma")), tmp_path / "out.gguf", "q8_0", tiny.CHATML)
+    order = {"questions": [], "prompts": [], "texts": list(proof.TEXTS), "max_tokens": 4, "rows": rows(2, 24)}
+    theirs = prove.of_gguf(tmp_path / "out.gguf", order)
+    ours = {"answers": [], "ids": theirs["ids"], "rows": order["rows"], "loss": {"trained": 3.2, "merged": 3.2}}
+    told = proven(proof.compared([], ours, theirs))
+    assert told[1] == "Held-out loss: trained 3.2000, merged 3.2000 (2 rows)."
+    assert re.match(r"The held-out loss of the GGUF file could not be taken: .*gemma", told[2])
+
+
 def test_a_proof_needs_no_tokenizer_of_transformers(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

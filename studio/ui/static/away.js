@@ -47,10 +47,13 @@
           { ...found, same: found.tokenizer.same, texts: found.tokenizer.texts })]];
       if (!found.same_prompts)
         said.push([studio.say("The questions have other tokens there than in training."), "warn"]);
-      const loss = found.loss, number = (value) => (value == null ? "–" : value.toFixed(4));
+      const loss = found.loss;
+      const named = [["trained", say("trained")], ["merged", say("merged")], ["exported", say("exported")]];
       if (loss)
-        said.push([say("Held-out loss: trained {trained}, merged {merged}, exported {exported}.",
-          { trained: number(loss.trained), merged: number(loss.merged), exported: number(loss.exported) })]);
+        said.push([say("Held-out loss: {losses}.", {
+          losses: named.filter(([name]) => loss[name] != null).map(([name, word]) => `${word} ${loss[name].toFixed(4)}`)
+            .join(", ") })]);
+      for (const reason of found.unmeasured || []) said.push([studio.told(reason), "warn"]);
       const ended = (found.not_asked || []).map((reason) =>
         [studio.say("Not asked: {reason}", { reason: studio.told(reason) }), "warn"]);
       return said.concat(...(found.also || []).map(proof), ended);
