@@ -20,13 +20,12 @@ PROMPT_TOKENS = 160  # of a sample prompt
 
 
 class Step(NamedTuple):
-    """Bytes. causes: what was alive at the peak; causes_by_phase: at the peak of each phase."""
+    """Bytes. causes: what was alive at the peak."""
 
     peak: int
     peak_phase: str
     peak_by_phase: dict[str, int]
     causes: dict[str, int]
-    causes_by_phase: dict[str, dict[str, int]]
     kept: int  # activations a layer keeps from forward to backward
     standing: int  # what is there all through a step
 
@@ -75,7 +74,7 @@ def step(
         tape.enter_phase("saving")
         tape.allocate_briefly(whole.at_end, "weights")
     phase = max(tape.peaks, key=lambda name: tape.peaks[name])
-    return Step(tape.peaks[phase], phase, dict(tape.peaks), tape.at_peak[phase], dict(tape.at_peak), kept, standing)
+    return Step(tape.peaks[phase], phase, dict(tape.peaks), tape.at_peak[phase], kept, standing)
 
 
 def _parts(loop: TrainingLoop) -> list[TrainingLoop]:
