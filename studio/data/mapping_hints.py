@@ -37,6 +37,7 @@ NO_TEXT = (
 
 
 CHOSEN_ALONE = "To learn the chosen answers alone: --format chosen, or data.format: chosen."
+ABOVE = " If the first line is a row already, write the names of the columns in a line above it."
 
 
 def layout_hint(columns: list[str], rows: list[Row], name: str) -> str:
@@ -44,13 +45,13 @@ def layout_hint(columns: list[str], rows: list[Row], name: str) -> str:
     if hint := turns_hint(columns, rows) or conversation_hint(columns, rows):
         return hint
     texts = [column for column in text_columns(rows) if not is_label(column, rows)]
-    mapping, is_table = _guess(texts), name.lower().endswith((".csv", ".tsv", ".txt"))
-    above = " If the first line is a row already, write the names of the columns in a line above it."
+    mapping = _guess(texts)
+    above = ABOVE if name.lower().endswith((".csv", ".tsv", ".txt")) else ""
     hints = (
         lambda: _comparison_hint(texts, rows),
         lambda: "" if "answer" in mapping else _class_hint(columns, texts, rows) or _path_hint(rows),
         lambda: _named_hint(mapping, rows),
-        lambda: "" if "answer" in mapping else _two_texts_hint(texts, rows, above if is_table else ""),
+        lambda: "" if "answer" in mapping else _two_texts_hint(texts, rows, above),
         lambda: _transcript_hint(texts, rows),
         lambda: "" if "answer" in mapping else _unanswered_hint(mapping.get("prompt"), columns, rows),
         lambda: _texts_hint(texts, rows),
