@@ -13,7 +13,7 @@ from studio.config import RunConfig
 from studio.device import Device
 from studio.errors import DeviceError
 from studio.footprint import Footprint
-from studio.forecast import duration, remedies
+from studio.forecast import duration, remedies, time_left
 from studio.forecast.duration import Past
 from studio.kernels import padded_width
 from studio.memory import peak, studio_loop, tables
@@ -177,9 +177,9 @@ def test_runs_seen_correct_the_estimate(small: ModelFacts, by: float) -> None:
 
 
 def test_time_left() -> None:
-    assert duration.left(0, 100, 0.0, 2.0) == 200
-    assert duration.left(5, 100, 15.0, 2.0) == 95 * 3  # after a twentieth, what was seen
-    assert duration.left(100, 100, 300.0, 2.0) == 0
+    assert time_left.left(0, 100, 0.0, 2.0) == 200
+    assert time_left.left(5, 100, 15.0, 2.0) == 95 * 3  # after a twentieth, what was seen
+    assert time_left.left(100, 100, 300.0, 2.0) == 0
 
 
 def test_time_left_of_a_running_run() -> None:
@@ -191,21 +191,21 @@ def test_time_left_of_a_running_run() -> None:
         times.append(now)
         for name, every, seconds in (("evaluating", 10, 5.0), ("saving", 20, 1.0)):
             if step % every == 0:
-                pauses.append(duration.Pause(name, now, now + seconds))
+                pauses.append(time_left.Pause(name, now, now + seconds))
                 now += seconds
         whole.append(now)
-    assert duration.remaining([], [], [], plan) == 300
+    assert time_left.remaining([], [], [], plan) == 300
     expecting = plan | {"expected": {**plan["expected"], "pauses": {"evaluating": 5.0, "saving": 1.0}}}
-    assert duration.remaining([], [], [], expecting) == 300 + 10 * 5 + 5 * 1
-    assert duration.remaining([12], [45.0], [duration.Pause("evaluating", 36.0, 46.0)], expecting) == pytest.approx(
-        duration.remaining([12], [45.0], [duration.Pause("evaluating", 36.0, 46.0)], plan) + 5 * 1
+    assert time_left.remaining([], [], [], expecting) == 300 + 10 * 5 + 5 * 1
+    assert time_left.remaining([12], [45.0], [time_left.Pause("evaluating", 36.0, 46.0)], expecting) == pytest.approx(
+        time_left.remaining([12], [45.0], [time_left.Pause("evaluating", 36.0, 46.0)], plan) + 5 * 1
     )
     for step in (12, 25, 50, 90, 99):
         known = [pause for pause in pauses if pause.ended <= whole[step - 1]]
-        told = duration.remaining(range(1, step + 1), times[:step], known, plan)
+        told = time_left.remaining(range(1, step + 1), times[:step], known, plan)
         assert told == pytest.approx(whole[-1] - whole[step - 1], rel=0.1, abs=6), step
-    assert duration.remaining(range(1, 101), times, pauses, plan) == 0
-    assert duration.remaining([], [], [], {"steps": 10}) is None
+    assert time_left.remaining(range(1, 101), times, pauses, plan) == 0
+    assert time_left.remaining([], [], [], {"steps": 10}) is None
 
 
 def test_published_measurements() -> None:

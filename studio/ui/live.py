@@ -19,7 +19,7 @@ from starlette.responses import Response
 from studio import run
 from studio.errors import RunError, StudioError
 from studio.events import latest
-from studio.forecast import duration
+from studio.forecast import time_left
 from studio.home import inside, subfolder
 from studio.json_text import whole_number
 from studio.run import ALIVE, Run
@@ -150,8 +150,8 @@ def _left(row: dict[str, Any], tail: Tail) -> float | None:
     plan = latest(tail.others, "plan")
     if row["state"] not in ALIVE or row["state"] == "stopping" or not plan:
         return None
-    seconds = duration.remaining(
-        tail.columns["step"], tail.columns["time"], duration.pauses(tail.others), plan, tail.columns["tokens"]
+    seconds = time_left.remaining(
+        tail.columns["step"], tail.columns["time"], time_left.pauses(tail.others), plan, tail.columns["tokens"]
     )
     return None if seconds is None else round(seconds, 1)
 

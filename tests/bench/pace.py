@@ -20,7 +20,7 @@ from studio import config, credentials, data, model, run
 from studio.base import source
 from studio.device import devices
 from studio.estimate import estimate
-from studio.forecast import calibration, duration, record
+from studio.forecast import calibration, duration, record, time_left
 from studio.home import PROJECT
 from studio.tokens import Encoder
 from tests.bench.isolated_home import isolated_home
@@ -121,10 +121,10 @@ def _run(order: config.RunConfig) -> tuple[float, float]:
     )
     early = [event for event in steps if event["step"] <= max(1, EARLY * plan["steps"])]
     now = early[-1]["time"]
-    said = duration.remaining(
+    said = time_left.remaining(
         [event["step"] for event in early],
         [event["time"] for event in early],
-        duration.pauses([event for event in timed if event["time"] <= now]),
+        time_left.pauses([event for event in timed if event["time"] <= now]),
         plan,
         [event["tokens"] for event in early],
     )
