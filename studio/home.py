@@ -80,6 +80,12 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
+def numbered(folder: Path, name: str, ending: str = "") -> Iterator[Path]:
+    """The path of a name in a folder, then those of NAME-2, NAME-3, … for when it is taken."""
+    for number in range(1, 10_000):
+        yield folder / f"{name if number == 1 else f'{name}-{number}'}{ending}"
+
+
 def write_atomic(path: Path, data: str | bytes, mode: int = 0o666) -> None:
     """Write a file atomically: a reader, or a crash, sees the old content or the new.
 

@@ -9,6 +9,7 @@ import shutil
 import time
 from datetime import datetime
 from difflib import SequenceMatcher
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from studio.config import RunConfig
 from studio.data.editing.record import record_of
 from studio.errors import RunError
 from studio.events import Lock
-from studio.home import fsync_path, inside, slug, subfolder
+from studio.home import fsync_path, inside, numbered, slug, subfolder
 from studio.runs import recovery
 from studio.runs.folder import REQUESTS, Run
 from studio.runs.state import ALIVE, STATES, WORKING, current_events, phase
@@ -75,8 +76,7 @@ def create(config: RunConfig, order: float | None = None, begun: Path | None = N
 
 def _renamed(temporary: Path, name: str) -> Path:
     """A run's folder under its name, numbered where the name is taken. Raises RunError past a thousand."""
-    for number in range(1, 1000):
-        folder = subfolder("runs") / (name if number == 1 else f"{name}-{number}")
+    for folder in islice(numbered(subfolder("runs"), name), 1000):
         try:
             os.rename(temporary, folder)  # fails when a non-empty folder stands there
         except OSError:

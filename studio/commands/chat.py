@@ -13,6 +13,7 @@ from typing import Any
 
 from studio import address, credentials
 from studio.commands import Commands, Failed
+from studio.data import new_files
 from studio.device import default_environment
 from studio.errors import ModelError, OrderError, StudioError
 from studio.home import PROJECT
@@ -125,7 +126,7 @@ def _command(talk: chats.Conversation, word: str, rest: str) -> tuple[chats.Conv
                 [*talk.messages(turn, turn["sides"][0]), {"role": "assistant", "content": turn["answers"][0]["text"]}]
             )
         ]
-        print(chats.to_rows(rows, rest.strip() or "kept-answers"), file=sys.stderr)
+        print(new_files.append_rows(rows, rest.strip() or "kept-answers"), file=sys.stderr)
     else:
         print(HELP, file=sys.stderr)
     return talk, ""

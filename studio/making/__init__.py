@@ -14,7 +14,7 @@ from typing import Any
 
 from studio import json_text
 from studio.errors import DataError, ModelError, RunError
-from studio.home import inside, slug, subfolder, write_atomic
+from studio.home import inside, numbered, slug, subfolder, write_atomic
 from studio.judge.endpoint import Endpoint
 from studio.making.document import Passage, passages, text_of
 from studio.making.rows import KEY, MakeOrder, Row, filled, marked, order_of, read_reply
@@ -64,8 +64,7 @@ def begin(document: Path, name: str = "") -> Making:
     """A new folder for a document, cut into passages; `add` puts more in. Raises DataError."""
     parts = passages(text_of(document), name or document.name)
     stem = slug(Path(name or document.name).stem, "document")[:48]
-    for number in range(1, 10_000):
-        target = subfolder("made") / (stem if number == 1 else f"{stem}-{number}")
+    for target in numbered(subfolder("made"), stem):
         try:
             target.mkdir()
         except FileExistsError:

@@ -7,6 +7,7 @@ from typing import Any
 from starlette.responses import Response
 
 from studio import data, events, json_text
+from studio.data import new_files
 from studio.errors import RunError, StudioError
 from studio.home import subfolder
 from studio.runs import checkpoints
@@ -238,7 +239,7 @@ def chat_vote(id: str, turn: int, choice: str) -> dict[str, Any]:
 def chat_pairs() -> dict[str, Any]:
     """A data set of preference pairs made of all blind votes. Returns {source, name, pairs, left_out}."""
     rows, left_out = votes.pairs()
-    path = chats.new_file(rows, "pairs-from-votes")
+    path = new_files.new_file(rows, "pairs-from-votes")
     return {"source": str(path), "name": path.name, "pairs": len(rows), "left_out": left_out}
 
 
@@ -276,7 +277,7 @@ def chat_keep(values: dict[str, Any]) -> dict[str, Any]:
         raise RunError("There is no answer to keep.", "Keep an answer that stands there, or write one.", "text")
     turn_record = talk.turns[turn]
     messages = talk.messages(turn_record, turn_record["sides"][min(side, len(turn_record["sides"]) - 1)])
-    path = chats.to_rows(
+    path = new_files.append_rows(
         [chats.row([*messages, {"role": "assistant", "content": text.strip()}])],
         str(values.get("name") or "kept-answers"),
     )

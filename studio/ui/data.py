@@ -7,7 +7,7 @@ from typing import Any
 
 from studio import config, data
 from studio.config import RunConfig
-from studio.data import examples
+from studio.data import examples, new_files
 from studio.data.column_names import mapping_in, without_options
 from studio.data.editing import scan
 from studio.data.editing.fixes import FIXES
@@ -22,7 +22,6 @@ from studio.home import slug
 from studio.json_text import whole_number
 from studio.registry import attributes
 from studio.stages import learning_from
-from studio.talk import chats
 from studio.text import sandbox
 from studio.ui import files, measure, rights, who, words
 from studio.ui.data_rows import page_of, preview_of
@@ -220,7 +219,7 @@ def rated_pairs(source: str) -> dict[str, Any]:
     """A data set of pairs out of a file of ratings: best and worst answers. Returns {source, name, pairs, left_out}."""
     files.allow(config.build({"data": {"train": source}}))
     rows, left_out = pairs_of(source)
-    path = chats.new_file(rows, f"pairs-from-{slug(Path(source).stem)}"[:60])
+    path = new_files.new_file(rows, f"pairs-from-{slug(Path(source).stem)}"[:60])
     return {"source": str(path), "name": path.name, "pairs": len(rows), "left_out": left_out}
 
 
@@ -228,5 +227,5 @@ def rated_pairs(source: str) -> dict[str, Any]:
 def paste_rows(text: str, header: str = "auto") -> dict[str, Any]:
     """A new data set of pasted text. header: what the first line of a table holds. Returns {source, name, header}."""
     pasted = read_pasted(text, header)
-    path = chats.new_text(pasted.text, "pasted", pasted.ending)
+    path = new_files.new_text(pasted.text, "pasted", pasted.ending)
     return {"source": str(path), "name": path.name, "header": pasted.header}

@@ -19,7 +19,7 @@ from studio.events import Lock, is_locked
 from studio.export import folders as export
 from studio.export import llama_cpp
 from studio.export import report as page_report
-from studio.home import PROJECT, subfolder
+from studio.home import PROJECT, numbered, subfolder
 from studio.ui import live, rights, words
 from studio.ui.translated_html import translated
 from studio.ui.who import VISITOR, WATCHER
@@ -59,7 +59,7 @@ def take_away(name: str, kind: str) -> dict[str, Any]:
 def _begin(name: str, folder: Path, kind: str, lock: Lock) -> None:
     """Begin the command that exports a run into a folder; it holds the lock while it runs."""
     to, precision = KINDS[kind]
-    out = next(path for n in range(1, 1000) if not (path := folder / (kind if n == 1 else f"{kind}-{n}")).exists())
+    out = next(path for path in numbered(folder, kind) if not path.exists())
     command = [sys.executable, "-m", "studio", "export", name, str(out), "--to", to, "--json"]
     command += ["--precision", precision] if precision else []
     command += ["--imatrix"] if kind.endswith(IMATRIX) else []

@@ -8,9 +8,9 @@ from typing import Any
 from starlette.responses import Response
 
 from studio import making, side_process
+from studio.data import new_files
 from studio.json_text import whole_number
 from studio.making.rows import PROMPT, small_note
-from studio.talk import chats
 from studio.ui import live, rights, uploads, words
 
 
@@ -50,7 +50,7 @@ def take_rows(id: str, rows: list[int]) -> dict[str, Any]:
     """A data set of the accepted rows, by their numbers from 0. Returns {source, name, rows}."""
     written = making.Making(making.folder(id)).rows()
     taken = [written[number] for number in sorted(set(rows)) if 0 <= number < len(written)]
-    path = chats.new_file(making.training_rows(taken), f"{id}-rows")
+    path = new_files.new_file(making.training_rows(taken), f"{id}-rows")
     return {"source": str(path), "name": path.name, "rows": len(taken)}
 
 

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from studio.errors import SPACE, DataError
-from studio.home import home, slug, subfolder
+from studio.home import home, numbered, slug, subfolder
 
 UPLOAD_FOLDER = re.compile(r"[0-9a-f]{40,64}")  # gradio puts each upload into a folder named by its content's hash
 PARTIAL_FILE = re.compile(r"tmp[a-z0-9_]{8}")  # a file that is still coming, or that broke off
@@ -72,8 +72,7 @@ def keep(path: Path, name: str) -> Path:
     given = Path(name)
     ending = slug(given.suffix.lstrip("."), "txt")[:8]
     stem = slug(given.stem, "data")[:48]
-    for number in range(1, 10_000):
-        target = subfolder("uploads") / f"{stem if number == 1 else f'{stem}-{number}'}.{ending}"
+    for target in numbered(subfolder("uploads"), stem, f".{ending}"):
         try:
             _copy(path, target)
         except FileExistsError:

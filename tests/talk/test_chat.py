@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studio import device
+from studio.data import new_files
 from studio.errors import DataError, DeviceError, ModelError, RunError, StudioError
 from studio.evaluation import statistics
 from studio.talk import chat, chats, reference, room, votes
@@ -92,8 +93,8 @@ def test_conversations_become_training_rows(home: Path) -> None:
         {"role": "assistant", "content": "Hi."},
         {"role": "user", "content": "And?"},
     ]
-    file = chats.to_rows([chats.row(said)], "my rows")
-    chats.to_rows([chats.row(said)], "my rows")
+    file = new_files.append_rows([chats.row(said)], "my rows")
+    new_files.append_rows([chats.row(said)], "my rows")
     assert [json.loads(line) for line in file.read_text().splitlines()] == [{"messages": said[:2]}] * 2
     assert file.parent == home / "uploads"
     with pytest.raises(DataError, match="no question with an answer"):
@@ -210,7 +211,7 @@ def test_forty_kept_at_once_are_forty_rows(home: Path) -> None:
         for n in range(40)
     ]
     with ThreadPoolExecutor(8) as pool:
-        files = list(pool.map(lambda one: chats.to_rows([chats.row(one)], "kept"), said))
+        files = list(pool.map(lambda one: new_files.append_rows([chats.row(one)], "kept"), said))
     assert {json.loads(line)["messages"][0]["content"] for line in files[0].read_text().splitlines()} == {
         one[0]["content"] for one in said
     }

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import time
-from itertools import chain
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from studio.data.editing.record import record_of, record_path
 from studio.data.editing.rows import encoded, writable
 from studio.data.editing.state import State
 from studio.errors import DataError
-from studio.home import fsync_path, slug, subfolder, temporary_path, write_atomic
+from studio.home import fsync_path, numbered, slug, subfolder, temporary_path, write_atomic
 
 EDITED_SUFFIX = re.compile(r"(\.edited)?(-\d+)?$")
 
@@ -39,8 +39,9 @@ def write(dataset: Dataset, state: State, out: Path | None = None) -> dict[str, 
     """
     if not state.steps:
         raise DataError("Nothing was changed: there is nothing to save.", "Change a row first.", "revision")
-    target = out or subfolder("uploads") / f"{_stem(dataset.source)}.edited.jsonl"
-    draft = temporary_path(target)
+    uploads = subfolder("uploads")
+    targets = [out] if out else numbered(uploads, f"{_stem(dataset.source)}.edited", ".jsonl")
+    draft = temporary_path(out or uploads / "edited.jsonl")
     try:
         about = _write_rows(draft, state)
         if not about["rows"]:
@@ -49,7 +50,7 @@ def write(dataset: Dataset, state: State, out: Path | None = None) -> dict[str, 
         # before the file: no file is there without its record
         write_atomic(record_path(about["sha256"], about["bytes"]), json.dumps(record))
         crash.point("edit.written")
-        return {**record, "file": str(_publish(draft, target, numbered=out is None))}
+        return {**record, "file": str(_publish(draft, targets))}
     finally:
         draft.unlink(missing_ok=True)
 
@@ -111,10 +112,9 @@ def _record(dataset: Dataset, state: State, about: dict[str, Any]) -> dict[str, 
     }
 
 
-def _publish(draft: Path, target: Path, numbered: bool) -> Path:
-    """Give a complete file its name, or the next number where that is taken. Nothing is written over."""
-    numbers = range(2, 10_000) if numbered else ()
-    for path in chain([target], (target.with_name(f"{target.stem}-{number}.jsonl") for number in numbers)):
+def _publish(draft: Path, targets: Iterable[Path]) -> Path:
+    """Give a complete file the first of these names that is not taken. Nothing is written over."""
+    for path in targets:
         try:
             os.link(draft, path)
         except FileExistsError:
@@ -125,4 +125,4 @@ def _publish(draft: Path, target: Path, numbered: bool) -> Path:
             os.rename(draft, path)
         fsync_path(path.parent)
         return path
-    raise DataError(f"There is a file {target.name} already.", "Give another name with --out.", "--out")
+    raise DataError(f"There is a file {path.name} already.", "Give another name with --out.", "--out")
