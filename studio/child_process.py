@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from studio.home import PROJECT
 
 
 class ProcessFailed(Exception):
-    """The process ended with an error: the last line that it wrote to standard error, else its exit code."""
+    """The process ended with an error; how_ended says how."""
 
 
 def output_of(*words: str, env: Mapping[str, str] | None = None) -> str:
@@ -28,10 +29,23 @@ def output_of(*words: str, env: Mapping[str, str] | None = None) -> str:
         text=True,
     )
     if done.returncode != 0:
-        raise ProcessFailed(last_line(done.stderr, f"exit code {done.returncode}"))
+        raise ProcessFailed(how_ended(done.returncode, done.stderr))
     return done.stdout
 
 
 def last_line(text: str, otherwise: str = "") -> str:
     """The last line of what a process wrote, in which Python says what went wrong."""
     return (text.strip().splitlines() or [otherwise])[-1]
+
+
+def how_ended(code: int, output: str) -> str:
+    """How a process failed: by which signal, else the last line that it wrote, else its exit code.
+
+    code: as of subprocess, negative for a signal.
+    """
+    if code == -signal.SIGKILL:
+        return "it was killed (SIGKILL), most likely because memory ran out."
+    if code < 0:
+        name = next((known.name for known in signal.Signals if known == -code), f"signal {-code}")
+        return f"it was ended from outside or crashed ({name})."
+    return last_line(output, f"exit code {code}")

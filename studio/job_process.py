@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from studio import credentials, process
+from studio.child_process import how_ended
 from studio.device import default_environment
 from studio.errors import ExportError
 from studio.home import PROJECT, subfolder
@@ -63,7 +64,7 @@ def run_worker(command: list[str], progress: Progress = lambda *_: None, secrets
             elif line.strip():
                 output.append(line.strip())
     if worker.returncode:
-        last = output[-1] if output else f"exit code {worker.returncode}"
+        last = how_ended(worker.returncode, "\n".join(output[-1:]))
         if last.startswith('{"error"'):
             error = json.loads(last)["error"]
             raise ExportError(error["message"], error["hint"], error["where"])

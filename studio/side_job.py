@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from studio import events, json_text
-from studio.child_process import last_line
+from studio.child_process import how_ended
 from studio.device import devices
 from studio.errors import DeviceError, ModelError, RunError, StudioError, as_studio_error, internal_error, reason_of
 from studio.events import Lock
@@ -198,7 +198,7 @@ class FolderJob:
     def failure(self, code: int, error: dict[str, Any] | None, log_file: Path) -> StudioError:
         if error:
             return ModelError(error["message"], error["hint"], error["where"])
-        last = last_line(log_file.read_text(errors="replace"), f"exit code {code}")
+        last = how_ended(code, log_file.read_text(errors="replace"))
         hint = f"The whole output is in {log_file}. If memory was short, end the chat and try again."
         return ModelError(f"{self.name} failed: {last[:300]}", hint, self.folder.name)
 

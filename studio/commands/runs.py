@@ -18,6 +18,7 @@ from studio.run import Run
 from studio.runs import compare as comparing
 from studio.runs import evaluations, leaderboard, log
 from studio.runs.signs import signs
+from studio.runs.silence import silence
 
 SUMMARY_KEYS = ("run", "state", "cause", "action", "train_loss", "eval_loss_before", "eval_loss", "seconds", "result")
 
@@ -158,7 +159,7 @@ def show(args: Namespace) -> dict[str, Any]:
     queue.reconcile(chosen)
     answer = run.summary(chosen)
     answer["signs"] = (
-        [sign._asdict() for sign in signs(chosen.events())]
+        [sign._asdict() for sign in [*signs(chosen.events()), *silence(chosen, chosen.events())]]
         if answer["state"] in (*run.ALIVE, "finished", "stopped")
         else []
     )

@@ -18,7 +18,7 @@ CONVERTED = {
     ".htm": "HtmlConverter",
     ".epub": "EpubConverter",
 }  # endings, and markitdown's converters
-MAX_BYTES = 50_000_000
+MAX_BYTES = 50 << 20
 MAX_CHARS = 3000  # of a passage
 MIN_CHARS = 80  # a shorter one goes with the next under the same heading, or holds nothing to ask about
 HEADING = re.compile(r"(#{1,6})\s+(.+?)\s*#*\s*")
@@ -48,7 +48,7 @@ def text_of(path: Path) -> str:
     ending = path.suffix.lower()
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path.name} is larger than {MAX_BYTES // 10**6} MB.", "Split it.", "document")
+            raise DataError(f"{path.name} is larger than {MAX_BYTES >> 20} MiB.", "Split it.", "document")
         if ending in CONVERTED:
             text = _converted(path)
         else:

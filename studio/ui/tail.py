@@ -12,6 +12,7 @@ from typing import Any
 from studio import events
 from studio.run import Run
 from studio.runs import signs
+from studio.runs.silence import silence
 from studio.stage import METRICS
 
 COLUMNS = ("step", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "tokens_per_second", "memory", "time")
@@ -117,7 +118,8 @@ class Tail:
                         event |= {} if accuracy is None else {"preference": {"accuracy": accuracy}}
                 history = [event for event in self.others if event["kind"] in ("plan", "eval", "sample")] + steps
                 self._signs = (mark, [sign._asdict() for sign in signs.signs(history)])
-            return self._signs[1]
+            told = self._signs[1]
+        return told + [sign._asdict() for sign in silence(self.run, self.digest())]
 
     # -- one event
 

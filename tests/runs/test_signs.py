@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
 import random
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from studio.events import Lock
+from studio.run import Run
 from studio.runs.signs import signs
+from studio.runs.silence import silence
 
 
 def diary(losses: list[float | None], evals: dict[int, float] | None = None, **plan: Any) -> list[dict[str, Any]]:
@@ -240,3 +246,27 @@ def test_answers_that_grow_under_preference_training() -> None:
     assert kinds(told("dpo", 1)) == []
     assert kinds(told("dpo", 4)) == ["answers grow"]
     assert kinds(told("sft", 4)) == []
+
+
+@pytest.mark.parametrize(("phase", "pace", "silent", "told"), [
+    ("training", 2.0, 100, False), ("training", 2.0, 300, True), ("training", 60.0, 300, False),
+    ("training", 60.0, 1300, True), ("evaluating", 2.0, 300, False), ("evaluating", 2.0, 2000, True),
+    ("reconnecting", 2.0, 2000, False),
+])  # fmt: skip
+def test_a_run_of_which_nothing_is_heard(home: Path, phase: str, pace: float, silent: float, told: bool) -> None:
+    """As after SIGSTOP: the lock is held, and nothing is written."""
+    run = Run(home / "runs" / "2026-11-22-1200-quiet")
+    run.folder.mkdir(parents=True)
+    events = [{"at": step * pace, "kind": "step", "step": step} for step in range(1, 9)]
+    run.events_file.touch()
+    events.append({"at": 8 * pace, "kind": "phase", "name": phase})
+    os.utime(run.events_file, (time.time() - silent,) * 2)
+    assert silence(run, events) == []  # it does not live
+    lock = Lock(run.lock)
+    assert lock.acquire()
+    found = silence(run, events)
+    assert [(sign.kind, sign.step) for sign in found] == [("silent", 8)] * told
+    assert all(f"for {silent / 60:.0f} minutes" in sign.text for sign in found)
+    run.log.touch()
+    assert silence(run, events) == []  # its output is heard
+    lock.release()

@@ -2,6 +2,7 @@
 (() => {
   const studio = window.studio, { element: make, button, say, number, bytes } = studio;
   const DECISIONS = [["drop", "Drop"], ["keep", "Keep"], ["stop", "Stop"]];
+  const NEWEST = 12; // uploads that stand open
   const SEVERITY = { refused: "cannot be trained on", cut: "too long", suspicious: "worth a look" };
 
   // A data set of pairs that was just made becomes the order's, under a stage that learns from it.
@@ -21,7 +22,7 @@
     const server = studio.asking("data", "inspect", "rows", "preview", "lengths");
     const at = (selector) => element.querySelector(selector);
     const main = at(".data-main"), sources = at(".sources");
-    let asked = 0, found = null, sending = null, trouble = null, drawn = "", told = null, source = "";
+    let asked = 0, found = null, sending = null, trouble = null, drawn = "", told = null, source = "", older = false;
     const about = make("section", { class: "card about" });
     const problems = make("section", { class: "card problems", hidden: true });
     const edit = make("button",
@@ -170,7 +171,11 @@
       sources.replaceChildren(...[make("div", { class: "bring" }, file, drop), more,
         trouble && studio.fault(trouble),
         offer.uploads.length > 0 && make("h3", { "aria-level": "2" }, say("Yours")),
-        ...offer.uploads.slice(0, 12).map(own),
+        ...offer.uploads.slice(0, NEWEST).map(own),
+        offer.uploads.length > NEWEST && make("details", {
+          class: "older", open: older, ontoggle: (event) => { older = event.target.open; }
+        }, make("summary", {}, say("{n} more", { n: offer.uploads.length - NEWEST })),
+          offer.uploads.slice(NEWEST).map(own)),
         make("h3", { "aria-level": "2" }, say("Sample data")),
         ...offer.samples.filter((one) => !one.recipe || `sample:${one.name}` === chosen)
           .map((one) => pick(`sample:${one.name}`, say(one.title), say(one.description))),

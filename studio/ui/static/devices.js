@@ -19,7 +19,7 @@
       if (!seen || !inSight.has(node) || key === drawn) return;
       drawn = key;
       const rows = seen.devices.flatMap((one) => [
-        make("h3", {}, one.name,
+        make("h3", { "aria-level": "2" }, one.name,
           one.temperature == null ? null : make("span", { class: "quiet num" }, ` ${one.temperature} °C`)),
         meter(one.kind !== "cpu" && !one.shared ? say("Device memory") : say("Memory"),
           [["mine", one.mine], ["others", one.others]], one.memory,

@@ -35,7 +35,7 @@
       } catch (problem) { studio.tell(studio.trouble(problem)); }
     };
 
-    const head = () => make("h3", {}, say("Is it better than before?"));
+    const head = () => make("h3", { "aria-level": "2" }, say("Is it better than before?"));
     const form = () => {
       const count = make("input", {
         type: "number", class: "field", min: "1", max: "5000", value: String(settings.rows),

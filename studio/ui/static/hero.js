@@ -32,7 +32,7 @@
       row.learning_rate != null && alive ? `${say("learning rate")} ${row.learning_rate.toExponential(1)}` : null,
       memory
         ? say("{used} memory", { used: row.memories ? row.memories.map(bytes).join(" + ") : bytes(memory) })
-        + (row.estimated_memory ? ` (${say("estimate")} ${bytes(row.estimated_memory)})` : "")
+        + (row.estimated_memory ? say(" (estimate {size})", { size: bytes(row.estimated_memory) }) : "")
         : null,
       row.trainable
         ? say("{n} trained parameters ({share} %)",

@@ -136,7 +136,7 @@
         this.part("head", this.head, [gone, this.id],
           () => [studio.allRuns(),
             make("div", { class: "empty card" },
-              make("h3", {}, gone ? say("This run is not here") : say("Reading the run…")),
+              make("h3", { "aria-level": "1" }, gone ? say("This run is not here") : say("Reading the run…")),
               gone ? make("p", {}, say("It may have been deleted, or the link is from another studio.")) : null)]);
         return;
       }
