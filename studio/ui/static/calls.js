@@ -17,7 +17,8 @@
         button(`button ${place ? "" : "primary"}`, one.resumes ? say("Resume with it") : say("Start anew with it"),
           () => studio.repair(row, one), { job: "repair_run", disabled: studio.locked(row) })));
       list.hidden = false;
-      list.append(make("h3", { "aria-level": "2" }, say(row.reason === "nan" ? "What would help" : "What would make it fit")),
+      list.append(make("h3", { "aria-level": "2" },
+        say(row.reason === "nan" ? "What would help" : "What would make it fit")),
         ...rows.slice(0, 3));
       if (rows.length > 3)
         list.append(make("details", { class: "repairs-more" },

@@ -68,12 +68,13 @@
       body.replaceChildren(...prompts.map((prompt) => {
         const now = event(step, prompt), before = event(first, prompt)?.answer ?? "";
         const reference = samples.find((one) => one.prompt === prompt && one.reference)?.reference;
+        const side = (title, ...parts) => make("section", {}, make("h5", { "aria-level": "3" }, title), ...parts);
         return make("article", { class: "sample" }, make("h4", { "aria-level": "2" }, prompt),
           make("div", { class: "sample-sides" },
             step === first
               ? null
-              : make("section", {}, make("h5", { "aria-level": "3" }, named(first)), make("p", { class: "answer" }, before)),
-            make("section", {}, make("h5", { "aria-level": "3" }, named(step)),
+              : side(named(first), make("p", { class: "answer" }, before)),
+            side(named(step),
               make("p", { class: "answer" },
                 now ? (step === first ? now.answer : studio.marked(before, now.answer)) : "–"),
               now && step === steps.at(-1) && step !== first ? studio.taughtButton(id, prompt, now.answer) : null,
@@ -81,7 +82,7 @@
                 ? make("p", { class: "quiet small" }, say("Cut short: samples may take 3 % of the run's time."))
                 : null),
             reference
-              ? make("section", {}, make("h5", { "aria-level": "3" }, say("in the data")), make("p", { class: "answer" }, reference))
+              ? side(say("in the data"), make("p", { class: "answer" }, reference))
               : null));
       }));
     };

@@ -49,9 +49,9 @@
     if (seconds == null || !Number.isFinite(seconds)) return "–";
     const s = Math.max(0, Math.round(seconds));
     if (s < 60) return studio.say("{s} s", { s });
-    if (s < 3600)
-      return studio.say("{m} min",
-        { m: s < 600 && s % 60 ? `${Math.floor(s / 60)}:${String(s % 60).padStart(2, "0")}` : Math.round(s / 60) });
+    if (s < 600 && s % 60)
+      return studio.say("{m}:{s} min", { m: Math.floor(s / 60), s: String(s % 60).padStart(2, "0") });
+    if (s < 3600) return studio.say("{m} min", { m: Math.round(s / 60) });
     const minutes = Math.round(s / 60);
     return studio.say("{h} h {m} min", { h: Math.floor(minutes / 60), m: minutes % 60 });
   };
