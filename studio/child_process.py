@@ -1,11 +1,12 @@
-"""A Python process that runs to its end: what it prints, or the last line of what went wrong."""
+"""Python processes: one that runs to its end and what it prints, or one that outlives this process."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from studio import credentials
 from studio.home import PROJECT
@@ -13,6 +14,22 @@ from studio.home import PROJECT
 
 class ProcessFailed(Exception):
     """The process ended with an error; how_ended says how."""
+
+
+def begin_apart(words: Sequence[str], stdout: Any, stderr: Any, **options: Any) -> subprocess.Popen[Any]:
+    """Begin `python WORDS` in the project's folder and in a session of its own: it outlives this process.
+
+    options: of subprocess, among them the environment.
+    """
+    return subprocess.Popen(
+        [sys.executable, *words],
+        cwd=PROJECT,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=True,
+        **options,
+    )
 
 
 def output_of(*words: str, env: Mapping[str, str] | None = None) -> str:

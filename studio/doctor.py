@@ -14,7 +14,6 @@ import platform
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +26,7 @@ from studio.driver import fit, nvidia
 from studio.driver.build import build
 from studio.errors import DeviceError, OrderError
 from studio.events import Lock, is_locked
-from studio.home import PROJECT, subfolder, write_atomic
+from studio.home import subfolder, write_atomic
 from studio.methods import METHODS
 from studio.registry import attributes
 from studio.runs import claim, launch
@@ -235,16 +234,8 @@ def _start(parts: list[Part], short: bool, work: Path, log: Path) -> subprocess.
     limits = [[part.part, part.limit] for part in parts]
     spec = {"parts": limits, "short": short, "work": str(work), "until": time.time() + LIMIT}
     with open(log, "wb") as errors:
-        return subprocess.Popen(
-            [sys.executable, "-m", WORKER, json.dumps(spec)],
-            cwd=PROJECT,
-            env=_environment(work),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            start_new_session=True,
-        )
+        words = ["-m", WORKER, json.dumps(spec)]
+        return child_process.begin_apart(words, subprocess.PIPE, errors, env=_environment(work), text=True)
 
 
 def _environment(work: Path) -> dict[str, str]:

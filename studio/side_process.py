@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import threading
 from typing import Any
 
-from studio import credentials, json_text
+from studio import child_process, credentials, json_text
 from studio.device import devices
 from studio.evaluation.endpoint import KEY
 from studio.events import Lock
-from studio.home import PROJECT, write_atomic
+from studio.home import write_atomic
 from studio.runs import claim
 from studio.side_job import FolderJob
 
@@ -32,15 +31,8 @@ def begin(job: FolderJob, command: str, request: dict[str, Any], device: bool = 
     (job.folder / "failed.json").unlink(missing_ok=True)
     job.tell("starting", at_once=True)
     with open(job.folder / "page.log", "wb") as log, credentials.handed_over(*credentials.HUB, KEY) as secrets:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "studio", command, job.id, "--json", "--request", str(request_file)],
-            cwd=PROJECT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            start_new_session=True,
-            **secrets,
-        )
+        words = ["-m", "studio", command, job.id, "--json", "--request", str(request_file)]
+        process = child_process.begin_apart(words, subprocess.PIPE, log, **secrets)
     threading.Thread(target=_note_refusal, args=(job, process), daemon=True).start()
 
 

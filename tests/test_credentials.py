@@ -36,6 +36,7 @@ SECRETS = {
     "WANDB_API_KEY": "wandb-s3cret",
     "AWS_SECRET_ACCESS_KEY": "aws-s3cret",
 }
+STARTS = ("subprocess.Popen", "subprocess.run", "child_process.begin_apart")
 ALONE = ("environment.py",)  # runs by itself on another computer
 linux = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="the system shows no environments")
 
@@ -54,7 +55,7 @@ def children() -> Iterator[tuple[str, ast.Call]]:
         if file.name in ALONE:
             continue
         for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("subprocess.Popen", "subprocess.run"):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in STARTS:
                 yield f"{file.relative_to(PROJECT)}:{node.lineno}", node
 
 

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from studio import credentials, json_text
+from studio import child_process, credentials, json_text
 from studio.driver import nvidia
 from studio.driver.build import Build, build, install
 from studio.errors import DeviceError, reason_of
@@ -24,6 +24,7 @@ from studio.home import PROJECT, subfolder, write_atomic
 if TYPE_CHECKING:
     from studio.device import Device
 
+WORKER = "studio.worker.torch_devices"
 ANSWER_TIMEOUT = 120  # seconds torch may take to list its devices
 ASK_INTERVAL = 60  # seconds after which torch is asked again if it found no device
 # torch 2.13's wheels: index, CUDA version, oldest driver (NVIDIA's CUDA compatibility table), oldest and newest compute
@@ -168,7 +169,7 @@ def ask(device: Device, environment: dict[str, str]) -> dict[str, Any]:
     """Ask torch in a separate process and store the answer. environment: shows it this card. Raises DeviceError."""
     try:
         completed = subprocess.run(
-            _command(),
+            [sys.executable, "-m", WORKER],
             cwd=PROJECT,
             env={**credentials.child_environment(), **environment},
             stdin=subprocess.DEVNULL,
@@ -193,19 +194,8 @@ def ask_in_background(device: Device, environment: dict[str, str]) -> None:
         return
     asked.touch()
     with open(asked, "wb") as output:
-        subprocess.Popen(
-            [*_command(), str(_file(device))],
-            cwd=PROJECT,
-            env={**credentials.child_environment(), **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-
-
-def _command() -> list[str]:
-    return [sys.executable, "-m", "studio.worker.torch_devices"]
+        words = ["-m", WORKER, str(_file(device))]
+        child_process.begin_apart(words, output, output, env={**credentials.child_environment(), **environment})
 
 
 def _file(device: Device) -> Path:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from starlette.responses import FileResponse, Response
 
-from studio import credentials, device, doctor
+from studio import child_process, credentials, device, doctor
 from studio.driver import fit
 from studio.errors import DeviceError
-from studio.home import PROJECT, subfolder
+from studio.home import subfolder
 from studio.ui import rights, words
 from studio.ui.live import json_response
 from studio.ui.who import VISITOR, WATCHER
@@ -24,17 +22,9 @@ def examine(short: bool = False) -> dict[str, Any]:
     if doctor.latest()["state"] == "going":
         hint = "Wait until it is done; its progress stands on the Runs page."
         raise DeviceError("The doctor is at work already.", hint, "doctor")
-    command = [sys.executable, "-m", "studio", "doctor", "--json", *(["--short"] if short is True else [])]
+    command = ["-m", "studio", "doctor", "--json", *(["--short"] if short is True else [])]
     with open(subfolder("doctor") / "page.log", "wb") as log:
-        subprocess.Popen(
-            command,
-            cwd=PROJECT,
-            env=credentials.child_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+        child_process.begin_apart(command, log, log, env=credentials.child_environment())
     return {"state": "going"}
 
 

@@ -6,20 +6,18 @@ exports/RUN/KIND.json holds its answer, KIND.log its messages; KIND.lock is held
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from starlette.responses import FileResponse, Response
 
-from studio import credentials
+from studio import child_process, credentials
 from studio.errors import ExportError, StudioError
 from studio.events import Lock, is_locked
 from studio.export import folders as export
 from studio.export import llama_cpp
 from studio.export import report as page_report
-from studio.home import PROJECT, numbered, subfolder
+from studio.home import numbered, subfolder
 from studio.ui import live, rights, words
 from studio.ui.translated_html import translated
 from studio.ui.who import VISITOR, WATCHER
@@ -60,7 +58,7 @@ def _begin(name: str, folder: Path, kind: str, lock: Lock) -> None:
     """Begin the command that exports a run into a folder; it holds the lock while it runs."""
     to, precision = KINDS[kind]
     out = next(path for path in numbered(folder, kind) if not path.exists())
-    command = [sys.executable, "-m", "studio", "export", name, str(out), "--to", to, "--json"]
+    command = ["-m", "studio", "export", name, str(out), "--to", to, "--json"]
     command += ["--precision", precision] if precision else []
     command += ["--imatrix"] if kind.endswith(IMATRIX) else []
     with (
@@ -68,15 +66,8 @@ def _begin(name: str, folder: Path, kind: str, lock: Lock) -> None:
         open(folder / f"{kind}.log", "wb") as log,
         credentials.handed_over(*credentials.HUB) as secrets,
     ):
-        subprocess.Popen(
-            command,
-            cwd=PROJECT,
-            stdin=subprocess.DEVNULL,
-            stdout=answer,
-            stderr=log,
-            start_new_session=True,
-            **secrets | {"pass_fds": (*secrets.get("pass_fds", ()), lock.descriptor)},
-        )
+        descriptors = (*secrets.get("pass_fds", ()), lock.descriptor)
+        child_process.begin_apart(command, answer, log, **secrets | {"pass_fds": descriptors})
 
 
 @rights.read(WATCHER, VISITOR)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,7 +46,7 @@ def asked(**ask: Any) -> dict[str, Any]:
 
 def test_an_examination_begins_and_is_not_begun_twice(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[list[str]] = []
-    monkeypatch.setattr(doctor.subprocess, "Popen", lambda words, **_: started.append(words))
+    monkeypatch.setattr(subprocess, "Popen", lambda words, **_: started.append(words))
     assert asked()["state"] == "none"
     assert doctor.examine() == {"state": "going"}
     assert started[0][1:] == ["-m", "studio", "doctor", "--json"]

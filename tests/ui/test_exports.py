@@ -42,7 +42,7 @@ def exporter(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     def started(command: list[str], **options: Any) -> Any:
         return START([sys.executable, "-c", script, command[5]], **options)
 
-    monkeypatch.setattr("studio.ui.exports.subprocess.Popen", started)
+    monkeypatch.setattr("subprocess.Popen", started)
 
 
 def state(kind: str = "adapter") -> dict[str, Any]:
@@ -100,7 +100,7 @@ def test_k_quants_are_offered_where_the_quantizer_is(monkeypatch: pytest.MonkeyP
         asked.append(command)
         return START([sys.executable, "-c", WRITES, command[5]], **options)
 
-    monkeypatch.setattr("studio.ui.exports.subprocess.Popen", started)
+    monkeypatch.setattr("subprocess.Popen", started)
     monkeypatch.setattr("studio.export.llama_cpp.installed", lambda: [])
     monkeypatch.setattr("studio.export.folders.refuse", REFUSE)
     assert orjson.loads(exports.taken({"id": RUN}).body)["quantizer"] is False
