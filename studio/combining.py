@@ -15,7 +15,7 @@ from studio.errors import OrderError, RunError
 from studio.methods import METHODS
 from studio.methods.lora import BEYOND_PLAIN, LoRA
 from studio.run import Run
-from studio.talk import base_record
+from studio.runs import base_record
 from studio.talk.reference import ModelReference, resolve
 
 LARGEST_WEIGHT = 10.0

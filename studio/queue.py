@@ -14,11 +14,11 @@ from typing import Any
 
 from studio import child_process, crash, credentials, events
 from studio.config import RunConfig
-from studio.errors import RunError, reason_of
+from studio.errors import RunError, StudioError, reason_of
 from studio.events import END_STATES, Lock
 from studio.home import PROJECT, home, subfolder
 from studio.run import ALIVE, Run, create, runs, sweep
-from studio.runs import claim, launch, recovery, sequence
+from studio.runs import claim, continuation, launch, recovery, sequence
 
 START_WAIT = 60.0  # seconds a supervisor may take to start
 UP, BUSY = 0, 3  # exit statuses of studio.supervise --detach: it holds the run's lock; no device is free
@@ -182,9 +182,12 @@ def resume(run: Run, changes: dict[str, dict[str, Any]] | None = None, why: str 
     """Queue a run again; it continues from its newest complete checkpoint, or starts anew without one.
 
     changes: of the order from now on, {section: {key: value}}. Returns them in words, which the run's notes tell too.
-    Raises RunError if a resume does not allow them.
+    Raises RunError if a resume does not allow them, StudioError where data or base are gone or others.
     """
     changed: list[str] = []
+    config = run.config.with_changes(**changes) if changes else run.config
+    if on_hold(run) or run.state() not in ("queued", *ALIVE):
+        continuation.check(run, config)  # reads files: not while others wait for the queue
     with _queue_lock():
         state = reconcile(run)
         if state == "queued" and on_hold(run):
@@ -194,7 +197,6 @@ def resume(run: Run, changes: dict[str, dict[str, Any]] | None = None, why: str 
         elif state == "finished" and not changes:
             raise RunError(f"{run.id} is finished.", "Start a new run, or extend it with more epochs.", "run")
         else:
-            config = run.config.with_changes(**changes) if changes else run.config
             sequence.refuse_other_order(run.checkpoints, config, run.plan().get("effective_batch"))
             if changes:
                 changed = sequence.differences(run.config, config)
@@ -251,17 +253,24 @@ def finalize(run: Run) -> None:
         shutil.rmtree(run.checkpoints, ignore_errors=True)
         shutil.rmtree(run.result, ignore_errors=True)
     run.stop_file.unlink(missing_ok=True)
-    if (stop_mode == "pause" and state == "stopped") or (state == "finished" and _extended(run)):
+    if (stop_mode == "pause" and state == "stopped") or (state == "finished" and _goes_on(run)):
         _requeue(run, hold=stop_mode == "pause", order=_last_position())
     recovery.tidy(run)
     run.release_reserve()  # last: its presence means that finalize has not completed
 
 
-def _extended(run: Run) -> bool:
-    """Whether the run was extended during its last attempt."""
+def _goes_on(run: Run) -> bool:
+    """Whether the run was extended during its last attempt, and can go on."""
     started = [event for event in run.events() if event["kind"] == "phase" and event["name"] == "starting"]
     known = started[-1].get("changes", 0) if started else 0  # a count, since the clock may be adjusted
-    return any(change["why"].startswith("extended") for change in run.changes()[known:])
+    if not any(change["why"].startswith("extended") for change in run.changes()[known:]):
+        return False
+    try:
+        continuation.check(run, run.config)
+    except StudioError as error:
+        run.note(f"It was not extended: {error.message}", error.hint)
+        return False
+    return True
 
 
 def _position(state_event: dict[str, Any] | None) -> float:

@@ -17,7 +17,7 @@ from studio.runs import claim, goal, recovery, sequence
 from tests.runs.test_checkpoints import save
 
 ORDER = build(
-    {"name": "one", "data": {"train": "rows.json"}, "training": {"epochs": 3, "batch_size": 4, "accumulation": 2}}
+    {"name": "one", "data": {"train": "sample"}, "training": {"epochs": 3, "batch_size": 4, "accumulation": 2}}
 )
 
 

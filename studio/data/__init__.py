@@ -33,6 +33,7 @@ _HOME = {
     "training_examples": "preparing",
     "cautions": "examples",
     "check_found": "reading",
+    "fingerprints": "reading",
     "check_references": "reading",
     "read_for": "reading",
     "asked_of": "examples",

@@ -114,6 +114,11 @@ def check_found(order: DataOrder) -> None:
             locate(source)
 
 
+def fingerprints(order: DataOrder) -> list[str]:
+    """Of each source as it is now, as its data set carries it. Raises DataError."""
+    return [read_for(order, source.source).fingerprint for source in order.sources()]
+
+
 def _read_into(folder: Path, reader: SourceReader, report: Report) -> None:
     with reader.parallel_readers() as readers:
         first = preview(reader)

@@ -18,7 +18,7 @@ from typing import Any
 
 from studio import json_text, queue
 from studio.base import hub
-from studio.errors import RunError
+from studio.errors import RunError, StudioError
 from studio.home import home, subfolder
 from studio.run import Run, runs
 from studio.runs import checkpoints
@@ -121,7 +121,10 @@ def _restore(api: Any, repo: str, scratch: Path, name: str) -> Run:
     os.rename(folder, run.folder)
     if state_event.get("kind") == "phase" and state_event["name"] != "queued":  # it was running when the disk was lost
         queue.reconcile(run)
-        queue.resume(run)
+        try:
+            queue.resume(run)
+        except StudioError as error:  # it stays as it was found
+            run.note(error.message, error.hint)
     return run
 
 

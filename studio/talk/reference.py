@@ -16,7 +16,8 @@ from studio.method import Method
 from studio.methods import of_adapter
 from studio.new_tokens import NO_NEW_TOKENS, AddedTokens
 from studio.runs import checkpoints
-from studio.talk.trust import check_base, check_rows, refuse_unwritten
+from studio.runs.continuation import check_base
+from studio.talk.trust import check_rows, refuse_unwritten
 from studio.template import Template
 
 BASE = "base"  # the model under the loaded runs; alone: the starter

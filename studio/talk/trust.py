@@ -1,47 +1,13 @@
-"""Whether an adapter can be trusted on a base: weights, rows and start are those that it was trained with."""
+"""Whether an adapter can be trusted on a base: it writes text, and its rows and start are those it was trained with."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-from studio import data, model, run, token_rows
-from studio.base import source
+from studio import model, token_rows
 from studio.errors import ModelError
-from studio.runs import checkpoints
-from studio.talk import base_record
-
-
-def check_base(parent: run.Run, base: Path, manifest: Mapping[str, Any] = MappingProxyType({})) -> None:
-    """Raise ModelError where the base's weights, settings or tokenizer are no longer those that were trained on."""
-    record = manifest if "base_fingerprint" in manifest else parent.plan()
-    difference = base_record.difference(record, base)
-    if difference == base_record.WEIGHTS:
-        message = f"The base under {parent.id} has other weights than when it was trained: {base}."
-        hint = "Put the weights of then back there (their revision on the Hub, a copy), or train anew on the new ones."
-        raise ModelError(message, hint, "model")
-    if difference:
-        raise ModelError(
-            f"The base under {parent.id} would answer otherwise than when it was trained: in {base} differ "
-            f"{difference}.",
-            "Put the files of then back there (their revision on the Hub, a copy), or train anew on the new ones.",
-            "model",
-        )
-
-
-def check_going_on(parent: run.Run) -> None:
-    """Raise DataError or ModelError where an ended run cannot go on because its data or its base is gone, or the base
-    is another one: before it is queued, which would end a finished run as failed.
-    """
-    if parent.config.place.remote:
-        return
-    data.check_found(parent.config.data)
-    folder = source.check(parent.config.model)
-    if folder and checkpoints.newest(parent.checkpoints):
-        check_base(parent, folder)
 
 
 def refuse_unwritten(folder: Path, config: dict[str, Any], manifest: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from studio.errors import ModelError
 from studio.method import cast_trained_to_float32, is_cast_deferred
 from studio.origin import copied
-from studio.talk import base_record
+from studio.runs import base_record
 from studio.worker.context import RunContext
 
 

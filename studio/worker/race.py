@@ -20,8 +20,8 @@ from studio.device import devices
 from studio.errors import StudioError
 from studio.home import write_atomic
 from studio.run import Run
-from studio.talk import base_record
-from studio.talk.trust import check_base
+from studio.runs import base_record
+from studio.runs.continuation import check_base
 from studio.worker import base_model, contestants, keep_general, loss_check, memory, torch_devices, train
 from studio.worker.contestants import Contestant, training_seconds
 from studio.worker.memory import peak_memory

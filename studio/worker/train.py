@@ -25,8 +25,8 @@ from studio.model import ModelFacts
 from studio.resolve import Resolved, resolve
 from studio.run import Run
 from studio.runs import checkpoints
-from studio.talk import base_record
-from studio.talk.trust import check_base
+from studio.runs import base_record
+from studio.runs.continuation import check_base
 from studio.tokens import Encoder
 from studio.worker import (
     base_model,

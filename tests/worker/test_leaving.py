@@ -19,7 +19,8 @@ from studio import device, template
 from studio.errors import DeviceError, ExportError, ModelError
 from studio.export import folders, hf_files, proof
 from studio.methods import METHODS
-from studio.talk import base_record, stopping
+from studio.runs import base_record
+from studio.talk import stopping
 from studio.talk.reference import resolve
 from studio.tokens import Encoder
 from studio.worker import gguf_file, model_config, prove

@@ -17,16 +17,17 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, BertForMaskedLM
 
-from studio import preflight
+from studio import preflight, queue
 from studio.__main__ import parser
 from studio.base.shards import weight_files
 from studio.commands import estimate
 from studio.commands import queue as commands
 from studio.config import build
-from studio.errors import DataError, ExportError, ModelError, OrderError
+from studio.errors import DataError, ExportError, ModelError, OrderError, RunError
 from studio.loading import load_base
 from studio.methods import METHODS
 from studio.model import facts
+from studio.runs import continuation, goal
 from studio.talk.reference import resolve
 from studio.worker.export import merged
 from studio.worker.loaded import LoadedModels
@@ -276,13 +277,22 @@ def test_a_run_goes_on_over_its_own_base_only(home: Path, tiny_model: Path, tmp_
         resolve(run.id)
 
 
-def test_a_run_whose_data_are_gone_stays_finished(home: Path, tiny_model: Path, tmp_path: Path) -> None:
-    run = order(tiny_model, rows(tmp_path / "rows.json", 8), "training.max_steps=1", "data.eval=0")
+def test_a_run_whose_data_are_gone_or_others_stays_finished(home: Path, tiny_model: Path, tmp_path: Path) -> None:
+    file = rows(tmp_path / "rows.json", 8)
+    run = order(tiny_model, file, "training.max_steps=1", "data.eval=0")
     assert carry(run)[-1]["state"] == "finished"
-    (tmp_path / "rows.json").unlink()
-    with pytest.raises(DataError, match="There is no file .*rows.json"):
-        commands.extend(Namespace(name=run.id, epochs=1.0))
+    before = file.read_text()
+    file.write_text(before.replace("0", "9"))
+    with pytest.raises(RunError, match="not those the checkpoint was made with"):
+        goal.extend(run, 1.0)
+    file.unlink()
+    for way in (goal.extend, lambda run, epochs: queue.resume(run, {"training": {"epochs": epochs}})):
+        with pytest.raises(DataError, match="There is no file .*rows.json"):
+            way(run, 9.0)
     assert run.state() == "finished"
+    assert not run.changes()
+    file.write_text(json.dumps(json.loads(before), indent=3))  # other bytes, the same rows
+    continuation.check(run, run.config)
 
 
 def test_a_full_result_stops_as_trained_wherever_it_is_loaded(home: Path, tiny_model: Path, tmp_path: Path) -> None:
