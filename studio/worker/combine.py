@@ -21,8 +21,7 @@ from studio.combination import Combination
 from studio.errors import ModelError, StudioError
 from studio.home import folder_size
 from studio.run import Run, find
-from studio.runs import results
-from studio.runs import base_record
+from studio.runs import base_record, results
 from studio.talk.reference import ModelReference
 from studio.tokens import Encoder
 from studio.worker import tokenizer_class, torch_devices

@@ -11,8 +11,7 @@ from studio import model, new_tokens
 from studio.config import RunConfig
 from studio.export import hf_files
 from studio.home import write_atomic
-from studio.runs import results
-from studio.runs import base_record
+from studio.runs import base_record, results
 from studio.talk.stopping import end_token_ids
 from studio.tokens import Encoder
 from studio.worker import distributed, memory, reward_head, sharding, tokenizer_class

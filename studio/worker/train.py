@@ -24,8 +24,7 @@ from studio.method import trained_weights
 from studio.model import ModelFacts
 from studio.resolve import Resolved, resolve
 from studio.run import Run
-from studio.runs import checkpoints
-from studio.runs import base_record
+from studio.runs import base_record, checkpoints
 from studio.runs.continuation import check_base
 from studio.tokens import Encoder
 from studio.worker import (
