@@ -18,6 +18,7 @@ from studio.data.block import ROWS_PER_BLOCK, Block
 from studio.data.compression import open_decompressed
 from studio.data.containers import Container
 from studio.data.files import bursts
+from studio.data.shared_values import shares, written_bytes
 from studio.data.tables import column_names
 from studio.errors import DataError, reason_of
 from studio.home import subfolder
@@ -131,21 +132,27 @@ def _rows_at_once(row: int) -> int:
 
 
 def _decoded(batch: Any) -> Iterator[tuple[Any, int]]:
-    """The rows with their texts in place of numbers of a dictionary, few at once where it holds a long one; bytes."""
-    import pyarrow.compute as pc  # late, as above
-
-    coded = [n for n, kind in enumerate(batch.schema.types) if pa.types.is_dictionary(kind)]
-    if not coded:
+    """The rows with their texts in place of numbers of a dictionary, few at once where many name a long one; bytes."""
+    if not any(map(shares, batch.schema.types)):
         yield batch, batch.get_total_buffer_size()  # nbytes would follow offsets that nobody has looked at yet
         return
     batch.validate(full=True)
-    texts = [batch.column(n).dictionary for n in coded if _bytes_type(batch.schema.types[n].value_type) in BYTES]
-    step = _rows_at_once(sum(pc.max(pc.binary_length(text)).as_py() or 0 for text in texts))
-    for start in range(0, batch.num_rows, step):
-        part = batch.slice(start, step)
+    coded = [n for n, kind in enumerate(batch.schema.types) if pa.types.is_dictionary(kind)]
+    for part, size in _parts(batch):
         for n in coded:
             part = part.set_column(n, batch.schema.names[n], part.column(n).dictionary_decode())
-        yield part, part.nbytes
+        yield part, size
+
+
+def _parts(batch: Any) -> Iterator[tuple[Any, int]]:
+    """The batch, halved until a part would hold BATCH_BYTES at most; bytes."""
+    size = sum(map(written_bytes, batch.columns))
+    if size <= BATCH_BYTES or batch.num_rows < 2:
+        yield batch, size
+        return
+    half = batch.num_rows // 2
+    yield from _parts(batch.slice(0, half))
+    yield from _parts(batch.slice(half))
 
 
 def _arrow_batches(source: Any) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import zipfile
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from studio.data import arrow_files, sheets
 from studio.data.containers import Container
+from studio.data.shared_values import shares, written_bytes
 from studio.errors import DataError
 
 TEXT, ROWS = "x" * (1 << 21), 3000
@@ -42,6 +44,54 @@ def test_one_long_text_that_many_rows_name(
         read()
     assert 0 < max(lengths) <= 8
     assert sum(lengths) <= 64
+
+
+def column_of(kind: str, text: str, rows: int) -> pa.Array:
+    """A column whose rows all name one text."""
+    values, zeros = pa.array([text]), pa.array([0] * rows, pa.int32())
+    named = pa.DictionaryArray.from_arrays(zeros, values)
+    if kind == "object":
+        return pa.StructArray.from_arrays([named], ["text"])
+    if kind == "list":
+        return pa.ListArray.from_arrays(pa.array(range(rows + 1), pa.int32()), named)
+    if kind == "map":
+        return pa.MapArray.from_arrays(pa.array(range(rows + 1), pa.int32()), pa.array(["a"] * rows), named)
+    if kind == "objects in a dictionary":
+        return pa.DictionaryArray.from_arrays(zeros, pa.StructArray.from_arrays([values], ["text"]))
+    if kind == "run":
+        return pa.RunEndEncodedArray.from_arrays(pa.array([rows], pa.int32()), values)
+    if kind == "view":
+        view = struct.pack("<i4sii", len(text), text[:4].encode(), 0, 0)
+        inline = struct.pack("<i12s", len(text), text[:12].encode())
+        views = pa.py_buffer((view if len(text) > 12 else inline) * rows)
+        return pa.Array.from_buffers(pa.string_view(), rows, [None, views, pa.py_buffer(text.encode())])
+    return pa.ListViewArray.from_arrays(zeros, pa.array([1] * rows, pa.int32()), values)
+
+
+@pytest.mark.parametrize(
+    "kind", ["object", "list", "map", "objects in a dictionary", "run", "view", "view of lists", "one row"]
+)
+def test_one_long_text_that_many_values_name_deep_inside(
+    kind: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, lengths = tmp_path / "rows", []
+    one = pa.ListArray.from_arrays(pa.array([0, ROWS], pa.int32()), column_of("object", TEXT, ROWS))
+    table = pa.table({"output": one if kind == "one row" else column_of(kind, TEXT, ROWS)})
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    monkeypatch.setattr(arrow_files, "BATCH_BYTES", 1 << 24)
+    monkeypatch.setattr(arrow_files, "bursts", lambda unpacked, _: unpacked > 1 << 27)
+    with pytest.raises(DataError, match="it repeats a very long text"):
+        lengths += [len(block.rows) for block in arrow_files.arrow_rows(path, Container("arrow"))]
+    assert max(lengths, default=0) <= 8
+
+
+@pytest.mark.parametrize("kind", ["object", "list", "map", "objects in a dictionary", "run", "view", "view of lists"])
+def test_what_is_named_often_is_counted_as_often(kind: str) -> None:
+    column = column_of(kind, "twelve bytes", 100)
+    assert shares(column.type)
+    assert 1200 <= written_bytes(column) <= 1200 + 100 * 24  # beside the texts: offsets, keys
+    assert 360 <= written_bytes(column.slice(10, 30)) <= 360 + 30 * 24 + 40
 
 
 def test_a_dictionary_of_short_texts_is_read_in_large_blocks(home: Path, tmp_path: Path) -> None:
