@@ -15,6 +15,8 @@
       : alive ? studio.phase(row) : "";
     const held = dropped == null
       ? ""
+      : row.eval_loss === row.eval_loss_before
+      ? say("before training")
       : dropped >= 0
       ? say("{n} % lower than before", { n: number(dropped) })
       : say("{n} % higher than before", { n: number(-dropped) });
