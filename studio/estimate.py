@@ -187,9 +187,11 @@ def _advice(facts: ModelFacts, config: RunConfig, rows: RowStatistics | None, ex
     advice = []
     if not expected.fits:
         effective = config.training.effective_batch(rows.rows if rows else ASSUMED_ROWS)
-        advice = remedies.advise(config, expected, effective, measure)
+        advice = remedies.advise(config, facts, expected, effective, measure)
     batch_sizes = range(1, min(256, rows.rows if rows else 256) + 1)
     longest = max(config.data.max_length, facts.max_position_embeddings or 8 * config.data.max_length)
+    if facts.context:
+        longest = max(64, facts.context - config.virtual_tokens - config.stage.answer_tokens)
     lengths = range(64, longest + 1, 64)
     long_rows = rows._replace(longest=lengths[-1]) if rows else None  # should there be rows as long
     return {

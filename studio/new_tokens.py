@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -172,6 +172,22 @@ def _edit(file: Path, change: Any) -> None:
         content = json.loads(file.read_text(encoding="utf-8"))
         change(content)
     file.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+def unseen(folder: Path, texts: Sequence[str], seen: Container[int]) -> list[str]:
+    """The ordered tokens whose rows are to be trained and that are not among the ids seen."""
+    found = assign_ids(folder, texts)
+    return [text for text, number in (found.ids | found.known).items() if number in found.rows and number not in seen]
+
+
+def describe_unseen(tokens: Sequence[str]) -> str:
+    """A sentence for new tokens that no row to train on holds, or ""."""
+    if not tokens:
+        return ""
+    return (
+        f"No row to train on holds {', '.join(map(repr, tokens))} of data.new_tokens: what these tokens mean is not "
+        "learnt. Add rows that hold them, or leave them out."
+    )
 
 
 def describe_known(folder: Path, texts: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -252,6 +252,10 @@ class Encoder:
             "(auto does), or add what it lacks: data.new_tokens: "
             f"{json.dumps(sorted(lacking, key=len, reverse=True), ensure_ascii=False)}."
         )
+
+    def unseen_tokens(self, seen: Container[int]) -> list[str]:
+        """The tokens added that are not among the ids seen: their rows of the embedding get nothing to learn from."""
+        return new_tokens.unseen(self.folder, self.added, seen)
 
     def new_tokens_note(self) -> str:
         """A sentence for tokens that are to be added and need not be, or ""."""

@@ -145,6 +145,15 @@ def test_advice_saves_what_it_says(small: ModelFacts, sections: dict, memory: st
     assert fitting == sorted(fitting, reverse=True), "what makes it fit stands first"
 
 
+def test_what_is_proposed_works_when_followed(small: ModelFacts) -> None:
+    """transformers checkpoints no jetmoe, and 200 positions take no row of 256 tokens."""
+    odd = small.model_copy(update={"model_type": "jetmoe", "max_position_embeddings": 200})
+    made = estimate.estimate(odd, order(training={"batch_size": 8}), cards.device(memory="4GB"), advised=True)
+    assert made.advice
+    assert not [item for item in made.advice if "training.checkpointing" in item.change]
+    assert estimate.estimate(odd, order(), cards.device(memory="80GB"), advised=True).limits["max_length"] == 192
+
+
 @pytest.mark.parametrize(
     ("sections", "memory"), [*ORDERS, ({}, "12GB"), ({"training": {"accumulation": 1}, "method": "full"}, "40GB")]
 )

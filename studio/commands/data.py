@@ -106,10 +106,12 @@ def look(args: Namespace) -> dict[str, Any]:
         return answer
     used, tokens = encoder.template, data.statistics(dataset, encoder)
     more, counts = tokens.pop("problems"), tokens.pop("counts")
+    unseen = new_tokens.describe_unseen(tokens.pop("unseen_tokens"))
     refused = sum(count for kind, count in counts.items() if data.KINDS[kind].severity == "refused")
     return answer | {
         "refused": dataset.refused + refused, "counts": answer["counts"] | counts,
         "problems": [*answer["problems"], *more], "tokens": tokens,
+        "cautions": [*answer["cautions"], *([unseen] if unseen else [])],
         "template": {"name": used.name, "stop": used.stop_strings, "shows_tools": used.shows_tools},
     }  # fmt: skip
 

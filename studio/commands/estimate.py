@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from studio import auto_values, cards, config, data, estimate, model, places
+from studio import auto_values, cards, config, data, estimate, model, new_tokens, places
 from studio.base import shards, source
 from studio.base.quantization import refuse_stored
 from studio.commands import Commands, add_settings, counted, size
@@ -100,9 +100,8 @@ def statistics(order: config.RunConfig) -> tuple[dict[str, int] | None, dict[str
             Encoder.from_order(order.data, folder, num_virtual_tokens=order.virtual_tokens),
             order.training.seed,
         )
-        return prepared.statistics, {
-            key: prepared.record[key] for key in ("dropped", "reasons", "cut", "left_out", "tokens_lost")
-        }
+        told = ("dropped", "reasons", "cut", "left_out", "tokens_lost", "unseen_tokens")
+        return prepared.statistics, {key: prepared.record[key] for key in told if key in prepared.record}
     except StudioError as error:
         print(
             f"The data cannot be trained on as it is; every row is taken for as long as allowed. {error}",
@@ -130,13 +129,15 @@ def show(answer: dict[str, Any]) -> None:
         )
     if answer.get("cost") is not None:
         print(f"about ${answer['cost']:.2f} at ${answer['price']:.2f} an hour, setting up not counted")
-    for sentence in changes(answer.get("data") or {}):
+    told = answer.get("data") or {}
+    for sentence in filter(None, (*changes(told), new_tokens.describe_unseen(told.get("unseen_tokens", [])))):
         print(sentence)
     for key, found in answer["auto"].items():
         value = "" if found["value"] is None else f" {json.dumps(found['value'], ensure_ascii=False)}"
         print(f"{key}: auto,{value} ({found['why']})")
+    refused = "error" in (answer.get("data") or {})
     for key, value in answer["limits"].items():
-        if value:
+        if value and not refused:  # else no batch and no length makes it trainable
             print(f"largest {key} that fits: {value}")
     for item in answer["advice"]:
         settings = " ".join(f"--set {key}={value}" for key, value in item["change"].items())

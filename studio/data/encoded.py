@@ -65,6 +65,11 @@ class EncodedRows(Sequence[Row]):
         lengths = np.concatenate(sizes) if sizes else np.empty(0, np.int64)
         return lengths.astype(np.int64) if self.order is None else lengths[self.order].astype(np.int64)
 
+    def ids(self) -> set[int]:
+        """The token ids that stand in the rows."""
+        chunks = self.table.column("input_ids").chunks
+        return set().union(*(np.unique(chunk.flatten().to_numpy()).tolist() for chunk in chunks))
+
     @cached_property
     def content(self) -> str:
         """A 128-bit hash of ids, labels and order: equal for equal rows, whatever version of the program made them."""

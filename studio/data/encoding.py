@@ -32,8 +32,8 @@ class Prepared:
     """train, eval: sequences of {"input_ids", "labels"}.
 
     record: {"sources": [{"kept", "weight", "found": {kind: rows}, …}], "dropped": {kind: {"count", "rows"}},
-    "cut" and "split": as dropped, "tokens_lost", "eval": {…}}. Rows are text, "3, 7-12", after the source where there
-    are several.
+    "cut" and "split": as dropped, "tokens_lost", "unseen_tokens" (of data.new_tokens), "eval": {…}}. Rows are text,
+    "3, 7-12", after the source where there are several.
     statistics: rows, eval_rows, tokens, trained (tokens), max (tokens of the longest row), of the training rows.
     """
 
@@ -154,6 +154,7 @@ def write_record(job: EncodingJob, counts: list[int], rows: EncodedRows, trained
         "sources": sources,
         **{name: getattr(record, name).as_dict() for name in ("dropped", "cut", "split", "left_out")},
         **attributes(record, "tokens_lost", "reasons"),
+        "unseen_tokens": job.encoder.unseen_tokens(rows.ids()) if job.encoder.added else [],
         "eval": evaluation,
     }
     (job.folder / "record.json").write_text(json.dumps({"record": summary, "statistics": statistics}), encoding="utf-8")

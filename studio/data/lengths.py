@@ -25,16 +25,16 @@ def statistics(
 
     {rows, counted, turns, min, median, p95, max, total, trained, trained_share, over_limit, tokens_lost,
     tokens_per_epoch, histogram: [[upto, rows], …], suggested_max_length, unrenderable,
-    problems, counts}. Where counted < rows, the counted rows are spread evenly, and totals and counts of rows are
-    scaled to all of them. problems: those that template and model make, which the file alone does not show; counts:
-    rows of each kind of them.
+    problems, counts, unseen_tokens}. Where counted < rows, the counted rows are spread evenly, and totals and counts of
+    rows are scaled to all of them. problems: those that template and model make, which the file alone does not show;
+    counts: rows of each kind of them.
     """
     conversations = dataset.conversations if isinstance(dataset, Dataset) else dataset
     count = len(conversations)
     counted = conversations
     if count > MAX_COUNTED:
         counted = conversations.take([n * count // MAX_COUNTED for n in range(MAX_COUNTED)])
-    sizes, trained = [], []
+    sizes, trained, seen = [], [], set()
     turns, template_problems = 0, TemplateProblems()
     for start in range(0, len(counted), 250):
         batch = counted.batch(start, 250)
@@ -44,6 +44,7 @@ def statistics(
             if isinstance(e, Encoded):
                 sizes.append(len(e.ids))
                 trained.append(e.n_trained)
+                seen.update(e.ids)
         if report:
             report(min(start + 250, len(counted)), len(counted))
     lengths, factor = np.array(sizes, np.int64), count / max(1, len(counted))
@@ -56,7 +57,9 @@ def statistics(
     }
     result |= summary(lengths, int(sum(trained)), factor, encoder.context_limit)
     result |= limit_effects(lengths, encoder.max_length, encoder.too_long, factor)
-    return result | {"problems": [p.as_dict() for p in template_problems.problems], "counts": counts}
+    problems = [p.as_dict() for p in template_problems.problems]
+    unseen = encoder.unseen_tokens(seen) if counted is conversations else []  # else another row may hold them
+    return result | {"problems": problems, "counts": counts, "unseen_tokens": unseen}
 
 
 class TemplateProblems:

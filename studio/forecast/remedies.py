@@ -7,14 +7,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from studio import events, model
+from studio import auto, events, model, places
 from studio.base import source
 from studio.config import RunConfig
-from studio.device import devices
+from studio.device import Device, devices
 from studio.errors import OrderError, StudioError
 from studio.memory.peak import Peak, grown, peak
 from studio.memory.studio_loop import RowStatistics
 from studio.method import Method
+from studio.model import ModelFacts
 from studio.runs.folder import Run
 from studio.training import DEFAULT_ACCUMULATION
 
@@ -56,8 +57,7 @@ def remedies(
     propose.
     """
     training, method, length = config.training, config.method, config.data.max_length
-    can_checkpoint = not checkpointing and method.allows_checkpointing
-    if can_checkpoint:
+    if not checkpointing:
         yield Remedy({"training": {"checkpointing": True}}, "Turn gradient checkpointing on.", "about a third slower")
     for size in batch_sizes:
         accumulation = effective_batch // size
@@ -71,7 +71,7 @@ def remedies(
     if training.optimizer == "auto":
         change: dict[str, Any] = {"training": {"optimizer": "adamw_8bit"}}
         yield Remedy(change, "Keep the optimizer's states in 8 bits.", "next to nothing", resumes=False)
-    if can_checkpoint and training.batch_size > 1:
+    if not checkpointing and training.batch_size > 1:
         yield Remedy(
             {"training": {"checkpointing": True, "batch_size": 1, "accumulation": effective_batch}},
             f"Gradient checkpointing on, and batch size 1 with accumulation {effective_batch}.",
@@ -113,7 +113,16 @@ def _of_method(method: Method) -> Iterator[Remedy]:
         yield Remedy(change, f"Halve the rank to {rank // 2}.", "some capacity", resumes=False)
 
 
-def advise(config: RunConfig, expected: Peak, effective_batch: int, measure: Measure) -> list[tuple[Remedy, int]]:
+def _refuse(config: RunConfig, facts: ModelFacts | None, device: Device) -> None:
+    """Raise OrderError where a changed order does not go with model or device."""
+    config.method.refuse(facts, config.training, device)
+    config.stage.refuse(config.method, config.data, config.training)
+    auto.optimizer(config, device)
+
+
+def advise(
+    config: RunConfig, facts: ModelFacts, expected: Peak, effective_batch: int, measure: Measure
+) -> list[tuple[Remedy, int]]:
     """Remedies for an order that does not fit, with the bytes saved: sufficient ones first, then by cost."""
     largest_batch = max(1, config.training.batch_size // 4)
     batch_size = next(size for size in range(largest_batch, 0, -1) if effective_batch % size == 0)
@@ -121,9 +130,11 @@ def advise(config: RunConfig, expected: Peak, effective_batch: int, measure: Mea
     fitting: list[tuple[Remedy, int]] = []
     others: list[tuple[Remedy, int]] = []
     for remedy in remedies(config, expected.loop.checkpointing, effective_batch, batch_sizes):
+        order = config.with_changes(**remedy.change)
         try:
-            changed = measure(config.with_changes(**remedy.change))
-        except OrderError:  # does not go with this model or device
+            _refuse(order, facts, expected.device)
+            changed = measure(order)
+        except OrderError:
             continue
         saved = expected.total - changed.total
         if saved > MIN_SAVING * expected.total:
@@ -150,10 +161,13 @@ def repairs(run: Run) -> list[dict[str, Any]]:
     halves = [training.batch_size >> shift for shift in range(1, training.batch_size.bit_length())]
     batch_sizes = [size for size in halves if effective_batch % size == 0]
     expected = _expected_bytes(config, plan)
-    offered = []
+    offered, folder = [], source.check(config.model)
+    facts, device = model.facts(folder) if folder else None, places.device_of(config.place) or devices()[0]
     for change, text, cost, resumes in remedies(config, checkpointing, effective_batch, batch_sizes):
+        order = config.with_changes(**change)
         try:
-            changed = _expected_bytes(config.with_changes(**change), plan)
+            _refuse(order, facts, device)
+            changed = _expected_bytes(order, plan)
         except StudioError:
             continue  # this method or model does not take the change
         saves = expected - changed if expected is not None and changed is not None else None

@@ -20,6 +20,7 @@ from studio.data.ratings import pairs_of
 from studio.errors import StudioError
 from studio.home import slug
 from studio.json_text import whole_number
+from studio.new_tokens import describe_unseen
 from studio.registry import attributes
 from studio.stages import learning_from
 from studio.text import sandbox
@@ -179,6 +180,7 @@ def _lengths(run_config: RunConfig, lang: str) -> Question:
         "failed": found.noted.counts["unrenderable"],
         "why": " ".join(words.translate(text, lang) for text in found.why if text),
         "texts": found.texts,
+        "unseen": words.translate(describe_unseen(found.unseen), lang),
         "fingerprint": dataset.fingerprint,
         "told": _told(found.noted, run_config, lang) + _beyond(found, run_config),
     }

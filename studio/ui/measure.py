@@ -43,6 +43,7 @@ class Lengths:
     noted: data.TemplateProblems
     context: int | None  # tokens the model reads
     texts: bool = False
+    unseen: tuple[str, ...] = ()  # tokens of data.new_tokens that no row holds
 
     @property
     def why(self) -> tuple[str, str]:
@@ -122,7 +123,7 @@ def _lengths(key: _Key) -> Lengths:
     row_encoder = Encoder(
         folder, template.load(name, new_tokens.tokenizer_folder(folder, added)), None, "cut", train_on, reasoning, added
     )
-    tokens, trained, noted = [], [], data.TemplateProblems()
+    tokens, trained, seen, noted = [], [], set(), data.TemplateProblems()
     for batch in _spread(conversations):
         if sandbox.spent():  # what is left would be counted as failed
             hint = "Choose another template."
@@ -132,6 +133,7 @@ def _lengths(key: _Key) -> Lengths:
             if not isinstance(found, TemplateError):
                 tokens.append(len(found.ids))
                 trained.append(found.n_trained)
+                seen.update(found.ids)
     return Lengths(
         np.array(tokens, np.int64),
         np.array(trained, np.int64),
@@ -139,6 +141,7 @@ def _lengths(key: _Key) -> Lengths:
         noted,
         row_encoder.context_length,
         key.dataset.format == "text",
+        tuple(row_encoder.unseen_tokens(seen)) if len(conversations) <= SAMPLE_ROWS else (),
     )
 
 

@@ -18,7 +18,7 @@ from studio import general
 from studio.errors import TemplateError
 from studio.kernels import IGNORE_INDEX, LOGIT_CHUNK_BYTES
 from studio.tokens import Encoder
-from studio.worker.loss import forward, target_indices, unwrap
+from studio.worker.loss import context_length, forward, target_indices, unwrap
 from studio.worker.memory import in_halves
 from studio.worker.packing import Row, collate
 
@@ -87,8 +87,11 @@ class TargetBatch(NamedTuple):
     padding: list[int]
 
 
-def target_batch(rows: Sequence[Row], device: torch.device) -> TargetBatch:
-    micro_batch = collate(list(rows), False)
+def target_batch(model: Any, rows: Sequence[Row], device: torch.device) -> TargetBatch:
+    """Rows padded no further than the model has positions for, behind the virtual tokens of its method."""
+    configs = getattr(getattr(model, "module", model), "peft_config", {}).values()
+    virtual_tokens = max((getattr(config, "num_virtual_tokens", None) or 0 for config in configs), default=0)
+    micro_batch = collate(list(rows), False, context_length(model, virtual_tokens))
     positions = target_indices(micro_batch["labels"])
     targets = micro_batch["labels"][:, 1:].flatten()[positions]
     tensors = (part.to(device) for part in (micro_batch["input_ids"], positions, targets))
@@ -127,7 +130,7 @@ def _of_each(
     by_row: dict[int, Found] = {}
 
     def take(numbers: Sequence[int]) -> None:
-        batch = target_batch([rows[number] for number in numbers], device)
+        batch = target_batch(model, [rows[number] for number in numbers], device)
         by_row.update(zip(numbers, ask(numbers, batch), strict=True))
 
     for numbers in batches(rows, unwrap(model).config.get_text_config().vocab_size, device.type):

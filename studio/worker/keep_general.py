@@ -42,7 +42,7 @@ class Brake:
     def __init__(self, trainer: Any, strength: float, rows: list[Row], base: list[Target] | None):
         self.strength, device = strength, trainer.args.device
         groups = group(rows)
-        self.batches = [target_batch([rows[number] for number in numbers], device) for numbers in groups]
+        self.batches = [target_batch(trainer.model, [rows[n] for n in numbers], device) for numbers in groups]
         self.base = None if base is None else [join([base[number] for number in numbers], device) for numbers in groups]
 
     def largest_step(self) -> int:

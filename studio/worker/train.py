@@ -172,6 +172,8 @@ def _note_data(context: RunContext) -> None:
     config, rows, report = context.config, context.rows, context.report
     if caution := context.encoder.end_of_turn_warning():
         report.note(caution, "warning")
+    if caution := new_tokens.describe_unseen(rows.record.get("unseen_tokens", [])):
+        report.note(caution, "warning")
     if note := context.encoder.new_tokens_note():
         report.note(note)
     for part in rows.record["sources"]:

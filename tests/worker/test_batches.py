@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
+import peft
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from studio.kernels import PAD_TO_MULTIPLE_OF
+from studio.worker.base_answers import ask_base
 from studio.worker.batches import (
     EffectiveBatchSampler,
     MicroBatchCollator,
@@ -119,3 +124,15 @@ def test_no_row_is_padded_past_the_positions_that_a_model_has_learnt() -> None:
     rows = [{"input_ids": [1] * length, "labels": [1] * length} for length in (100, 70)]
     assert Layout(False, 0, 2).collate(rows)["input_ids"].shape == (2, 128)
     assert Layout(False, 0, 2, max_width=108).collate(rows)["input_ids"].shape == (2, 108)
+
+
+@pytest.mark.parametrize("virtual_tokens", [0, 10])
+def test_general_items_too(virtual_tokens: int) -> None:
+    """The brake and forgetting ask a model with learnt positions about rows that fill them."""
+    torch.manual_seed(0)
+    model: Any = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_positions=100, n_embd=8, n_layer=1, n_head=1)).eval()
+    if virtual_tokens:
+        knobs = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=virtual_tokens)
+        model = peft.get_peft_model(model, knobs).eval()
+    row = {"input_ids": [1] * (100 - virtual_tokens), "labels": [1] * (100 - virtual_tokens)}
+    assert len(ask_base(model, [row], torch.device("cpu"))[0].loss) == 99 - virtual_tokens

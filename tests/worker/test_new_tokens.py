@@ -15,12 +15,16 @@ from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from studio import config, data, device, estimate, model, new_tokens, preflight, run, token_rows
+from studio.__main__ import parser
 from studio.base.tensors import Tensor
+from studio.commands import data as commands
+from studio.commands import estimate as estimating
 from studio.errors import ModelError, OrderError
 from studio.export import card, folders, hf_files, report
 from studio.methods import METHODS
 from studio.talk.reference import resolve
 from studio.tokens import Encoder
+from studio.ui import measure
 from studio.ui.words import translate
 from studio.worker import combine, gguf_file
 from studio.worker.export import merged
@@ -541,3 +545,20 @@ def test_rows_are_not_combined(tmp_path: Path) -> None:
     )
     with pytest.raises(ModelError, match="rows for new tokens, which peft does not combine"):
         combine.combined(None, [tmp_path, tmp_path], None, 0)
+
+
+def test_new_tokens_that_no_row_holds_are_named(home: Path, tmp_path: Path) -> None:
+    """In inspect, in the estimate and before the first step; those that the template writes are held by every row."""
+    folder, file = base(tmp_path / "base"), rows(tmp_path / "rows.json")
+    asked = ["inspect", str(file), "--model", str(folder), "--template", "chatml"]
+    marks = [word for mark in (*MARKS, "<never>") for word in ("--new-token", mark)]
+    [told] = commands.look(parser("inspect").parse_args([*asked, *marks]))["cautions"]
+    assert "No row to train on holds '<never>' of data.new_tokens" in told
+    assert translate(told, "zh") != told
+    made = order(folder, file, max_steps=1).with_changes(data={"new_tokens": [*MARKS, "<never>"]})
+    assert estimating.statistics(made)[1]["unseen_tokens"] == ["<never>"]
+    assert measure.lengths(made, data.read(str(file))).unseen == ("<never>",)
+    assert estimating.statistics(order(folder, file))[1]["unseen_tokens"] == []
+    trained = run.create(made)
+    assert main(trained) == 0
+    assert told in [event["text"] for event in trained.events() if event["kind"] == "note"]

@@ -133,6 +133,7 @@
         found.lengths.length < found.of
           && make("p", { class: "quiet small" },
             say("Counted on {n} rows spread over the file.", { n: number(found.lengths.length) })),
+        found.unseen && make("p", { class: "note" }, found.unseen),
         found.failed > 0
           && make("p", { class: "note" },
             say("{n} rows cannot be rendered with this template.", { n: found.failed }), " ",
