@@ -6,11 +6,12 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
-from studio.data.formats import ReportProblem, alpaca, as_row, chatml_text, kto, prompt, text
+from studio.data.formats import ReportProblem, alpaca, as_row, chatml_text, chosen, kto, prompt, text
 from studio.data.formats.flags import ROW_FLAGS, SPLIT_COLUMNS, check_split, marked_out
 from studio.data.formats.messages import plain_messages
 from studio.data.formats.tool_turns import read_written_calls
 from studio.data.layouts import OBJECTS, matching, multiple_choice, possible, rewritten, turns_alone, two_answers
+from studio.data.layouts.comparisons import with_chosen_alone
 from studio.data.mapping import LOWERED, lowered, normalized_mapping, renamer
 
 FLAGGED = kto.LABELS | ROW_FLAGS | SPLIT_COLUMNS
@@ -53,6 +54,8 @@ class Converter:
             row = self.rename(row)
         if self.first_choice is not None and isinstance(row, dict):
             row = row | {multiple_choice.FIRST: self.first_choice}
+        if self.form is chosen and isinstance(row, dict):
+            row = with_chosen_alone(row)
         row = rewritten(row, report)
         if row is None:
             return None

@@ -206,6 +206,8 @@ def suggest_mapping(rows: list[Any], kind: str, field: str, format: str) -> str:
     if kind == "wrong_type" and format in ("prompt", "alpaca") and (hint := _first_answer_hint(rows, field)):
         return hint
     answer = next((name for name in formats()["prompt"].COLUMNS["answer"] if any(name in row for row in rows)), None)
+    if kind == "wrong_type" and format == "preference" and (field or "").startswith("rejected"):
+        return CHOSEN_ALONE
     if kind == "empty_field" and format == "preference":  # prompt, chosen or rejected, which are where they belong
         return CHOSEN_ALONE if field == "rejected" else ""
     if kind in ("missing_field", "empty_field") and format in ("text", "preference"):

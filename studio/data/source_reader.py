@@ -36,7 +36,7 @@ from studio.data.threads import MORE_KEYS, SESSION, ThreadColumns, detect_thread
 from studio.data.unused import doubts, unused_columns
 from studio.errors import DataError
 
-VERSION = 21  # of stored data sets; raise it when a check or a format changes
+VERSION = 22  # of stored data sets; raise it when a check or a format changes
 BINARY_ENDINGS = (".xlsx", ".parquet", ".arrow")
 SAMPLE_ROWS = 200  # rows by which columns are judged to be used or not
 

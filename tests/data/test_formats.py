@@ -155,6 +155,38 @@ def test_chosen_answers_are_learnt_where_no_answer_is_rejected(empty: object, ho
     assert [row["messages"][-1]["content"] for row in learnt] == ["A 0.", "A 1.", "A 2."]
 
 
+def _said(*contents: str) -> list[dict[str, str]]:
+    return [{"role": role, "content": text} for role, text in zip(("user", "assistant") * 2, contents, strict=False)]
+
+
+CHOSEN_SIDE = _said("Question 1?", "Answer 1.", "Question 2?", "Answer 2.")
+BAD_END = _said("", "Bad 2.")[1:]
+OTHER_SIDES: dict[str, dict[str, object]] = {
+    "parts early": {"rejected": _said("Question 1?", "Bad 1.", "Question 3?", "Bad 3.")},
+    "shorter, beside its prompt": {"prompt": "Question 1?", "rejected": _said("Question 1?", "Bad 1.")},
+    "none, beside its prompt": {"prompt": "Question 1?", "rejected": []},
+    "the prompt is its beginning": {"prompt": CHOSEN_SIDE[:1], "rejected": [*CHOSEN_SIDE[:3], *BAD_END]},
+    "the last answer as text": {"prompt": "Question 1?", "rejected": "Bad 2."},
+    "the prompt is not in it": {
+        "prompt": "Question 1?", "chosen": CHOSEN_SIDE[1:], "rejected": [*CHOSEN_SIDE[1:3], *BAD_END],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OTHER_SIDES)
+def test_every_turn_of_the_chosen_side_is_learnt(case: str, home: Path, tmp_path: Path) -> None:
+    """Where the sides part early the row was refused; beside a prompt inner turns were gone, or stood there twice."""
+    path = write(tmp_path, "p.jsonl", [{"chosen": CHOSEN_SIDE, **OTHER_SIDES[case]}] * 2)
+    assert data.read(path, "chosen").conversations[0]["messages"] == CHOSEN_SIDE
+    if case in list(OTHER_SIDES)[:3]:  # no pair with one answer each
+        with pytest.raises(DataError) as refused:
+            data.read(path)
+        assert "data.format: chosen" in refused.value.hint
+    else:
+        pair = data.read(path).conversations[0]
+        assert (pair["messages"], pair["rejected"]) == (CHOSEN_SIDE, "Bad 2.")
+
+
 def test_a_stored_data_set_opens_in_datasets(home: Path, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     found = data.read(write(tmp_path, "a.jsonl", ALPACA))

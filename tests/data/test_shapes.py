@@ -462,7 +462,7 @@ REFUSED: dict[
             ]
         ),
         "They part at turn 2",
-        "text",
+        "data.format: chosen",
         None,
     ),
     "one turn a row, nothing more": (

@@ -35,16 +35,30 @@ def _names(columns: tuple[str, ...]) -> tuple[list[tuple[str, str]], str | None,
     return pairs, *(next((n for n in names if n in columns), None) for names in (CHOSEN, REJECTED))
 
 
-def match(row: Row) -> tuple[str, str] | None:
-    """The columns of the chosen and the rejected answer."""
+def _columns(row: Row) -> tuple[str | None, str | None]:
+    """The columns of the chosen and the rejected answer, each None where there is none."""
     pairs, chosen_name, rejected_name = _names(tuple(row))
     for better, worse in pairs:
         if row.get(worse) and row.get(better):
             return better, worse
     if chosen_name is None and rejected_name is not None:  # ms-swift's: the good answer is in its usual column
         chosen_name = next((n for n in ANSWERS if n in row), None) or list_column(row)
+    return chosen_name, rejected_name
+
+
+def with_chosen_alone(row: Row) -> Row:
+    """The row with its chosen side in place of the rejected one, for which it then need not be written otherwise."""
+    chosen_name, rejected_name = _columns(row)
+    return row if chosen_name is None else row | {rejected_name or "rejected": row[chosen_name]}
+
+
+def match(row: Row) -> tuple[str, str] | None:
+    """The columns of the chosen and the rejected answer."""
+    chosen_name, rejected_name = _columns(row)
     if chosen_name is None or rejected_name is None or not row[rejected_name]:
         return None
+    if rejected_name in PAIRS:
+        return chosen_name, rejected_name
     inside = isinstance(row.get("input"), dict) and isinstance(row["input"].get("messages"), list)
     usual = (chosen_name, rejected_name) == ("chosen", "rejected") and not inside and not row.get("history")
     return None if usual and not _is_whole(row[chosen_name]) else (chosen_name, rejected_name)
@@ -77,27 +91,33 @@ def rewrite(row: Row, columns: tuple[str, str], report: ReportProblem) -> Row | 
 
 def _parted(rest: Row, chosen: Any, rejected: Any, report: ReportProblem) -> Row | None:
     """The turns that both conversations begin with are the prompt; what follows must be one answer each."""
+    if are_turns(chosen) and len(chosen) > 1 and isinstance(rejected, str) and rejected.strip():
+        rejected = [*chosen[:-1], {"role": "assistant", "content": rejected}]
     if not are_turns(chosen) or not are_turns(rejected):
         return rest | {"chosen": chosen, "rejected": rejected}
     chosen_turns = turns_of(chosen, report, "chosen")
     rejected_turns = turns_of(rejected, report, "rejected")
     if chosen_turns is None or rejected_turns is None:
         return None
+    if chosen_turns[-1]["role"] != "assistant":
+        reason = "The conversation must end with an answer of the assistant."
+        return report("wrong_type", f"chosen[{len(chosen) - 1}]", chosen[-1], reason)
     differing = (n for n, (a, b) in enumerate(zip(chosen_turns, rejected_turns)) if a != b)
     shared = next(differing, min(len(chosen_turns), len(rejected_turns)) - 1)
     one_answer = len(chosen_turns) == len(rejected_turns) == shared + 1
-    if not one_answer or chosen_turns[shared]["role"] != "assistant":
+    if not one_answer or rejected_turns[shared]["role"] != "assistant":
         reason = f"The two conversations must be the same up to one last answer. They part at turn {shared + 1}."
         index = min(shared, len(rejected_turns) - 1)
         return report("wrong_type", f"rejected[{index}]", rejected[index], reason)
     prompt = rest.get("prompt")
     turns: list[Any] = prompt if isinstance(prompt, list) else []
-    if isinstance(prompt, str) and prompt.strip() and not shared:
+    if isinstance(prompt, str) and prompt.strip() and chosen_turns[0]["role"] == "assistant":
         turns = [{"role": "user", "content": prompt}]
-    if shared and turns and turns_of(turns, report, "prompt") != chosen_turns[:shared]:
-        turns = [*turns, *chosen_turns[:shared]]
-    elif shared:
-        turns = chosen_turns[:shared]
+    begun = turns_of(turns, report, "prompt") if turns else []
+    if begun is None:
+        return None
+    repeated = chosen_turns[: len(begun)] == begun  # the conversation holds its prompt
+    turns = [*([] if repeated else turns), *chosen_turns[:shared]]
     return rest | {"prompt": turns, "chosen": chosen_turns[shared:], "rejected": rejected_turns[shared:]}
 
 
