@@ -5,6 +5,7 @@ moved.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,20 @@ def _cut(tab: Any) -> None:
     tab.wait_for_function("was => document.querySelector('.cut-note').textContent !== was", arg=before, timeout=20_000)
     assert "rows are longer" in note.inner_text()
     assert "tokens are lost, an epoch is" in note.inner_text()
+
+
+def test_uploads_beyond_the_newest_can_be_reached(app: App, tab: Any, file: Path) -> None:
+    uploads = app.home / "uploads"
+    uploads.mkdir(exist_ok=True)
+    for number in range(14):
+        path = uploads / f"number-{number}.jsonl"
+        path.write_text(file.read_text())
+        os.utime(path, (number, number))
+    tab.goto(f"{app.address}/?tab=data")
+    older = tab.locator(".older")
+    older.locator("summary").click(timeout=60_000)
+    older.get_by_text("number-0.jsonl").click()
+    tab.locator(".older .source[aria-pressed=true]", has_text="number-0.jsonl").wait_for(timeout=20_000)
+    assert older.evaluate("node => node.open"), "it stays open when the list is drawn anew"
+    for path in uploads.glob("number-*"):
+        path.unlink()
