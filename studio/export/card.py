@@ -50,13 +50,13 @@ def card(run: Run) -> str:
     if config.combine:
         body = _combined(config, base, run)
     else:
-        results = _results(run, run_summary)
-        body = [_opening(config, base, run_summary), _data(config, run), _method(config), results, *_evaluation(run)]
-        body.append(_samples(run))
+        opening, results = _opening(config, base, run_summary), _results(run, run_summary)
+        body = [opening, _data(config, run), _method(config), results, *_evaluation(run), _samples(run)]
     parts = [
         f"---\n{metadata.to_yaml()}\n---\n",
         f"# {run_summary['name']}\n",
         *body,
+        f"## Use it\n\n{readme.usage(base, config.method, len(config.data.new_tokens))}",
         f"## Repeat it\n\n```yaml\n{portable(config.to_yaml(), config)}```\n",
         _made_with(licence, base),
     ]

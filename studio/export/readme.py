@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from studio.base.starter import REPO
+from studio.method import Method
 from studio.methods.lora import LoRA
 from studio.talk.reference import ModelReference
 
@@ -28,20 +29,41 @@ def _head(reference: ModelReference, kind: str) -> str:
 
 
 def adapter(reference: ModelReference) -> str:
-    """The README of an adapter, with the lines that load it in other programs where they load its kind."""
+    """With the lines that load it in other programs, where they load its kind."""
     source = hub_name((reference.manifest.get("model") or {}).get("source") or str(reference.base))
-    if type(reference.method).__name__ == "Adapter":
-        only = "This kind of adapter is read by Fine-Tuning Studio only: `python -m studio chat ./FOLDER`."
-        return f"{_head(reference, 'adapter')}\n{only}\n"
+    used = usage(source, reference.method, len(reference.manifest.get("new_tokens") or ()))
+    return f"{_head(reference, 'adapter')}\n{used}"
+
+
+def merged(reference: ModelReference) -> str:
+    return f"{_head(reference, 'merged model')}\n{WHOLE}"
+
+
+WHOLE = """A whole model; nothing else is needed. With transformers:
+
+```python
+from transformers import pipeline
+
+chat = pipeline("text-generation", "./")
+answer = chat([{"role": "user", "content": "Hello!"}], max_new_tokens=200, do_sample=False)
+print(answer[0]["generated_text"][-1]["content"])
+```
+
+With vLLM: `vllm serve ./`. With Fine-Tuning Studio: `python -m studio chat ./`.
+"""
+
+
+def usage(source: str, method: Method | None, new_tokens: int) -> str:
+    """The lines that load a result in the folder of its files. new_tokens: how many it brings."""
+    if method is None or not method.adapter:
+        return WHOLE
+    if method.name == "adapter":
+        return "This kind of adapter is read by Fine-Tuning Studio only: `python -m studio chat ./FOLDER`.\n"
     note = ""
-    if count := len(reference.manifest.get("new_tokens") or {}):
-        tokens = f"{count} new tokens and trained rows for them" if count > 1 else "1 new token and trained rows for it"
-        note = f"\nIt brings {tokens}; the lines below make room for them.\n"
-    return (
-        _head(reference, "adapter")
-        + note
-        + f"""
-It needs its base model. With transformers and peft:
+    if new_tokens:
+        rows = f"{new_tokens} new tokens and trained rows for them" if new_tokens > 1 else "1 new token and its row"
+        note = f"It brings {rows}; the lines below make room for them.\n\n"
+    return f"""{note}It needs its base model. With transformers and peft:
 
 ```python
 from peft import AutoPeftModelForCausalLM
@@ -51,40 +73,20 @@ model = AutoPeftModelForCausalLM.from_pretrained("./")  # fetches {source}
 tokenizer = AutoTokenizer.from_pretrained("./")
 messages = [{{"role": "user", "content": "Hello!"}}]
 prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-print(tokenizer.decode(model.generate(**prompt, max_new_tokens=200)[0]))
+answer = model.generate(**prompt, max_new_tokens=200, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+print(tokenizer.decode(answer, skip_special_tokens=True))
 ```
 
-{_with_vllm(reference, source)}
+{_with_vllm(method, source, new_tokens)}
 """
-    )
 
 
-def _with_vllm(reference: ModelReference, source: str) -> str:
+def _with_vllm(method: Method, source: str, new_tokens: int) -> str:
     """vLLM loads LoRA's matrices alone: without DoRA, rows of new tokens, or modules trained whole."""
-    method = reference.method
-    more = reference.manifest.get("new_tokens") or getattr(method, "dora", False)
-    if isinstance(method, LoRA) and not more and not method.modules_to_save:
+    if isinstance(method, LoRA) and not new_tokens and not method.dora and not method.modules_to_save:
         return f"With vLLM: `vllm serve {source} --enable-lora --lora-modules mine=./`"
-    merged = ": export the model merged for it" if method and method.mergeable else ""
+    merged = ": export the model merged for it" if method.mergeable else ""
     return f"vLLM does not load adapters of this kind{merged}."
-
-
-def merged(reference: ModelReference) -> str:
-    return (
-        _head(reference, "merged model")
-        + """
-A whole model; nothing else is needed. With transformers:
-
-```python
-from transformers import pipeline
-
-chat = pipeline("text-generation", "./")
-print(chat([{"role": "user", "content": "Hello!"}], max_new_tokens=200)[0]["generated_text"][-1]["content"])
-```
-
-With vLLM: `vllm serve ./`. With Fine-Tuning Studio: `python -m studio chat ./`.
-"""
-    )
 
 
 def ollama(reference: ModelReference) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -14,8 +15,8 @@ from transformers import AutoModelForCausalLM
 
 from studio import config, run, template
 from studio.errors import ExportError
+from studio.export import card, readme
 from studio.export import folders as export
-from studio.export import readme
 from studio.export.hf_files import plain_template
 from studio.methods import METHODS
 from studio.run import Run
@@ -25,6 +26,7 @@ from studio.worker.gguf_file import permuted
 from studio.worker.merge import merge, rounded, weights
 from tests import families
 from tests.methods import architectures
+from tests.readers import by_studio
 
 
 def trained(model: Path, name: str = "lora", seed: int = 1, **knobs) -> Run:
@@ -134,6 +136,34 @@ def test_an_adapters_readme_names_only_programs_that_load_its_kind(
     assert ("AutoPeftModelForCausalLM" in told) == peft
     assert ("vllm serve" in told) == (vllm == "vllm serve")
     assert vllm in told
+
+
+@pytest.mark.parametrize(("name", "kind"), [("lora", "adapter"), ("prefix", "adapter"), ("lora", "merged")])
+def test_the_lines_of_a_readme_answer_as_the_studio_does(
+    name: str,
+    kind: str,
+    home: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    """Run as they stand, in the folder: transformers' pipeline drew its answers by chance. The card has them too."""
+    one, folder = trained(tiny_model, name), tmp_path / "out"
+    if kind == "adapter":
+        with zipfile.ZipFile(export.export(one.id, kind, tmp_path / "out.zip", proven=False)["path"]) as packed:
+            packed.extractall(folder)
+        (folder / tiny_model.name).symlink_to(tiny_model)
+    else:
+        merged(resolve(one.id), folder)
+        (folder / "README.md").write_text(readme.merged(resolve(one.id)))
+    (lines,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    assert (lines in card.card(one)) == (kind == "adapter")
+    monkeypatch.chdir(folder)
+    capsys.readouterr()
+    exec(lines, {})  # what a user copies
+    half = "\ufffd\n"  # the character that the 200th token begins
+    assert capsys.readouterr().out.rstrip(half) == by_studio(one.id, ["Hello!"], 200)[0]["text"].rstrip(half)
 
 
 @pytest.mark.parametrize(
