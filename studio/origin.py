@@ -46,18 +46,19 @@ def _manifest(run: Run) -> dict[str, Any]:
     if run.config.stage.scores:
         raise OrderError(f"{run.id} is a reward model: it writes no text.", "Start from another run.", "start")
     try:
-        return json.loads((run.result / "manifest.json").read_text(encoding="utf-8"))
+        manifest = json.loads((run.result / "manifest.json").read_text(encoding="utf-8"))
+        return {**manifest, "model": ModelOrder.model_validate(manifest["model"]), "template": manifest["template"]}
     except FileNotFoundError:
         hint = "Wait until it is finished, or resume it."
         raise OrderError(f"{run.id} has no result yet: it is {run.state()}.", hint, "start") from None
-    except ValueError as error:
+    except (ValueError, LookupError, TypeError) as error:
         message = f"The result of {run.id} is damaged: its manifest.json cannot be read."
         hint = "Start from another run, or train this one again: python -m studio duplicate RUN."
         raise OrderError(message, hint, "start") from error
 
 
 def _check_base(config: RunConfig, run: Run, manifest: dict[str, Any]) -> None:
-    base = ModelOrder.model_validate(manifest["model"])
+    base: ModelOrder = manifest["model"]
     if config.model != base and source.local(config.model) != source.local(base):
         message = f"{run.id} was trained on {base.source}, and this order names {config.model.source}."
         hint = f"Set model to {base.source}."

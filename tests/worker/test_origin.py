@@ -193,11 +193,14 @@ def test_what_cannot_go_on_is_refused(
     assert hint in caught.value.hint
 
 
-def test_a_damaged_result_is_told(first: Run, preferences: str) -> None:
+@pytest.mark.parametrize("text", ['{"method": ', '{"template": "chatml"}', '{"model": {"source": "starter"}}', "[]"])
+def test_a_damaged_result_is_told(text: str, first: Run, preferences: str) -> None:
+    """A manifest without a model was an error of the server, 500."""
     order = origin.order_after(first, preferences)
-    (first.result / "manifest.json").write_text('{"method": ')
-    with pytest.raises(StudioError, match="is damaged: its manifest.json"):
-        origin.check(order)
+    (first.result / "manifest.json").write_text(text)
+    for ask in (lambda: origin.check(order), lambda: origin.order_after(first, preferences)):
+        with pytest.raises(StudioError, match="is damaged: its manifest.json"):
+            ask()
 
 
 @pytest.mark.parametrize(("method", "hint"), [("prefix", "Leave start out"), ("full", "Set model to")])
