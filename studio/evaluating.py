@@ -28,7 +28,6 @@ from studio.tokens import Encoder
 FILE_ROWS = 200  # rows of a file that is named, at most
 LONGEST = 512  # tokens of an answer with max_new_tokens: auto, at most
 SHORTEST = 24
-ENCODING = ("max_length", "too_long", "train_on", "reasoning")
 ROWS = "rows.jsonl"
 WORKER = "studio.worker.evaluate"
 
@@ -150,7 +149,7 @@ def _worker_order(
         "tuned": name,
         "rows": rows,
         "questions": [{key: entry[key] for key in ("row", "messages", "tools")} for entry in asked],
-        "encoding": {key: getattr(config.data, key) for key in ENCODING},
+        "encoding": Encoder.settings(config.data),
         "overlap": config.data.overlap,
         "measure_forgetting": not (summary(run)["forgetting"] or {}).get("final") and name == run.id,
         "prompt_tokens": max(lengths, default=0),

@@ -147,13 +147,21 @@ class Encoder:
         """
         if template is None:
             template = load(order.template, new_tokens.tokenizer_folder(model_folder, order.new_tokens))
-        train_on = order.train_on if order.examples == "answers" else "last"
-        too_long = "drop" if order.examples == "prompts" else order.too_long  # half a question is none
-        encoder = cls(model_folder, template, order.max_length, too_long, train_on, order.reasoning, order.new_tokens)
+        encoder = cls(model_folder, template, **cls.settings(order), added=order.new_tokens)
         encoder.num_virtual_tokens, encoder.num_answer_tokens = num_virtual_tokens, order.answer_tokens
         if encoder.context_length:
             encoder.context_limit = encoder.context_length - num_virtual_tokens - order.answer_tokens
         return encoder
+
+    @staticmethod
+    def settings(order: DataOrder) -> dict[str, Any]:
+        """What decides of an order how rows are encoded, as names of this class."""
+        return {
+            "max_length": order.max_length,
+            "too_long": "drop" if order.examples == "prompts" else order.too_long,  # half a question is none
+            "train_on": order.train_on if order.examples == "answers" else "last",
+            "reasoning": order.reasoning,
+        }
 
     @property
     def renderer(self) -> Renderer:

@@ -131,8 +131,7 @@ def _held_out(name: str) -> dict[str, Any]:
         rows = held_out(order)[:ROWS]
     except StudioError:
         return {"conversations": [], "encoding": {}}
-    encoding = {key: getattr(order.data, key) for key in ("max_length", "too_long", "train_on")}
-    return {"conversations": rows, "encoding": encoding}
+    return {"conversations": rows, "encoding": Encoder.settings(order.data)}
 
 
 def questions(name: str) -> list[Question]:

@@ -94,8 +94,8 @@ def main(order: dict[str, Any]) -> None:
 def training_encoder(reference: ModelReference, order: data.DataOrder) -> Encoder:
     """The encoder of the training, as the run's order set it."""
     encoder = Encoder(reference.tokenizer, reference.template)
-    for key in ("max_length", "too_long", "train_on", "reasoning"):
-        setattr(encoder, key, getattr(order, key))
+    for key, value in Encoder.settings(order).items():
+        setattr(encoder, key, value)
     return encoder
 
 

@@ -42,12 +42,17 @@ def with_tools(count: int) -> list[dict[str, Any]]:
     return [{"messages": messages, "tools": tools} for messages in turns]
 
 
+def thinking(count: int) -> list[dict[str, Any]]:
+    return [{"instruction": f"Question {n}?", "output": f"<think>\nHm, {n}.\n</think>\n\n{n}."} for n in range(count)]
+
+
 CASES: dict[str, tuple[list[list[dict[str, Any]]], dict[str, Any]]] = {
     "two sources": ([numbered(40), numbered(40, "b")], {"eval": 0.1}),
     "repeated rows leak": ([numbered(40, of=10)], {"eval": 0.2}),
     "long rows are dropped": ([long(40)], {"eval": 0.25, "max_length": 128, "too_long": "drop"}),
     "at most so many": ([numbered(60), numbered(20, "b")], {"eval": 0.5, "eval_rows": 8}),
     "tools": ([with_tools(20)], {"eval": 0.2, "template": "chatml", "max_length": 512}),
+    "reasoning left out": ([thinking(20)], {"eval": 0.2, "template": "chatml", "reasoning": "drop"}),
 }
 
 
@@ -63,8 +68,13 @@ def test_eval_and_proof_measure_what_the_trainer_held_out(
     order = config.build({"model": str(tiny_model), "data": {"train": files, "max_length": 256, **options}})
     encoder = Encoder.from_order(order.data, tiny_model)
     made = data.prepare(order.data, encoder, order.training.seed)
-    found = proof.held_out(order)
-    assert [encoder.encode(one).ids for one in found] == [row["input_ids"] for row in made.eval]
+    asked = proof._held_out(run.create(order).id)
+    anew, found = Encoder(tiny_model, encoder.template), proof.held_out(order)
+    assert asked["conversations"] == found[: proof.ROWS]
+    for name, value in asked["encoding"].items():  # as studio/worker/prove.py, evaluate.py and influence.py do
+        setattr(anew, name, value)
+    measured = [anew.encode(one) for one in found]
+    assert [(row.ids, row.labels) for row in measured] == [([*row["input_ids"]], [*row["labels"]]) for row in made.eval]
     assert len(found) <= options.get("eval_rows", 2000)
     if case == "at most so many":
         assert (len(found), len(made.train), made.record["eval"]["of"]) == (8, 72, 40)
