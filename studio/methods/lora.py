@@ -19,6 +19,7 @@ from studio.method import Method, Shapes, in_float32, trained_weights
 from studio.methods import lora_start
 from studio.model import ModelFacts
 
+UNTOUCHED = ("lm_head", "embed_out", "embed_in", "embed_tokens", "wte")
 HEAD_BIAS = re.compile(r"(^|\.)(lm_head|embed_out)\.bias$")
 # keys of an adapter_config.json that is more than B·A beside stored weights
 BEYOND_PLAIN = (
@@ -107,6 +108,12 @@ class LoRA(Method):
         reachable = {name: shape for name, shape in linears.items() if name.rpartition(".")[2] not in names}
         words = () if isinstance(self.target_modules, str) else self.target_modules
         for word in words:
+            if word in UNTOUCHED:
+                raise OrderError(
+                    f"The studio puts no LoRA on the embeddings or the head, and {word!r} is one of them.",
+                    f"Set method.modules_to_save to [{word}], which trains it whole, and leave it out here.",
+                    "method.target_modules",
+                )
             meant = [name for name in linears if targets.is_called(name, word)]
             if meant and not any(name in reachable for name in meant):
                 raise OrderError(

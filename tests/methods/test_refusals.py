@@ -108,6 +108,14 @@ def test_defaults_are_allowed(tiny_model: Path, name: str) -> None:
         order.method.refuse(model.facts(tiny_model), order.training, device)
 
 
+def test_the_head_is_named_with_what_trains_it(tiny_model: Path) -> None:
+    """It said that the model has no layer of that name."""
+    with pytest.raises(OrderError, match="no LoRA on the embeddings or the head, and 'lm_head'") as refused:
+        METHODS["qlora"](target_modules=("q_proj", "lm_head")).trained(model.facts(tiny_model))
+    assert "method.modules_to_save to [lm_head]" in refused.value.hint
+    assert METHODS["qlora"](target_modules=("q_proj",), modules_to_save=("lm_head",)).trained(model.facts(tiny_model))
+
+
 def test_nearest_names(tiny_model: Path) -> None:
     with pytest.raises(OrderError) as refused:
         METHODS["lora"](target_modules=("q_prj", "v_proj")).trained(model.facts(tiny_model))
