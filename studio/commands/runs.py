@@ -1,4 +1,4 @@
-"""train, runs, show, log, compare: start a run and read what there is."""
+"""train, runs, log, compare: start a run and read what there is."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
-from studio import benchmark, config, general, origin, preflight, queue, race, run
+from studio import config, origin, preflight, queue, run
 from studio.commands import RUN, Commands, Failed, add_settings
 from studio.data.record import changes
 from studio.events import read
-from studio.forecast.remedies import REPAIRED, repairs
 from studio.general.verdict import describe
 from studio.run import Run
 from studio.runs import compare as comparing
-from studio.runs import evaluations, leaderboard, log
-from studio.runs.signs import signs
-from studio.runs.silence import silence
+from studio.runs import leaderboard, log
 
 SUMMARY_KEYS = ("run", "state", "cause", "action", "train_loss", "eval_loss_before", "eval_loss", "seconds", "result")
 
@@ -41,9 +38,6 @@ def add(commands: Commands) -> None:
         metavar="DATA",
         help="the finished runs on this data by gain, forgetting, memory, time, size; * marks what none beats",
     )
-    about = "how one run stands, with signs of trouble; after an out-of-memory, what would help"
-    shown = commands.add("show", about, show)
-    shown.add_argument("name", metavar="RUN", help=RUN)
     logged = commands.add("log", "the trainer's output", show_log, lambda answer: None)
     logged.add_argument("name", metavar="RUN", help=RUN)
     logged.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
@@ -152,23 +146,6 @@ def listing(args: Namespace) -> list[dict[str, Any]]:
         and (not args.star or row["star"])
         and search in " ".join(str(row[key]) for key in ("id", "name", "note", "model", "method", "data")).casefold()
     ]
-
-
-def show(args: Namespace) -> dict[str, Any]:
-    chosen = run.find(args.name)
-    queue.reconcile(chosen)
-    answer = run.summary(chosen)
-    answer["signs"] = (
-        [sign._asdict() for sign in [*signs(chosen.events()), *silence(chosen, chosen.events())]]
-        if answer["state"] in (*run.ALIVE, "finished", "stopped")
-        else []
-    )
-    answer["repairs"] = repairs(chosen) if answer["reason"] in REPAIRED else []
-    answer["forgetting_curve"] = general.curve(run.current_events(chosen.events()))
-    standing = {"table": race.table(chosen)} if answer["race"] else {}
-    measured = evaluations.metrics(chosen)
-    answer["benchmarks"] = benchmark.results(chosen)
-    return {**answer, "metrics": measured, **standing, "changes": chosen.changes(), "bytes": chosen.sizes()}
 
 
 def show_log(args: Namespace) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from studio.data.formats import formats
 
 
 def add(commands: Commands) -> None:
-    commands.add("templates", "the chat templates there are", templates)
-    commands.add("formats", "the data formats there are", listed)
+    commands.add("templates", "the chat templates there are", templates, show_templates)
+    commands.add("formats", "the data formats there are", listed, show_formats)
 
 
 def templates(args: Namespace) -> list[dict[str, Any]]:
@@ -41,3 +41,17 @@ def listed(args: Namespace) -> list[dict[str, Any]]:
         }
         for name, form in formats().items()
     ]
+
+
+def show_templates(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        shown = [what for what in ("tools", "reasoning") if row[f"shows_{what}"]]
+        print(f"{row['name']}\n  {row['about']}")
+        print(f"  ends a turn: {' '.join(row['stop'])}; shows {' and '.join(shown) or 'neither tools nor reasoning'}")
+
+
+def show_formats(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        print(f"{row['title']}  (format: {row['name']})\n  {row['about']}")
+        for part, names in row["columns"].items():
+            print(f"    {part:16} {', '.join(names)}")

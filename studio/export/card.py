@@ -18,6 +18,7 @@ from studio.home import write_atomic
 from studio.program import versions
 from studio.run import Run, summary
 from studio.runs.combined import losses
+from studio.runs.figures import preferred
 from studio.talk import votes
 
 PICTURE = "curve.png"
@@ -198,13 +199,6 @@ def _results(run: Run, summary: dict[str, Any]) -> str:
         lines.append(f"| blind votes won | {tally['rate']:.0%} of {tally['votes']} ({interval}) |")
     table = "| figure | value |\n|---|---|\n" + "\n".join(lines) + "\n" if lines else ""
     return f"## Results\n\n![Loss by step]({PICTURE})\n\n{table}"
-
-
-def preferred(summary: dict[str, Any]) -> list[tuple[str, float | None]]:
-    """The share of held-out pairs that a run tells apart, and their margin, before and after."""
-    names = {"accuracy": "share of held-out pairs told apart", "margin": "margin of the rewards"}
-    ends = {"before": summary.get("preference_before") or {}, "after": summary.get("preference") or {}}
-    return [(f"{text} {end}", values.get(key)) for key, text in names.items() for end, values in ends.items() if values]
 
 
 def _evaluation(run: Run) -> list[str]:

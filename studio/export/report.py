@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from datetime import timedelta
 from typing import Any
 
 from studio import benchmark
@@ -11,13 +10,14 @@ from studio.combination import TYPES
 from studio.data.problem import KINDS, shorten
 from studio.events import latest, perplexity
 from studio.export import evaluation, forgetting, proof, races
-from studio.export.card import PROGRAMS, cells, portable, preferred, short
+from studio.export.card import PROGRAMS, cells, portable, short
 from studio.export.curve import curve, svg
 from studio.export.evaluation import figure
 from studio.export.html_table import table
 from studio.program import versions
 from studio.run import Run, summary
 from studio.runs.combined import losses
+from studio.runs.figures import figures
 from studio.talk import votes
 
 STYLE = """:root{color-scheme:light dark}
@@ -84,27 +84,8 @@ def _e(value: Any) -> str:
     return html.escape(str(value))
 
 
-def _figures(summary: dict[str, Any]) -> str:
-    def gibibytes(value: float | None) -> str | None:
-        return f"{value / 2**30:.2f} GiB" if value else None
-
-    def loss(value: float | None) -> str | None:
-        return None if value is None else f"{value:.4f}"
-
-    rate, seconds = summary["tokens_per_second"], round(summary["seconds"])
-    figures = [
-        ("held-out loss before", loss(summary["eval_loss_before"])),
-        ("held-out loss after", loss(summary["eval_loss"])),
-        ("training loss", loss(summary["train_loss"])),
-        *((name, loss(value) if isinstance(value, float) else value) for name, value in preferred(summary)),
-        ("steps", f"{summary['step']} / {summary['steps']}" if summary["steps"] else summary["step"]),
-        ("time (h:mm:ss)", str(timedelta(seconds=seconds)) if seconds else None),
-        ("tokens a second", f"{rate:,.0f}" if rate else None),
-        ("peak memory", gibibytes(summary["peak_memory"])),
-        ("estimated memory", gibibytes(summary["estimated_memory"])),
-        ("trained parameters", f"{summary['trainable']:,}" if summary["trainable"] else None),
-    ]
-    boxes = [f"<div>{name}<b>{_e(value)}</b></div>" for name, value in figures if value is not None]
+def _figures(run_summary: dict[str, Any]) -> str:
+    boxes = [f"<div>{name}<b>{_e(value)}</b></div>" for name, value in figures(run_summary)]
     return f'<div class="figures">{"".join(boxes)}</div>'
 
 
