@@ -14,6 +14,9 @@ HEAD_GRAD_POSITIONS = 512  # positions whose logit gradients are multiplied with
 ADAMW_CHUNK_SIZE = 2**22  # weights updated at once: keeps the float32 copies small
 
 # worker/attention.py, packed rows on a CPU
+ROW_MULTIPLE_OF = (
+    16  # tokens to which a row is padded in 16 bits: each length has kernels of its own, 3 MB kept for good
+)
 MATMUL_ATTENTION_MAX_TOKENS = 1024  # longest row whose whole score matrix is formed: 1024² × 2 bytes a head
 
 SAMPLE_MAX_NEW_TOKENS = 96  # of an answer to a sample prompt (worker/samples.py)

@@ -20,7 +20,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
-from studio.kernels import MATMUL_ATTENTION_MAX_TOKENS
+from studio.kernels import MATMUL_ATTENTION_MAX_TOKENS, ROW_MULTIPLE_OF
 
 PACKED_ATTENTION = "packed"
 
@@ -78,6 +78,11 @@ def _row_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, dropout: float
 ) -> torch.Tensor:
     """One row. query: [heads, t, d]; key and value: [kv heads, t, d]. Returns [heads, t, d]."""
+    tokens = query.shape[1]
+    if query.device.type == "cpu" and query.dtype.itemsize == 2 and tokens % ROW_MULTIPLE_OF:
+        # zeros behind the row, to which none of its tokens attends
+        query, key, value = (pad(tensor, (0, 0, 0, -tokens % ROW_MULTIPLE_OF)) for tensor in (query, key, value))
+        return _row_attention(query, key, value, scale, dropout)[:, :tokens]
     heads, length, head_dim = query.shape
     if query.device.type != "cpu" or dropout or length > MATMUL_ATTENTION_MAX_TOKENS:
         return _causal(query[None], key[None], value[None], scale, dropout)[0]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from studio.worker import attention
@@ -76,6 +78,37 @@ def test_gradients_are_those_of_sdpa() -> None:
     torch.testing.assert_close(out, plain, atol=1e-5, rtol=1e-4)
     for mine, theirs in zip(ours, torch.autograd.grad(plain, given, grad_output), strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
+
+
+class Lengths(TorchDispatchMode):
+    """Tokens of the rows whose products are formed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if func._overloadpacket in (torch.ops.aten.bmm, torch.ops.aten.baddbmm):
+            self.seen.add(args[-1].shape[1])
+        return func(*args, **(kwargs or {}))
+
+
+def test_rows_of_like_length_share_their_kernels_in_16_bits() -> None:
+    """oneDNN and torch keep kernels for every length of their own, some 3 MB, as long as the process lives."""
+    torch.manual_seed(1)
+    where = torch.tensor([0, 12, 26, 57, 89], dtype=torch.int32)
+    given = [torch.randn(1, heads, 89, 8, requires_grad=True) for heads in (4, 2, 2)]
+    whole = attention.packed_attention(None, *given, None, cu_seq_lens_q=where, max_length_q=32)[0]
+    grad_output = torch.randn_like(whole)
+    with Lengths() as lengths:
+        narrow = attention.packed_attention(
+            None, *(tensor.bfloat16() for tensor in given), None, cu_seq_lens_q=where, max_length_q=32
+        )[0]
+        mine = torch.autograd.grad(narrow, given, grad_output.bfloat16())
+    assert lengths.seen <= {8, 16, 32, 64}  # 8: the width of a head; 64: two heads share a key
+    torch.testing.assert_close(narrow.float(), whole, atol=0.05, rtol=0.05)
+    for one, other in zip(mine, torch.autograd.grad(whole, given, grad_output), strict=True):
+        torch.testing.assert_close(one, other, atol=0.1, rtol=0.1)
 
 
 def test_generation_works_without_the_places(tiny_model: Path) -> None:
