@@ -89,7 +89,7 @@ def test_a_stage_trains_beside_a_kept_reference(
 def test_the_brake_asks_nothing(by: str, folder: Path) -> None:  # noqa: F811
     def brake(trainer: Any, tuned: Any) -> None:
         base = [Target(*(torch.zeros(len(row["input_ids"]) - 1, *width) for width in ([8], [8], []))) for row in ROWS]
-        on_host = SimpleNamespace(args=SimpleNamespace(device=torch.device("cpu")))
+        on_host = SimpleNamespace(model=trainer.model, args=SimpleNamespace(device=torch.device("cpu")))
         with unset_fake_temporarily():
             trainer.brake = keep_general.Brake(on_host, 1.0, ROWS, base if by == "kl" else None)
         trainer.brake.batches = list(map(on_the_device, trainer.brake.batches))
