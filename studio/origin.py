@@ -16,6 +16,7 @@ from studio.export import folders
 from studio.home import subfolder
 from studio.method import Method
 from studio.run import Run, find
+from studio.runs import results
 from studio.stages import learning_from
 
 KEPT = (  # settings of the earlier run's training that an order after it takes over
@@ -37,6 +38,7 @@ def check(config: RunConfig) -> None:
     if config.stage.scores:
         message = "A reward model's head starts anew, so an adapter that was trained to write does not go on under it."
         raise OrderError(message, _instead(run), "start")
+    results.check_result(run)
     _check_base(config, run, manifest)
     _check_method(config, run, manifest)
 

@@ -77,9 +77,13 @@ def _ordered(answer: dict[str, Any]) -> list[tuple[str, Any]]:
         ("note", answer["note"]),
         ("begun", time.strftime("%Y-%m-%d %H:%M", time.localtime(answer["created"]))),
         *(("edited data", edit["text"]) for edit in answer["edited"]),
-        *(("changed", f"{change['why']}: {change['changes']}") for change in answer["changes"]),
+        *(("changed", f"{change['why']}: {_flat(change['changes'])}") for change in answer["changes"]),
     ]
     return [(name, value) for name, value in rows if value]
+
+
+def _flat(changes: dict[str, dict[str, Any]]) -> str:
+    return ", ".join(f"{section}.{key} = {value}" for section, keys in changes.items() for key, value in keys.items())
 
 
 def _kept(answer: dict[str, Any]) -> list[tuple[str, Any]]:

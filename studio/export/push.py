@@ -18,6 +18,7 @@ from studio.base import hub
 from studio.errors import ExportError
 from studio.export import card, readme
 from studio.run import Run
+from studio.runs import results
 
 NOT_PUSHED = ("optimizer.pt", "training_args.bin", "README.md", "manifest.json", "adapter_config.json", card.PICTURE)
 Progress = Callable[[str, int, int], None]  # what is being done, bytes done, bytes in all
@@ -37,6 +38,7 @@ def push(run: Run, repo: str, private: bool = True, progress: Progress = lambda 
     if not run.has_result():
         hint = "Wait until it is finished, or resume it."
         raise ExportError(f"The run {run.id} has no result to push: it is {run.state()}.", hint, "run")
+    results.check_result(run)
     try:
         with tempfile.TemporaryDirectory() as scratch:
             _prepare(run, Path(scratch))

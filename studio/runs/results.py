@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from studio import crash
+from studio.base.tensors import header
+from studio.errors import ModelError
 from studio.home import fsync_path, replace_folder
+from studio.runs.folder import Run
 
 
 @contextmanager
@@ -27,6 +30,21 @@ def replacing(target: Path) -> Iterator[Path]:
         fsync_path(path)
     crash.point("result.written")
     replace_folder(target, new, old, "result")
+
+
+def check_result(run: Run) -> None:
+    """Raise ModelError where a weight file of a run's result breaks off or cannot be read."""
+    hint = f"Delete {run.result}, and make it anew of the newest checkpoint: python -m studio finish {run.id}"
+    check_whole(run.result, hint)
+
+
+def check_whole(folder: Path, hint: str) -> None:
+    """Raise ModelError, with this hint, for a weight file that breaks off or cannot be read."""
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            header(file)
+        except ModelError as error:
+            raise ModelError(error.message, hint, "model") from error
 
 
 def tidy_result(target: Path) -> None:

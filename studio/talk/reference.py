@@ -15,7 +15,7 @@ from studio.errors import ModelError, RunError
 from studio.method import Method
 from studio.methods import of_adapter
 from studio.new_tokens import NO_NEW_TOKENS, AddedTokens
-from studio.runs import checkpoints
+from studio.runs import checkpoints, results
 from studio.runs.continuation import check_base
 from studio.talk.trust import check_rows, refuse_unwritten
 from studio.template import Template
@@ -158,6 +158,7 @@ def of_run(parent: run.Run, step: str = "", report: Report = silent, scores: boo
         others = f"Talk to a checkpoint of it: {', '.join(names[-3:])}."
         hint = others if names else "Wait until it is finished, or resume it."
         raise RunError(f"The run {parent.id} has no result yet: it is {parent.state()}.", hint, "model")
+    results.check_result(parent)
     return reference
 
 
@@ -187,6 +188,7 @@ def of_folder(folder: Path, name: str) -> ModelReference:
 
 
 def _of_adapter(folder: Path, name: str, manifest: dict[str, Any]) -> ModelReference:
+    results.check_whole(folder, "Copy or download the folder again.")
     config = json_text.read((folder / "adapter_config.json").read_text(), "adapter_config.json")
     name_of_base = manifest.get("base") or config.get("base_model_name_or_path")
     if not name_of_base and not manifest.get("model"):

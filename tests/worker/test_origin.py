@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from studio import config, data, origin, preflight
 from studio.errors import StudioError
 from studio.export.card import card
+from studio.export.push import push
 from studio.export.report import report
 from studio.kernels import IGNORE_INDEX
 from studio.methods import METHODS
 from studio.run import Run, create, summary
 from studio.stages.dpo import DPO
 from studio.stages.kto import KTO
+from studio.talk import reference
 from studio.tokens import Encoder
 from studio.worker.preference import PreferenceRows
 from tests.methods.test_life import logits, trained
@@ -211,3 +214,18 @@ def test_what_cannot_be_merged_is_not_to_be_merged(method: str, hint: str, first
     with pytest.raises(StudioError, match="head starts anew") as caught:
         origin.check(order)
     assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize("size", [4, 1000, -8])
+def test_a_result_that_breaks_off_is_told(
+    size: int, first: Run, preferences: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was "The worker failed: SafetensorError … if memory was short" minutes later."""
+    monkeypatch.setenv("HF_TOKEN", "hf_none")
+    order = origin.order_after(first, preferences)
+    weights = first.result / "adapter_model.safetensors"
+    os.truncate(weights, size if size > 0 else weights.stat().st_size + size)
+    for use in (lambda: origin.check(order), lambda: reference.resolve(first.id), lambda: push(first, "me/model")):
+        with pytest.raises(StudioError, match=r"adapter_model\.safetensors") as caught:
+            use()
+        assert f"studio finish {first.id}" in caught.value.hint
