@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 from transformers import AutoModelForCausalLM
 
 from studio import combining, config, run
@@ -26,6 +27,7 @@ from tests.worker.test_combine import on_base, parent, submit_and_follow
 from tests.worker.test_export import logits
 
 TOKEN = "hf_secretsecretsecret"
+WEIGHTS = save({"weight": torch.ones(100)})
 
 
 class Fake:
@@ -126,7 +128,7 @@ def _at(address: str):
 def finished(home: Path, tiny_model: Path, tiny_data: Path) -> Run:
     one = run.create(config.build({"name": "mine", "model": str(tiny_model), "data": {"train": str(tiny_data)}}))
     one.result.mkdir()
-    (one.result / "adapter_model.safetensors").write_bytes(b"weights" * 100)
+    (one.result / "adapter_model.safetensors").write_bytes(WEIGHTS)
     (one.result / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tiny_model), "r": 16}))
     (one.result / "manifest.json").write_text(json.dumps({"base": str(tiny_model), "stop": ["<|im_end|>"]}))
     (one.result / "tokenizer.json").write_text("{}")
@@ -160,7 +162,7 @@ def test_push_is_private_and_whole(hub: Fake, finished: Run, tiny_model: Path) -
         "README.md",
         "curve.png",
     }
-    assert files["adapter_model.safetensors"] == b"weights" * 100
+    assert files["adapter_model.safetensors"] == WEIGHTS
     assert files["README.md"].startswith(b"---\nbase_model:")
     assert files["curve.png"].startswith(b"\x89PNG")
     assert not [name for name, data in files.items() if str(tiny_model.parent).encode() in data]
