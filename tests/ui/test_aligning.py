@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save
 
 from studio import origin, queue, run
 from studio.errors import StudioError
@@ -27,7 +29,7 @@ def finished(home: Path, tiny_model: Path) -> FakeRun:
     fake.say("end", state="finished")
     result = fake.folder / "model"
     result.mkdir()
-    (result / "adapter_model.safetensors").write_bytes(b"x")
+    (result / "adapter_model.safetensors").write_bytes(save({"weight": torch.ones(1)}))
     manifest = {"model": {"source": str(tiny_model)}, "template": "model", "base": str(tiny_model), "step": 3}
     (result / "manifest.json").write_text(json.dumps(manifest))
     return fake
@@ -55,7 +57,8 @@ def test_one_click_orders_what_suits_the_data(finished: FakeRun, monkeypatch: py
     assert (shown["start"], shown["stage"]["name"], shown["data"]["train"]) == (NAME, "dpo", file)
     ordered = run.find(aligning.align(NAME, file)["run"])
     assert (ordered.config.start, ordered.config.method.rank) == (NAME, 16)
-    assert (ordered.start / "adapter_model.safetensors").read_bytes() == b"x"
+    copied = ordered.start / "adapter_model.safetensors"
+    assert copied.read_bytes() == (finished.folder / "model" / copied.name).read_bytes()
     assert ordered.state() == "queued"
     further = run.find(aligning.align(NAME, upload("more.json", ANSWERS))["run"])
     assert (further.config.start, further.config.stage.name) == (NAME, "sft")
