@@ -133,7 +133,7 @@ def runs() -> list[Run]:
 
 
 def find(name: str) -> Run:
-    """A run by its id, by what stands behind the date there, by a unique part of it, or `last`.
+    """A run by its id, by what stands behind the date or the time there, by a unique part of it, or `last`.
 
     Raises RunError that lists near ones; also where two have the name, of which the second ends in -2.
     """
@@ -141,7 +141,9 @@ def find(name: str) -> Run:
     if name == "last" and all_runs:
         return max(all_runs, key=lambda run: _created(run.folder))
     named = re.compile(rf"{re.escape(name)}(-\d+)?")
-    exact = [run for run in all_runs if run.id == name] or [run for run in all_runs if named.fullmatch(run.id[16:])]
+    exact = [run for run in all_runs if run.id == name] or [
+        run for run in all_runs if any(named.fullmatch(run.id[start:]) for start in (11, 16))
+    ]
     matching = exact or [run for run in all_runs if name and name in run.id]
     if len(matching) == 1:
         return matching[0]

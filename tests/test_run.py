@@ -315,6 +315,7 @@ def test_names_and_finding(home: Path) -> None:
     assert run.find("two-ones").id == longer.id
     wanted = create(ORDER.with_changes(name="two"))
     assert run.find("two").id == wanted.id
+    assert run.find(wanted.id[11:]).id == wanted.id  # with the time; it is a part of the longer one's id too
 
 
 def test_delete(home: Path) -> None:

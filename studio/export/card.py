@@ -57,7 +57,7 @@ def card(run: Run) -> str:
         f"---\n{metadata.to_yaml()}\n---\n",
         f"# {run_summary['name']}\n",
         *body,
-        f"## Use it\n\n{readme.usage(base, config.method, len(config.data.new_tokens))}",
+        f"## Use it\n\n{readme.usage(config.model.source, config.method, len(config.data.new_tokens))}",
         f"## Repeat it\n\n```yaml\n{portable(config.to_yaml(), config)}```\n",
         _made_with(licence, base),
     ]

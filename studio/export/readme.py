@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from studio.base.starter import REPO
+from studio.combination import Combination
 from studio.method import Method
 from studio.methods.lora import LoRA
 from studio.talk.reference import ModelReference
@@ -15,23 +18,39 @@ def hub_name(source: str) -> str:
     return source.rstrip("/").rpartition("/")[2] if source.startswith(("/", "~", ".")) else source
 
 
+def _source(reference: ModelReference) -> str:
+    return (reference.manifest.get("model") or {}).get("source") or str(reference.base)
+
+
 def _head(reference: ModelReference, kind: str) -> str:
-    source = hub_name((reference.manifest.get("model") or {}).get("source") or str(reference.base))
+    source = hub_name(_source(reference))
     method = reference.method.label if reference.method else "untuned"
     stops = ", ".join(f"`{stop}`" for stop in reference.stop) or "the tokenizer's end token"
     added = ", ".join(f"`{text}`" for text in reference.manifest.get("new_tokens") or ())
     tokens = f"New tokens: {added}.\n" if added else ""
+    combined = _combination(reference.manifest.get("combined"))
     return (
         f"# {reference.label or reference.name}: {kind}\n\nMade with Fine-Tuning Studio from `{source}` ({method}).\n"
-        f"Chat template: `{reference.template.name}`, inside. A turn ends with {stops}.\n{tokens}"
+        f"{combined}Chat template: `{reference.template.name}`, inside. A turn ends with {stops}.\n{tokens}"
         "The licence of the base model applies to this file too.\n"
     )
 
 
+def _combination(combined: dict[str, Any] | None) -> str:
+    """What it was combined of, in one line, with the losses that are in its manifest; "" for a trained result."""
+    if not combined:
+        return ""
+    order = Combination(**{name: value for name, value in combined.items() if name != "losses"})
+    losses = [
+        f"{row['combined']:.4f} on rows of {row['run']} (base {row['base']:.4f})" for row in combined.get("losses", ())
+    ]
+    measured = f" Held-out loss: {'; '.join(losses)}." if losses else ""
+    return f"Combined of {order.describe()}.{measured}\n"
+
+
 def adapter(reference: ModelReference) -> str:
     """With the lines that load it in other programs, where they load its kind."""
-    source = hub_name((reference.manifest.get("model") or {}).get("source") or str(reference.base))
-    used = usage(source, reference.method, len(reference.manifest.get("new_tokens") or ()))
+    used = usage(_source(reference), reference.method, len(reference.manifest.get("new_tokens") or ()))
     return f"{_head(reference, 'adapter')}\n{used}"
 
 
@@ -53,23 +72,28 @@ With vLLM: `vllm serve ./`. With Fine-Tuning Studio: `python -m studio chat ./`.
 """
 
 
-def usage(source: str, method: Method | None, new_tokens: int) -> str:
-    """The lines that load a result in the folder of its files. new_tokens: how many it brings."""
+def usage(base: str, method: Method | None, new_tokens: int) -> str:
+    """The lines that load a result in the folder of its files.
+
+    base: its source as ordered. new_tokens: how many the result brings.
+    """
     if method is None or not method.adapter:
         return WHOLE
     if method.name == "adapter":
         return "This kind of adapter is read by Fine-Tuning Studio only: `python -m studio chat ./FOLDER`.\n"
-    note = ""
+    source, note = hub_name(base), ""
+    fetches = base in ("starter", source)
+    place = "" if fetches else f" Put its folder `{source}` beside these files first."
     if new_tokens:
         rows = f"{new_tokens} new tokens and trained rows for them" if new_tokens > 1 else "1 new token and its row"
         note = f"It brings {rows}; the lines below make room for them.\n\n"
-    return f"""{note}It needs its base model. With transformers and peft:
+    return f"""{note}It needs its base model.{place} With transformers and peft:
 
 ```python
 from peft import AutoPeftModelForCausalLM
 from transformers import AutoTokenizer
 
-model = AutoPeftModelForCausalLM.from_pretrained("./")  # fetches {source}
+model = AutoPeftModelForCausalLM.from_pretrained("./")  # {"fetches" if fetches else "opens"} {source}
 tokenizer = AutoTokenizer.from_pretrained("./")
 messages = [{{"role": "user", "content": "Hello!"}}]
 prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)

@@ -16,7 +16,7 @@ from studio import combining, config, preflight, run
 from studio.base import shards
 from studio.combination import PRUNING, TYPES
 from studio.errors import OrderError, RunError, StudioError
-from studio.export import card, proof, report
+from studio.export import card, proof, readme, report
 from studio.methods import METHODS
 from studio.run import Run
 from studio.runs.combined import losses
@@ -147,7 +147,7 @@ def test_what_it_is_worth_on_each_runs_rows(home: Path, tiny_model: Path, tiny_d
     }
     assert json.loads((one.result / "manifest.json").read_text())["combined"]["losses"] == table
     assert len(proof.held_out(one.config)) == 16
-    for text in (card.card(one), report.report(one)):
+    for text in (card.card(one), report.report(one), readme.adapter(resolve(one.id))):
         assert f"{table[0]['combined']:.4f}" in text
         assert parents[1].id in text
         assert str(home) not in text

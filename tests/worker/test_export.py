@@ -136,6 +136,7 @@ def test_an_adapters_readme_names_only_programs_that_load_its_kind(
     assert ("AutoPeftModelForCausalLM" in told) == peft
     assert ("vllm serve" in told) == (vllm == "vllm serve")
     assert vllm in told
+    assert "Put its folder" not in readme.usage("starter", METHODS[name](**knobs), 0)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("lora", "adapter"), ("prefix", "adapter"), ("lora", "merged")])
@@ -159,6 +160,8 @@ def test_the_lines_of_a_readme_answer_as_the_studio_does(
         (folder / "README.md").write_text(readme.merged(resolve(one.id)))
     (lines,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     assert (lines in card.card(one)) == (kind == "adapter")
+    placed = f"Put its folder `{tiny_model.name}` beside these files first."  # no Hub has it
+    assert (placed in (folder / "README.md").read_text()) == (kind == "adapter")
     monkeypatch.chdir(folder)
     capsys.readouterr()
     exec(lines, {})  # what a user copies
