@@ -35,6 +35,7 @@ FULL_DISK_WORDS = (
     "Disk quota exceeded",
     "enforce fail at inline_container",
     "PytorchStreamWriter failed",
+    "requested and",  # numpy's: 372736 requested and 0 written
 )
 MANIFEST, BROKEN = "manifest.json", "broken"
 
@@ -73,7 +74,7 @@ def _refuse_when_low(folder: Path) -> None:
 
 
 def disk_is_full(error: BaseException) -> bool:
-    """Whether a failed write means a full disk. torch and safetensors only say so in the message."""
+    """Whether a failed write means a full disk. torch, safetensors and numpy only say so in the message."""
     return is_disk_full(error) or any(words in str(error) for words in FULL_DISK_WORDS)
 
 

@@ -11,6 +11,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy
 import pytest
 
 from studio.config import build
@@ -125,6 +126,14 @@ def test_too_little_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         pass
     assert checkpoints.disk_is_full(caught.value)
     assert names(tmp_path) == ["checkpoint-5"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_in_numpys_words() -> None:
+    """GGUF files are written by it: their export ended with "requested and 0 written. Try again."."""
+    with open("/dev/full", "wb") as full, pytest.raises(OSError, match="written") as caught:
+        numpy.zeros(100_000).tofile(full)
+    assert checkpoints.disk_is_full(caught.value)
 
 
 def test_rotation(tmp_path: Path) -> None:
