@@ -36,8 +36,9 @@ def made(home: Path) -> None:
         run.train().finish()
     both = FakeRun(BOTH)
     file = both.folder / "config.yaml"
+    held_out = [{"run": name, "data": {"train": f"/rows/{name[16:]}.json"}, "seed": 1} for name in RUNS]
     order = yaml.safe_load(file.read_text()) | {
-        "combine": {"how": "ties", "runs": RUNS, "weights": [0.75, 0.25], "density": 0.4}
+        "combine": {"how": "ties", "runs": RUNS, "weights": [0.75, 0.25], "density": 0.4, "held_out": held_out}
     }
     file.write_text(yaml.safe_dump(order))
     both.start(alive=False)
@@ -88,6 +89,7 @@ def test_two_runs_are_combined_on_the_page(home: Path) -> None:
         ):
             assert part in told
         assert page.locator(".combined td.best").inner_text() == "1.2500"
+        assert "one.json, two.json" in page.locator(".run-head").first.inner_text()  # the last alone stood there
         page.locator(".run-title .menu summary, .run-head .menu summary").first.click()
         listed = page.locator(".run-head .menu-list").inner_text()
         assert "Train further" not in listed

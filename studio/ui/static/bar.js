@@ -26,7 +26,8 @@
   studio.methodLabel = (name) => say(studio.offer?.form.methods.find((one) => one.name === name)?.label || name);
   // A folder or file of this computer by its last name; ids and samples as they are.
   const isPath = (name) => /^([/~]|[A-Za-z]:[\\/])/.test(name || "");
-  studio.brief = (name) => (isPath(name) ? name.split(/[/\\]/).filter(Boolean).pop() : name);
+  const last = (name) => (isPath(name) ? name.split(/[/\\]/).filter(Boolean).pop() : name);
+  studio.brief = (names) => names?.split(", ").map(last).join(", ");
 
   const PHASES = {
     queued: "Waiting", starting: "Starting", sending: "Sending it there",
