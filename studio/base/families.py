@@ -70,6 +70,8 @@ EXPERTS_AS_PROJ = frozenset(
     )
 )  # fmt: skip
 STATE_SPACE = frozenset(("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"))
+# model types whose class in transformers takes no keys and values of earlier tokens
+WITHOUT_CACHE = frozenset(("falcon_mamba", "mamba", "mamba2", "openai-gpt", "reformer", "rwkv", "xlstm"))
 # model type -> linears that peft adapts wrongly: as if a block-diagonal one were whole; or under names that
 # transformers' renaming of the shared experts makes unreadable for peft
 MISREAD = {"deepseek_v4": ("o_a_proj", "wo_a"), "laguna": ("gate_proj", "up_proj", "down_proj")}

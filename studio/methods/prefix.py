@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from studio.base import targets
+from studio.base import families, targets
 from studio.errors import OrderError
 from studio.footprint import Footprint
 from studio.knob import OPTIMISATION
@@ -49,6 +49,12 @@ class Prefix(VirtualTokens):
 
     def refuse_layers(self, facts: ModelFacts) -> None:
         """Raise OrderError where not every layer keeps keys and values of one width, as peft's prefix has them."""
+        if facts.model_type in families.WITHOUT_CACHE:
+            raise OrderError(
+                f"Prefix tuning hands a model keys and values, and a {facts.model_type} model takes none.",
+                "Take method lora.",
+                "method.name",
+            )
         text = (name for name in facts.tensors if not targets.NOT_TEXT.search(name))
         widths = {name: facts.tensors[name].shape[0] for name in text if name.endswith("k_proj.weight")}
         layers, kept = facts.num_hidden_layers, len(widths) - (facts.text_config.get("num_kv_shared_layers") or 0)

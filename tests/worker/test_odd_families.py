@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import peft
 import pytest
 import torch
+import transformers
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.conversion_mapping import _MODEL_TO_CONVERSION_PATTERN
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from studio import device, model
 from studio.base import families, targets
@@ -174,6 +177,23 @@ def test_names_that_peft_takes_for_something_else() -> None:
     for kind, pattern in _MODEL_TO_CONVERSION_PATTERN.items():
         assert families.not_for_lora(kind) == frozenset(_MOE_TARGET_MODULE_MAPPING.get(pattern, ())), kind
     assert not families.not_for_lora("llama")
+
+
+def test_a_prefix_is_refused_where_nothing_takes_it(tiny_model: Path) -> None:
+    """Such a run failed once the model was loaded. The list against the signatures of transformers' own classes."""
+    classes = {kind: getattr(transformers, name, None) for kind, name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items()}
+    without = {
+        kind
+        for kind, made in classes.items()
+        if made and "past_key_values" not in inspect.signature(made.forward).parameters
+    }
+    written = {kind for kind in without if not families.why_no_decoder({"model_type": kind})}
+    assert written == families.WITHOUT_CACHE
+    facts = model.facts(tiny_model)
+    for kind in ("mamba", "openai-gpt"):
+        one = facts.model_copy(update={"model_type": kind})
+        with pytest.raises(OrderError, match=f"a {kind} model takes none"):
+            METHODS["prefix"]().refuse(one, None, device.cpu())
 
 
 def test_a_name_that_means_the_experts_is_refused(tmp_path: Path) -> None:
