@@ -125,6 +125,8 @@ def _not_loaded(what: str, error: Exception) -> Exception:
         lines = ["it needs Python code of its own (auto_map), which is never run here"]
     if lines[0].startswith("Unrecognized configuration class"):
         lines = ["transformers has no causal language model of this type: it reads images or sound, or is no decoder"]
+    if isinstance(error, KeyError) and re.fullmatch(r"'\S*'", lines[0]):
+        lines = [f"transformers does not find {lines[0]}"]
     package = re.search(r"pip install ([\w-]+)", str(error)) if isinstance(error, ImportError) else None
     hint = "Take another one, or load it with the program that made it and save it again (save_pretrained)."
     if package:

@@ -218,6 +218,9 @@ def test_no_weight_of_a_base_starts_at_random(tiny_model: Path, tmp_path: Path) 
     _edit(tmp_path / "base", intermediate_size=64, num_attention_heads=5)
     with pytest.raises(ModelError, match="not a multiple of the number of attention heads"):
         load_base(tmp_path / "base", torch.float32)
+    _edit(tmp_path / "base", num_attention_heads=4, rope_parameters={"rope_type": "spiral", "factor": 2.0})
+    with pytest.raises(ModelError, match="cannot be loaded: transformers does not find 'spiral'"):
+        load_base(tmp_path / "base", torch.float32)
 
 
 def test_an_estimate_refuses_what_never_trains(tiny_model: Path, tiny_data: Path, home: Path, tmp_path: Path) -> None:
