@@ -25,6 +25,7 @@ from studio.worker import dynamic_rope, llama_cpp
 from studio.worker.convert import convert, dequantized
 from studio.worker.lines import answer_order
 from studio.worker.loaded import LoadedModel, LoadedModels
+from studio.worker.loss import context_length
 from studio.worker.merge import base_dtype, rounded, still_tied, untied, weights
 from studio.worker.packing import left_padded
 from studio.worker.sampling import Sampling
@@ -111,7 +112,8 @@ def of_transformers(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
             question["messages"], tools=question.get("tools"), add_generation_prompt=True, tokenize=False
         )
         prompts.append(tokenizer(text, add_special_tokens=False)["input_ids"])
-    batch_size = 1 if dynamic_rope.switch(loaded.config.get_text_config()) else BATCH_SIZE
+    fits = context_length(loaded, 0) >= max(map(len, prompts), default=0) + order["max_tokens"]
+    batch_size = BATCH_SIZE if fits and not dynamic_rope.switch(loaded.config.get_text_config()) else 1
     answers = []
     for start in range(0, len(prompts), batch_size):
         answers += _generate(loaded, tokenizer, prompts[start : start + batch_size], order["max_tokens"])
@@ -125,8 +127,12 @@ def of_transformers(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
 
 
 def _generate(loaded: Any, tokenizer: Any, prompts: list[list[int]], max_tokens: int) -> list[dict[str, Any]]:
-    """Greedy answers to a batch padded on the left, without the generation config's sampling and penalties."""
+    """Greedy answers to a batch padded on the left, without the generation config's sampling and penalties.
+
+    An answer ends where the model has no position left, as in the chat.
+    """
     inputs = left_padded(prompts, loaded.device)
+    max_tokens = min(max_tokens, max(1, context_length(loaded, 0) - inputs["input_ids"].shape[1]))
     end_ids = generation.end_ids({"eos_token_id": loaded.generation_config.eos_token_id})
     with torch.inference_mode():
         outputs = loaded.generate(

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from studio import device, template
 from studio.errors import DeviceError, ExportError, ModelError
@@ -249,6 +249,14 @@ def test_both_sides_of_a_proof(home: Path, tiny_model: Path, tmp_path: Path) -> 
     assert loss["rows"] == 3
     base = METHODS["full"]().load(tiny_model, torch.float32)
     assert abs(prove.mean_loss(base, ours["rows"]) - loss["trained"]) > 1e-3, "the adapter is in all three"
+
+
+def test_a_proof_asks_no_more_than_there_are_positions(tiny_model: Path) -> None:
+    """GPT-2's are learned: an answer past them was an IndexError, told as if memory were short."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    plain = GPT2Config(vocab_size=len(tokenizer), n_positions=32, n_embd=16, n_layer=1, n_head=2)
+    (answer,) = prove._generate(GPT2LMHeadModel(plain).eval(), tokenizer, [list(range(5, 25))], 40)
+    assert (len(answer["ids"]), answer["finish"]) == (12, "length")
 
 
 def test_a_proof_shows_every_program_the_tools(home: Path, tiny_model: Path, tmp_path: Path) -> None:
