@@ -11,7 +11,7 @@ from studio.data.dataset import Conversations, is_text_beside
 from studio.data.encoding import check_context_length
 from studio.data.examples import encode_examples, refuse_indifferent, refuse_other_examples
 from studio.data.order import DataOrder
-from studio.data.reading import read_for
+from studio.data.reading import read_eval, read_for
 from studio.data.splitting import characters
 from studio.errors import DataError
 from studio.tokens import Encoded, Encoder
@@ -31,8 +31,7 @@ def check(order: DataOrder, model_folder: Path | None = None, num_virtual_tokens
     for dataset in datasets:
         refuse_other_examples(dataset, order.examples)
     refuse_indifferent(chosen, order)
-    if isinstance(order.eval, str):
-        read_for(order, order.eval)
+    read_eval(order)
     if model_folder is None:
         return
     encoder = Encoder.from_order(order, model_folder, num_virtual_tokens=num_virtual_tokens)

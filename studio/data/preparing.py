@@ -26,7 +26,7 @@ from studio.data.encoded import open_rows
 from studio.data.encoding import EncodingJob, EvalPart, Prepared, Report, batches, encode, encode_eval, training_rows
 from studio.data.examples import refuse_other_examples
 from studio.data.order import DataOrder
-from studio.data.reading import read_for
+from studio.data.reading import read_eval, read_for
 from studio.data.record import PreparationRecord
 from studio.data.splitting import SourceSplit, num_held_out, prompt_groups, split
 from studio.errors import StudioError
@@ -120,10 +120,7 @@ def training_examples(
 def _datasets(order: DataOrder) -> tuple[list[Dataset], Dataset | None]:
     """The order's sources, and its evaluation file where it has one. Raises DataError for what cannot be trained on."""
     datasets = [read_for(order, source.source) for source in order.sources()]
-    own = None
-    if isinstance(order.eval, str):
-        kept = order.format if order.format in ("chosen", "good", "prompts", "transcript") else "auto"
-        own = read_for(order.model_copy(update={"format": kept}), order.eval)
+    own = read_eval(order)
     for dataset in [*datasets, *([own] if own else [])]:
         refuse_other_examples(dataset, order.examples)
     return datasets, own

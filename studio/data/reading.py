@@ -105,13 +105,38 @@ def locate(source: str | Path) -> Path:
     raise DataError(f"There is no file {text!r}.", hint, "data.train")
 
 
+def read_eval(order: DataOrder) -> Dataset | None:
+    """The file that an order measures on; None where a share of its sources is held out. Raises DataError."""
+    if not isinstance(order.eval, str):
+        return None
+    kept = order.format if order.format in ("chosen", "good", "prompts", "transcript") else "auto"
+    with _of_eval():
+        return read_for(order.model_copy(update={"format": kept}), order.eval)
+
+
+@contextmanager
+def _of_eval() -> Iterator[None]:
+    """Context in which the evaluation file is read: an error names its key."""
+    try:
+        yield
+    except DataError as error:
+        error.where = "data.eval" if error.where == "data.train" else error.where
+        raise
+
+
 def check_found(order: DataOrder) -> None:
     """Raise DataError where a source that the order reads on this computer is not there. Nothing is fetched."""
-    held_out = [order.eval] if isinstance(order.eval, str) else []
-    for name in [part.source for part in order.sources()] + held_out:
-        source, _ = resolve_entry(str(name), None)
-        if not is_hub_id(source):
-            locate(source)
+    for part in order.sources():
+        _check_found(part.source)
+    if isinstance(order.eval, str):
+        with _of_eval():
+            _check_found(order.eval)
+
+
+def _check_found(name: str) -> None:
+    source, _ = resolve_entry(name, None)
+    if not is_hub_id(source):
+        locate(source)
 
 
 def fingerprints(order: DataOrder) -> list[str]:

@@ -151,3 +151,12 @@ def test_fifty_thousand_held_out_rows_are_divided_in_no_time() -> None:
         1,
         [[1, 2, 3, 4, 5]],
     )
+
+
+def test_a_missing_file_is_told_at_its_own_key(tmp_path: Path) -> None:
+    """It was told at data.train, whose field the page marked."""
+    order = config.build({"data": {"train": "sample", "eval": str(tmp_path / "none.json")}}).data
+    for look in (data.check_found, data.check):
+        with pytest.raises(DataError, match="no file") as caught:
+            look(order)
+        assert caught.value.where == "data.eval"
