@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,15 @@ def write_new(out: Path, text: str) -> None:
         write_atomic(out, text)
     except OSError as error:
         raise DataError(f"{out} cannot be written: {error.strerror}.", hint, "OUT") from error
+
+
+def print_table(rows: list[list[str]], indent: str = "", right: Collection[int] = ()) -> None:
+    """Rows of equal length, the heads first, in columns as wide as they need. right: columns that are set to it."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = zip(row, widths, strict=True)
+        line = [cell.rjust(width) if n in right else cell.ljust(width) for n, (cell, width) in enumerate(cells)]
+        print(indent + "  ".join(line).rstrip())
 
 
 def counted(number: int, noun: str) -> str:

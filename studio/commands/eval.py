@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from studio import benchmark, evaluating, judge, queue
-from studio.commands import Commands, counted, tell
+from studio.commands import Commands, counted, print_table, tell
 from studio.errors import OrderError, reason_of, wrong_setting
 from studio.evaluation import harness
 from studio.evaluation.order import ROWS, EvaluationOrder
@@ -134,10 +134,7 @@ def show(answer: dict[str, Any]) -> None:
 
 
 def _show_benchmark(answer: dict[str, Any]) -> None:
-    rows = [list(benchmark.HEAD), *(benchmark.cells(row) for row in answer["table"])]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print_table([list(benchmark.HEAD), *(benchmark.cells(row) for row in answer["table"])])
     print(f"lm-eval {answer['lm_eval']}, {counted(round(answer['seconds']), 'second')}; ± is its standard error.")
     for note in answer["notes"]:
         print(f"- {note}")

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from studio import config, race, race_settings, run
-from studio.commands import Commands, Failed, add_settings
+from studio.commands import Commands, Failed, add_settings, print_table
 from studio.commands.estimate import statistics
 from studio.commands.runs import submit_and_follow
 from studio.config import RunConfig
@@ -181,15 +181,7 @@ def show_table(table: list[dict[str, Any]] | dict[str, Any], columns: tuple[tupl
         print(f"run: {table['run']}\nstate: {table['state']}")
         return
     lines = [[title for _, title in columns], *([_cell(key, row.get(key)) for key, _ in columns] for row in table)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
-    left = {column for column, (key, _) in enumerate(columns) if key in ("label", "state")}
-    for line in lines:
-        print(
-            "  ".join(
-                cell.ljust(width) if column in left else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-            )
-        )
+    print_table(lines, right=[column for column, (key, _) in enumerate(columns) if key not in ("label", "state")])
     if table and table[0].get("place") == 1 and columns is COLUMNS:
         print(f"best: {table[0]['label']}; go on with it: python -m studio keep {table[0]['run']}", file=sys.stderr)
 

@@ -7,7 +7,7 @@ from argparse import Namespace
 from typing import Any
 
 from studio import benchmark, general, queue, race, run
-from studio.commands import RUN, Commands, size
+from studio.commands import RUN, Commands, print_table, size
 from studio.commands.race import COLUMNS, show_table
 from studio.export import evaluation
 from studio.forecast.remedies import REPAIRED, repairs
@@ -109,10 +109,8 @@ def _print_measured(chosen: Run) -> None:
     if verdict:
         print(verdict)
     for head, body in ((evaluation.HEAD, rows), (benchmark.HEAD, benchmark.rows(chosen))):
-        lines = [list(head), *body] if body else []
-        widths = [max(len(line[column]) for line in lines) for column in range(len(head))] if lines else []
-        for line in lines:
-            print("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        if body:
+            print_table([list(head), *body], indent="  ")
 
 
 def _next(answer: dict[str, Any]) -> str:
