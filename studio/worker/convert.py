@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from studio import device
+from studio.talk.reference import ModelReference, of_folder
 from studio.worker import gguf_config
 
 
@@ -26,6 +28,17 @@ def convert(gguf: Path, folder: Path, dtype: torch.dtype = torch.bfloat16) -> No
     model.is_quantized = False
     model.save_pretrained(folder, safe_serialization=True)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+
+
+def read_back(file: Path, scratch: Path) -> ModelReference:
+    """A GGUF file converted by transformers, with the template and end token it carries."""
+    convert(file, scratch / "model", read_dtype(file))
+    return of_folder(scratch / "model", str(file))
+
+
+def read_dtype(file: Path) -> torch.dtype:
+    """float32 where memory has room for a GGUF file's weights in it, else float16."""
+    return torch.float32 if 8 * file.stat().st_size < device.cpu().free else torch.float16
 
 
 if __name__ == "__main__":

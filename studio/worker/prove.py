@@ -22,7 +22,7 @@ from studio.kernels import IGNORE_INDEX
 from studio.talk import room
 from studio.talk.reference import ModelReference, of_folder, resolve
 from studio.worker import dynamic_rope, llama_cpp
-from studio.worker.convert import convert, dequantized
+from studio.worker.convert import dequantized, read_back, read_dtype
 from studio.worker.lines import answer_order
 from studio.worker.loaded import LoadedModel, LoadedModels
 from studio.worker.loss import context_length
@@ -192,7 +192,7 @@ def _loss_of_gguf(file: Path, rows: Rows) -> dict[str, Any]:
         return {"loss": None}
     try:
         parameters = sum(int(tensor.n_elements) for tensor in gguf.GGUFReader(file).tensors)
-        torch_device, dtype = placement(parameters, _read_dtype(file))
+        torch_device, dtype = placement(parameters, read_dtype(file))
         return {"loss": mean_loss(dequantized(file, dtype).to(torch_device).eval(), rows)}
     except (StudioError, ValueError, RuntimeError, KeyError, NotImplementedError, OSError) as error:
         return {"loss": None, "unmeasured": [_unmeasured("GGUF file", error)]}
@@ -204,16 +204,6 @@ def _of_llama_cpp(reader: llama_cpp.Reader, order: dict[str, Any]) -> dict[str, 
         answers.append(reader.answer(max_tokens=order["max_tokens"], **question))
         print(f"{len(answers)}/{len(order['questions'])}", flush=True)
     return {"answers": answers, "ids": [reader.ids(text) for text in order["texts"]], "by": reader.name}
-
-
-def read_back(file: Path, scratch: Path) -> ModelReference:
-    """A GGUF file converted by transformers, with the template and end token it carries."""
-    convert(file, scratch / "model", _read_dtype(file))
-    return of_folder(scratch / "model", str(file))
-
-
-def _read_dtype(file: Path) -> torch.dtype:
-    return torch.float32 if 8 * file.stat().st_size < device.cpu().free else torch.float16
 
 
 # -- what both sides compute

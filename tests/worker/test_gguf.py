@@ -19,7 +19,7 @@ from studio.methods import METHODS
 from studio.talk.reference import of_base
 from studio.tokens import Encoder
 from studio.worker import gguf_file
-from studio.worker.prove import read_back
+from studio.worker.convert import read_back
 from tests import tiny
 from tests.methods import architectures
 
