@@ -69,8 +69,8 @@ def _refuse_when_low(folder: Path) -> None:
     free, last = shutil.disk_usage(folder).free, newest(folder)
     need = MIN_FREE + (sum(entry["bytes"] for entry in _manifest(last)["files"].values()) if last else 0)
     if free < need:
-        hint = f"No space left on device for a checkpoint: {free >> 20} MiB are free, {need >> 20} MiB are wanted"
-        raise OSError(errno.ENOSPC, hint)
+        message = f"No space left on device for a checkpoint: {free >> 20} MiB are free, {need >> 20} MiB are wanted"
+        raise OSError(errno.ENOSPC, message)
 
 
 def disk_is_full(error: BaseException) -> bool:
